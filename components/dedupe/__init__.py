@@ -1,0 +1,1 @@
+"""Stage `dedupe`: near copies and leaks out; the next training set."""

@@ -1,0 +1,1 @@
+"""Stage `evaluate`: the student answers seeds, validation and test, and every answer is graded."""

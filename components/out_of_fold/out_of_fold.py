@@ -1,0 +1,60 @@
+"""One fold: train a student without it, ask the student about it.
+
+A student that has learnt its few seeds by heart answers all of them, and a loop that looks only at those errors stops
+with nothing to do. The rows of a held-out fold still show what it has not understood (cross-validation; Stone 1974).
+"""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from llm2llm.components.problems import UserError
+from llm2llm.components.rows.folds import fold_of
+from llm2llm.components.rows.kinds import Example, Prediction
+from llm2llm.components.students.fine_tune import fine_tune
+from llm2llm.components.students.predict import predict
+from llm2llm.components.students.settings import AnswerSettings, FineTuneSettings
+from llm2llm.components.tasks import Task
+
+
+def out_of_fold(
+    training_set: list[Example],
+    task: Task,
+    student: str,
+    train_settings: FineTuneSettings,
+    evaluate_settings: AnswerSettings,
+    fold: int,
+    folds: int,
+    iteration: int,
+    random_seed: int,
+) -> list[Prediction]:
+    """The predictions for the seeds of one fold, by a student trained on everything else.
+
+    Generated rows stay in, also those written from seeds of this fold: the question is which seeds still need help
+    after what was added for them. `dedupe` sees to it that none of them copies a seed.
+
+    Args:
+        training_set: Seeds and generated rows.
+        task: Prompts and grades.
+        student: The base model. Training always starts from it: the last student has seen the fold.
+        train_settings: As for `train`.
+        evaluate_settings: As for `evaluate`.
+        fold: Which fold to hold out, from 0.
+        folds: How many there are.
+        iteration: Which iteration this is.
+        random_seed: As for `train`; also deals the folds.
+
+    Raises:
+        UserError: More folds than seeds.
+    """
+    seeds = [example for example in training_set if not example.generated]
+    if not 0 <= fold < folds or len(seeds) < folds or folds < 2:
+        raise UserError(f"out_of_fold: fold {fold} of {folds} of {len(seeds)} seeds: there must be 2 folds or more, "
+                        "and no more folds than seeds")  # fmt: skip
+    fold_by_id = fold_of(seeds, folds, random_seed)
+    held_out = [seed for seed in seeds if fold_by_id[seed.id] == fold]
+    held_out_ids = {seed.id for seed in held_out}
+    rest = [example for example in training_set if example.id not in held_out_ids]
+    with TemporaryDirectory(prefix="llm2llm-fold-") as folder:
+        # A scratch student's tokenizer comes from all seeds: the folds differ in what they train on, not in the base.
+        fine_tune(rest, task, student, train_settings, random_seed, Path(folder), seeds=seeds)
+        return predict(Path(folder), {"seeds": held_out}, iteration, fold, task, evaluate_settings)

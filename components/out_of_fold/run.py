@@ -1,0 +1,40 @@
+"""`out_of_fold` from artifacts to artifacts."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from llm2llm.components.rows.artifacts import Artifact, write_artifact
+from llm2llm.components.rows.files import read_rows
+from llm2llm.components.rows.kinds import Example
+from llm2llm.components.stage import stage
+from llm2llm.components.students.settings import AnswerSettings, FineTuneSettings
+from llm2llm.components.tasks import load_task
+
+
+def run(
+    *,
+    training_set: Artifact,
+    student: str,
+    task: Mapping[str, Any],
+    fold: int,
+    folds: int,
+    iteration: int,
+    epochs: float,
+    learning_rate: float,
+    random_seed: int,
+    train_settings: Mapping[str, Any],
+    evaluate_settings: Mapping[str, Any],
+    predictions: Artifact,
+) -> None:
+    """See the component."""
+    outputs = {"predictions": predictions}
+    with stage("out_of_fold", iteration, fold, outputs=outputs):
+        to_train = FineTuneSettings.load(train_settings, "train", epochs=epochs, learning_rate=learning_rate)
+        to_answer = AnswerSettings.load(evaluate_settings, "evaluate")
+        rows = read_rows(training_set.path, "examples", Example)
+        from llm2llm.components.out_of_fold.out_of_fold import out_of_fold
+
+        answered = out_of_fold(
+            rows, load_task(task), student, to_train, to_answer, fold, folds, iteration, random_seed
+        )
+        write_artifact(predictions, "predictions", answered)

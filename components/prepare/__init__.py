@@ -1,0 +1,1 @@
+"""Stage `prepare`: a user's rows in; seeds, validation, test and pool out, checked, distinct and disjoint."""

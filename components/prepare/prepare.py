@@ -1,0 +1,173 @@
+"""From a user's rows to seeds, validation, test and pool."""
+
+import hashlib
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from llm2llm.components.prepare.settings import PrepareSettings
+from llm2llm.components.problems import UserError
+from llm2llm.components.rows.kinds import Example
+from llm2llm.components.tasks import Task
+from llm2llm.components.tasks.words import folded
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Four sets of examples, no question in two of them, each sorted by id; `notes` say what was left out and why."""
+
+    seeds: list[Example]
+    validation: list[Example]
+    test: list[Example]
+    pool: list[Example]
+    notes: list[str]
+
+
+def prepare(
+    seeds: Sequence[Example],
+    validation: Sequence[Example],
+    test: Sequence[Example],
+    pool: Sequence[Example],
+    task: Task,
+    settings: PrepareSettings,
+    random_seed: int,
+) -> Prepared:
+    """Cleans and splits.
+
+    Test rows win over validation rows, validation over seeds, seeds over the pool: a question that is in two sets
+    stays in the first of these. Labelled rows that are not drawn as seeds join the pool.
+
+    Args:
+        seeds: Labelled rows to draw the seeds from.
+        validation: For decisions; empty: a share of `seeds` is split off.
+        test: For the report; may be empty.
+        pool: Further labelled rows, for the `pool` teacher.
+        task: Classification is drawn stratified by label.
+        settings: See `PrepareSettings`.
+        random_seed: Decides which rows are drawn; the order of the rows does not.
+
+    Raises:
+        UserError: Contradictory answers (unless they are to be dropped), or too few rows for what is asked.
+    """
+    notes: list[str] = []
+    sets = {"test": list(test), "validation": list(validation), "seeds": list(seeds), "pool": list(pool)}
+    for name, rows in sets.items():
+        sets[name] = _distinct(_consistent(rows, name, settings, notes), name, notes)
+
+    taken: dict[str, str] = {}
+    for name, rows in sets.items():
+        clashes = Counter(taken[key] for row in rows if (key := question_key(row)) in taken)
+        for other, count in sorted(clashes.items()):
+            notes.append(f"removed {count} rows from {name}: their questions are in {other}")
+        sets[name] = [row for row in rows if question_key(row) not in taken]
+        taken |= {question_key(row): name for row in sets[name]}
+
+    rows = sets["seeds"]
+    if not sets["validation"]:
+        count = max(1, round(len(rows) * settings.validation_fraction))
+        if len(rows) - count < 1:
+            raise UserError(
+                f"prepare: {len(rows)} seed rows are too few to split off validation; bring more, or validation rows"
+            )
+        sets["validation"], rows = _draw(rows, count, task, random_seed, "validation")
+        notes.append(f"split {count} of {count + len(rows)} seed rows off as validation")
+
+    wanted = settings.seed_count or math.ceil(len(rows) * settings.seed_fraction)
+    if not rows:
+        raise UserError("prepare: no seed rows are left; " + "; ".join(notes))
+    if wanted > len(rows):
+        raise UserError(f"prepare.seed_count: {wanted} seeds are asked for, and only {len(rows)} rows are left")
+    drawn, rest = _draw(rows, wanted, task, random_seed, "seeds")
+    if rest:
+        notes.append(f"drew {wanted} of {len(rows)} rows as seeds; the other {len(rest)} join the pool")
+    return Prepared(
+        seeds=_sorted(drawn),
+        validation=_sorted(sets["validation"]),
+        test=_sorted(sets["test"]),
+        pool=_sorted([*sets["pool"], *rest]),
+        notes=notes,
+    )
+
+
+def question_key(example: Example) -> str:
+    """What makes two rows the same question: the text and choices, whatever the case, spaces and outer punctuation."""
+    # A question of nothing but punctuation folds to nothing; then only the text itself tells rows apart.
+    return "\x1f".join(folded(part) or part for part in (example.question, *example.choices))
+
+
+def _consistent(rows: list[Example], name: str, settings: PrepareSettings, notes: list[str]) -> list[Example]:
+    """The rows without questions that have two answers."""
+    answers: dict[str, dict[str, Example]] = defaultdict(dict)
+    for row in rows:
+        answers[question_key(row)].setdefault(_answer_key(row), row)
+    contradictory = {key: list(found.values()) for key, found in answers.items() if len(found) > 1}
+    if not contradictory:
+        return rows
+    first, second, *_ = next(iter(contradictory.values()))
+    if settings.contradictions == "refuse":
+        more = f" (and {len(contradictory) - 1} more such questions)" if len(contradictory) > 1 else ""
+        raise UserError(
+            f"{name}: {first.source} answers {first.answer!r} and {second.source} answers {second.answer!r} to the "
+            f"same question {_short(first.question)!r}{more}; correct the rows, or set prepare.contradictions: drop"
+        )
+    kept = [row for row in rows if question_key(row) not in contradictory]
+    notes.append(f"dropped {len(rows) - len(kept)} rows of {name} whose questions have contradictory answers")
+    return kept
+
+
+def _answer_key(row: Example) -> str:
+    """The answer as something to compare: for a choice its text, as the same choices may come in another order."""
+    return row.choices[ord(row.answer) - ord("A")] if row.choices else row.answer
+
+
+def _distinct(rows: list[Example], name: str, notes: list[str]) -> list[Example]:
+    """The first of each question, in the order of the rows."""
+    first: dict[str, Example] = {}
+    for row in rows:
+        first.setdefault(question_key(row), row)
+    if len(first) < len(rows):
+        notes.append(f"dropped {len(rows) - len(first)} duplicate rows of {name}")
+    return list(first.values())
+
+
+def _draw(
+    rows: Sequence[Example], count: int, task: Task, random_seed: int, purpose: str
+) -> tuple[list[Example], list[Example]]:
+    """(drawn, rest): `count` rows in the order of a hash, for classification the same share of every label."""
+    order: Callable[[Example], bytes] = lambda row: hashlib.sha256(f"{random_seed}:{purpose}:{row.id}".encode()).digest()
+    if task.form != "classification":
+        shuffled = sorted(rows, key=order)
+        return shuffled[:count], shuffled[count:]
+    by_label: dict[str, list[Example]] = defaultdict(list)
+    for row in sorted(rows, key=order):
+        by_label[row.answer].append(row)
+    shares = _shares({label: len(group) for label, group in by_label.items()}, count)
+    drawn = [row for label, group in sorted(by_label.items()) for row in group[: shares[label]]]
+    rest = [row for label, group in sorted(by_label.items()) for row in group[shares[label] :]]
+    return drawn, rest
+
+
+def _shares(sizes: dict[str, int], count: int) -> dict[str, int]:
+    """How many to draw of each label: proportional, rounded by largest remainder, at least one of each if that fits."""
+    total = sum(sizes.values())
+    exact = {label: count * size / total for label, size in sizes.items()}
+    floor = 1 if count >= len(sizes) else 0
+    shares = {label: min(sizes[label], max(floor, int(exact[label]))) for label in sizes}
+    by_remainder = sorted(sizes, key=lambda label: (shares[label] - exact[label], label))
+    while sum(shares.values()) < count:
+        label = next(label for label in by_remainder if shares[label] < sizes[label])
+        shares[label] += 1
+        by_remainder.sort(key=lambda label: (shares[label] - exact[label], label))
+    while sum(shares.values()) > count:
+        label = max((label for label in sizes if shares[label] > floor), key=lambda label: shares[label] - exact[label])
+        shares[label] -= 1
+    return shares
+
+
+def _sorted(rows: Iterable[Example]) -> list[Example]:
+    return sorted(rows, key=lambda row: row.id)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else text[:77] + "..."

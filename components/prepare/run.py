@@ -1,0 +1,46 @@
+"""`prepare` from artifacts to artifacts."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from llm2llm.components.prepare.prepare import prepare
+from llm2llm.components.prepare.settings import PrepareSettings
+from llm2llm.components.rows.artifacts import Artifact, write_artifact
+from llm2llm.components.rows.sources import read_examples
+from llm2llm.components.stage import stage
+from llm2llm.components.tasks import load_task
+
+
+def run(
+    *,
+    seeds: str,
+    validation: str,
+    test: str,
+    pool: str,
+    task: Mapping[str, Any],
+    seed_count: int,
+    random_seed: int,
+    settings: Mapping[str, Any],
+    seeds_set: Artifact,
+    validation_set: Artifact,
+    test_set: Artifact,
+    pool_set: Artifact,
+) -> None:
+    """See the component."""
+    outputs = {"seeds_set": seeds_set, "validation_set": validation_set, "test_set": test_set, "pool_set": pool_set}
+    with stage("prepare", outputs=outputs):
+        checked = PrepareSettings.load(settings, "prepare", seed_count=seed_count)
+        the_task = load_task(task)
+        sources = [read_examples(source, the_task) if source else [] for source in (seeds, validation, test, pool)]
+        prepared = prepare(*sources, task=the_task, settings=checked, random_seed=random_seed)
+        for note in prepared.notes:
+            print(f"prepare: {note}", flush=True)
+        for name, artifact, rows in (
+            ("seeds", seeds_set, prepared.seeds),
+            ("validation", validation_set, prepared.validation),
+            ("test", test_set, prepared.test),
+            ("pool", pool_set, prepared.pool),
+        ):
+            write_artifact(artifact, "examples", rows)
+            artifact.metadata["split"] = name
+            print(f"prepare: {name} {len(rows)} rows", flush=True)

@@ -1,0 +1,1 @@
+"""The row types that flow between stages (`kinds`), their files (`files`), and the rows that users bring (`sources`)."""

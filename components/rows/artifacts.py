@@ -1,0 +1,48 @@
+"""Artifacts as the stages see them: a path and metadata. Kubeflow's own classes fit, and so does `LocalArtifact`."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from llm2llm.components.rows.files import read_rows, write_rows
+from llm2llm.components.rows.kinds import VERSION
+
+R = TypeVar("R")
+
+
+class Artifact(Protocol):
+    """Something stored at a path, with metadata that Kubeflow shows and keeps."""
+
+    metadata: dict[str, Any]
+
+    @property
+    def path(self) -> str: ...
+
+
+class MetricsArtifact(Artifact, Protocol):
+    """Kubeflow's Metrics."""
+
+    def log_metric(self, metric: str, value: float) -> None: ...
+
+
+@dataclass
+class LocalArtifact:
+    """An artifact outside Kubeflow, for tests and scripts."""
+
+    path: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def log_metric(self, metric: str, value: float) -> None:
+        self.metadata[metric] = value
+
+
+def write_artifact(artifact: Artifact, kind: str, rows: Iterable[Any]) -> None:
+    """Writes rows to an artifact's path, and their kind, version and number to its metadata."""
+    rows = list(rows)
+    write_rows(artifact.path, kind, rows)
+    artifact.metadata.update({"kind": kind, "schema_version": VERSION, "rows": len(rows)})
+
+
+def read_optional(artifact: Artifact | None, kind: str, row_type: type[R]) -> list[R]:
+    """The rows of an artifact that only iterations after the first have; none for None."""
+    return [] if artifact is None else read_rows(artifact.path, kind, row_type)

@@ -1,0 +1,243 @@
+"""The rows that users bring: files of JSON lines, JSON, CSV or Parquet, Hugging Face dataset names, shipped data.
+
+    tickets.jsonl   tickets.json   tickets.csv   tickets.parquet
+    openai/gsm8k:main#train              a dataset on the Hugging Face hub: name[:config][@revision][#split]
+    builtin:support_tickets/seeds.jsonl  data that comes with llm2llm
+"""
+
+import csv
+import json
+import math
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from llm2llm.components import tasks
+from llm2llm.components.problems import UserError, nearest
+from llm2llm.components.rows.jsonl import json_lines
+from llm2llm.components.rows.kinds import Example, content_id
+from llm2llm.components.tasks import Columns, Task
+
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet")
+BUILTIN = "builtin:"
+MAX_TEXT = 1_000_000  # characters in one field; a longer one is a file read with the wrong delimiter or quoting
+
+
+def is_file_source(source: str) -> bool:
+    """Whether a source names a file rather than a dataset on the hub."""
+    return source.startswith((BUILTIN, "/", "./", "../", "~")) or source.lower().endswith(SUFFIXES)
+
+
+def builtin_path(name: str) -> Path:
+    """Where the shipped file `builtin:NAME` lies.
+
+    Raises:
+        UserError: There is none of that name.
+    """
+    root = Path(str(resources.files("llm2llm.components"))) / "builtin"
+    path = root / name.removeprefix(BUILTIN)
+    if not path.is_file() or root not in path.parents:
+        known = sorted(str(file.relative_to(root)) for file in root.rglob("*") if file.is_file())
+        raise UserError(f"{name}: no such shipped file; there are {', '.join(known)}")
+    return path
+
+
+def source_path(source: str) -> Path:
+    """The local path of a file source."""
+    return builtin_path(source) if source.startswith(BUILTIN) else Path(source).expanduser()
+
+
+def read_examples(source: str, task: Task, columns: Columns | None = None) -> list[Example]:
+    """A user's rows as examples of a task, in the order of the source, every one checked.
+
+    Args:
+        source: A file or dataset name; see the module's own docstring.
+        task: Says what a valid answer is.
+        columns: Where question and answer are; default: the task's own mapping.
+
+    Raises:
+        UserError: Names the source, the row and the column of what is missing, empty or wrong; also for a source
+            without any row, and for an id of the user's own that stands twice.
+    """
+    columns = columns or task.columns
+    examples: list[Example] = []
+    place_of_id: dict[str, str] = {}
+    for place, row in _records(source):
+        example = _example(place, row, task, columns)
+        if example.source_id is not None:
+            if example.source_id in place_of_id:
+                raise UserError(
+                    f"{place}: id {example.source_id!r} (column {columns.id!r}) stands in "
+                    f"{place_of_id[example.source_id]} already; ids must be unique"
+                )
+            place_of_id[example.source_id] = place
+        examples.append(example)
+    if not examples:
+        raise UserError(f"{source}: no rows")
+    return examples
+
+
+def _example(place: str, row: dict[str, Any], task: Task, columns: Columns) -> Example:
+    question = _text(place, row, columns.question)
+    choices = _choices(place, row, columns) if task.form == "multiple_choice" else []
+    rationale = None
+    if columns.rationale is not None:
+        rationale = _text(place, row, columns.rationale)
+    answer_text = _text(place, row, columns.answer)
+    try:
+        answer, rationale = tasks.normalise(task, answer_text, choices, rationale)
+    except ValueError as problem:
+        raise UserError(f"{place}: {problem} (column {columns.answer!r})") from None
+    return Example(
+        id=content_id(question, choices, rationale, answer),
+        question=question,
+        choices=choices,
+        rationale=rationale,
+        answer=answer,
+        source=place,
+        source_id=None if columns.id is None else _text(place, row, columns.id),
+    )
+
+
+def _text(place: str, row: dict[str, Any], column: str) -> str:
+    value = _column(place, row, column)
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        raise UserError(f"{place}: column {column!r} is empty")
+    if isinstance(value, (dict, list)):
+        raise UserError(f"{place}: column {column!r} holds a {type(value).__name__}, expected text or a number")
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    text = str(value).strip()
+    if not text:
+        raise UserError(f"{place}: column {column!r} is empty")
+    if len(text) > MAX_TEXT:
+        raise UserError(f"{place}: column {column!r} holds {len(text):,} characters, more than {MAX_TEXT:,}")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise UserError(f"{place}: column {column!r} holds half a surrogate pair, which is no valid text") from None
+    return text
+
+
+def _choices(place: str, row: dict[str, Any], columns: Columns) -> list[str]:
+    if columns.choices is None:
+        raise UserError("task.columns.choices: missing; a multiple-choice task needs the column or columns of its choices")
+    if isinstance(columns.choices, list):
+        return [_text(place, row, column) for column in columns.choices]
+    value = _column(place, row, columns.choices)
+    if isinstance(value, str) and value.lstrip().startswith("["):  # a CSV cell that holds a JSON list
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError as problem:
+            raise UserError(f"{place}: column {columns.choices!r} is no JSON list: {problem}") from None
+    if not isinstance(value, list):
+        raise UserError(f"{place}: column {columns.choices!r} must hold a list, got {type(value).__name__}")
+    return [_text(place, {"choice": choice}, "choice") for choice in value]
+
+
+def _column(place: str, row: dict[str, Any], column: str) -> Any:
+    if column not in row:
+        have = ", ".join(map(repr, row)) or "none"
+        raise UserError(
+            f"{place}: no column {column!r}{nearest(column, row)}; columns here: {have}. "
+            "Set task.columns to say which column holds what"
+        )
+    return row[column]
+
+
+def _records(source: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(place, row) of every row of a source; a place is `file:line` or `dataset:row`, as a person would look it up."""
+    if not is_file_source(source) and not Path(source).expanduser().exists():
+        yield from _hub_records(source)
+        return
+    path = source_path(source)
+    if path.is_dir():
+        raise UserError(f"{source}: is a folder; give a file ({', '.join(SUFFIXES)})")
+    if not path.exists():
+        raise UserError(f"{source}: no such file")
+    read = {
+        ".jsonl": _jsonl_records,
+        ".ndjson": _jsonl_records,
+        ".json": _json_records,
+        ".csv": _csv_records,
+        ".parquet": _parquet_records,
+    }.get(path.suffix.lower())
+    if read is None:
+        raise UserError(f"{source}: unknown kind of file {path.suffix!r}; rows come as {', '.join(SUFFIXES)}")
+    try:
+        yield from read(path)
+    except OSError as problem:
+        raise UserError(f"cannot read {source}: {problem.strerror or problem}") from problem
+    except UnicodeDecodeError as problem:
+        raise UserError(f"{source}: not UTF-8 text: {problem}") from None
+
+
+def _jsonl_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, row in json_lines(path):
+        yield f"{path.name}:{number}", row
+
+
+def _json_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as problem:
+        raise UserError(f"{path.name}: not JSON: {problem}") from None
+    if isinstance(value, dict):  # {"data": [...]}, as many exporters write
+        lists = [inner for inner in value.values() if isinstance(inner, list)]
+        value = lists[0] if len(lists) == 1 else value
+    if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
+        raise UserError(f"{path.name}: expected a JSON list of objects")
+    for number, row in enumerate(value, start=1):
+        yield f"{path.name}:{number}", row
+
+
+def _csv_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, strict=True)
+        try:
+            for row in reader:
+                place = f"{path.name}:{reader.line_num}"
+                if None in row or None in row.values():
+                    raise UserError(f"{place}: the row has not as many cells as the header has columns")
+                yield place, row
+        except csv.Error as problem:
+            raise UserError(f"{path.name}:{reader.line_num}: not CSV: {problem}") from None
+
+
+def _parquet_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        file = pq.ParquetFile(path)
+    except ValueError as problem:  # pyarrow's ArrowInvalid
+        raise UserError(f"{path.name}: not a whole Parquet file ({problem})") from None
+    number = 0
+    for batch in file.iter_batches():
+        for row in batch.to_pylist():
+            number += 1
+            yield f"{path.name}:{number}", row
+
+
+def _hub_records(source: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Rows of a dataset on the hub. Its own code is never run: `datasets` reads data files only."""
+    try:
+        import datasets
+    except ImportError:
+        raise UserError(
+            f"{source}: no such file, and reading it as a Hugging Face dataset needs the package datasets "
+            "(pip install 'llm2llm[train]')"
+        ) from None
+    name, _, split = source.partition("#")
+    name, _, revision = name.partition("@")
+    name, _, config = name.partition(":")
+    try:
+        data = datasets.load_dataset(name, config or None, split=split or "train", revision=revision or None)
+    except Exception as problem:  # whatever the hub client raises, the user's fix is the name or the network
+        first_line = str(problem).strip().split("\n", 1)[0]
+        raise UserError(
+            f"{source}: no such file, and not readable as a Hugging Face dataset name[:config][@revision][#split]: "
+            f"{type(problem).__name__}: {first_line}"
+        ) from None
+    for number, row in enumerate(data, start=1):
+        yield f"{name}:{number}", row

@@ -1,0 +1,87 @@
+"""What every stage does around its work: says that it starts and ends, and shows a user's mistake as one line.
+
+The lines that begin with `@llm2llm ` are read by `llm2llm run`, which shows them as progress; in a pod's log they are
+plain text.
+"""
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Protocol
+
+from llm2llm.components.problems import UserError
+
+EVENT = "@llm2llm "
+EXIT_USER_ERROR = 2
+PARENT_VARIABLE = "LLM2LLM_PARENT_PID"
+"""Set by `llm2llm run`: a stage on the same machine ends when that process is gone."""
+
+
+class HasPath(Protocol):
+    """An artifact."""
+
+    @property
+    def path(self) -> str: ...
+
+
+@contextmanager
+def stage(
+    name: str,
+    iteration: int | None = None,
+    fold: int | None = None,
+    outputs: Mapping[str, HasPath] | None = None,
+) -> Iterator[None]:
+    """Wraps a component's body.
+
+    Args:
+        name: The stage.
+        iteration: Which iteration it is of, if it is of one.
+        fold: Which fold, if it is of one.
+        outputs: What it leaves behind, by name; said at the end, so that a reader of the log finds it.
+
+    Raises:
+        SystemExit: With code 2, in place of a `UserError`, whose message has then been printed.
+    """
+    where = {"stage": name, "iteration": iteration, "fold": fold}
+    started = time.monotonic()
+    _end_with_parent()
+    _say({"event": "started", **where})
+    try:
+        yield
+    except UserError as problem:
+        _say({"event": "failed", **where, "user_error": str(problem)})
+        print(f"error: {problem}", file=sys.stderr, flush=True)
+        raise SystemExit(EXIT_USER_ERROR) from None
+    except Exception as problem:
+        _say({"event": "failed", **where, "error": f"{type(problem).__name__}: {problem}"})
+        raise
+    paths = {key: artifact.path for key, artifact in (outputs or {}).items()}
+    _say({"event": "finished", **where, "seconds": round(time.monotonic() - started, 3), "outputs": paths})
+
+
+def _say(event: dict[str, object]) -> None:
+    print(EVENT + json.dumps(event, ensure_ascii=False), flush=True)
+
+
+def _end_with_parent() -> None:
+    """Without this a stage of a killed run would go on for hours, with nobody to take its result.
+
+    It is not a child of the run: KFP starts it through a shell, so signals and process groups do not reach it.
+    """
+    parent = os.environ.get(PARENT_VARIABLE)
+    if parent is None:
+        return
+
+    def watch() -> None:
+        while True:
+            try:
+                os.kill(int(parent), 0)
+            except ProcessLookupError:
+                os._exit(143)
+            time.sleep(1.0)
+
+    threading.Thread(target=watch, daemon=True, name="end-with-parent").start()

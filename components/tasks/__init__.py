@@ -1,0 +1,112 @@
+"""Tasks: what the student is asked, how its answer is read and graded, what the teacher must return.
+
+A task is data (`task.Task`); its form (`classification`, `multiple_choice`, `numeric`, `text`) is a module of pure
+functions. The paper's five are constants: gsm8k, casehold, snips, trec, sst2.
+"""
+
+from collections.abc import Mapping
+from string import ascii_uppercase
+from typing import Any, Protocol
+
+from llm2llm.components.problems import UserError, nearest
+from llm2llm.components.rows.kinds import Outcome
+from llm2llm.components.tasks import casehold, classification, gsm8k, multiple_choice, numeric, snips, sst2, text, trec
+from llm2llm.components.tasks.task import Columns, Form, Task
+
+__all__ = ["FORMS", "TASKS", "Columns", "Task", "grade", "load_task", "matches", "normalise", "parse", "prompt",
+           "target", "teacher_schema"]  # fmt: skip
+
+
+class FormModule(Protocol):
+    """The functions that every form's module has; the module's own docstrings say what they do."""
+
+    def target(self, task: Task, answer: str, rationale: str | None) -> str: ...
+    def parse(self, task: Task, completion: str) -> str | None: ...
+    def matches(self, task: Task, parsed: str, answer: str) -> bool: ...
+    def normalise(
+        self, task: Task, answer: Any, choices: list[str], rationale: str | None
+    ) -> tuple[str, str | None]: ...
+    def teacher_properties(self, task: Task) -> dict[str, Any]: ...
+
+
+FORMS: dict[Form, FormModule] = {
+    "classification": classification,
+    "multiple_choice": multiple_choice,
+    "numeric": numeric,
+    "text": text,
+}
+TASKS: dict[str, Task] = {module.TASK.name: module.TASK for module in (gsm8k, casehold, snips, trec, sst2)}
+
+
+def load_task(value: str | Mapping[str, Any]) -> Task:
+    """A task from a config: a shipped task's name, or a mapping with the fields of `Task`.
+
+    A mapping whose `name` is a shipped task and that has no `form` changes only the fields that it names.
+
+    Raises:
+        UserError: Unknown name, unknown key, contradiction.
+    """
+    values = {"name": value} if isinstance(value, str) else dict(value)
+    name = values.get("name")
+    if "form" in values:
+        return Task.load(values, "task")
+    if name not in TASKS:
+        hint = nearest(str(name), TASKS)
+        raise UserError(
+            f"task: {name!r} is no shipped task ({', '.join(TASKS)}){hint}; for a task of your own set "
+            f"task.form to one of {', '.join(FORMS)}"
+        )
+    return Task.load({**TASKS[name].model_dump(), **values}, "task")
+
+
+def prompt(task: Task, question: str, choices: list[str]) -> str:
+    """What the student is shown, word for word the same in training and evaluation; it ends with the answer cue."""
+    parts = [task.instruction] if task.instruction else []
+    parts.append(f"{task.question_cue}: {question}")
+    parts += [f"{letter}. {choice}" for letter, choice in zip(ascii_uppercase, choices, strict=False)]
+    parts.append(f"{task.answer_cue}:")
+    return "\n".join(parts)
+
+
+def target(task: Task, answer: str, rationale: str | None) -> str:
+    """The completion that the student is trained on."""
+    return FORMS[task.form].target(task, answer, rationale)
+
+
+def parse(task: Task, completion: str) -> str | None:
+    """The answer read out of a completion, or None when there is none to read."""
+    return FORMS[task.form].parse(task, completion)
+
+
+def matches(task: Task, parsed: str, answer: str) -> bool:
+    """Whether a parsed answer is the right one."""
+    return FORMS[task.form].matches(task, parsed, answer)
+
+
+def grade(task: Task, completion: str, answer: str) -> tuple[str | None, Outcome]:
+    """(parsed, outcome) of a completion; `unparseable` is not the same as `wrong`."""
+    parsed = parse(task, completion)
+    if parsed is None:
+        return None, "unparseable"
+    return parsed, "correct" if matches(task, parsed, answer) else "wrong"
+
+
+def normalise(task: Task, answer: Any, choices: list[str], rationale: str | None) -> tuple[str, str | None]:
+    """(answer, rationale) of a row that a user or a teacher brings, in the form's own terms.
+
+    Raises:
+        ValueError: What is wrong with the answer, in words for a person.
+    """
+    return FORMS[task.form].normalise(task, answer, choices, rationale)
+
+
+def teacher_schema(task: Task, count: int) -> dict[str, Any]:
+    """The JSON schema of a teacher's answer: `{"examples": [{"question": ..., "answer": ...}, ...]}`, `count` of them."""
+    properties = {"question": {"type": "string"}, **FORMS[task.form].teacher_properties(task)}
+    example = {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+    return {
+        "type": "object",
+        "properties": {"examples": {"type": "array", "items": example, "minItems": count, "maxItems": count}},
+        "required": ["examples"],
+        "additionalProperties": False,
+    }

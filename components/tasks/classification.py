@@ -1,0 +1,78 @@
+"""Form `classification`: the answer is one label of a fixed set.
+
+    target   "PlayMusic"
+    read     the label itself, after an answer cue if there is one; else the only label that the text mentions
+    grade    the same label
+"""
+
+import re
+from typing import Any
+
+from llm2llm.components.problems import nearest
+from llm2llm.components.tasks.task import Task
+from llm2llm.components.tasks.words import after_last_cue, folded
+
+
+def target(task: Task, answer: str, rationale: str | None) -> str:
+    """The completion that the student is trained on."""
+    return answer
+
+
+def parse(task: Task, completion: str) -> str | None:
+    """The label that a completion gives; None when it names none, or several and no telling which."""
+    text = completion.strip()
+    cued = after_last_cue(text)
+    for part in (text, cued, text.split("\n", 1)[0], (cued or "").strip().split("\n", 1)[0]):
+        if part and (label := _same_label(task, part)) is not None:
+            return label
+    mentioned = _mentioned(task, cued) if cued else set()
+    mentioned = mentioned or _mentioned(task, text)
+    return mentioned.pop() if len(mentioned) == 1 else None
+
+
+def _same_label(task: Task, text: str) -> str | None:
+    key = _key(text)
+    return next((label for label in task.labels if _key(label) == key), None)
+
+
+def _key(text: str) -> str:
+    """`Add to playlist`, `add_to_playlist` and `AddToPlaylist` are one label."""
+    key = re.sub(r"[\s_-]+", "", folded(text))
+    return key or folded(text)
+
+
+def _mentioned(task: Task, text: str) -> set[str]:
+    """The labels in a text, as whole words; where one label is a part of another, the longer one only."""
+    mentioned: set[str] = set()
+    rest = text
+    for label in sorted(task.labels, key=len, reverse=True):
+        pattern = re.compile(rf"(?<!\w){re.escape(label)}(?!\w)", re.IGNORECASE)
+        if pattern.search(rest):
+            mentioned.add(label)
+            rest = pattern.sub(" ", rest)
+    return mentioned
+
+
+def matches(task: Task, parsed: str, answer: str) -> bool:
+    """Whether a parsed label is the right one."""
+    return parsed == answer
+
+
+def normalise(task: Task, answer: Any, choices: list[str], rationale: str | None) -> tuple[str, str | None]:
+    """(label, None) of a user's row; a whole number that is no label itself is an index into the labels.
+
+    Raises:
+        ValueError: Not in the label set.
+    """
+    text = str(answer).strip()
+    if text in task.labels:
+        return text, None
+    if re.fullmatch(r"\d{1,6}", text) and int(text) < len(task.labels):
+        return task.labels[int(text)], None
+    known = task.labels if len(task.labels) <= 20 else [*task.labels[:20], "..."]
+    raise ValueError(f"the answer {text!r} is not in the label set {known}{nearest(text, task.labels)}")
+
+
+def teacher_properties(task: Task) -> dict[str, Any]:
+    """JSON schema of what the teacher returns beside the question."""
+    return {"answer": {"type": "string", "enum": task.labels, "description": "the right label"}}

@@ -1,0 +1,78 @@
+"""Form `multiple_choice`: the answer is the letter of one of the choices shown below the question.
+
+    target   "C"
+    read     "C", "(C)", "C. the text", "The answer is C."
+    grade    the same letter
+"""
+
+import re
+from string import ascii_uppercase
+from typing import Any
+
+from llm2llm.components.tasks.task import Task
+from llm2llm.components.tasks.words import after_last_cue
+
+_LETTER_FIRST = re.compile(r"[\s(\[*\"']*([A-Za-z])(?:[)\].:*\"'\s]|$)")
+_LETTER_ALONE = re.compile(r"(?<![\w'])\(?([A-Z])\)?(?![\w'])")
+
+
+def target(task: Task, answer: str, rationale: str | None) -> str:
+    """The completion that the student is trained on."""
+    return answer
+
+
+def parse(task: Task, completion: str) -> str | None:
+    """The letter that a completion gives; None when it gives none, or several and no telling which.
+
+    `A` and `I` are words too: a lone one in running text is not an answer, only one that stands first.
+    """
+    text = completion.strip()
+    for part in (after_last_cue(text), text):
+        if part and (match := _LETTER_FIRST.match(part)):
+            is_word = match[1].lower() in "ai" and re.match(r"\s+[a-z]", part[match.end(1) :])
+            if not is_word:
+                return match[1].upper()
+    letters = {letter for letter in _LETTER_ALONE.findall(text) if letter not in "AI"}
+    return letters.pop() if len(letters) == 1 else None
+
+
+def matches(task: Task, parsed: str, answer: str) -> bool:
+    """Whether a parsed letter is the right one."""
+    return parsed == answer
+
+
+def normalise(task: Task, answer: Any, choices: list[str], rationale: str | None) -> tuple[str, str | None]:
+    """(letter, None) of a user's row, whose answer is a letter, an index from 0, or the text of a choice.
+
+    Raises:
+        ValueError: Too few, too many or repeated choices, or an answer that is none of them.
+    """
+    if task.choice_count is not None and len(choices) != task.choice_count:
+        raise ValueError(f"expected {task.choice_count} choices, got {len(choices)}")
+    if not 2 <= len(choices) <= 26:
+        raise ValueError(f"expected 2 to 26 choices, got {len(choices)}; columns.choices says where they are")
+    if len(set(choices)) < len(choices):
+        raise ValueError("two of the choices are the same")
+    text = str(answer).strip()
+    letters = ascii_uppercase[: len(choices)]
+    if text in choices:
+        return letters[choices.index(text)], None
+    if len(text) == 1 and text.upper() in letters:
+        return text.upper(), None
+    if re.fullmatch(r"\d{1,2}(\.0)?", text) and int(float(text)) < len(choices):
+        return letters[int(float(text))], None
+    raise ValueError(f"the answer {text!r} is none of the choices: a letter {letters[0]} to {letters[-1]}, or 0 to "
+                     f"{len(choices) - 1}, or a choice's own text")  # fmt: skip
+
+
+def teacher_properties(task: Task) -> dict[str, Any]:
+    """JSON schema of what the teacher returns beside the question."""
+    count = task.choice_count
+    choices: dict[str, Any] = {"type": "array", "items": {"type": "string"}, "description": "exactly one is right"}
+    if count is not None:
+        choices |= {"minItems": count, "maxItems": count}
+    letters = list(ascii_uppercase[: count or 26])
+    return {
+        "choices": choices,
+        "answer": {"type": "string", "enum": letters, "description": "the letter of the right choice"},
+    }

@@ -1,0 +1,44 @@
+"""Form `text`: the answer is a short text.
+
+    target   "Marie Curie"
+    read     the completion, after an answer cue if it begins with one
+    grade    the same text; with match: normalised (default) case, white space and punctuation at the ends do not count
+"""
+
+import re
+from typing import Any
+
+from llm2llm.components.tasks.task import Task
+from llm2llm.components.tasks.words import folded
+
+_LEADING_CUE = re.compile(r"\s*(?:(?:the\s+)?answer(?:\s+is)?|A)\s*[:=]\s*", re.IGNORECASE)
+
+
+def target(task: Task, answer: str, rationale: str | None) -> str:
+    """The completion that the student is trained on."""
+    return answer
+
+
+def parse(task: Task, completion: str) -> str | None:
+    """The text that a completion gives; None when it is empty."""
+    text = completion.strip()
+    if cue := _LEADING_CUE.match(text):
+        text = text[cue.end() :].strip()
+    return text or None
+
+
+def matches(task: Task, parsed: str, answer: str) -> bool:
+    """Whether a parsed text is the right one, under the task's `match`."""
+    if task.match == "exact":
+        return parsed == answer
+    return folded(parsed) == folded(answer)
+
+
+def normalise(task: Task, answer: Any, choices: list[str], rationale: str | None) -> tuple[str, str | None]:
+    """(answer, None) of a user's row."""
+    return str(answer).strip(), None
+
+
+def teacher_properties(task: Task) -> dict[str, Any]:
+    """JSON schema of what the teacher returns beside the question."""
+    return {"answer": {"type": "string", "description": "the right answer, nothing else"}}

@@ -1,0 +1,53 @@
+"""What passes between the stage and whoever writes."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from llm2llm.components.rows.kinds import Call, Example, StudentError
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """`count` new examples like `parent`."""
+
+    parent: Example
+    error: StudentError | None
+    """What the student answered, when the parent is one of its errors."""
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """One example as written, not yet checked."""
+
+    question: str
+    answer: str
+    choices: list[str] = field(default_factory=list)
+    rationale: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One example that was asked for and did not come, or not in the form asked for."""
+
+    reason: str
+    detail: str
+    raw: str = ""
+    """The beginning of what came instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came of a request: drafts and problems, `request.count` of them together at least."""
+
+    request: Request
+    call: Call
+    drafts: list[Draft] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def call_key(*parts: Any) -> str:
+    """The content key of a call: the same request has the same key in every run."""
+    return hashlib.sha256(json.dumps(parts, ensure_ascii=False, sort_keys=True).encode()).hexdigest()[:32]

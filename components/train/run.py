@@ -1,0 +1,61 @@
+"""`train` from artifacts to artifacts."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llm2llm.components.problems import UserError
+from llm2llm.components.rows.artifacts import Artifact, MetricsArtifact
+from llm2llm.components.rows.files import read_rows
+from llm2llm.components.rows.kinds import Example
+from llm2llm.components.stage import stage
+from llm2llm.components.students.settings import FineTuneSettings
+from llm2llm.components.tasks import load_task
+
+
+def run(
+    *,
+    training_set: Artifact,
+    student: str,
+    task: Mapping[str, Any],
+    previous: Artifact | None,
+    iteration: int,
+    epochs: float,
+    learning_rate: float,
+    random_seed: int,
+    settings: Mapping[str, Any],
+    model: Artifact,
+    metrics: MetricsArtifact,
+) -> None:
+    """See the component."""
+    outputs = {"model": model, "metrics": metrics}
+    with stage("train", iteration, outputs=outputs):
+        checked = FineTuneSettings.load(settings, "train", epochs=epochs, learning_rate=learning_rate)
+        rows = read_rows(training_set.path, "examples", Example)
+        if checked.start_from == "previous" and iteration > 0 and previous is None:
+            raise UserError(
+                "train.start_from: 'previous' needs a pipeline that was compiled with it, and this one was compiled "
+                "with 'base'; compile the config again"
+            )
+        # After the checks: importing torch and trl takes seconds.
+        from llm2llm.components.train.train import train
+
+        log = train(
+            rows,
+            load_task(task),
+            student,
+            Path(previous.path) if previous else None,
+            checked,
+            random_seed,
+            Path(model.path),
+        )
+        model.metadata.update({"student": student, "iteration": iteration, "training_rows": len(rows)})
+        for name, value in {
+            "training_rows": log.rows,
+            "rows_too_long": log.rows_too_long,
+            "steps": log.steps,
+            "first_loss": log.loss_curve[0][1],
+            "last_loss": log.loss_curve[-1][1],
+            "tokens_per_second": round(log.tokens_per_second, 1),
+        }.items():
+            metrics.log_metric(name, value)

@@ -1,0 +1,55 @@
+"""Files and folders that a reader sees whole or not at all."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from llm2llm.components.problems import cannot_write
+
+
+@contextmanager
+def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Gives a partial file's path to write to, and renames it to `path` when the block ends well.
+
+    Raises:
+        UserError: For an OSError in the block: full disk, read-only folder. Nothing is left behind.
+    """
+    target = Path(path)
+    partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        with open(partial, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, target)
+    except OSError as problem:
+        raise cannot_write(target, problem) from problem
+    finally:
+        partial.unlink(missing_ok=True) if target.parent.is_dir() else None
+
+
+@contextmanager
+def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Like `whole_file` for a folder: a fresh partial folder that takes the place of `path` when the block ends well."""
+    target = Path(path)
+    partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        # A retry of the stage finds what the attempt before it left here.
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(partial, target)
+    except OSError as problem:
+        raise cannot_write(target, problem) from problem
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Writes a UTF-8 text file, whole or not at all."""
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")

@@ -1,0 +1,206 @@
+"""The command `llm2llm`.
+
+Exit codes: 0 done; 1 a stage or the run failed; 2 the user's input is wrong (a setting, a row, a file, an endpoint), in
+one message that names it; 130 or 143 interrupted or terminated, and the same command goes on.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from llm2llm.components.problems import UserError, nearest
+
+EXIT_FAILED = 1
+EXIT_USER_ERROR = 2
+
+set_option = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting, as in train.epochs=2. Repeatable."
+)
+
+
+class _Group(click.Group):
+    """Suggests the nearest command for a mistyped one."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            ctx.fail(f"no command {args[0]!r}{nearest(args[0], self.list_commands(ctx))}")
+        return super().resolve_command(ctx, args)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line; every outcome is an exit code."""
+    try:
+        code = cli.main(args=list(arguments) if arguments is not None else None, standalone_mode=False)
+    except UserError as problem:
+        click.echo(f"error: {problem}", err=True)
+        sys.exit(EXIT_USER_ERROR)
+    except click.ClickException as problem:
+        problem.show()
+        sys.exit(EXIT_USER_ERROR)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted; run the same command again to go on", err=True)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
+        sys.stderr.close()
+        sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="llm2llm")
+def cli() -> None:
+    """Error-driven fine-tuning: find what a student model gets wrong, have a teacher write new examples from exactly
+    that, drop copies and leaks, train again.
+
+    Start with `llm2llm run quickstart --output quickstart`: two to four minutes on a laptop, no GPU, no key.
+    """
+
+
+@cli.command()
+@click.argument("config")
+@click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="Folder for everything the run leaves.")
+@click.option("--runner", type=click.Choice(["subprocess", "docker"]), default="subprocess", show_default=True,
+              help="Where stages run: in this Python, or in the config's images.")  # fmt: skip
+@click.option("--fresh", is_flag=True, help="Discard what an earlier run left in the output folder.")
+@set_option
+def run(config: str, output: Path, runner: str, fresh: bool, overrides: tuple[str, ...]) -> int:
+    """Run a config's pipeline on this machine.
+
+    CONFIG is a YAML file or the name of a shipped config (see `llm2llm config`). Interrupted and started again with the
+    same output folder, it goes on where it was. Leaves report.html, summary.json and the best student's folder.
+    """
+    from llm2llm.pipelines.config import load_config
+    from llm2llm.pipelines.local import RunFailed, run_local
+    from llm2llm.pipelines.table import summary_table
+
+    loaded = load_config(config, overrides, resolve=True)
+    click.echo(f"{loaded.name}: up to {loaded.max_iterations} iterations after iteration 0, into {output}")
+    try:
+        summary = run_local(loaded, output, "docker" if runner == "docker" else "subprocess", fresh)
+    except RunFailed as problem:
+        click.echo(f"error: {problem}", err=True)
+        return EXIT_FAILED
+    click.echo("\n" + summary_table(summary))
+    click.echo(f"\nreport   {output / 'report.html'}\nsummary  {output / 'summary.json'}\nstudent  {output / 'student'}")
+    return 0
+
+
+@cli.command("compile")
+@click.argument("config")
+@click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="The pipeline file to write (.yaml).")
+@set_option
+def compile_command(config: str, output: Path, overrides: tuple[str, ...]) -> None:
+    """Compile a config into a pipeline file for Kubeflow.
+
+    CONFIG is a YAML file or the name of a shipped config (see `llm2llm config`). Upload the file in the Kubeflow UI, or
+    submit it with the kfp SDK.
+    """
+    from llm2llm.pipelines.compile import compile_config
+    from llm2llm.pipelines.config import load_config
+
+    compile_config(load_config(config, overrides), output)
+    click.echo(f"wrote {output} ({output.stat().st_size / 1000:.0f} KB)")
+
+
+@cli.command("config")
+@click.argument("name", required=False)
+def config_command(name: str | None) -> None:
+    """Print a shipped config to start from, or list them.
+
+    llm2llm config snips > my.yaml
+    """
+    from llm2llm.pipelines.config import shipped_configs
+
+    shipped = shipped_configs()
+    if name is None:
+        for known, path in shipped.items():
+            first = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+            click.echo(f"{known:<20} {first}")
+    elif name in shipped:
+        click.echo(shipped[name].read_text(encoding="utf-8"), nl=False)
+    else:
+        raise UserError(f"no shipped config {name!r}{nearest(name, shipped)}; there are {', '.join(shipped)}")
+
+
+@cli.command()
+@click.option("--task", required=True, help="A shipped task (gsm8k, casehold, snips, trec, sst2) or a config file with a task.")
+@click.option("--input", "source", type=click.Path(path_type=Path), required=True,
+              help="JSON lines with `completion` and `answer`; multiple choice also `choices`.")  # fmt: skip
+@click.option("--output", type=click.Path(path_type=Path), required=True,
+              help="The same lines with `correct`, `parsed` and `outcome` added.")  # fmt: skip
+def grade(task: str, source: Path, output: Path) -> None:
+    """Grade any model's answers to a task."""
+    from llm2llm.components.rows.grading import grade_file
+    from llm2llm.pipelines.config import load_config
+
+    from llm2llm.components.tasks import load_task
+
+    the_task = load_config(task).task if task.endswith((".yaml", ".yml")) else load_task(task)
+    counts = grade_file(source, output, the_task)
+    n = sum(counts.values())
+    click.echo(
+        f"{n} rows: {counts['correct']} correct ({counts['correct'] / n:.1%}), {counts['wrong']} wrong, "
+        f"{counts['unparseable']} unparseable; wrote {output}"
+    )
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--limit", type=click.IntRange(min=0), default=0, help="Print at most this many rows; 0: all.")
+def show(file: Path, limit: int) -> None:
+    """Print the rows of an artifact of any kind as JSON lines."""
+    from llm2llm.components.rows.files import kind_of, read_rows
+    from llm2llm.components.rows.kinds import KINDS
+
+    from dataclasses import asdict
+
+    kind = kind_of(file)
+    rows: list[Any] = read_rows(file, kind, KINDS[kind])
+    for row in rows[: limit or None]:
+        click.echo(json.dumps(asdict(row), ensure_ascii=False))
+
+
+class _Stages(_Group):
+    """One command for each stage, made from its component when it is asked for."""
+
+    STAGES = ("prepare", "train", "evaluate", "out_of_fold", "filter_errors", "teacher_augment", "dedupe", "report")
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.STAGES)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name.replace("-", "_") not in self.STAGES:
+            return None
+        from llm2llm.pipelines.stage_command import stage_command
+
+        return stage_command(name.replace("-", "_"))
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _ONE_LINE[name]) for name in self.STAGES])
+
+
+# Repeated from the faces, so that help does not import KFP and every stage.
+_ONE_LINE = {
+    "prepare": "Read, check and split a user's rows.",
+    "train": "Fine-tune the student on the current training set.",
+    "evaluate": "Ask the student every seed, validation and test question, and grade the answers.",
+    "out_of_fold": "Train a student without one fold of the seeds and ask it about that fold.",
+    "filter_errors": "Find the seeds that the student needs help with; decide whether to go on.",
+    "teacher_augment": "Have a teacher write new examples from the errors.",
+    "dedupe": "Drop copies, near copies and leaks; the rest joins the training set.",
+    "report": "Write what happened, for a person.",
+}
+
+
+@cli.group(cls=_Stages)
+def stage() -> None:
+    """Run one stage alone, on files: its flags are the component's inputs.
+
+    Rows are read from Parquet files that a stage wrote, or from JSON lines. What the stage writes goes into the folder
+    given by --output, each output under its own name.
+    """

@@ -1,0 +1,371 @@
+"""A run on this machine, through the compiled pipeline, under KFP's local runner.
+
+The output folder holds, beside what a person reads (`report.html`, `report.md`, `summary.json`, `student/`, `run.log`):
+
+    pipeline.yaml    the compiled pipeline, the one that a cluster would run
+    run.json         the config that the folder belongs to
+    artifacts/       what the stages wrote; `inputs` in it holds the user's own files as they were
+    cache/           which stages are done, so that an interrupted run goes on where it was
+    events.jsonl     when each stage started and ended
+"""
+
+import builtins
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal, TextIO
+
+from llm2llm.components.problems import UserError, cannot_write
+from llm2llm.components.rows.jsonl import json_lines
+from llm2llm.components.rows.sources import BUILTIN, is_file_source, source_path
+from llm2llm.components.stage import EVENT, PARENT_VARIABLE
+from llm2llm.components.whole import whole_folder, write_text
+from llm2llm.pipelines.compile import compile_config
+from llm2llm.pipelines.config import Config, to_parameters
+
+Runner = Literal["subprocess", "docker"]
+
+OURS = ("artifacts", "cache", "student", "pipeline.yaml", "run.json", "events.jsonl", "run.log",
+        "report.html", "report.md", "summary.json")  # fmt: skip
+"""Everything that a run leaves in its output folder; `fresh` removes these and nothing else."""
+
+
+class RunFailed(Exception):
+    """A stage failed for a reason that is not the user's input; the message says where to look."""
+
+
+@dataclass
+class _Watch:
+    """What the stages have said so far."""
+
+    events: TextIO
+    shown: TextIO
+    running: dict[tuple[str, int | None, int | None], float] = field(default_factory=dict)
+    reused: int = 0
+    failure: dict[str, Any] | None = None
+    folds_done: dict[int | None, float] = field(default_factory=dict)
+
+
+def run_local(config: Config, output: Path, runner: Runner = "subprocess", fresh: bool = False) -> dict[str, Any]:
+    """Runs the pipeline of a config into an output folder and returns the summary that `summary.json` holds.
+
+    Started again with the same folder and config, a run goes on after the last stage that finished.
+
+    Args:
+        config: With absolute paths; see `load_config(resolve=True)`.
+        output: Made if it is not there.
+        runner: `subprocess` in this Python, or `docker` in the config's images.
+        fresh: Whether to discard what an earlier run left in the folder.
+
+    Raises:
+        UserError: The folder cannot be used, or a stage refused its input.
+        RunFailed: A stage failed otherwise.
+        KeyboardInterrupt: Interrupted or terminated; nothing that was finished is lost.
+    """
+    output = output.expanduser().absolute()
+    with _held(output):
+        if fresh:
+            _discard(output)
+        config = _snapshot_inputs(config, output)
+        _claim(config, output, runner)
+        compile_config(config, output / "pipeline.yaml")
+        with open(output / "events.jsonl", "a", encoding="utf-8") as events:
+            watch = _Watch(events=events, shown=sys.stdout)
+            _run_pipeline(output, runner, watch)
+        return _collect(output)
+
+
+def _run_pipeline(output: Path, runner: Runner, watch: _Watch) -> None:
+    warnings.filterwarnings("ignore", module=r"kfp\..*")
+    from kfp import local
+    from kfp.components import load_component_from_file
+
+    warnings.filterwarnings("ignore", message=".*custom or non-Python base image.*")
+    warnings.filterwarnings("ignore", message=".*no effect in the current local runner.*")
+    local.init(
+        runner=local.SubprocessRunner(use_venv=False) if runner == "subprocess" else _docker_runner(output),
+        pipeline_root=str(output / "artifacts"),
+        enable_caching=True,
+        cache_root=str(output / "cache"),
+    )
+    pipeline = load_component_from_file(str(output / "pipeline.yaml"))
+    # The stages end by themselves when this process is gone; see `components.stage`.
+    os.environ[PARENT_VARIABLE] = str(os.getpid())
+    print_before = builtins.print
+    with open(output / "run.log", "a", encoding="utf-8") as log, _stopped_by_signals():
+        try:
+            with redirect_stdout(_LogLines(log, watch)):  # type: ignore[type-var]  # a TextIO in all that KFP uses
+                pipeline()
+        except RuntimeError as problem:
+            raise _failure(watch, output, problem) from None
+        finally:
+            builtins.print = print_before  # KFP's threads may leave their indenting print behind
+    if watch.reused:
+        _show(watch, f"{watch.reused} stages were finished before and are not run again")
+
+
+def _docker_runner(output: Path) -> Any:
+    from kfp import local
+
+    try:
+        return local.DockerRunner(
+            # What a pod's security context would say; the output folder is mounted by KFP.
+            user=f"{os.getuid()}:{os.getgid()}",
+            read_only=True,
+            tmpfs={"/tmp": "rw,exec,mode=1777"},  # noqa: S108  # the path inside the container
+            environment={"HOME": "/tmp", "HF_HOME": "/tmp/hf"},  # noqa: S108
+            cap_drop=["ALL"],
+            security_opt=["no-new-privileges"],
+        )
+    except ImportError:
+        raise UserError("--runner docker needs the package docker: pip install 'llm2llm[docker]'") from None
+
+
+class _LogLines:
+    """Takes what KFP and the stages print: all of it goes to the log, stages' events become progress."""
+
+    def __init__(self, log: TextIO, watch: _Watch) -> None:
+        self._log = log
+        self._watch = watch
+        self._rest = ""
+
+    def write(self, text: str) -> int:
+        self._log.write(text)
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            _take(line.strip(), self._watch)
+        return len(text)
+
+    def flush(self) -> None:
+        self._log.flush()
+
+    def isatty(self) -> bool:
+        return False
+
+
+def _take(line: str, watch: _Watch) -> None:
+    if EVENT in line:
+        try:
+            event = json.loads(line[line.index(EVENT) + len(EVENT) :])
+        except json.JSONDecodeError:
+            return  # two containers wrote into one line; the log has it
+        _take_event(event, watch)
+    elif " cache hit (key=" in line:
+        watch.reused += 1
+    elif watch.shown.isatty() and watch.running and " left" in line:
+        watch.shown.write(f"\r\x1b[K    {line[:100]}")
+        watch.shown.flush()
+
+
+def _take_event(event: dict[str, Any], watch: _Watch) -> None:
+    key = (event["stage"], event.get("iteration"), event.get("fold"))
+    watch.events.write(json.dumps(event, ensure_ascii=False) + "\n")
+    watch.events.flush()
+    name, iteration, fold = key
+    label = f"{'' if iteration is None else f'iteration {iteration}':<14}{name}" + (
+        "" if fold is None else f" fold {fold}"
+    )
+    if event["event"] == "started":
+        watch.running[key] = time.monotonic()
+        if watch.shown.isatty():
+            watch.shown.write(f"\r\x1b[K  {label} ...")
+            watch.shown.flush()
+        return
+    watch.running.pop(key, None)
+    if event["event"] == "finished":
+        _show(watch, f"  {label:<40}{event['seconds']:>8.1f} s")
+    else:
+        watch.failure = event
+        _show(watch, f"  {label:<40}  failed")
+
+
+def _show(watch: _Watch, line: str) -> None:
+    watch.shown.write(("\r\x1b[K" if watch.shown.isatty() else "") + line + "\n")
+    watch.shown.flush()
+
+
+def _failure(watch: _Watch, output: Path, problem: RuntimeError) -> Exception:
+    log = output / "run.log"
+    if watch.failure is None:
+        running = ", ".join(" ".join(str(part) for part in key if part is not None) for key in watch.running)
+        return RunFailed(f"{running or 'a stage'} ended without a word (out of memory?); its output is in {log}")
+    if "user_error" in watch.failure:
+        return UserError(str(watch.failure["user_error"]))
+    where = watch.failure["stage"]
+    if watch.failure.get("iteration") is not None:
+        where += f" in iteration {watch.failure['iteration']}"
+    return RunFailed(f"{where} failed: {watch.failure['error']}; its whole output is in {log}")
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Ends at once on SIGTERM, as on Ctrl-C: every finished stage is safe, and a stage ends when this process is gone."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        sys.__stdout__.write("\ninterrupted; run the same command again to go on\n")  # type: ignore[union-attr]
+        sys.__stdout__.flush()  # type: ignore[union-attr]
+        os._exit(128 + number)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _held(output: Path) -> Iterator[None]:
+    """Holds the output folder, so that two runs do not write into one.
+
+    Raises:
+        UserError: Held by another process, or not writable.
+    """
+    lock = output / ".lock"
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        file = open(lock, "w", encoding="utf-8")  # noqa: SIM115  # closed below
+    except FileExistsError:
+        raise UserError(f"--output {output}: is a file; choose a folder") from None
+    except OSError as problem:
+        raise cannot_write(output, problem) from None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise UserError(f"--output {output}: another run is writing there; wait for it, or choose another folder") from None
+    try:
+        yield
+    finally:
+        file.close()
+        lock.unlink(missing_ok=True)
+
+
+def _discard(output: Path) -> None:
+    for name in OURS:
+        path = output / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _snapshot_inputs(config: Config, output: Path) -> Config:
+    """The config with the user's own files copied under `artifacts/inputs`: a changed file is then another input, and containers,
+    which see the output folder only, can read them."""
+
+    def copied(source: str) -> str:
+        if not source or source.startswith(BUILTIN) or not is_file_source(source):
+            return source
+        path = source_path(source)
+        if not path.is_file():
+            raise UserError(f"{source}: no such file")
+        try:
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+            target = output / "artifacts" / "inputs" / digest / path.name
+            if not target.is_file():
+                with whole_folder(target.parent) as partial:
+                    shutil.copyfile(path, partial / path.name)
+        except OSError as problem:
+            raise UserError(f"cannot read {source}: {problem.strerror or problem}") from None
+        return str(target)
+
+    data = config.data.model_copy(update={key: copied(value) for key, value in config.data.model_dump().items()})
+    augment = config.teacher_augment
+    changed: dict[str, Any] = {}
+    if isinstance(augment.grammar, str):
+        changed["grammar"] = copied(augment.grammar)
+    if augment.eda_synonyms:
+        changed["eda_synonyms"] = copied(augment.eda_synonyms)
+    return config.model_copy(update={"data": data, "teacher_augment": augment.model_copy(update=changed)})
+
+
+def _claim(config: Config, output: Path, runner: Runner) -> None:
+    """Writes down what the folder's run is; refuses a folder that holds another run.
+
+    Raises:
+        UserError: Names what differs.
+    """
+    identity = {
+        "llm2llm": version("llm2llm"),
+        "code": _code_hash(),
+        "runner": runner,
+        "config": config.model_dump(mode="json"),
+    }
+    path = output / "run.json"
+    if path.is_file():
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+        except json.JSONDecodeError:
+            raise UserError(f"{path}: not written by llm2llm; choose another --output, or --fresh to discard it") from None
+        if before != identity:
+            differences = ", ".join(_differences(before, identity)[:5])
+            raise UserError(
+                f"--output {output} holds the run of another config ({differences}); choose another folder, or --fresh "
+                "to discard that run"
+            )
+    write_text(path, json.dumps(identity, indent=2, ensure_ascii=False) + "\n")
+
+
+def _code_hash() -> str:
+    """A hash of this package's own source: stages that other code finished are not taken over."""
+    import llm2llm.components
+    import llm2llm.pipelines
+
+    digest = hashlib.sha256()
+    for package in (llm2llm.components, llm2llm.pipelines):
+        root = Path(next(iter(package.__path__)))
+        for path in sorted(root.rglob("*")):
+            if path.suffix in (".py", ".j2", ".css", ".yaml", ".jsonl"):
+                digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]
+
+
+def _differences(before: Any, now: Any, path: str = "") -> list[str]:
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        found = []
+        for key in sorted(before.keys() | now.keys()):
+            where = f"{path}.{key}".removeprefix(".").removeprefix("config.")
+            found += _differences(before.get(key), now.get(key), where)
+        return found
+    return [] if before == now else [f"{path}: {_short(before)} then, {_short(now)} now"]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _collect(output: Path) -> dict[str, Any]:
+    """Puts what a person reads at the top of the output folder: report, summary with times, the best student."""
+    finished: dict[tuple[str, int | None, int | None], dict[str, Any]] = {}
+    for _, event in json_lines(output / "events.jsonl"):
+        if event["event"] == "finished":
+            finished[event["stage"], event["iteration"], event["fold"]] = event
+    last = max(iteration for stage, iteration, _ in finished if stage == "report" and iteration is not None)
+    report = finished["report", last, None]["outputs"]
+    summary: dict[str, Any] = json.loads(Path(report["summary"]).read_text(encoding="utf-8"))
+    seconds: dict[str, float] = {}
+    for (stage, iteration, _), event in finished.items():
+        if iteration is None or iteration <= last:
+            seconds[stage] = round(seconds.get(stage, 0.0) + event["seconds"], 3)
+    summary["seconds_by_stage"] = dict(sorted(seconds.items()))
+    shutil.copyfile(report["html"], output / "report.html")
+    shutil.copyfile(report["markdown"], output / "report.md")
+    best = finished["train", summary["best_iteration"], None]["outputs"]["model"]
+    with whole_folder(output / "student") as partial:
+        shutil.copytree(best, partial, dirs_exist_ok=True)
+    write_text(output / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+    return summary

@@ -1,0 +1,277 @@
+"""The loop, unrolled into a Kubeflow pipeline.
+
+KFP has no loop. Iteration i + 1 sits inside `dsl.If` on what `filter_errors` returned in iteration i, so iterations
+nest, data flows only downwards, and the run ends where the condition is first false:
+
+    configure, prepare
+    train 0, evaluate 0, (out_of_fold 0,) filter_errors 0, report 0
+    if go on:
+        teacher_augment 1, dedupe 1
+        train 1, evaluate 1, (out_of_fold 1,) filter_errors 1, report 1
+        if go on:
+            ...
+
+Whatever the run leaves behind is complete at every depth: history, errors, decisions, rejects and calls hold all
+iterations so far, and so does each report.
+"""
+
+from contextlib import ExitStack
+from typing import Any
+
+from kfp import dsl
+from kfp.dsl import PipelineTask
+
+from llm2llm.components.dedupe.component import dedupe
+from llm2llm.components.evaluate.component import evaluate
+from llm2llm.components.filter_errors.component import filter_errors
+from llm2llm.components.out_of_fold.component import out_of_fold
+from llm2llm.components.prepare.component import prepare
+from llm2llm.components.report.component import report
+from llm2llm.components.teacher_augment.component import teacher_augment
+from llm2llm.components.train.component import train
+from llm2llm.pipelines.config import Config, compiled_settings
+from llm2llm.pipelines.configure import configure
+
+
+def build_pipeline(config: Config) -> Any:
+    """The pipeline of a config as KFP's pipeline function.
+
+    The config decides what cannot change at run time: depth, images, whether there are folds, whether the student of
+    the iteration before is handed on. Everything else is a parameter; `config.to_parameters` gives the defaults.
+    """
+    folds = config.filter_errors.folds if config.filter_errors.selection == "out_of_fold" else 0
+    hand_on_student = config.train.start_from == "previous"
+
+    def on_cpu(task: PipelineTask, name: str) -> PipelineTask:
+        return task.set_container_image(config.images.cpu).set_display_name(name)
+
+    def on_gpu(task: PipelineTask, name: str) -> PipelineTask:
+        return task.set_container_image(config.images.train).set_display_name(name)
+
+    @dsl.pipeline(
+        name=config.name,
+        display_name=f"LLM2LLM: {config.name}",
+        description=f"Fine-tunes a student on task {config.task.name}, has a teacher write new examples from its errors, "
+        f"and repeats, up to {config.max_iterations} times.",
+    )
+    def llm2llm(
+        seeds: str,
+        validation: str,
+        test: str,
+        pool: str,
+        student: str,
+        seed_count: int,
+        max_iterations: int,
+        patience: int,
+        epochs: float,
+        learning_rate: float,
+        teacher: str,
+        teacher_model: str,
+        teacher_url: str,
+        examples_per_error: int,
+        random_seed: int,
+        task: dict,
+        prepare_settings: dict,
+        train_settings: dict,
+        evaluate_settings: dict,
+        filter_errors_settings: dict,
+        teacher_augment_settings: dict,
+        dedupe_settings: dict,
+    ):
+        """LLM2LLM: error-driven fine-tuning.
+
+        Args:
+            seeds: Labelled rows to draw the seeds from: a file or a Hugging Face dataset name[:config][#split].
+            validation: Rows to decide by; empty: a share of the seed rows is split off.
+            test: Rows to report on, never used to decide; may be empty.
+            pool: Further labelled rows for the teacher `pool`; may be empty.
+            student: The model to fine-tune: a Hugging Face name, a folder, or `scratch`.
+            seed_count: How many rows to draw as seeds; 0: all, or prepare_settings.seed_fraction of them.
+            max_iterations: Iterations after iteration 0; at most as many as the pipeline was compiled with.
+            patience: Stop when the best validation accuracy is this many iterations old; 0: never for this reason.
+            epochs: Passes over the training set in each iteration.
+            learning_rate: Peak learning rate.
+            teacher: Who writes new examples: openai (any OpenAI-compatible endpoint), grammar, or pool.
+            teacher_model: For the teacher openai: the model's name at the endpoint.
+            teacher_url: For the teacher openai: the endpoint's base URL, usually ending in /v1.
+            examples_per_error: New examples for each error.
+            random_seed: Decides every draw: seeds, folds, weights, order of rows.
+            task: The task: {"name": "snips"} for a shipped one, or all its fields.
+            prepare_settings: The other keys of the config's prepare section.
+            train_settings: The other keys of the config's train section.
+            evaluate_settings: The other keys of the config's evaluate section.
+            filter_errors_settings: The other keys of the config's filter_errors section.
+            teacher_augment_settings: The other keys of the config's teacher_augment section.
+            dedupe_settings: The other keys of the config's dedupe section.
+        """
+        configured = on_cpu(
+            configure(
+                name=config.name,
+                compiled=compiled_settings(config),
+                seeds=seeds,
+                validation=validation,
+                test=test,
+                pool=pool,
+                student=student,
+                seed_count=seed_count,
+                max_iterations=max_iterations,
+                patience=patience,
+                epochs=epochs,
+                learning_rate=learning_rate,
+                teacher=teacher,
+                teacher_model=teacher_model,
+                teacher_url=teacher_url,
+                examples_per_error=examples_per_error,
+                random_seed=random_seed,
+                task=task,
+                prepare_settings=prepare_settings,
+                train_settings=train_settings,
+                evaluate_settings=evaluate_settings,
+                filter_errors_settings=filter_errors_settings,
+                teacher_augment_settings=teacher_augment_settings,
+                dedupe_settings=dedupe_settings,
+            ),
+            "configure",
+        )
+        prepared = on_cpu(
+            prepare(
+                seeds=seeds,
+                validation=validation,
+                test=test,
+                pool=pool,
+                task=task,
+                seed_count=seed_count,
+                random_seed=random_seed,
+                settings=prepare_settings,
+            ),
+            "prepare",
+        ).after(configured)
+        sets = {name: prepared.outputs[name] for name in ("seeds_set", "validation_set", "test_set", "pool_set")}
+        training_set = sets["seeds_set"]
+        # What the iteration before handed on; nothing in iteration 0.
+        student_before: dict[str, Any] = {}
+        history_before: dict[str, Any] = {}
+        found_before: dict[str, Any] = {}
+        written_before: dict[str, Any] = {}
+        report_on: dict[str, Any] = {}
+        with ExitStack() as nest:
+            for iteration in range(config.max_iterations + 1):
+                if iteration > 0:
+                    nest.enter_context(dsl.If(found.outputs["Output"] == True, name=f"iteration {iteration}"))  # noqa: E712
+                    written = on_cpu(
+                        teacher_augment(
+                            errors=found.outputs["errors"],
+                            training_set=training_set,
+                            pool_set=sets["pool_set"],
+                            task=task,
+                            iteration=iteration,
+                            teacher=teacher,
+                            teacher_model=teacher_model,
+                            teacher_url=teacher_url,
+                            examples_per_error=examples_per_error,
+                            random_seed=random_seed,
+                            settings=teacher_augment_settings,
+                            **written_before,
+                        ),
+                        f"teacher_augment {iteration}",
+                    )
+                    deduped = on_cpu(
+                        dedupe(
+                            candidates=written.outputs["candidates"],
+                            training_set=training_set,
+                            validation_set=sets["validation_set"],
+                            test_set=sets["test_set"],
+                            rejects=written.outputs["rejects"],
+                            iteration=iteration,
+                            settings=dedupe_settings,
+                        ),
+                        f"dedupe {iteration}",
+                    )
+                    training_set = deduped.outputs["next_training_set"]
+                    written_before = {
+                        "previous_rejects": deduped.outputs["all_rejects"],
+                        "previous_calls": written.outputs["calls"],
+                    }
+                    report_on = {"rejects": deduped.outputs["all_rejects"], "calls": written.outputs["calls"]}
+                trained = on_gpu(
+                    train(
+                        training_set=training_set,
+                        student=student,
+                        task=task,
+                        iteration=iteration,
+                        epochs=epochs,
+                        learning_rate=learning_rate,
+                        random_seed=random_seed,
+                        settings=train_settings,
+                        **student_before,
+                    ),
+                    f"train {iteration}",
+                )
+                evaluated = on_gpu(
+                    evaluate(
+                        model=trained.outputs["model"],
+                        seeds_set=sets["seeds_set"],
+                        validation_set=sets["validation_set"],
+                        test_set=sets["test_set"],
+                        task=task,
+                        iteration=iteration,
+                        settings=evaluate_settings,
+                        **history_before,
+                    ),
+                    f"evaluate {iteration}",
+                )
+                if hand_on_student:
+                    student_before = {"previous": trained.outputs["model"]}
+                history_before = {"previous_history": evaluated.outputs["history"]}
+                held_out: dict[str, Any] = {}
+                if folds:
+                    with dsl.ParallelFor(items=list(range(folds)), name=f"folds {iteration}") as fold:
+                        answered = on_gpu(
+                            out_of_fold(
+                                training_set=training_set,
+                                student=student,
+                                task=task,
+                                fold=fold,
+                                folds=folds,
+                                iteration=iteration,
+                                epochs=epochs,
+                                learning_rate=learning_rate,
+                                random_seed=random_seed,
+                                train_settings=train_settings,
+                                evaluate_settings=evaluate_settings,
+                            ),
+                            f"out_of_fold {iteration}",
+                        )
+                    held_out = {"fold_predictions": dsl.Collected(answered.outputs["predictions"])}
+                found = on_cpu(
+                    filter_errors(
+                        seeds_set=sets["seeds_set"],
+                        predictions=evaluated.outputs["predictions"],
+                        history=evaluated.outputs["history"],
+                        iteration=iteration,
+                        max_iterations=max_iterations,
+                        patience=patience,
+                        settings=filter_errors_settings,
+                        **held_out,
+                        **found_before,
+                    ),
+                    f"filter_errors {iteration}",
+                )
+                found_before = {
+                    "previous_errors": found.outputs["errors"],
+                    "previous_decisions": found.outputs["decisions"],
+                }
+                on_cpu(
+                    report(
+                        config=configured.outputs["config"],
+                        training_set=training_set,
+                        history=evaluated.outputs["history"],
+                        errors=found.outputs["errors"],
+                        decisions=found.outputs["decisions"],
+                        iteration=iteration,
+                        **report_on,
+                    ),
+                    f"report {iteration}",
+                )
+
+    return llm2llm

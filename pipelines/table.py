@@ -1,0 +1,31 @@
+"""The table that a run prints at its end."""
+
+from collections.abc import Mapping
+from typing import Any
+
+SPLITS = ("seeds", "validation", "test")
+
+
+def summary_table(summary: Mapping[str, Any]) -> str:
+    """Accuracy with its 95% interval for each iteration and split, training rows and errors; the best iteration starred."""
+    header = ["iteration", "training rows", "errors", *SPLITS]
+    rows = [header]
+    for iteration in summary["iterations"]:
+        star = " *" if iteration["iteration"] == summary["best_iteration"] else ""
+        cells = [f"{iteration['iteration']}{star}", str(iteration["training_rows"]), str(iteration["errors"])]
+        for split in SPLITS:
+            score = iteration["accuracy"].get(split)
+            cells.append(f"{score['value']:.1%} ({score['low']:.1%} to {score['high']:.1%})" if score else "-")
+        rows.append(cells)
+    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    counts = summary["rows"]
+    reasons = ", ".join(f"{count} {reason}" for reason, count in counts["rejected"]["by_reason"].items())
+    lines += [
+        "",
+        f"* best by validation. {counts['generated']} rows generated, {counts['kept']} kept, "
+        f"{counts['rejected']['total']} rejected{f' ({reasons})' if reasons else ''}; "
+        f"{summary['teacher_calls']['total']} teacher calls.",
+        f"Stopped: {summary['iterations'][-1]['reason']}.",
+    ]
+    return "\n".join(lines)
