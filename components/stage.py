@@ -63,6 +63,15 @@ def stage(
     _say({"event": "finished", **where, "seconds": round(time.monotonic() - started, 3), "outputs": paths})
 
 
+def beside_others() -> bool:
+    """Whether this is one machine's local run, where KFP runs the items of a `ParallelFor` two at a time.
+
+    Two trainings that both use every core take ten times as long as one after the other: their threads spin in wait for
+    one another. In a cluster each has a pod, and cores, of its own.
+    """
+    return PARENT_VARIABLE in os.environ
+
+
 def _say(event: dict[str, object]) -> None:
     print(EVENT + json.dumps(event, ensure_ascii=False), flush=True)
 

@@ -36,19 +36,21 @@ def compile_config(config: Config, output: Path) -> None:
         text = draft.read_text(encoding="utf-8")
     header = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
     documents = [compact(document) for document in yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))]
-    write_text(output, header + yaml.safe_dump_all(documents, sort_keys=True, width=120, allow_unicode=True))
+    write_text(output, header + yaml.safe_dump_all(documents, default_flow_style=None, sort_keys=True, width=200, allow_unicode=True))
 
 
 def compact(spec: dict[str, Any]) -> dict[str, Any]:
     """A compiled pipeline without repetition: an unrolled loop says everything once for each iteration.
 
-    Large workflows hit limits of Argo and etcd (kubeflow/pipelines#10968, #4170). Executors that are equal become one,
-    docstrings leave the functions' source, and the components' inputs lose their descriptions, which stand in the
-    stages' faces; those of the pipeline's own parameters, which the UI's form shows, stay.
+    Large workflows hit limits of Argo and etcd (kubeflow/pipelines#10968, #4170). What the pipeline does stays the same:
+    executors that are equal become one; docstrings leave the functions' source; components lose the descriptions and
+    defaults of their inputs, which are all given here (those of the pipeline's own parameters, which the UI's form
+    shows, stay); sub-graphs lose inputs that nothing in them uses, and the compiler's prefix of the others' names.
     """
     executors = spec.get("deploymentSpec", {}).get("executors")
     if not executors:
         return spec
+    components = spec["components"]
     for executor in executors.values():
         command = executor.get("container", {}).get("command", [])
         command[:] = [_without_docstrings(part) if "\ndef " in part else part for part in command]
@@ -57,14 +59,78 @@ def compact(spec: dict[str, Any]) -> dict[str, Any]:
     for label, first in same_as.items():
         if label != first:
             del executors[label]
-    for component in spec.get("components", {}).values():
+    for component in components.values():
         if "executorLabel" in component:
             component["executorLabel"] = same_as[component["executorLabel"]]
         for side in ("inputDefinitions", "outputDefinitions"):
             for group in component.get(side, {}).values():
                 for definition in group.values():
                     definition.pop("description", None)
+    _prune(spec["root"], components)
+    _shorten(spec["root"], components)
     return spec
+
+
+_KINDS = (("parameters", "componentInputParameter"), ("artifacts", "componentInputArtifact"))
+
+
+def _prune(component: dict[str, Any], components: dict[str, Any]) -> None:
+    """Removes what tasks pass to sub-graphs that do not use it, and defaults of inputs that are given."""
+    for task in component["dag"]["tasks"].values():
+        inner = components[task["componentRef"]["name"]]
+        given = task.get("inputs", {})
+        if "dag" in inner:
+            _prune(inner, components)
+            used = _used(inner)
+            condition = task.get("triggerPolicy", {}).get("condition", "")
+            for kind, _ in _KINDS:
+                definitions = inner.get("inputDefinitions", {}).get(kind, {})
+                for name in [name for name in definitions if name not in used]:
+                    del definitions[name]
+                    if f"'{name}'" not in condition:
+                        given.get(kind, {}).pop(name, None)
+        else:
+            for kind, _ in _KINDS:
+                for name, definition in inner.get("inputDefinitions", {}).get(kind, {}).items():
+                    if name in given.get(kind, {}):
+                        definition.pop("defaultValue", None)
+                        definition.pop("isOptional", None)
+
+
+def _used(component: dict[str, Any]) -> set[str]:
+    """The names of a sub-graph's inputs that its tasks refer to."""
+    used = set()
+    for task in component["dag"]["tasks"].values():
+        for kind, reference in _KINDS:
+            used |= {value[reference] for value in task.get("inputs", {}).get(kind, {}).values() if reference in value}
+        used |= {iterator["items"]["inputParameter"] for iterator in _iterators(task) if "inputParameter" in iterator["items"]}
+    return used
+
+
+def _iterators(task: dict[str, Any]) -> list[dict[str, Any]]:
+    return [task[key] for key in ("parameterIterator", "artifactIterator") if key in task]
+
+
+def _shorten(component: dict[str, Any], components: dict[str, Any], prefix: str = "pipelinechannel--") -> None:
+    """Drops the compiler's prefix from the names of sub-graphs' inputs, but for those that conditions and loops name."""
+    for task in component["dag"]["tasks"].values():
+        inner = components[task["componentRef"]["name"]]
+        if "dag" not in inner:
+            continue
+        fixed = task.get("triggerPolicy", {}).get("condition", "") + "".join(
+            f"'{iterator['itemInput']}'" for iterator in _iterators(task)
+        )
+        for kind, reference in _KINDS:
+            names = inner.get("inputDefinitions", {}).get(kind, {})
+            new = {n: n.removeprefix(prefix) for n in names if n.startswith(prefix) and f"'{n}'" not in fixed}
+            for place in (names, task.get("inputs", {}).get(kind, {})):
+                for name in [name for name in place if name in new]:
+                    place[new[name]] = place.pop(name)
+            for inner_task in inner["dag"]["tasks"].values():
+                for value in inner_task.get("inputs", {}).get(kind, {}).values():
+                    if value.get(reference) in new:
+                        value[reference] = new[value[reference]]
+        _shorten(inner, components, prefix)
 
 
 def _without_docstrings(source: str) -> str:

@@ -224,7 +224,7 @@ def build_pipeline(config: Config) -> Any:
                     student_before = {"previous": trained.outputs["model"]}
                 history_before = {"previous_history": evaluated.outputs["history"]}
                 held_out: dict[str, Any] = {}
-                if folds:
+                if folds and iteration < config.max_iterations:  # at the limit nothing would be written from them
                     with dsl.ParallelFor(items=list(range(folds)), name=f"folds {iteration}") as fold:
                         answered = on_gpu(
                             out_of_fold(

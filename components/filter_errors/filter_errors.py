@@ -9,7 +9,7 @@ from llm2llm.components.rows.kinds import Decision, Example, Prediction, Score, 
 
 def filter_errors(
     seeds: Sequence[Example],
-    predictions: Sequence[Prediction],
+    predictions: Sequence[Prediction] | None,
     history: Sequence[Score],
     iteration: int,
     max_iterations: int,
@@ -35,6 +35,20 @@ def filter_errors(
     Raises:
         UserError: Predictions that do not cover the seeds.
     """
+    errors = None if predictions is None else _find(seeds, predictions)
+    go_on, reason = _decide(None if errors is None else len(errors), history, iteration, max_iterations, settings)
+    decision = Decision(
+        iteration=iteration,
+        selection=settings.selection,
+        errors=None if errors is None else len(errors),
+        go_on=go_on,
+        reason=reason,
+        best_iteration=best_iteration(history),
+    )
+    return errors or [], decision
+
+
+def _find(seeds: Sequence[Example], predictions: Sequence[Prediction]) -> list[StudentError]:
     by_id = {seed.id: seed for seed in seeds}
     on_seeds = sorted((p for p in predictions if p.split == "seeds"), key=lambda p: p.example_id)
     asked = [p.example_id for p in on_seeds]
@@ -43,17 +57,7 @@ def filter_errors(
             f"filter_errors: {len(asked)} predictions for {len(by_id)} seeds, of which {len(set(asked) & set(by_id))} "
             "match: the predictions must cover every seed exactly once"
         )
-    errors = [_error(by_id[p.example_id], p) for p in on_seeds if p.outcome != "correct"]
-    go_on, reason = _decide(len(errors), history, iteration, max_iterations, settings)
-    decision = Decision(
-        iteration=iteration,
-        selection=settings.selection,
-        errors=len(errors),
-        go_on=go_on,
-        reason=reason,
-        best_iteration=best_iteration(history),
-    )
-    return errors, decision
+    return [_error(by_id[p.example_id], p) for p in on_seeds if p.outcome != "correct"]
 
 
 def _error(seed: Example, prediction: Prediction) -> StudentError:
@@ -72,12 +76,12 @@ def _error(seed: Example, prediction: Prediction) -> StudentError:
 
 
 def _decide(
-    errors: int, history: Sequence[Score], iteration: int, max_iterations: int, settings: FilterErrorsSettings
+    errors: int | None, history: Sequence[Score], iteration: int, max_iterations: int, settings: FilterErrorsSettings
 ) -> tuple[bool, str]:
     """Whether to go on, and the reason in words that the report shows."""
     if errors == 0:
         return False, "no errors left on the seeds"
-    if iteration >= max_iterations:
+    if errors is None or iteration >= max_iterations:
         return False, f"iteration limit {max_iterations} reached"
     best = best_iteration(history)
     if settings.patience and iteration - best >= settings.patience:

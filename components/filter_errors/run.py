@@ -31,15 +31,17 @@ def run(
     outputs = {"errors": errors, "decisions": decisions}
     with stage("filter_errors", iteration, outputs=outputs):
         checked = FilterErrorsSettings.load(settings, "filter_errors", patience=patience)
-        if (checked.selection == "out_of_fold") != bool(fold_predictions):
+        held_out = checked.selection == "out_of_fold"
+        at_limit = iteration >= max_iterations
+        if bool(fold_predictions) != held_out and not (held_out and at_limit):
             raise UserError(
                 f"filter_errors.selection: {checked.selection!r} does not fit: 'out_of_fold' needs the predictions of "
                 "all folds and 'wrong' none; in a pipeline the selection is fixed when it is compiled"
             )
-        sources = fold_predictions or [predictions]
+        sources = (fold_predictions or []) if held_out else [predictions]
         found, decision = filter_errors(
             read_rows(seeds_set.path, "examples", Example),
-            [row for source in sources for row in read_rows(source.path, "predictions", Prediction)],
+            [row for source in sources for row in read_rows(source.path, "predictions", Prediction)] if sources else None,
             read_rows(history.path, "scores", Score),
             iteration,
             max_iterations,
@@ -49,5 +51,6 @@ def run(
         past = read_optional(previous_decisions, "decisions", Decision)
         write_artifact(decisions, "decisions", [*past, decision])
         word = "go on" if decision.go_on else "stop"
-        print(f"filter_errors: {decision.errors} errors ({checked.selection}); {word}: {decision.reason}", flush=True)
+        count = "not looked for" if decision.errors is None else f"{decision.errors} errors"
+        print(f"filter_errors: {count} ({checked.selection}); {word}: {decision.reason}", flush=True)
         return decision.go_on

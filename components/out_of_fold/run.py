@@ -6,7 +6,7 @@ from typing import Any
 from llm2llm.components.rows.artifacts import Artifact, write_artifact
 from llm2llm.components.rows.files import read_rows
 from llm2llm.components.rows.kinds import Example
-from llm2llm.components.stage import stage
+from llm2llm.components.stage import beside_others, stage
 from llm2llm.components.students.settings import AnswerSettings, FineTuneSettings
 from llm2llm.components.tasks import load_task
 
@@ -32,8 +32,12 @@ def run(
         to_train = FineTuneSettings.load(train_settings, "train", epochs=epochs, learning_rate=learning_rate)
         to_answer = AnswerSettings.load(evaluate_settings, "evaluate")
         rows = read_rows(training_set.path, "examples", Example)
+        import torch
+
         from llm2llm.components.out_of_fold.out_of_fold import out_of_fold
 
+        if beside_others():
+            torch.set_num_threads(max(1, torch.get_num_threads() // 2))
         answered = out_of_fold(
             rows, load_task(task), student, to_train, to_answer, fold, folds, iteration, random_seed
         )

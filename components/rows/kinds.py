@@ -154,8 +154,9 @@ class Decision:
 
     iteration: int
     selection: str
-    errors: int
-    """How many seed rows the selection found."""
+    errors: int | None
+    """How many seed rows the selection found; None at the iteration limit of an `out_of_fold` run, where the students of
+    the folds would be trained for nothing."""
     go_on: bool
     reason: str
     best_iteration: int

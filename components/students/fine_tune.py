@@ -170,6 +170,7 @@ def _arguments(settings: FineTuneSettings, random_seed: int, folder: str) -> SFT
         dataloader_pin_memory=device() != "cpu",
         seed=random_seed,
         data_seed=random_seed,
+        train_sampling_strategy="group_by_length",
         logging_steps=1,
         logging_nan_inf_filter=False,
         save_strategy="no",

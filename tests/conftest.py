@@ -1,0 +1,50 @@
+"""Fixtures that several rooms use."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from llm2llm.components.rows.kinds import Example, content_id
+from llm2llm.components.tasks import Task
+
+REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of the real data sets beside the checkout; the test skips where it is not there."""
+    if not REAL_DATA.is_dir():
+        pytest.skip("the real data sets are not beside this checkout")
+    return REAL_DATA
+
+
+@pytest.fixture(scope="session")
+def colours() -> Task:
+    """A task that a tiny student learns in seconds: which colour does the text name?"""
+    return Task(
+        name="colours",
+        form="classification",
+        labels=["red", "green", "blue"],
+        question_cue="Text",
+        answer_cue="Colour",
+        max_new_tokens=4,
+    )
+
+
+@pytest.fixture(scope="session")
+def example() -> Callable[..., Example]:
+    """Makes an example with its content id; other fields as keywords."""
+
+    def make(question: str, answer: str, **fields: object) -> Example:
+        choices = fields.pop("choices", [])
+        rationale = fields.pop("rationale", None)
+        return Example(
+            id=content_id(question, choices, rationale, answer),  # type: ignore[arg-type]
+            question=question,
+            answer=answer,
+            choices=choices,  # type: ignore[arg-type]
+            rationale=rationale,  # type: ignore[arg-type]
+            **fields,  # type: ignore[arg-type]
+        )
+
+    return make
