@@ -1,11 +1,15 @@
 """Typed settings: unknown keys and contradictions are refused with the key, the value and the fix."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from llm2llm.components.problems import UserError, nearest
+
+_TAG = re.compile(r"function-\w+|\[key\]|(?:str|int|float|bool)|\w+\[.*\]")
+"""What pydantic puts into a path that is no key: the member of a union, a validator, the key of a mapping itself."""
 
 
 class Settings(BaseModel):
@@ -25,6 +29,8 @@ class Settings(BaseModel):
         Raises:
             UserError: Names every wrong key with its value, and the nearest known key for an unknown one.
         """
+        if not isinstance(values, Mapping):
+            raise UserError(f"{where}: expected keys and values, got {_shown(values)}")
         if twice := sorted(inputs.keys() & values.keys()):
             raise UserError(
                 f"{where}.{twice[0]}: given twice, as an input ({inputs[twice[0]]!r}) and in the settings "
@@ -38,24 +44,31 @@ class Settings(BaseModel):
 
 
 def _lines(cls: type[BaseModel], error: ValidationError, where: str) -> list[str]:
-    lines = []
+    lines: dict[str, str] = {}
     for problem in error.errors():
-        path = [part for part in problem["loc"] if part != "function-after"]
+        loc = problem["loc"]
+        keys = {0, len(loc) - 1} if problem["type"] == "extra_forbidden" else {0}
+        path = [part for place, part in enumerate(loc) if place in keys or not _TAG.fullmatch(str(part))]
         key = ".".join([where, *map(str, path)])
         if problem["type"] == "extra_forbidden":
             hint = nearest(str(path[-1]), _keys_at(cls, path[:-1]))
-            lines.append(f"{key}: unknown key{hint}")
+            lines[key] = f"{key}: unknown key{hint}"
         elif problem["type"] == "missing":
-            lines.append(f"{key}: missing; it has no default, so set it")
-        elif path and not isinstance(problem["input"], (dict, BaseModel)):
-            lines.append(f"{key}: {_message(problem['msg'])} (got {problem['input']!r})")
+            lines[key] = f"{key}: missing; it has no default, so set it"
+        elif problem["type"] == "model_type":
+            lines[key] = f"{key}: expected keys and values, got {_shown(problem['input'])}"
         else:
-            lines.append(f"{key}: {_message(problem['msg'])}")
-    return lines
+            message = problem["msg"].removeprefix("Value error, ")
+            if path and not isinstance(problem["input"], (dict, BaseModel)):
+                message += f" (got {_shown(problem['input'])})"
+            # A key that may hold several types has a line for each type that its value is not of.
+            lines[key] = f"{lines[key]}, or: {message}" if key in lines else f"{key}: {message}"
+    return list(lines.values())
 
 
-def _message(text: str) -> str:
-    return text.removeprefix("Value error, ")
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else text[:197] + "..."
 
 
 def _keys_at(cls: type[BaseModel], path: list[int | str]) -> list[str]:

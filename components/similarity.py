@@ -28,15 +28,14 @@ def words(text: str) -> list[str]:
 def rouge_l(queries: Sequence[str], texts: Sequence[str]) -> NDArray[np.float64]:
     """The ROUGE-L F1 of every query with every text: an array of shape (queries, texts), values in [0, 1]."""
     code: dict[str, str] = {}
-
-    def encode(text: str) -> str:
-        return "".join(code.setdefault(word, _character(len(code))) for word in words(text))
-
-    left, right = [encode(text) for text in queries], [encode(text) for text in texts]
+    left = ["".join(code.setdefault(word, _character(len(code) + 1)) for word in words(text)) for text in queries]
+    # Words that no query has all become one character: it matches nothing.
+    right = ["".join(code.get(word, _character(0)) for word in words(text)) for text in texts]
     common = process.cdist(left, right, scorer=LCSseq.similarity, dtype=np.uint32, workers=-1)
     lengths = np.add.outer([len(text) for text in left], [len(text) for text in right])
     # With P = common / len(query) and R = common / len(text), 2PR / (P + R) is 2 * common / (sum of the lengths).
-    return np.divide(2.0 * common, lengths, out=np.zeros(lengths.shape), where=lengths > 0)
+    scores: NDArray[np.float64] = 2.0 * common
+    return np.divide(scores, lengths, out=scores, where=lengths > 0)
 
 
 def _character(number: int) -> str:

@@ -73,7 +73,9 @@ def beside_others() -> bool:
 
 
 def _say(event: dict[str, object]) -> None:
-    print(EVENT + json.dumps(event, ensure_ascii=False), flush=True)
+    # Half a surrogate pair, as in the path of a file with a broken name, cannot be printed; its JSON escape can.
+    line = json.dumps(event, ensure_ascii=False).encode("utf-8", "backslashreplace").decode("utf-8")
+    print(EVENT + line, flush=True)
 
 
 def _end_with_parent() -> None:

@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from llm2llm.components.problems import cannot_write
@@ -27,12 +27,13 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     except OSError as problem:
         raise cannot_write(target, problem) from problem
     finally:
-        partial.unlink(missing_ok=True) if target.parent.is_dir() else None
+        with suppress(OSError):
+            partial.unlink()
 
 
 @contextmanager
 def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Like `whole_file` for a folder: a fresh partial folder that takes the place of `path` when the block ends well."""
+    """Like `whole_file`, for a folder: a fresh one that takes the place of `path` when the block ends well."""
     target = Path(path)
     partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
     try:

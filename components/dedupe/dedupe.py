@@ -47,9 +47,9 @@ def dedupe(
     """
     ordered = sorted(candidates, key=lambda row: row.id)
     groups = [
-        ("in_test", settings.leak, list(test)),
-        ("in_validation", settings.leak, list(validation)),
-        ("near_copy", settings.near_copy, list(training_set)),
+        ("in_test", settings.leak, sorted(test, key=lambda row: row.id)),
+        ("in_validation", settings.leak, sorted(validation, key=lambda row: row.id)),
+        ("near_copy", settings.near_copy, sorted(training_set, key=lambda row: row.id)),
     ]
     kept: list[Example] = []
     rejects: list[Reject] = []
@@ -60,24 +60,33 @@ def dedupe(
         collisions.append(_nearest_in(chunk, kept, settings.near_copy, "near_copy"))
         among = rouge_l([text_of(row) for row in chunk], [text_of(row) for row in chunk])
         kept_here: list[int] = []
+        place_of: dict[str, int] = {}
         for i, row in enumerate(chunk):
             found = next((column[i] for column in collisions if column[i] is not None), None)
             if found is None and kept_here:
-                nearest = max(kept_here, key=lambda j: (among[i, j], -j))
+                nearest = place_of.get(_key(row), kept_here[int(np.argmax(among[i, kept_here]))])
                 found = _collision(row, chunk[nearest], float(among[i, nearest]), settings.near_copy, "near_copy")
             if found is None:
                 kept_here.append(i)
+                place_of[_key(row)] = i
             else:
                 rejects.append(_reject(row, found, iteration))
         kept += [chunk[i] for i in kept_here]
-    passed = ["not in test", "not in validation", "no near copy"]
+    # A check against no rows is none.
+    passed = [*["not in test"] * bool(test), *["not in validation"] * bool(validation), "no near copy"]
     new = [replace(row, iteration=iteration, checks=[*row.checks, *passed]) for row in kept]
     return sorted([*training_set, *new], key=lambda row: (row.iteration, row.id)), rejects
 
 
 def text_of(row: Example) -> str:
-    """What of a row is compared."""
-    return "\n".join([row.question, *row.choices])
+    """What of a row is compared: the question and the choices, whose order does not matter."""
+    return "\n".join([row.question, *sorted(row.choices, key=folded)])
+
+
+def _key(row: Example) -> str:
+    """What equal rows have in common."""
+    # What is nothing but punctuation folds to nothing; then only the text itself tells rows apart.
+    return folded(text_of(row)) or text_of(row)
 
 
 def _nearest_in(
@@ -88,19 +97,19 @@ def _nearest_in(
         return [None] * len(candidates)
     equal: dict[str, Example] = {}
     for row in rows:
-        equal.setdefault(folded(text_of(row)), row)
+        equal.setdefault(_key(row), row)
     scores = rouge_l([text_of(row) for row in candidates], [text_of(row) for row in rows])
     nearest = np.argmax(scores, axis=1)
     found = []
     for i, candidate in enumerate(candidates):
-        same = equal.get(folded(text_of(candidate)))
+        same = equal.get(_key(candidate))
         row, score = (same, 1.0) if same else (rows[nearest[i]], float(scores[i, nearest[i]]))
         found.append(_collision(candidate, row, score, threshold, reason))
     return found
 
 
 def _collision(candidate: Example, row: Example, score: float, threshold: float, reason: str) -> Neighbour | None:
-    same = folded(text_of(candidate)) == folded(text_of(row))
+    same = _key(candidate) == _key(row)
     if not same and score < threshold:
         return None
     if reason == "near_copy" and same:

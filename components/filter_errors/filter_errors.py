@@ -18,12 +18,13 @@ def filter_errors(
     """Finds the seeds that the student needs help with and decides whether another iteration follows.
 
     Errors are looked for among the seeds only, never among generated rows: errors on those drift away from the task
-    (the paper's section 4.3). Unparseable answers are errors.
+    (Lee et al. 2024). Unparseable answers are errors.
 
     Args:
         seeds: The seed examples.
         predictions: For the selection `wrong`, what the student answered; for `out_of_fold`, what the students of all
-            folds answered, every seed exactly once. Predictions of other splits are passed over.
+            folds answered, every seed exactly once. Predictions of other splits are passed over. None at the iteration
+            limit only, where errors are of no more use.
         history: All scores so far, this iteration's included.
         iteration: The one just evaluated, from 0.
         max_iterations: The last iteration that may run.
@@ -33,9 +34,10 @@ def filter_errors(
         The errors, sorted by example id, and the decision.
 
     Raises:
-        UserError: Predictions that do not cover the seeds.
+        UserError: Predictions that do not cover the seeds, or of another iteration; a history without validation.
     """
-    errors = None if predictions is None else _find(seeds, predictions)
+    assert predictions is not None or iteration >= max_iterations, "only the last iteration needs no predictions"
+    errors = None if predictions is None else _find(seeds, predictions, iteration)
     go_on, reason = _decide(None if errors is None else len(errors), history, iteration, max_iterations, settings)
     decision = Decision(
         iteration=iteration,
@@ -48,7 +50,7 @@ def filter_errors(
     return errors or [], decision
 
 
-def _find(seeds: Sequence[Example], predictions: Sequence[Prediction]) -> list[StudentError]:
+def _find(seeds: Sequence[Example], predictions: Sequence[Prediction], iteration: int) -> list[StudentError]:
     by_id = {seed.id: seed for seed in seeds}
     on_seeds = sorted((p for p in predictions if p.split == "seeds"), key=lambda p: p.example_id)
     asked = [p.example_id for p in on_seeds]
@@ -57,6 +59,8 @@ def _find(seeds: Sequence[Example], predictions: Sequence[Prediction]) -> list[S
             f"filter_errors: {len(asked)} predictions for {len(by_id)} seeds, of which {len(set(asked) & set(by_id))} "
             "match: the predictions must cover every seed exactly once"
         )
+    if others := {p.iteration for p in on_seeds} - {iteration}:
+        raise UserError(f"filter_errors: the predictions are of iteration {min(others)}, expected {iteration}")
     return [_error(by_id[p.example_id], p) for p in on_seeds if p.outcome != "correct"]
 
 

@@ -39,9 +39,10 @@ def run(
                 "all folds and 'wrong' none; in a pipeline the selection is fixed when it is compiled"
             )
         sources = (fold_predictions or []) if held_out else [predictions]
+        answered = [row for source in sources for row in read_rows(source.path, "predictions", Prediction)]
         found, decision = filter_errors(
             read_rows(seeds_set.path, "examples", Example),
-            [row for source in sources for row in read_rows(source.path, "predictions", Prediction)] if sources else None,
+            answered if sources else None,
             read_rows(history.path, "scores", Score),
             iteration,
             max_iterations,

@@ -12,7 +12,8 @@ class FilterErrorsSettings(Settings):
 
     selection: Literal["wrong", "out_of_fold"] = "wrong"
     """`wrong`: the seeds that the student gets wrong (the paper). `out_of_fold`: the seeds that students trained
-    without their fold get wrong, for a student that has learnt its seeds by heart. Fixed when the pipeline is compiled."""
+    without their fold get wrong, for a student that has learnt its seeds by heart. Fixed when the pipeline is
+    compiled."""
     folds: int = Field(3, ge=2, le=20)
     """`out_of_fold`: how many folds, and so how many more students are trained in each iteration. Fixed when the
     pipeline is compiled."""

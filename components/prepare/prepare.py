@@ -1,11 +1,11 @@
 """From a user's rows to seeds, validation, test and pool."""
 
 import hashlib
-import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from llm2llm.components import tasks
 from llm2llm.components.prepare.settings import PrepareSettings
 from llm2llm.components.problems import UserError
 from llm2llm.components.rows.kinds import Example
@@ -43,7 +43,7 @@ def prepare(
         validation: For decisions; empty: a share of `seeds` is split off.
         test: For the report; may be empty.
         pool: Further labelled rows, for the `pool` teacher.
-        task: Classification is drawn stratified by label.
+        task: Says which answers are the same; classification is drawn stratified by label.
         settings: See `PrepareSettings`.
         random_seed: Decides which rows are drawn; the order of the rows does not.
 
@@ -53,7 +53,7 @@ def prepare(
     notes: list[str] = []
     sets = {"test": list(test), "validation": list(validation), "seeds": list(seeds), "pool": list(pool)}
     for name, rows in sets.items():
-        sets[name] = _distinct(_consistent(rows, name, settings, notes), name, notes)
+        sets[name] = _distinct(_consistent(rows, name, task, settings, notes), name, notes)
 
     taken: dict[str, str] = {}
     for name, rows in sets.items():
@@ -64,21 +64,21 @@ def prepare(
         taken |= {question_key(row): name for row in sets[name]}
 
     rows = sets["seeds"]
+    if not rows:
+        raise UserError("; ".join(["prepare: no seed rows are left", *notes]))
     if not sets["validation"]:
         count = max(1, round(len(rows) * settings.validation_fraction))
         if len(rows) - count < 1:
             raise UserError(
                 f"prepare: {len(rows)} seed rows are too few to split off validation; bring more, or validation rows"
             )
-        sets["validation"], rows = _draw(rows, count, task, random_seed, "validation")
+        sets["validation"], rows = _draw(rows, count, task, random_seed, "validation", leave=1)
         notes.append(f"split {count} of {count + len(rows)} seed rows off as validation")
 
-    wanted = settings.seed_count or math.ceil(len(rows) * settings.seed_fraction)
-    if not rows:
-        raise UserError("prepare: no seed rows are left; " + "; ".join(notes))
+    wanted = settings.seed_count or max(1, round(len(rows) * settings.seed_fraction))
     if wanted > len(rows):
         raise UserError(f"prepare.seed_count: {wanted} seeds are asked for, and only {len(rows)} rows are left")
-    drawn, rest = _draw(rows, wanted, task, random_seed, "seeds")
+    drawn, rest = _draw(rows, wanted, task, random_seed, "seeds", leave=0)
     if rest:
         notes.append(f"drew {wanted} of {len(rows)} rows as seeds; the other {len(rest)} join the pool")
     return Prepared(
@@ -91,20 +91,29 @@ def prepare(
 
 
 def question_key(example: Example) -> str:
-    """What makes two rows the same question: the text and choices, whatever the case, spaces and outer punctuation."""
-    # A question of nothing but punctuation folds to nothing; then only the text itself tells rows apart.
-    return "\x1f".join(folded(part) or part for part in (example.question, *example.choices))
+    """What makes two rows the same question: the text and the choices, whatever the order of the choices, the case,
+    spaces and outer punctuation."""
+    return "\x1f".join([_folded(example.question), *sorted(map(_folded, example.choices))])
 
 
-def _consistent(rows: list[Example], name: str, settings: PrepareSettings, notes: list[str]) -> list[Example]:
+def _folded(text: str) -> str:
+    # What is nothing but punctuation folds to nothing; then only the text itself tells rows apart.
+    return folded(text) or text
+
+
+def _consistent(
+    rows: list[Example], name: str, task: Task, settings: PrepareSettings, notes: list[str]
+) -> list[Example]:
     """The rows without questions that have two answers."""
-    answers: dict[str, dict[str, Example]] = defaultdict(dict)
+    first_of: dict[str, Example] = {}
+    contradictory: dict[str, tuple[Example, Example]] = {}
     for row in rows:
-        answers[question_key(row)].setdefault(_answer_key(row), row)
-    contradictory = {key: list(found.values()) for key, found in answers.items() if len(found) > 1}
+        first = first_of.setdefault(question_key(row), row)
+        if not _same_answer(task, first, row):
+            contradictory.setdefault(question_key(row), (first, row))
     if not contradictory:
         return rows
-    first, second, *_ = next(iter(contradictory.values()))
+    first, second = next(iter(contradictory.values()))
     if settings.contradictions == "refuse":
         more = f" (and {len(contradictory) - 1} more such questions)" if len(contradictory) > 1 else ""
         raise UserError(
@@ -116,15 +125,18 @@ def _consistent(rows: list[Example], name: str, settings: PrepareSettings, notes
     return kept
 
 
-def _answer_key(row: Example) -> str:
-    """The answer as something to compare: for a choice its text, as the same choices may come in another order."""
-    return row.choices[ord(row.answer) - ord("A")] if row.choices else row.answer
+def _same_answer(task: Task, one: Example, other: Example) -> bool:
+    """Whether two rows with the same question agree; by a choice's text, as the choices may come in another order."""
+    if one.choices:
+        chosen, also_chosen = (_folded(row.choices[ord(row.answer) - ord("A")]) for row in (one, other))
+        return chosen == also_chosen
+    return tasks.matches(task, one.answer, other.answer)
 
 
 def _distinct(rows: list[Example], name: str, notes: list[str]) -> list[Example]:
-    """The first of each question, in the order of the rows."""
+    """One row of each question: the one with the smallest id, and of equal rows the first."""
     first: dict[str, Example] = {}
-    for row in rows:
+    for row in sorted(rows, key=lambda row: row.id):
         first.setdefault(question_key(row), row)
     if len(first) < len(rows):
         notes.append(f"dropped {len(rows) - len(first)} duplicate rows of {name}")
@@ -132,24 +144,35 @@ def _distinct(rows: list[Example], name: str, notes: list[str]) -> list[Example]
 
 
 def _draw(
-    rows: Sequence[Example], count: int, task: Task, random_seed: int, purpose: str
+    rows: Sequence[Example], count: int, task: Task, random_seed: int, purpose: str, leave: int
 ) -> tuple[list[Example], list[Example]]:
-    """(drawn, rest): `count` rows in the order of a hash, for classification the same share of every label."""
-    order: Callable[[Example], bytes] = lambda row: hashlib.sha256(f"{random_seed}:{purpose}:{row.id}".encode()).digest()
+    """(drawn, rest): `count` rows in the order of a hash, for classification the same share of every label.
+
+    So many rows of each label as `leave` says stay in the rest, if there are enough of the others.
+    """
+
+    def order(row: Example) -> bytes:
+        return hashlib.sha256(f"{random_seed}:{purpose}:{row.id}".encode()).digest()
+
     if task.form != "classification":
         shuffled = sorted(rows, key=order)
         return shuffled[:count], shuffled[count:]
     by_label: dict[str, list[Example]] = defaultdict(list)
     for row in sorted(rows, key=order):
         by_label[row.answer].append(row)
-    shares = _shares({label: len(group) for label, group in by_label.items()}, count)
-    drawn = [row for label, group in sorted(by_label.items()) for row in group[: shares[label]]]
-    rest = [row for label, group in sorted(by_label.items()) for row in group[shares[label] :]]
+    groups = sorted(by_label.items())
+    sizes = {label: len(group) - leave for label, group in groups}
+    if sum(sizes.values()) < count:
+        sizes = {label: len(group) for label, group in groups}
+    shares = _shares(sizes, count)
+    drawn = [row for label, group in groups for row in group[: shares[label]]]
+    rest = [row for label, group in groups for row in group[shares[label] :]]
     return drawn, rest
 
 
 def _shares(sizes: dict[str, int], count: int) -> dict[str, int]:
-    """How many to draw of each label: proportional, rounded by largest remainder, at least one of each if that fits."""
+    """How many to draw of each label: proportional to what there is, rounded by largest remainder, at least one of each
+    that has one if that fits."""
     total = sum(sizes.values())
     exact = {label: count * size / total for label, size in sizes.items()}
     floor = 1 if count >= len(sizes) else 0

@@ -31,8 +31,10 @@ def run(
     with stage("prepare", outputs=outputs):
         checked = PrepareSettings.load(settings, "prepare", seed_count=seed_count)
         the_task = load_task(task)
-        sources = [read_examples(source, the_task) if source else [] for source in (seeds, validation, test, pool)]
-        prepared = prepare(*sources, task=the_task, settings=checked, random_seed=random_seed)
+        seed_rows, validation_rows, test_rows, pool_rows = (
+            read_examples(source, the_task) if source else [] for source in (seeds, validation, test, pool)
+        )
+        prepared = prepare(seed_rows, validation_rows, test_rows, pool_rows, the_task, checked, random_seed)
         for note in prepared.notes:
             print(f"prepare: {note}", flush=True)
         for name, artifact, rows in (

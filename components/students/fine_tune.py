@@ -127,6 +127,10 @@ def _base(
     student: str, task: Task, settings: FineTuneSettings, random_seed: int, seeds: list[Example]
 ) -> tuple[Any, Any]:
     if student == SCRATCH:
+        # A student this small gains a third from a second thread on an idle machine, and loses a factor of three on one
+        # that does anything else, as the threads spin in wait for one another. One thread also gives the same weights
+        # whatever the number of cores.
+        torch.set_num_threads(1)
         if settings.method == "lora":
             raise UserError(
                 "train.method: 'lora' adapts a pretrained model, and student 'scratch' has random weights; "

@@ -38,7 +38,7 @@ class ScratchSettings(Settings):
 
 
 class FineTuneSettings(Settings):
-    """The `train` section of a config. The defaults are the paper's (its table 7) where it names one."""
+    """The `train` section of a config. The defaults are those of the paper (Lee et al. 2024) where it names one."""
 
     method: Literal["full", "lora"] = "full"
     """`full` trains every weight; `lora` a low-rank adapter on all linear layers (Hu et al. 2021)."""

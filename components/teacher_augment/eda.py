@@ -29,7 +29,7 @@ def load_synonyms(path: str | None) -> Synonyms:
         return {}
     try:
         value = yaml.safe_load(source_path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as problem:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
         raise UserError(f"teacher_augment.eda_synonyms: cannot read {path}: {problem}") from None
     if not isinstance(value, dict) or not all(isinstance(v, list) and v for v in value.values()):
         raise UserError(f"teacher_augment.eda_synonyms: {path} must map each word to a list of synonyms")
@@ -41,12 +41,13 @@ def write(
 ) -> list[Reply]:
     """Answers every request with edits of the parent's own question."""
     replies = []
+    thesaurus = call_key(synonyms)
     for request in requests:
         parent = request.parent
-        key = call_key("eda", parent.id, request.count, share, iteration, random_seed)
+        key = call_key("eda", parent.id, request.count, share, thesaurus, iteration, random_seed)
         rng = random.Random(key)
         drafts: list[Draft] = []
-        made = {parent.question}
+        made = {" ".join(parent.question.split())}
         for _ in range(request.count * TRIES):
             if len(drafts) == request.count:
                 break
@@ -65,6 +66,8 @@ def write(
 def edit(text: str, share: float, synonyms: Synonyms, rng: random.Random) -> str:
     """The text after one random edit that changes `share` of its words, one at least."""
     words = text.split()
+    if not words:
+        return text
     count = max(1, round(share * len(words)))
     known = [i for i, word in enumerate(words) if word.lower() in synonyms]
     kinds = ["swap", "delete", *(["replace", "insert"] if known else [])]

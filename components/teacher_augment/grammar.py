@@ -15,6 +15,7 @@ the crude form of what a language model does when it is shown the row that went 
 import random
 import re
 from collections.abc import Sequence
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 import yaml
@@ -38,7 +39,7 @@ class Grammar(Settings):
 
     patterns: dict[str, list[str]]
     """Answer -> patterns."""
-    slots: dict[str, list[str]] = {}
+    slots: dict[str, list[str]] = {}  # noqa: RUF012  # pydantic copies it for each grammar
     """Slot -> fillers."""
 
 
@@ -54,27 +55,27 @@ def load_grammar(value: str | dict[str, Any]) -> Grammar:
             value = yaml.safe_load(source_path(value).read_text(encoding="utf-8"))
         except OSError as problem:
             raise UserError(f"cannot read the grammar {where}: {problem.strerror}") from None
-        except yaml.YAMLError as problem:
+        except (UnicodeDecodeError, yaml.YAMLError) as problem:
             raise UserError(f"{where}: not YAML: {problem}") from None
     if not isinstance(value, dict):
         raise UserError(f"{where}: a grammar is a mapping with `patterns` and `slots`")
     grammar = Grammar.load(value, where)
+    if not grammar.patterns:
+        raise UserError(f"{where}: patterns: empty; give at least one pattern for each answer")
     for name, texts in [*grammar.patterns.items(), *grammar.slots.items()]:
         if not texts:
             raise UserError(f"{where}: {name!r} has no patterns or fillers")
-        for slot in (slot for text in texts for slot in _SLOT.findall(text)):
-            if slot not in grammar.slots:
-                raise UserError(f"{where}: {name!r} uses the unknown slot {slot!r}{nearest(slot, grammar.slots)}")
-    for slot in grammar.slots:
-        _check_no_circle(grammar, slot, (), where)
+        for text in texts:
+            for slot in _SLOT.findall(text):
+                if slot not in grammar.slots:
+                    raise UserError(f"{where}: {name!r} uses the unknown slot {slot!r}{nearest(slot, grammar.slots)}")
+            if {"{", "}"} & set(_SLOT.sub("", text)):
+                raise UserError(f"{where}: {name!r} has a brace that belongs to no slot, in {text!r}")
+    try:
+        TopologicalSorter({slot: _SLOT.findall(" ".join(texts)) for slot, texts in grammar.slots.items()}).prepare()
+    except CycleError as problem:
+        raise UserError(f"{where}: slots go in a circle: {' -> '.join(reversed(problem.args[1]))}") from None
     return grammar
-
-
-def _check_no_circle(grammar: Grammar, slot: str, path: tuple[str, ...], where: str) -> None:
-    if slot in path:
-        raise UserError(f"{where}: slots go in a circle: {' -> '.join([*path, slot])}")
-    for inner in {inner for filler in grammar.slots[slot] for inner in _SLOT.findall(filler)}:
-        _check_no_circle(grammar, inner, (*path, slot), where)
 
 
 def write(

@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import openai
@@ -69,7 +70,8 @@ async def _write(
         max_retries=settings.attempts - 1,
         http_client=openai.DefaultAioHttpClient(),
     ) as client:
-        await _check_endpoint(client, settings)
+        await _check_models(client, settings)
+        endpoint = _Endpoint(client, settings)
         places = asyncio.Semaphore(settings.concurrency)
         progress = Progress("teacher_augment", len(requests), "calls")
         done = 0
@@ -77,24 +79,41 @@ async def _write(
         async def ask(request: Request) -> Reply:
             nonlocal done
             async with places:
-                reply = await _ask(client, request, task, settings, iteration)
+                reply = await _ask(endpoint, request, task, iteration)
             done += 1
             progress.show(done)
             return reply
 
-        async with asyncio.TaskGroup() as group:
-            running = [group.create_task(ask(request)) for request in requests]
+        try:
+            async with asyncio.TaskGroup() as group:
+                running = [group.create_task(ask(request)) for request in requests]
+        except ExceptionGroup as problems:
+            raise problems.exceptions[0] from None
         return [task.result() for task in running]
 
 
-async def _check_endpoint(client: openai.AsyncOpenAI, settings: TeacherAugmentSettings) -> None:
+@dataclass
+class _Endpoint:
+    client: openai.AsyncOpenAI
+    settings: TeacherAugmentSettings
+    takes_schema: bool = True
+    """Until it has refused a JSON schema and taken the same request without one."""
+
+
+async def _check_models(client: openai.AsyncOpenAI, settings: TeacherAugmentSettings) -> None:
     """Asks for the list of models before anything is paid for."""
     try:
-        known = [model.id async for model in client.models.list()]
-    except openai.NotFoundError:
-        return  # some servers have no list; the first call will show
+        known = [model.id for model in (await client.models.list()).data]
     except openai.APIError as problem:
+        # Some servers have no list, and some keys may not see it; the first call will show.
+        if isinstance(problem, openai.APIStatusError) and problem.status_code in (403, 404, 405, 501):
+            return
         raise _endpoint_error(problem, settings) from None
+    except (AttributeError, TypeError, ValueError):
+        raise UserError(
+            f"teacher {settings.url}: what it answers is no list of models; check teacher_augment.url (it usually ends "
+            "in /v1)"
+        ) from None
     if known and settings.model not in known:
         shown = ", ".join(sorted(known)[:10])
         raise UserError(
@@ -119,12 +138,21 @@ def _endpoint_error(problem: openai.APIError, settings: TeacherAugmentSettings) 
             f"teacher {settings.url}: HTTP 404 for model {settings.model!r}; "
             "check teacher_augment.url (it usually ends in /v1) and teacher_augment.model"
         )
-    return UserError(f"teacher {settings.url}: {type(problem).__name__}: {problem.message}")
+    return UserError(f"teacher {settings.url}: {_detail(problem, settings)}")
 
 
-async def _ask(
-    client: openai.AsyncOpenAI, request: Request, task: Task, settings: TeacherAugmentSettings, iteration: int
-) -> Reply:
+def _detail(problem: openai.APIError, settings: TeacherAugmentSettings) -> str:
+    return _without_key(f"{type(problem).__name__}: {problem.message}", settings)[:RAW_LIMIT]
+
+
+def _without_key(text: str, settings: TeacherAugmentSettings) -> str:
+    """Some servers and proxies repeat the key in what they answer."""
+    key = os.environ.get(settings.api_key_env, "")
+    return text.replace(key, "***") if len(key) >= 8 else text  # shorter is no key but a word: "none", "EMPTY"
+
+
+async def _ask(endpoint: _Endpoint, request: Request, task: Task, iteration: int) -> Reply:
+    settings = endpoint.settings
     sent = messages(request, task)
     schema = tasks.teacher_schema(task, request.count)
     key = call_key(settings.url, settings.model, sent, schema, settings.temperature, settings.max_tokens, iteration)
@@ -136,49 +164,71 @@ async def _ask(
         "model": settings.model,
     }
     try:
-        raw, response = await _complete(client, sent, schema, settings)
+        raw, attempts = await _complete(endpoint, sent, schema)
     except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as problem:
         raise _endpoint_error(problem, settings) from None
     except openai.APIError as problem:
-        attempts = settings.attempts if isinstance(problem, openai.APIConnectionError | openai.RateLimitError) else 1
-        detail = f"{type(problem).__name__}: {problem.message}"
-        return Reply(
-            request,
-            Call(**call, outcome="failed", attempts=attempts),
-            problems=[Problem("call_failed", detail)] * request.count,
-        )
-    usage = response.usage
-    call |= {
-        "outcome": "answered",
-        "attempts": raw.retries_taken + 1,
-        "input_tokens": usage.prompt_tokens if usage else None,
-        "output_tokens": usage.completion_tokens if usage else None,
-    }
-    choice = response.choices[0]
-    if choice.message.refusal:
-        return Reply(request, Call(**call), problems=[Problem("refused", choice.message.refusal)] * request.count)
-    drafts, problems = read_answer(choice.message.content or "", request.count, truncated=choice.finish_reason == "length")
-    return Reply(request, Call(**call), drafts, problems)
+        failed = Call(**call, outcome="failed", attempts=_attempts(problem))
+        return Reply(request, failed, problems=[Problem("call_failed", _detail(problem, settings))] * request.count)
+    try:
+        response = raw.parse()
+        choice = response.choices[0]
+        refusal, content = choice.message.refusal, choice.message.content
+    except (AttributeError, IndexError, TypeError, ValueError):
+        failed = Call(**call, outcome="failed", attempts=attempts)
+        came = _without_key(raw.text, settings)[:RAW_LIMIT]
+        what = Problem("call_failed", "what came is no chat completion", came)
+        return Reply(request, failed, problems=[what] * request.count)
+    answered = Call(
+        **call,
+        outcome="answered",
+        attempts=attempts,
+        input_tokens=_tokens(response, "prompt_tokens"),
+        output_tokens=_tokens(response, "completion_tokens"),
+    )
+    if refusal:
+        detail = _without_key(str(refusal), settings)[:RAW_LIMIT]
+        return Reply(request, answered, problems=[Problem("refused", detail)] * request.count)
+    text = _without_key(content, settings) if isinstance(content, str) else ""
+    drafts, problems = read_answer(text, request.count, truncated=choice.finish_reason == "length")
+    return Reply(request, answered, drafts, problems)
 
 
-async def _complete(
-    client: openai.AsyncOpenAI, sent: list[dict[str, str]], schema: dict[str, Any], settings: TeacherAugmentSettings
-) -> tuple[Any, Any]:
-    """(raw response, parsed response), with a JSON schema where the server takes one, else with the schema in words."""
+async def _complete(endpoint: _Endpoint, sent: list[dict[str, str]], schema: dict[str, Any]) -> tuple[Any, int]:
+    """(raw response, attempts), with a JSON schema where the server takes one, else with the schema in words."""
+    settings = endpoint.settings
+    create: Any = endpoint.client.chat.completions.with_raw_response.create
     arguments: dict[str, Any] = {
         "model": settings.model,
         "messages": sent,
         "temperature": settings.temperature,
         "max_tokens": settings.max_tokens,
     }
-    form = {"type": "json_schema", "json_schema": {"name": "examples", "schema": schema, "strict": True}}
-    try:
-        raw = await client.chat.completions.with_raw_response.create(**arguments, response_format=form)
-    except (openai.BadRequestError, openai.UnprocessableEntityError):
-        words = "Answer with one JSON object and nothing else, valid under this JSON schema:\n" + json.dumps(schema)
-        first = {"role": "system", "content": f"{sent[0]['content']}\n\n{words}"}
-        raw = await client.chat.completions.with_raw_response.create(**arguments | {"messages": [first, *sent[1:]]})
-    return raw, raw.parse()
+    refused = 0
+    if endpoint.takes_schema:
+        form = {"type": "json_schema", "json_schema": {"name": "examples", "schema": schema, "strict": True}}
+        try:
+            raw = await create(**arguments, response_format=form)
+            return raw, raw.retries_taken + 1
+        except (openai.BadRequestError, openai.UnprocessableEntityError) as problem:
+            refused = _attempts(problem)
+    words = "Answer with one JSON object and nothing else, valid under this JSON schema:\n" + json.dumps(schema)
+    first = {"role": "system", "content": f"{sent[0]['content']}\n\n{words}"}
+    raw = await create(**arguments | {"messages": [first, *sent[1:]]})
+    if endpoint.takes_schema:
+        endpoint.takes_schema = False
+        print(f"teacher_augment: {settings.url} takes no JSON schema; the form is asked for in words", flush=True)
+    return raw, refused + raw.retries_taken + 1
+
+
+def _attempts(problem: openai.APIError) -> int:
+    """How often the client had sent a request before it gave up."""
+    return int(problem.request.headers.get("x-stainless-retry-count", 0)) + 1
+
+
+def _tokens(response: Any, name: str) -> int | None:
+    value = getattr(response.usage, name, None)
+    return value if isinstance(value, int) else None
 
 
 def read_answer(text: str, count: int, truncated: bool) -> tuple[list[Draft], list[Problem]]:
@@ -187,13 +237,8 @@ def read_answer(text: str, count: int, truncated: bool) -> tuple[list[Draft], li
     Takes the object itself, in a code fence, or between other words; anything else is `unparseable`.
     """
     raw = text[:RAW_LIMIT]
-    start, end = text.find("{"), text.rfind("}")
-    try:
-        value = json.loads(text[start : end + 1]) if start >= 0 else None
-    except (json.JSONDecodeError, RecursionError):
-        value = None
-    found = value.get("examples") if isinstance(value, dict) else None
-    if not isinstance(found, list):
+    found = _examples_in(text)
+    if found is None:
         reason = "truncated" if truncated else "unparseable"
         detail = "the answer hit max_tokens" if truncated else "the answer is not the JSON object that was asked for"
         return [], [Problem(reason, detail, raw)] * count
@@ -203,9 +248,25 @@ def read_answer(text: str, count: int, truncated: bool) -> tuple[list[Draft], li
         if draft := _draft(item):
             drafts.append(draft)
         else:
-            problems.append(Problem("unparseable", "an example lacks its question or answer", json.dumps(item)[:RAW_LIMIT]))
+            came = json.dumps(item)[:RAW_LIMIT]
+            problems.append(Problem("unparseable", "an example lacks its question or answer", came))
     problems += [Problem("missing", f"{len(found)} of {count} examples came")] * (count - len(drafts) - len(problems))
     return drafts, problems
+
+
+def _examples_in(text: str) -> list[Any] | None:
+    """The `examples` of the first JSON object in a text that has them."""
+    start = text.find("{")
+    while start >= 0:
+        try:
+            value, _ = json.JSONDecoder().raw_decode(text, start)
+        except (ValueError, RecursionError):
+            value = None
+        if isinstance(value, dict) and isinstance(value.get("examples"), list):
+            found: list[Any] = value["examples"]
+            return found
+        start = text.find("{", start + 1)
+    return None
 
 
 def _draft(item: Any) -> Draft | None:

@@ -5,10 +5,15 @@ right, and only the choice of rows is tested.
 """
 
 from collections.abc import Sequence
+from itertools import islice
+
+import numpy as np
 
 from llm2llm.components.rows.kinds import Call, Example
 from llm2llm.components.similarity import rouge_l
 from llm2llm.components.teacher_augment.replies import Draft, Problem, Reply, Request, call_key
+
+CHUNK = 256  # requests compared with the pool at once: bounds the memory of the similarity matrix
 
 
 def write(
@@ -24,14 +29,17 @@ def write(
         iteration: For the calls.
     """
     free = sorted((row for row in pool if row.id not in used), key=lambda row: row.id)
+    questions = [row.question for row in free]
     taken: set[str] = set()
     replies = []
-    for request in requests:
+    for place, request in enumerate(requests):
         parent = request.parent
-        fitting = [row for row in free if row.id not in taken and (not same_answer or row.answer == parent.answer)]
-        scores = rouge_l([parent.question], [row.question for row in fitting])[0] if fitting else []
-        ranked = sorted(range(len(fitting)), key=lambda i: (-scores[i], fitting[i].id))
-        chosen = [fitting[i] for i in ranked[: request.count]]
+        if place % CHUNK == 0:
+            scores = rouge_l([other.parent.question for other in requests[place : place + CHUNK]], questions)
+        # Of equally similar rows the one with the smallest id comes first.
+        ranked = (free[i] for i in np.argsort(-scores[place % CHUNK], kind="stable"))
+        fitting = (row for row in ranked if row.id not in taken and (not same_answer or row.answer == parent.answer))
+        chosen = list(islice(fitting, request.count))
         taken |= {row.id for row in chosen}
         missing = request.count - len(chosen)
         replies.append(

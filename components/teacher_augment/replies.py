@@ -50,4 +50,5 @@ class Reply:
 
 def call_key(*parts: Any) -> str:
     """The content key of a call: the same request has the same key in every run."""
-    return hashlib.sha256(json.dumps(parts, ensure_ascii=False, sort_keys=True).encode()).hexdigest()[:32]
+    content = json.dumps(parts, ensure_ascii=False, sort_keys=True)
+    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:32]

@@ -1,6 +1,7 @@
 """What can be set about `teacher_augment`."""
 
 from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
@@ -61,4 +62,9 @@ class TeacherAugmentSettings(Settings):
                 raise ValueError("model: missing; teacher 'openai' needs the name of a model at the endpoint")
             if not self.url.startswith(("http://", "https://")):
                 raise ValueError(f"url: must begin with http:// or https://, got {self.url!r}")
+            if "@" in urlsplit(self.url).netloc:
+                raise ValueError(
+                    "url: holds a user name or password, which would be shown in logs and reports; remove it, and put "
+                    f"the key into the environment variable {self.api_key_env}"
+                )
         return self

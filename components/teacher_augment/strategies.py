@@ -1,6 +1,7 @@
 """Which seeds to write from, and how many rows from each."""
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 
 from llm2llm.components.rows.kinds import Example, StudentError
@@ -32,8 +33,8 @@ def requests(
     if settings.strategy == "random":
         # With as many rows as errors would have given; a seed is drawn twice only when there are not enough.
         pool = sorted(by_id)
-        parents = [row for _ in range(0, len(errors), len(pool)) for row in rng.sample(pool, len(pool))]
-        parents = parents[: len(errors)]
+        parents = [row for _ in range(0, len(error_by_id), len(pool)) for row in rng.sample(pool, len(pool))]
+        parents = parents[: len(error_by_id)]
     else:
         parents = sorted(error_by_id)
     counts = _counts(parents, settings, rng)
@@ -47,7 +48,7 @@ def requests(
 def _counts(parents: list[str], settings: TeacherAugmentSettings, rng: random.Random) -> dict[str, int]:
     """How many rows to write from each parent; a parent that stands twice gets twice as many."""
     if not settings.rows_per_iteration:
-        return {p: parents.count(p) * settings.examples_per_error for p in dict.fromkeys(parents)}
+        return {parent: times * settings.examples_per_error for parent, times in Counter(parents).items()}
     # Spread evenly; who gets the odd ones is drawn.
     shuffled = rng.sample(parents, len(parents))
     counts = dict.fromkeys(shuffled, 0)

@@ -8,7 +8,8 @@ from llm2llm.components import tasks
 from llm2llm.components.problems import UserError
 from llm2llm.components.rows.kinds import Call, Example, Reject, StudentError, content_id
 from llm2llm.components.tasks import Task
-from llm2llm.components.teacher_augment import eda, grammar, openai_teacher, pool as pool_teacher
+from llm2llm.components.teacher_augment import eda, grammar, openai_teacher
+from llm2llm.components.teacher_augment import pool as pool_teacher
 from llm2llm.components.teacher_augment.replies import Draft, Problem, Reply, Request
 from llm2llm.components.teacher_augment.settings import TeacherAugmentSettings
 from llm2llm.components.teacher_augment.strategies import requests as requests_for
@@ -61,7 +62,7 @@ def teacher_augment(
     """
     seeds = [row for row in training_set if not row.generated]
     if unknown := {error.example_id for error in errors} - {seed.id for seed in seeds}:
-        raise UserError(f"teacher_augment: {len(unknown)} errors are of no seed in the training set, such as {min(unknown)}")
+        raise UserError(f"teacher_augment: {len(unknown)} errors are of no seed in the training set, as {min(unknown)}")
     wanted = requests_for(errors, seeds, settings, iteration, random_seed)
     replies = _write(wanted, training_set, pool, used, task, settings, iteration, random_seed)
     candidates: dict[str, Example] = {}
@@ -69,7 +70,8 @@ def teacher_augment(
     failed = 0
     for reply in replies:
         for problem in reply.problems:
-            failed += 1
+            # A pool or grammar that has nothing left is at its end, not broken; the report shows the rejects.
+            failed += problem.reason != "exhausted"
             rejects.append(_reject(reply, None, problem, settings, iteration, len(rejects)))
         for draft in reply.drafts:
             checked = _check(draft, reply, task, settings, iteration)
@@ -82,10 +84,8 @@ def teacher_augment(
             else:
                 candidates[checked.id] = checked
     requested = sum(request.count for request in wanted)
-    # A pool or grammar that has nothing left is at its end, not broken; the report shows the rejects.
-    exhausted = sum(reject.reason == "exhausted" for reject in rejects)
     print(f"teacher_augment: {requested} rows asked for, {len(candidates)} usable, {len(rejects)} rejected", flush=True)
-    if failed - exhausted > settings.max_failed_fraction * requested:
+    if failed > settings.max_failed_fraction * requested:
         reasons = ", ".join(f"{count} {reason}" for reason, count in Counter(r.reason for r in rejects).most_common())
         example = next((r.detail for r in rejects if r.reason != "exhausted"), "")
         raise TooManyFailures(
@@ -134,11 +134,18 @@ def _check(
     if len(question) > MAX_QUESTION:
         return Problem("invalid", f"the question has {len(question):,} characters, more than {MAX_QUESTION:,}")
     choices = [choice.strip() for choice in draft.choices] if task.form == "multiple_choice" else []
+    if not all(choices):
+        return Problem("invalid", "a choice is empty")
     try:
         answer, rationale = tasks.normalise(task, draft.answer, choices, draft.rationale)
-        question.encode("utf-8")
-    except (ValueError, UnicodeError) as problem:
+    except ValueError as problem:
         return Problem("invalid", str(problem))
+    if not answer:
+        return Problem("invalid", "the answer is empty")
+    if reply.request.parent.rationale and not (rationale or "").strip():
+        return Problem("invalid", "the rationale is missing")
+    if any(_printable(text) != text for text in (question, answer, rationale or "", *choices)):
+        return Problem("invalid", "holds half a surrogate pair, which is no valid text")
     return Example(
         id=content_id(question, choices, rationale, answer),
         question=question,
@@ -155,6 +162,11 @@ def _check(
     )
 
 
+def _printable(text: str) -> str:
+    """The text with a question mark for each half of a surrogate pair, which no file can hold."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def _name(settings: TeacherAugmentSettings) -> str:
     if settings.strategy == "eda":
         return "eda"
@@ -169,17 +181,18 @@ def _reject(
     iteration: int,
     number: int,
 ) -> Reject:
-    question = draft.question if draft else problem.raw
-    answer = draft.answer if draft else ""
-    choices, rationale = (draft.choices, draft.rationale) if draft else ([], None)
+    question = _printable(draft.question if draft else problem.raw)
+    answer = _printable(draft.answer) if draft else ""
+    choices = [_printable(choice) for choice in draft.choices] if draft else []
+    rationale = _printable(draft.rationale) if draft and draft.rationale is not None else None
     # Two empty answers are two rejects: their place among the rejects tells their ids apart.
-    row_id = content_id(question, choices, rationale, answer) if draft else content_id(reply.call.key, [], None, str(number))
+    content = (question, choices, rationale, answer) if draft else (reply.call.key, [], None, str(number))
     return Reject(
         iteration=iteration,
         stage="teacher_augment",
         reason=problem.reason,
-        detail=problem.detail,
-        id=row_id,
+        detail=_printable(problem.detail),
+        id=content_id(*content),
         question=question,
         choices=choices,
         rationale=rationale,

@@ -1,0 +1,1 @@
+"""Stage `report`: what happened in all iterations so far, for a person."""

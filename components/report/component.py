@@ -1,0 +1,55 @@
+"""The face of `report`."""
+
+from kfp import dsl
+from kfp.dsl import HTML, Artifact, Dataset, Input, Markdown, Metrics, Output
+
+from llm2llm.components.images import CPU
+
+
+@dsl.component(base_image=CPU, install_kfp_package=False)
+def report(
+    config: Input[Artifact],
+    training_set: Input[Dataset],
+    history: Input[Dataset],
+    errors: Input[Dataset],
+    decisions: Input[Dataset],
+    html: Output[HTML],
+    markdown: Output[Markdown],
+    summary: Output[Artifact],
+    metrics: Output[Metrics],
+    rejects: Input[Dataset] = None,
+    calls: Input[Dataset] = None,
+    iteration: int = 0,
+):
+    """Shows what happened in all iterations so far.
+
+    Args:
+        config: The run's settings (JSON); shown at the end of the page.
+        training_set: The training set of this iteration (examples).
+        history: The scores of all iterations so far (scores).
+        errors: The errors of all iterations so far (errors).
+        decisions: The decisions of all iterations so far (decisions).
+        html: The report as one page that needs no network.
+        markdown: Its verdict and tables.
+        summary: Its numbers (JSON).
+        metrics: The main numbers, for comparing runs.
+        rejects: The rejects of all iterations so far (rejects); iteration 0 has none.
+        calls: The teacher calls of all iterations so far (calls); iteration 0 has none.
+        iteration: Which iteration this is, from 0.
+    """
+    from llm2llm.components.report.run import run
+
+    run(
+        config=config,
+        training_set=training_set,
+        history=history,
+        errors=errors,
+        decisions=decisions,
+        rejects=rejects,
+        calls=calls,
+        iteration=iteration,
+        html=html,
+        markdown=markdown,
+        summary=summary,
+        metrics=metrics,
+    )

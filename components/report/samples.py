@@ -1,0 +1,86 @@
+"""Which rows a report shows. The choice depends on the rows alone, so a report made twice is the same."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from llm2llm.components.rows.kinds import Example, Reject, StudentError
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class KeptRow:
+    """A generated row beside what it was written from."""
+
+    row: Example
+    parent: Example | None
+    """None when the training set lacks it."""
+    error: StudentError | None
+    """What the student of the iteration before answered to the parent, when that was an error."""
+
+
+@dataclass(frozen=True)
+class KeptRows:
+    """Some of the generated rows that one iteration added."""
+
+    iteration: int
+    total: int
+    shown: list[KeptRow]
+
+
+@dataclass(frozen=True)
+class RejectedRows:
+    """Some of the rows that were rejected for one reason."""
+
+    reason: str
+    total: int
+    shown: list[Reject]
+
+
+def kept_rows(training_set: Sequence[Example], errors: Sequence[StudentError], limit: int) -> list[KeptRows]:
+    """Up to `limit` rows of each iteration, from as many parents as possible."""
+    by_id = {row.id: row for row in training_set}
+    error_of = {(error.iteration, error.example_id): error for error in errors}
+    by_iteration: dict[int, dict[str, list[Example]]] = defaultdict(lambda: defaultdict(list))
+    for row in sorted(training_set, key=lambda row: row.id):
+        if row.parent_id is not None:
+            by_iteration[row.iteration][row.parent_id].append(row)
+    samples = []
+    for iteration, by_parent in sorted(by_iteration.items()):
+        families = [by_parent[parent] for parent in sorted(by_parent)]
+        # The first row of every parent, then the second of every parent, and so on.
+        rounds = [[rows[n] for rows in families if n < len(rows)] for n in range(max(map(len, families)))]
+        chosen = spread(rounds[0], limit)
+        for more in rounds[1:]:
+            chosen += more[: limit - len(chosen)]
+        shown = [
+            KeptRow(row, by_id.get(row.parent_id or ""), error_of.get((iteration - 1, row.parent_id or "")))
+            for row in chosen
+        ]
+        samples.append(KeptRows(iteration, sum(map(len, families)), shown))
+    return samples
+
+
+def rejected_rows(rejects: Sequence[Reject], limit: int) -> list[RejectedRows]:
+    """Up to `limit` rows for each reason, from its lowest score to its highest; the most frequent reason first."""
+    by_reason: dict[str, list[Reject]] = defaultdict(list)
+    for reject in sorted(rejects, key=lambda r: (-1.0 if r.score is None else r.score, r.iteration, r.id)):
+        by_reason[reject.reason].append(reject)
+    ordered = sorted(by_reason.items(), key=lambda item: (-len(item[1]), item[0]))
+    return [RejectedRows(reason, len(rows), spread(rows, limit)) for reason, rows in ordered]
+
+
+def last_errors(errors: Sequence[StudentError], iteration: int, limit: int) -> list[StudentError]:
+    """Up to `limit` errors of an iteration."""
+    return spread(sorted((e for e in errors if e.iteration == iteration), key=lambda e: e.example_id), limit)
+
+
+def spread(rows: Sequence[R], limit: int) -> list[R]:
+    """Up to `limit` rows, evenly spaced from the first to the last."""
+    if len(rows) <= limit:
+        return list(rows)
+    if limit == 1:
+        return [rows[0]]
+    return [rows[i * (len(rows) - 1) // (limit - 1)] for i in range(limit)]

@@ -1,0 +1,157 @@
+"""The numbers of a run, every one of them counted from rows.
+
+`summary.json`, schema version 1:
+
+    schema_version      1
+    iterations          for each iteration so far, in order:
+        iteration       from 0
+        training_rows   rows that its student was trained on
+        errors          seeds that its selection found to need help; null where it did not look (see `Decision.errors`)
+        accuracy        for each of `seeds`, `validation`, `test` that was asked:
+            value       share of right answers, in [0, 1]
+            low, high   its 95% Wilson interval
+            n           answers
+            unparseable answers that could not be read; they count as wrong
+        go_on           whether another iteration follows
+        reason          why or why not
+    best_iteration      by validation accuracy; the earliest of equals
+    rows
+        seeds           user's rows in the training set
+        generated       kept + rejected: every row that was asked of the teacher
+        kept            generated rows in the training set
+        rejected
+            total       generated rows that were dropped
+            by_reason   how many for each reason
+    by_iteration        for each iteration after 0: iteration, generated, kept, rejected
+    teacher_calls
+        total, answered, failed
+        input_tokens    as the endpoint reported them, summed; null when it reported none
+        output_tokens   likewise
+
+It holds no times, so the same rows give the same file.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from llm2llm.components.problems import UserError
+from llm2llm.components.rows.kinds import SPLITS, Call, Decision, Example, Reject, Score, StudentError
+
+SCHEMA_VERSION = 1
+
+
+def summarise(
+    training_set: Sequence[Example],
+    history: Sequence[Score],
+    errors: Sequence[StudentError],
+    decisions: Sequence[Decision],
+    rejects: Sequence[Reject],
+    calls: Sequence[Call],
+) -> dict[str, Any]:
+    """The summary of all iterations so far.
+
+    Args:
+        training_set: Of the last iteration.
+        history: All scores so far.
+        errors: All errors so far; only counted, to check the decisions against them.
+        decisions: All decisions so far.
+        rejects: All rejects so far.
+        calls: All teacher calls so far.
+
+    Raises:
+        UserError: Rows that contradict one another, such as an iteration with scores and no decision.
+    """
+    _check(history, errors, decisions)
+    scores = {(score.iteration, score.split): score for score in history}
+    kept = Counter(row.iteration for row in training_set if row.generated)
+    rejected = Counter(row.iteration for row in rejects)
+    after_first = {decision.iteration for decision in decisions if decision.iteration > 0}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "iterations": [
+            {
+                "iteration": decision.iteration,
+                "training_rows": next(s.training_rows for s in history if s.iteration == decision.iteration),
+                "errors": decision.errors,
+                "accuracy": {
+                    split: _accuracy(scores[decision.iteration, split])
+                    for split in SPLITS
+                    if (decision.iteration, split) in scores
+                },
+                "go_on": decision.go_on,
+                "reason": decision.reason,
+            }
+            for decision in _ordered(decisions)
+        ],
+        "best_iteration": _ordered(decisions)[-1].best_iteration,
+        "rows": {
+            "seeds": sum(not row.generated for row in training_set),
+            "generated": kept.total() + rejected.total(),
+            "kept": kept.total(),
+            "rejected": {
+                "total": rejected.total(),
+                "by_reason": dict(sorted(Counter(row.reason for row in rejects).items())),
+            },
+        },
+        "by_iteration": [
+            {
+                "iteration": iteration,
+                "generated": kept[iteration] + rejected[iteration],
+                "kept": kept[iteration],
+                "rejected": rejected[iteration],
+            }
+            for iteration in sorted(after_first | kept.keys() | rejected.keys())
+        ],
+        "teacher_calls": {
+            "total": len(calls),
+            "answered": sum(call.outcome == "answered" for call in calls),
+            "failed": sum(call.outcome == "failed" for call in calls),
+            "input_tokens": _total(call.input_tokens for call in calls),
+            "output_tokens": _total(call.output_tokens for call in calls),
+        },
+    }
+
+
+def _check(history: Sequence[Score], errors: Sequence[StudentError], decisions: Sequence[Decision]) -> None:
+    """A report whose parts contradict one another would be worse than none."""
+    scored = {score.iteration for score in history}
+    decided = {decision.iteration for decision in decisions}
+    if not decided or scored != decided:
+        raise UserError(
+            f"report: the history has the iterations {sorted(scored)} and the decisions {sorted(decided)}; "
+            "give the outputs of the same evaluate and filter_errors"
+        )
+    if len(decided) < len(decisions) or len({(score.iteration, score.split) for score in history}) < len(history):
+        raise UserError("report: an iteration stands twice in the history or the decisions")
+    found = Counter(error.iteration for error in errors)
+    for decision in _ordered(decisions):
+        if found[decision.iteration] != (decision.errors or 0):
+            raise UserError(
+                f"report: the decision of iteration {decision.iteration} counts {decision.errors} errors and the "
+                f"errors of that iteration are {found[decision.iteration]}; give the outputs of the same filter_errors"
+            )
+        if decision.best_iteration not in decided:
+            raise UserError(
+                f"report: the decision of iteration {decision.iteration} names {decision.best_iteration} the best "
+                f"iteration, and the decisions are of {sorted(decided)}"
+            )
+
+
+def _ordered(decisions: Sequence[Decision]) -> list[Decision]:
+    return sorted(decisions, key=lambda decision: decision.iteration)
+
+
+def _accuracy(score: Score) -> dict[str, Any]:
+    return {
+        "value": score.accuracy,
+        "low": score.low,
+        "high": score.high,
+        "n": score.n,
+        "unparseable": score.unparseable,
+    }
+
+
+def _total(tokens: Iterable[int | None]) -> int | None:
+    known = [count for count in tokens if count is not None]
+    return sum(known) if known else None

@@ -1,0 +1,162 @@
+"""What a run came to, in words with figures."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The report's first words. They hold reasons from the rows, so whoever shows them escapes them."""
+
+    outcome: Literal["better", "worse", "unclear", "open"]
+    """`unclear`: the intervals overlap, or there is no difference. `open`: there is nothing to compare with yet."""
+    headline: str
+    sentences: list[str]
+
+
+def verdict(summary: Mapping[str, Any]) -> Verdict:
+    """Compares the best iteration by validation with iteration 0, on the test split where there is one.
+
+    Args:
+        summary: As `summarise` returns it.
+    """
+    iterations = {one["iteration"]: one for one in summary["iterations"]}
+    first, last = summary["iterations"][0], summary["iterations"][-1]
+    best = iterations[summary["best_iteration"]]
+    ending = _ending(last)
+    if len(iterations) == 1:
+        return Verdict("open", "Nothing to compare with yet", [_only(first, summary), ending])
+    if best is first:
+        return Verdict(
+            "worse",
+            f"The added rows did not help: iteration {first['iteration']} is still the best",
+            [_none_better(first, last, summary), _test_of(first), ending],
+        )
+    outcome, headline, comparison = _compare(first, best)
+    return Verdict(outcome, headline, [_best(first, best, summary), *comparison, ending])
+
+
+def percent(share: float) -> str:
+    """A share in [0, 1] as a percentage with one decimal."""
+    return f"{100 * share:.1f}%"
+
+
+def interval(score: Mapping[str, Any]) -> str:
+    """The bounds of an accuracy's 95% interval."""
+    return f"{percent(score['low'])} to {percent(score['high'])}"
+
+
+def count(number: int, noun: str) -> str:
+    """`1 row`, `2 rows`, `1,200 rows`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def points(difference: float) -> str:
+    """A difference of shares in percentage points, without its sign; the figure is the difference before rounding."""
+    number = f"{100 * abs(difference):.1f}"
+    if number == "0.0":
+        number = "less than 0.1"
+    return f"{number} point" if number == "1.0" else f"{number} points"
+
+
+def _basis(score: Mapping[str, Any]) -> str:
+    return f"95% interval {interval(score)}, {count(score['n'], 'question')}"
+
+
+def _only(first: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
+    added = summary["rows"]["kept"]
+    rows = count(first["training_rows"], "row")
+    trained = f"{rows}, {added:,} of them generated" if added else f"{rows}, none of them generated"
+    split = _split(first, first)
+    if split is None:
+        return f"Only iteration {first['iteration']} has run so far: its student was trained on {trained}."
+    score = first["accuracy"][split]
+    return (
+        f"Only iteration {first['iteration']} has run so far: its student, trained on {trained}, answers "
+        f"{percent(score['value'])} of the {split} questions right ({_basis(score)})."
+    )
+
+
+def _none_better(first: Mapping[str, Any], last: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
+    later = len(summary["iterations"]) - 1
+    score = first["accuracy"].get("validation")
+    figure = f" ({percent(score['value'])}, {_basis(score)})" if score else ""
+    return (
+        f"By validation, {'the one later iteration is' if later == 1 else f'none of the {later} later iterations is'} "
+        f"{'not ' if later == 1 else ''}better than iteration {first['iteration']}{figure}, although the training set "
+        f"grew from {first['training_rows']:,} to {count(last['training_rows'], 'row')}."
+    )
+
+
+def _test_of(only: Mapping[str, Any]) -> str:
+    score = only["accuracy"].get("test")
+    if score is None:
+        return "There is no test split to report on."
+    return f"On the test split iteration {only['iteration']} scores {percent(score['value'])} ({_basis(score)})."
+
+
+def _best(first: Mapping[str, Any], best: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
+    added = sum(one["kept"] for one in summary["by_iteration"] if one["iteration"] <= best["iteration"])
+    score = best["accuracy"].get("validation")
+    base = first["accuracy"].get("validation")
+    figure = ""
+    if score and base:
+        figure = f", with {percent(score['value'])} against {percent(base['value'])} in iteration {first['iteration']}"
+    return (
+        f"By validation, iteration {best['iteration']} is the best{figure}; its student was trained on "
+        f"{count(best['training_rows'], 'row')}, {count(added, 'generated row')} among them."
+    )
+
+
+def _split(first: Mapping[str, Any], best: Mapping[str, Any]) -> str | None:
+    """The split to compare on: test, or validation for want of one."""
+    both = first["accuracy"].keys() & best["accuracy"].keys()
+    return next((split for split in ("test", "validation") if split in both), None)
+
+
+def _compare(
+    first: Mapping[str, Any], best: Mapping[str, Any]
+) -> tuple[Literal["better", "worse", "unclear", "open"], str, list[str]]:
+    split = _split(first, best)
+    if split is None:
+        return "open", "Nothing to compare on", ["Neither a test nor a validation split has been asked."]
+    before, after = first["accuracy"][split], best["accuracy"][split]
+    difference = after["value"] - before["value"]
+    overlap = after["low"] <= before["high"] and before["low"] <= after["high"]
+    figures = (
+        f"{percent(after['value'])} ({_basis(after)}) against "
+        f"{percent(before['value'])} ({interval(before)}) in iteration {first['iteration']}"
+    )
+    sentences = []
+    if split == "validation":
+        sentences.append(
+            "There is no test split, so the comparison rests on the validation split; the iteration was chosen on it, "
+            "which flatters the figure."
+        )
+    if difference == 0:
+        sentences.append(f"On the {split} split its accuracy is {figures}: no difference.")
+        return "unclear", f"No difference on the {split} split", sentences
+    direction = "higher" if difference > 0 else "lower"
+    sentences.append(f"On the {split} split its accuracy is {figures}: {points(difference)} {direction}.")
+    if overlap:
+        sentences.append("The two intervals overlap: a difference of this size may be chance.")
+    else:
+        sentences.append("The two intervals do not overlap.")
+    if difference < 0:
+        sentences.append("On these rows it got worse, not better.")
+        chance = ", which may be chance" if overlap else ""
+        return "worse", f"Worse: {points(difference)} lower on the {split} split{chance}", sentences
+    if overlap:
+        return "unclear", f"{_capital(points(difference))} higher on the {split} split, which may be chance", sentences
+    return "better", f"Better: {points(difference)} higher on the {split} split", sentences
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _ending(last: Mapping[str, Any]) -> str:
+    if last["go_on"]:
+        return f"The loop goes on after iteration {last['iteration']}: {last['reason']}."
+    return f"The loop stopped after iteration {last['iteration']}: {last['reason']}."

@@ -1,0 +1,41 @@
+"""A tiny pretrained-looking student: saved to a folder, so that it is loaded as any model is."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from llm2llm.components.rows.kinds import Example
+from llm2llm.components.students.settings import FineTuneSettings, ScratchSettings
+from llm2llm.components.tasks import Task
+
+TINY = ScratchSettings(vocabulary=300, hidden_size=32, layers=2, heads=2, context=128)
+
+
+@pytest.fixture(scope="session")
+def quick() -> FineTuneSettings:
+    """Settings under which the tiny student learns the colours in a second."""
+    return FineTuneSettings(epochs=30, learning_rate=5e-3, batch_size=4, max_length=64, scratch=TINY)
+
+
+@pytest.fixture(scope="session")
+def quick_lora(quick: FineTuneSettings) -> FineTuneSettings:
+    return quick.model_copy(update={"method": "lora", "learning_rate": 2e-2, "lora_rank": 4, "lora_dropout": 0.0})
+
+
+@pytest.fixture(scope="session")
+def rows(example: Callable[..., Example]) -> list[Example]:
+    """24 rows whose text names its colour in one of several ways."""
+    shapes = ["a {} ball", "the door is {}", "{} is nice", "paint it {}", "my {} coat", "look, {}", "{}!", "so {}"]
+    return [example(shape.format(colour), colour) for shape in shapes for colour in ("red", "green", "blue")]
+
+
+@pytest.fixture(scope="session")
+def tiny_student(tmp_path_factory: pytest.TempPathFactory, rows: list[Example], colours: Task) -> Path:
+    """The folder of an untrained tiny Llama with its tokenizer."""
+    from llm2llm.components.students.scratch import build_student
+
+    folder = tmp_path_factory.mktemp("student") / "tiny"
+    model, tokenizer = build_student(rows, colours, TINY, random_seed=7)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
