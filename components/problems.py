@@ -2,8 +2,8 @@
 
 import errno
 import os
-from difflib import get_close_matches
 from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class UserError(Exception):

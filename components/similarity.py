@@ -1,4 +1,4 @@
-"""ROUGE-L between many texts at once.
+"""What makes two rows the same question, and ROUGE-L between many texts at once.
 
 The values are those of the `rouge_score` package (rougeL, unstemmed; Lin 2004): F1 over the longest common subsequence
 of lower-case ASCII words. They come from rapidfuzz, which counts the subsequence with bit operations, after every
@@ -13,8 +13,22 @@ from numpy.typing import NDArray
 from rapidfuzz import process
 from rapidfuzz.distance import LCSseq
 
+from llm2llm.components.rows.kinds import Example
+from llm2llm.components.tasks.words import folded
+
 _NOT_A_WORD = re.compile(r"[^a-z0-9]+")
 _ANY_WORD = re.compile(r"\w+")
+
+
+def question_key(example: Example) -> str:
+    """What rows with the same question have in common: the text and the choices, whatever the order of the choices, the
+    case, spaces and outer punctuation."""
+    return "\x1f".join([folded_or_same(example.question), *sorted(map(folded_or_same, example.choices))])
+
+
+def folded_or_same(text: str) -> str:
+    """`folded`, but for text that is nothing but punctuation: folded to nothing, all such texts would be one."""
+    return folded(text) or text
 
 
 def words(text: str) -> list[str]:

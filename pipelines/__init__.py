@@ -1,1 +1,1 @@
-"""The loop as a Kubeflow pipeline (`pipeline`), its config (`config`), where it runs (`local`), the commands (`cli`)."""
+"""The loop as a Kubeflow pipeline (`pipeline`), its config (`config`), where it runs (`local`), commands (`cli`)."""

@@ -18,14 +18,20 @@ EXIT_FAILED = 1
 EXIT_USER_ERROR = 2
 
 set_option = click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting, as in train.epochs=2. Repeatable."
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a setting, as in train.epochs=2. Repeatable.",
 )
 
 
 class _Group(click.Group):
     """Suggests the nearest command for a mistyped one."""
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
             ctx.fail(f"no command {args[0]!r}{nearest(args[0], self.list_commands(ctx))}")
         return super().resolve_command(ctx, args)
@@ -62,7 +68,9 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("config")
-@click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="Folder for everything the run leaves.")
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path), required=True, help="Folder for everything the run leaves."
+)
 @click.option("--runner", type=click.Choice(["subprocess", "docker"]), default="subprocess", show_default=True,
               help="Where stages run: in this Python, or in the config's images.")  # fmt: skip
 @click.option("--fresh", is_flag=True, help="Discard what an earlier run left in the output folder.")
@@ -85,13 +93,17 @@ def run(config: str, output: Path, runner: str, fresh: bool, overrides: tuple[st
         click.echo(f"error: {problem}", err=True)
         return EXIT_FAILED
     click.echo("\n" + summary_table(summary))
-    click.echo(f"\nreport   {output / 'report.html'}\nsummary  {output / 'summary.json'}\nstudent  {output / 'student'}")
+    click.echo(
+        f"\nreport   {output / 'report.html'}\nsummary  {output / 'summary.json'}\nstudent  {output / 'student'}"
+    )
     return 0
 
 
 @cli.command("compile")
 @click.argument("config")
-@click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="The pipeline file to write (.yaml).")
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path), required=True, help="The pipeline file to write (.yaml)."
+)
 @set_option
 def compile_command(config: str, output: Path, overrides: tuple[str, ...]) -> None:
     """Compile a config into a pipeline file for Kubeflow.
@@ -127,7 +139,9 @@ def config_command(name: str | None) -> None:
 
 
 @cli.command()
-@click.option("--task", required=True, help="A shipped task (gsm8k, casehold, snips, trec, sst2) or a config file with a task.")
+@click.option(
+    "--task", required=True, help="A shipped task (gsm8k, casehold, snips, trec, sst2) or a config file with a task."
+)
 @click.option("--input", "source", type=click.Path(path_type=Path), required=True,
               help="JSON lines with `completion` and `answer`; multiple choice also `choices`.")  # fmt: skip
 @click.option("--output", type=click.Path(path_type=Path), required=True,
@@ -135,9 +149,8 @@ def config_command(name: str | None) -> None:
 def grade(task: str, source: Path, output: Path) -> None:
     """Grade any model's answers to a task."""
     from llm2llm.components.rows.grading import grade_file
-    from llm2llm.pipelines.config import load_config
-
     from llm2llm.components.tasks import load_task
+    from llm2llm.pipelines.config import load_config
 
     the_task = load_config(task).task if task.endswith((".yaml", ".yml")) else load_task(task)
     counts = grade_file(source, output, the_task)
@@ -153,10 +166,10 @@ def grade(task: str, source: Path, output: Path) -> None:
 @click.option("--limit", type=click.IntRange(min=0), default=0, help="Print at most this many rows; 0: all.")
 def show(file: Path, limit: int) -> None:
     """Print the rows of an artifact of any kind as JSON lines."""
+    from dataclasses import asdict
+
     from llm2llm.components.rows.files import kind_of, read_rows
     from llm2llm.components.rows.kinds import KINDS
-
-    from dataclasses import asdict
 
     kind = kind_of(file)
     rows: list[Any] = read_rows(file, kind, KINDS[kind])

@@ -30,13 +30,15 @@ def compile_config(config: Config, output: Path) -> None:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         draft = Path(folder) / "pipeline.yaml"
-        compiler.Compiler().compile(
-            build_pipeline(config), str(draft), pipeline_parameters=to_parameters(config)
-        )
+        compiler.Compiler().compile(build_pipeline(config), str(draft), pipeline_parameters=to_parameters(config))
         text = draft.read_text(encoding="utf-8")
     header = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
-    documents = [compact(document) for document in yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))]
-    write_text(output, header + yaml.safe_dump_all(documents, default_flow_style=None, sort_keys=True, width=200, allow_unicode=True))
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one is ten times as fast, where there is one
+    documents = [compact(document) for document in yaml.load_all(text, Loader=loader)]
+    write_text(
+        output,
+        header + yaml.safe_dump_all(documents, default_flow_style=None, sort_keys=True, width=200, allow_unicode=True),
+    )
 
 
 def compact(spec: dict[str, Any]) -> dict[str, Any]:
@@ -103,7 +105,11 @@ def _used(component: dict[str, Any]) -> set[str]:
     for task in component["dag"]["tasks"].values():
         for kind, reference in _KINDS:
             used |= {value[reference] for value in task.get("inputs", {}).get(kind, {}).values() if reference in value}
-        used |= {iterator["items"]["inputParameter"] for iterator in _iterators(task) if "inputParameter" in iterator["items"]}
+        used |= {
+            iterator["items"]["inputParameter"]
+            for iterator in _iterators(task)
+            if "inputParameter" in iterator["items"]
+        }
     return used
 
 
@@ -112,7 +118,7 @@ def _iterators(task: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _shorten(component: dict[str, Any], components: dict[str, Any], prefix: str = "pipelinechannel--") -> None:
-    """Drops the compiler's prefix from the names of sub-graphs' inputs, but for those that conditions and loops name."""
+    """Drops the compiler's prefix from names of sub-graphs' inputs, but for those that conditions and loops use."""
     for task in component["dag"]["tasks"].values():
         inner = components[task["componentRef"]["name"]]
         if "dag" not in inner:

@@ -116,9 +116,7 @@ SECTIONS = ("prepare", "train", "evaluate", "filter_errors", "teacher_augment", 
 def to_parameters(config: Config) -> dict[str, Any]:
     """The config as the pipeline's run-time parameters; `from_parameters` is the inverse."""
     values = config.model_dump(mode="json")
-    parameters = {
-        knob: values[section][key] if section else values[key] for knob, (section, key) in KNOBS.items()
-    }
+    parameters = {knob: values[section][key] if section else values[key] for knob, (section, key) in KNOBS.items()}
     parameters["task"] = config.task.model_dump(mode="json", exclude_defaults=True)
     for section in SECTIONS:
         taken = {key for where, key in KNOBS.values() if where == section}
@@ -161,9 +159,7 @@ def compiled_settings(config: Config) -> dict[str, Any]:
     }
 
 
-def configure_run(
-    name: str, compiled: Mapping[str, Any], parameters: Mapping[str, Any], artifact: HasPath
-) -> None:
+def configure_run(name: str, compiled: Mapping[str, Any], parameters: Mapping[str, Any], artifact: HasPath) -> None:
     """The body of the component `configure`: checks a run's parameters and writes the config to `artifact`, as JSON.
 
     Raises:

@@ -65,5 +65,7 @@ def configure(
     """
     from llm2llm.pipelines.config import configure_run
 
-    parameters = {key: value for key, value in locals().items() if key not in ("name", "compiled", "config", "configure_run")}
+    parameters = {
+        key: value for key, value in locals().items() if key not in ("name", "compiled", "config", "configure_run")
+    }
     configure_run(name, compiled, parameters, config)

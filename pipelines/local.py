@@ -33,7 +33,7 @@ from llm2llm.components.rows.sources import BUILTIN, is_file_source, source_path
 from llm2llm.components.stage import EVENT, PARENT_VARIABLE
 from llm2llm.components.whole import whole_folder, write_text
 from llm2llm.pipelines.compile import compile_config
-from llm2llm.pipelines.config import Config, to_parameters
+from llm2llm.pipelines.config import Config
 
 Runner = Literal["subprocess", "docker"]
 
@@ -211,7 +211,7 @@ def _failure(watch: _Watch, output: Path, problem: RuntimeError) -> Exception:
 
 @contextmanager
 def _stopped_by_signals() -> Iterator[None]:
-    """Ends at once on SIGTERM, as on Ctrl-C: every finished stage is safe, and a stage ends when this process is gone."""
+    """Ends at once on SIGTERM, as on Ctrl-C: finished stages are safe, and a running one ends with this process."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         sys.__stdout__.write("\ninterrupted; run the same command again to go on\n")  # type: ignore[union-attr]
@@ -245,7 +245,9 @@ def _held(output: Path) -> Iterator[None]:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
-        raise UserError(f"--output {output}: another run is writing there; wait for it, or choose another folder") from None
+        raise UserError(
+            f"--output {output}: another run is writing there; wait for it, or choose another folder"
+        ) from None
     try:
         yield
     finally:
@@ -263,8 +265,10 @@ def _discard(output: Path) -> None:
 
 
 def _snapshot_inputs(config: Config, output: Path) -> Config:
-    """The config with the user's own files copied under `artifacts/inputs`: a changed file is then another input, and containers,
-    which see the output folder only, can read them."""
+    """The config with the user's own files copied under `artifacts/inputs`.
+
+    A changed file is then another input, and containers, which see the output folder only, can read it.
+    """
 
     def copied(source: str) -> str:
         if not source or source.startswith(BUILTIN) or not is_file_source(source):
@@ -309,7 +313,9 @@ def _claim(config: Config, output: Path, runner: Runner) -> None:
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
         except json.JSONDecodeError:
-            raise UserError(f"{path}: not written by llm2llm; choose another --output, or --fresh to discard it") from None
+            raise UserError(
+                f"{path}: not written by llm2llm; choose another --output, or --fresh to discard it"
+            ) from None
         if before != identity:
             differences = ", ".join(_differences(before, identity)[:5])
             raise UserError(

@@ -51,8 +51,8 @@ def build_pipeline(config: Config) -> Any:
     @dsl.pipeline(
         name=config.name,
         display_name=f"LLM2LLM: {config.name}",
-        description=f"Fine-tunes a student on task {config.task.name}, has a teacher write new examples from its errors, "
-        f"and repeats, up to {config.max_iterations} times.",
+        description=f"Fine-tunes a student on task {config.task.name}, has a teacher write new examples from its "
+        f"errors, and repeats, up to {config.max_iterations} times.",
     )
     def llm2llm(
         seeds: str,
@@ -148,6 +148,8 @@ def build_pipeline(config: Config) -> Any:
         ).after(configured)
         sets = {name: prepared.outputs[name] for name in ("seeds_set", "validation_set", "test_set", "pool_set")}
         training_set = sets["seeds_set"]
+        found: Any = None
+        reported: Any = None
         # What the iteration before handed on; nothing in iteration 0.
         student_before: dict[str, Any] = {}
         history_before: dict[str, Any] = {}
@@ -174,7 +176,7 @@ def build_pipeline(config: Config) -> Any:
                             **written_before,
                         ),
                         f"teacher_augment {iteration}",
-                    )
+                    ).after(reported)  # a run that fails later leaves the reports of the iterations before
                     deduped = on_cpu(
                         dedupe(
                             candidates=written.outputs["candidates"],
@@ -261,7 +263,7 @@ def build_pipeline(config: Config) -> Any:
                     "previous_errors": found.outputs["errors"],
                     "previous_decisions": found.outputs["decisions"],
                 }
-                on_cpu(
+                reported = on_cpu(
                     report(
                         config=configured.outputs["config"],
                         training_set=training_set,

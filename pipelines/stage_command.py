@@ -13,7 +13,14 @@ from kfp.dsl import Artifact, Model
 
 from llm2llm.components.problems import UserError
 
-SUFFIX = {"Dataset": ".parquet", "HTML": ".html", "Markdown": ".md", "Metrics": ".json", "Artifact": ".json", "Model": ""}
+SUFFIX = {
+    "Dataset": ".parquet",
+    "HTML": ".html",
+    "Markdown": ".md",
+    "Metrics": ".json",
+    "Artifact": ".json",
+    "Model": "",
+}
 
 
 def stage_command(name: str) -> click.Command:
@@ -36,9 +43,13 @@ def stage_command(name: str) -> click.Command:
 
     options: list[click.Parameter] = [_option(parameter, described[parameter.name]) for parameter in inputs.values()]
     options.append(
-        click.Option(["--output"], type=click.Path(path_type=Path), required=True,
-                     help="Folder for what the stage writes: " + ", ".join(
-                         key + SUFFIX[kind.__name__] for key, kind in outputs.items()))  # fmt: skip
+        click.Option(
+            ["--output"],
+            type=click.Path(path_type=Path),
+            required=True,
+            help="Folder for what the stage writes: "
+            + ", ".join(key + SUFFIX[kind.__name__] for key, kind in outputs.items()),
+        )
     )
 
     def callback(output: Path, **values: Any) -> None:
@@ -83,7 +94,9 @@ def _option(parameter: inspect.Parameter, description: str) -> click.Option:
         many = get_origin(parameter.annotation.__origin__) is list
         return click.Option([flag], type=click.Path(path_type=Path), required=required, multiple=many, help=description)
     if parameter.annotation is dict:
-        return click.Option([flag], required=required, default=None if required else "{}", metavar="YAML", help=description)
+        return click.Option(
+            [flag], required=required, default=None if required else "{}", metavar="YAML", help=description
+        )
     return click.Option(
         [flag], type=parameter.annotation, required=required, default=None if required else parameter.default,
         show_default=not required and parameter.default != "", help=description,
@@ -121,5 +134,3 @@ def _mapping(name: str, text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{flag}: expected a mapping such as '{{key: value}}', got {text!r}")
     return value
-
-

@@ -7,12 +7,13 @@ SPLITS = ("seeds", "validation", "test")
 
 
 def summary_table(summary: Mapping[str, Any]) -> str:
-    """Accuracy with its 95% interval for each iteration and split, training rows and errors; the best iteration starred."""
+    """Accuracy with its 95% interval for each iteration and split, rows and errors; the best iteration starred."""
     header = ["iteration", "training rows", "errors", *SPLITS]
     rows = [header]
     for iteration in summary["iterations"]:
         star = " *" if iteration["iteration"] == summary["best_iteration"] else ""
-        cells = [f"{iteration['iteration']}{star}", str(iteration["training_rows"]), str(iteration["errors"])]
+        errors = "-" if iteration["errors"] is None else str(iteration["errors"])
+        cells = [f"{iteration['iteration']}{star}", str(iteration["training_rows"]), errors]
         for split in SPLITS:
             score = iteration["accuracy"].get(split)
             cells.append(f"{score['value']:.1%} ({score['low']:.1%} to {score['high']:.1%})" if score else "-")

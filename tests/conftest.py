@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from llm2llm.components.rows.kinds import Example, content_id
 from llm2llm.components.tasks import Task
 

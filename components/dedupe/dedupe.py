@@ -7,7 +7,7 @@ import numpy as np
 
 from llm2llm.components.dedupe.settings import DedupeSettings
 from llm2llm.components.rows.kinds import Example, Reject
-from llm2llm.components.similarity import rouge_l
+from llm2llm.components.similarity import question_key, rouge_l
 from llm2llm.components.tasks.words import folded
 
 CHUNK = 1_000  # candidates compared at once: bounds the memory of the similarity matrix
@@ -64,11 +64,11 @@ def dedupe(
         for i, row in enumerate(chunk):
             found = next((column[i] for column in collisions if column[i] is not None), None)
             if found is None and kept_here:
-                nearest = place_of.get(_key(row), kept_here[int(np.argmax(among[i, kept_here]))])
+                nearest = place_of.get(question_key(row), kept_here[int(np.argmax(among[i, kept_here]))])
                 found = _collision(row, chunk[nearest], float(among[i, nearest]), settings.near_copy, "near_copy")
             if found is None:
                 kept_here.append(i)
-                place_of[_key(row)] = i
+                place_of[question_key(row)] = i
             else:
                 rejects.append(_reject(row, found, iteration))
         kept += [chunk[i] for i in kept_here]
@@ -83,12 +83,6 @@ def text_of(row: Example) -> str:
     return "\n".join([row.question, *sorted(row.choices, key=folded)])
 
 
-def _key(row: Example) -> str:
-    """What equal rows have in common."""
-    # What is nothing but punctuation folds to nothing; then only the text itself tells rows apart.
-    return folded(text_of(row)) or text_of(row)
-
-
 def _nearest_in(
     candidates: Sequence[Example], rows: Sequence[Example], threshold: float, reason: str
 ) -> list[Neighbour | None]:
@@ -97,19 +91,19 @@ def _nearest_in(
         return [None] * len(candidates)
     equal: dict[str, Example] = {}
     for row in rows:
-        equal.setdefault(_key(row), row)
+        equal.setdefault(question_key(row), row)
     scores = rouge_l([text_of(row) for row in candidates], [text_of(row) for row in rows])
     nearest = np.argmax(scores, axis=1)
     found = []
     for i, candidate in enumerate(candidates):
-        same = equal.get(_key(candidate))
+        same = equal.get(question_key(candidate))
         row, score = (same, 1.0) if same else (rows[nearest[i]], float(scores[i, nearest[i]]))
         found.append(_collision(candidate, row, score, threshold, reason))
     return found
 
 
 def _collision(candidate: Example, row: Example, score: float, threshold: float, reason: str) -> Neighbour | None:
-    same = _key(candidate) == _key(row)
+    same = question_key(candidate) == question_key(row)
     if not same and score < threshold:
         return None
     if reason == "near_copy" and same:

@@ -38,7 +38,5 @@ def run(
 
         if beside_others():
             torch.set_num_threads(max(1, torch.get_num_threads() // 2))
-        answered = out_of_fold(
-            rows, load_task(task), student, to_train, to_answer, fold, folds, iteration, random_seed
-        )
+        answered = out_of_fold(rows, load_task(task), student, to_train, to_answer, fold, folds, iteration, random_seed)
         write_artifact(predictions, "predictions", answered)

@@ -9,8 +9,8 @@ from llm2llm.components import tasks
 from llm2llm.components.prepare.settings import PrepareSettings
 from llm2llm.components.problems import UserError
 from llm2llm.components.rows.kinds import Example
+from llm2llm.components.similarity import folded_or_same, question_key
 from llm2llm.components.tasks import Task
-from llm2llm.components.tasks.words import folded
 
 
 @dataclass(frozen=True)
@@ -90,17 +90,6 @@ def prepare(
     )
 
 
-def question_key(example: Example) -> str:
-    """What makes two rows the same question: the text and the choices, whatever the order of the choices, the case,
-    spaces and outer punctuation."""
-    return "\x1f".join([_folded(example.question), *sorted(map(_folded, example.choices))])
-
-
-def _folded(text: str) -> str:
-    # What is nothing but punctuation folds to nothing; then only the text itself tells rows apart.
-    return folded(text) or text
-
-
 def _consistent(
     rows: list[Example], name: str, task: Task, settings: PrepareSettings, notes: list[str]
 ) -> list[Example]:
@@ -128,7 +117,7 @@ def _consistent(
 def _same_answer(task: Task, one: Example, other: Example) -> bool:
     """Whether two rows with the same question agree; by a choice's text, as the choices may come in another order."""
     if one.choices:
-        chosen, also_chosen = (_folded(row.choices[ord(row.answer) - ord("A")]) for row in (one, other))
+        chosen, also_chosen = (folded_or_same(row.choices[ord(row.answer) - ord("A")]) for row in (one, other))
         return chosen == also_chosen
     return tasks.matches(task, one.answer, other.answer)
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
 from llm2llm.components.problems import UserError, nearest
-from llm2llm.components.rows.jsonl import json_lines
+from llm2llm.components.rows.jsonl import is_text, json_lines
 from llm2llm.components.rows.kinds import KINDS, VERSION, Example, content_id
 from llm2llm.components.whole import whole_file
 
@@ -99,12 +99,21 @@ def kind_of(path: str | os.PathLike[str]) -> str:
     if not os.path.isfile(path):
         raise UserError(f"{os.fspath(path)}: no such file")
     try:
-        label = json.loads((pq.read_schema(path).metadata or {}).get(METADATA_KEY, b"{}"))
+        kind, _ = _kind_and_version(pq.read_schema(path))
     except (pa.ArrowException, OSError) as problem:
         raise UserError(f"{os.fspath(path)}: not a whole Parquet file ({problem})") from None
-    if label.get("kind") not in KINDS:
+    if kind not in KINDS:
         raise UserError(f"{os.fspath(path)}: names no kind of rows: it was not written by llm2llm")
-    return str(label["kind"])
+    return str(kind)
+
+
+def _kind_and_version(found: pa.Schema) -> tuple[Any, Any]:
+    """What a file's metadata names; (None, None) when llm2llm did not write it."""
+    try:
+        label = json.loads((found.metadata or {}).get(METADATA_KEY, b"{}"))
+    except ValueError:
+        return None, None
+    return (label.get("kind"), label.get("version")) if isinstance(label, dict) else (None, None)
 
 
 def _read_parquet(path: str | os.PathLike[str], kind: str, row_type: type[R]) -> list[R]:
@@ -113,8 +122,7 @@ def _read_parquet(path: str | os.PathLike[str], kind: str, row_type: type[R]) ->
         table = pq.ParquetFile(path).read()
     except (pa.ArrowException, OSError) as problem:
         raise UserError(f"{os.fspath(path)}: not a whole Parquet file ({problem})") from problem
-    label = json.loads((table.schema.metadata or {}).get(METADATA_KEY, b"{}"))
-    found = label.get("kind")
+    found, version = _kind_and_version(table.schema)
     if found is None:
         raise UserError(
             f"{os.fspath(path)}: expected {kind!r} rows, but the file names no kind: it was not written by llm2llm. "
@@ -122,10 +130,15 @@ def _read_parquet(path: str | os.PathLike[str], kind: str, row_type: type[R]) ->
         )
     if found != kind:
         raise UserError(f"{os.fspath(path)}: expected {kind!r} rows, found {found!r} rows")
-    if label.get("version") != VERSION:
+    if version != VERSION:
         raise UserError(
-            f"{os.fspath(path)}: {kind!r} rows of schema version {label.get('version')}, this llm2llm reads "
-            f"version {VERSION}; make the file again with this version"
+            f"{os.fspath(path)}: {kind!r} rows of schema version {version}, this llm2llm reads version {VERSION}; "
+            "make the file again with this version"
+        )
+    if not table.schema.equals(schema(kind)):
+        raise UserError(
+            f"{os.fspath(path)}: says that it holds {kind!r} rows, but its columns are others: "
+            f"{', '.join(table.schema.names)}"
         )
     return [row_type(**row) for row in table.to_pylist()]
 
@@ -139,11 +152,17 @@ def _read_json_lines(path: str | os.PathLike[str], kind: str, row_type: type[R])
         for name in line:
             if name not in known:
                 raise UserError(f"{where}: unknown field {name!r} for {kind!r} rows{nearest(name, known)}")
-        if row_type is Example and "id" not in line and {"question", "answer"} <= line.keys():
-            line["id"] = content_id(line["question"], line.get("choices", []), line.get("rationale"), line["answer"])
+            if not is_text(json.dumps(line[name], ensure_ascii=False)):
+                raise UserError(f"{where}: field {name!r} holds half a surrogate pair, which is no valid text")
+        without_id = row_type is Example and "id" not in line
         try:
-            rows.append(adapter.validate_python(line))
+            row = adapter.validate_python({"id": "", **line} if without_id else line)
         except ValidationError as error:
             first = error.errors()[0]
-            raise UserError(f"{where}: field {'.'.join(map(str, first['loc']))!r}: {first['msg']}") from None
+            got = "" if first["type"].startswith("missing") else f" (got {first['input']!r})"
+            raise UserError(f"{where}: field {'.'.join(map(str, first['loc']))!r}: {first['msg']}{got}") from None
+        if without_id:
+            assert isinstance(row, Example)
+            row = dataclasses.replace(row, id=content_id(row.question, row.choices, row.rationale, row.answer))
+        rows.append(row)
     return rows

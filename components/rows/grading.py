@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from string import ascii_uppercase
 
 from llm2llm.components import tasks
 from llm2llm.components.problems import UserError
@@ -30,7 +31,11 @@ def grade_file(source: str | os.PathLike[str], output: str | os.PathLike[str], t
                 raise UserError(f"{where}: no field {name!r}; each line needs `completion` and `answer`")
         if not isinstance(row["completion"], str):
             raise UserError(f"{where}: `completion` must be text, got {type(row['completion']).__name__}")
-        choices = row.get("choices", list("ABCDEFGHIJKLMNOPQRSTUVWXYZ")[: task.choice_count or 26])
+        if not isinstance(row["answer"], (str, int, float)) or isinstance(row["answer"], bool):
+            raise UserError(f"{where}: `answer` must be text or a number, got {type(row['answer']).__name__}")
+        choices = row.get("choices", list(ascii_uppercase[: task.choice_count or 26]))
+        if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
+            raise UserError(f"{where}: `choices` must be a list of texts")
         try:
             answer, _ = tasks.normalise(task, row["answer"], choices, None)
         except ValueError as problem:

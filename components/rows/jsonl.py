@@ -17,21 +17,39 @@ def json_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, An
         UserError: A line that is no JSON object, or bytes that are no UTF-8.
     """
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            for number, text in enumerate(file, start=1):
-                if not text.strip():
+        with open(path, "rb") as file:
+            for number, line in enumerate(file, start=1):
+                where = f"{os.fspath(path)}:{number}"
+                if not line.strip():
                     continue
                 try:
-                    value = json.loads(text)
-                except json.JSONDecodeError as problem:
-                    raise UserError(f"{os.fspath(path)}:{number}: not JSON: {problem}") from None
+                    value = parse_json(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+                except UnicodeDecodeError as problem:
+                    raise UserError(f"{where}: not UTF-8 text: {problem}") from None
+                except ValueError as problem:
+                    raise UserError(f"{where}: not JSON: {problem}") from None
                 if not isinstance(value, dict):
-                    raise UserError(f"{os.fspath(path)}:{number}: expected a JSON object, got {type(value).__name__}")
+                    raise UserError(f"{where}: expected a JSON object, got {type(value).__name__}")
                 yield number, value
-    except UnicodeDecodeError as problem:
-        raise UserError(f"{os.fspath(path)}: not UTF-8 text: {problem}") from None
     except OSError as problem:
         raise UserError(f"cannot read {os.fspath(path)}: {problem.strerror}") from problem
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: Not JSON, a number of thousands of digits, or nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def is_text(value: str) -> bool:
+    """Whether a string can be stored: a lone half of a surrogate pair, which JSON can escape, is no text."""
+    return not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def write_json_lines(path: str | os.PathLike[str], rows: Sequence[Any]) -> None:
@@ -39,4 +57,5 @@ def write_json_lines(path: str | os.PathLike[str], rows: Sequence[Any]) -> None:
     with whole_file(path) as partial, open(partial, "w", encoding="utf-8") as file:
         for row in rows:
             value = row if isinstance(row, dict) else dataclasses.asdict(row)
-            file.write(json.dumps(value, ensure_ascii=False) + "\n")
+            line = json.dumps(value, ensure_ascii=False)
+            file.write((line if is_text(line) else json.dumps(value)) + "\n")

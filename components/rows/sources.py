@@ -6,8 +6,8 @@
 """
 
 import csv
-import json
 import math
+import os
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from llm2llm.components import tasks
 from llm2llm.components.problems import UserError, nearest
-from llm2llm.components.rows.jsonl import json_lines
+from llm2llm.components.rows.jsonl import is_text, json_lines, parse_json
 from llm2llm.components.rows.kinds import Example, content_id
 from llm2llm.components.tasks import Columns, Task
 
@@ -37,8 +37,8 @@ def builtin_path(name: str) -> Path:
     Raises:
         UserError: There is none of that name.
     """
-    root = Path(str(resources.files("llm2llm.components"))) / "builtin"
-    path = root / name.removeprefix(BUILTIN)
+    root = Path(str(resources.files("llm2llm.components"))).resolve() / "builtin"
+    path = (root / name.removeprefix(BUILTIN)).resolve()
     if not path.is_file() or root not in path.parents:
         known = sorted(str(file.relative_to(root)) for file in root.rglob("*") if file.is_file())
         raise UserError(f"{name}: no such shipped file; there are {', '.join(known)}")
@@ -47,7 +47,7 @@ def builtin_path(name: str) -> Path:
 
 def source_path(source: str) -> Path:
     """The local path of a file source."""
-    return builtin_path(source) if source.startswith(BUILTIN) else Path(source).expanduser()
+    return builtin_path(source) if source.startswith(BUILTIN) else Path(os.path.expanduser(source))
 
 
 def read_examples(source: str, task: Task, columns: Columns | None = None) -> list[Example]:
@@ -65,7 +65,7 @@ def read_examples(source: str, task: Task, columns: Columns | None = None) -> li
     columns = columns or task.columns
     examples: list[Example] = []
     place_of_id: dict[str, str] = {}
-    for place, row in _records(source):
+    for place, row in _records(source, task.labels):
         example = _example(place, row, task, columns)
         if example.source_id is not None:
             if example.source_id in place_of_id:
@@ -86,9 +86,12 @@ def _example(place: str, row: dict[str, Any], task: Task, columns: Columns) -> E
     rationale = None
     if columns.rationale is not None:
         rationale = _text(place, row, columns.rationale)
-    answer_text = _text(place, row, columns.answer)
+    answer = _text(place, row, columns.answer)
+    index = row[columns.answer]
     try:
-        answer, rationale = tasks.normalise(task, answer_text, choices, rationale)
+        # A number is an index where a text of digits may be a choice.
+        is_index = isinstance(index, int) and task.form == "multiple_choice"
+        answer, rationale = tasks.normalise(task, index if is_index else answer, choices, rationale)
     except ValueError as problem:
         raise UserError(f"{place}: {problem} (column {columns.answer!r})") from None
     return Example(
@@ -106,7 +109,7 @@ def _text(place: str, row: dict[str, Any], column: str) -> str:
     value = _column(place, row, column)
     if value is None or (isinstance(value, float) and math.isnan(value)):
         raise UserError(f"{place}: column {column!r} is empty")
-    if isinstance(value, (dict, list)):
+    if isinstance(value, (dict, list, bytes)):
         raise UserError(f"{place}: column {column!r} holds a {type(value).__name__}, expected text or a number")
     if isinstance(value, float) and value.is_integer():
         value = int(value)
@@ -115,10 +118,8 @@ def _text(place: str, row: dict[str, Any], column: str) -> str:
         raise UserError(f"{place}: column {column!r} is empty")
     if len(text) > MAX_TEXT:
         raise UserError(f"{place}: column {column!r} holds {len(text):,} characters, more than {MAX_TEXT:,}")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise UserError(f"{place}: column {column!r} holds half a surrogate pair, which is no valid text") from None
+    if not is_text(text):
+        raise UserError(f"{place}: column {column!r} holds half a surrogate pair, which is no valid text")
     return text
 
 
@@ -130,12 +131,13 @@ def _choices(place: str, row: dict[str, Any], columns: Columns) -> list[str]:
     value = _column(place, row, columns.choices)
     if isinstance(value, str) and value.lstrip().startswith("["):  # a CSV cell that holds a JSON list
         try:
-            value = json.loads(value)
-        except json.JSONDecodeError as problem:
+            value = parse_json(value)
+        except ValueError as problem:
             raise UserError(f"{place}: column {columns.choices!r} is no JSON list: {problem}") from None
     if not isinstance(value, list):
         raise UserError(f"{place}: column {columns.choices!r} must hold a list, got {type(value).__name__}")
-    return [_text(place, {"choice": choice}, "choice") for choice in value]
+    named = {f"{columns.choices}[{index}]": choice for index, choice in enumerate(value)}
+    return [_text(place, named, name) for name in named]
 
 
 def _column(place: str, row: dict[str, Any], column: str) -> Any:
@@ -148,10 +150,10 @@ def _column(place: str, row: dict[str, Any], column: str) -> Any:
     return row[column]
 
 
-def _records(source: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _records(source: str, labels: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """(place, row) of every row of a source; a place is `file:line` or `dataset:row`, as a person would look it up."""
-    if not is_file_source(source) and not Path(source).expanduser().exists():
-        yield from _hub_records(source)
+    if not is_file_source(source) and not source_path(source).exists():
+        yield from _hub_records(source, labels)
         return
     path = source_path(source)
     if path.is_dir():
@@ -171,8 +173,18 @@ def _records(source: str) -> Iterator[tuple[str, dict[str, Any]]]:
         yield from read(path)
     except OSError as problem:
         raise UserError(f"cannot read {source}: {problem.strerror or problem}") from problem
+    except UnicodeDecodeError:
+        raise UserError(f"{_first_bad_line(path)}: not UTF-8 text; save the file as UTF-8") from None
+
+
+def _first_bad_line(path: Path) -> str:
+    content = path.read_bytes()
+    try:
+        content.decode("utf-8")
     except UnicodeDecodeError as problem:
-        raise UserError(f"{source}: not UTF-8 text: {problem}") from None
+        number = content.count(b"\n", 0, problem.start) + 1
+        return f"{path.name}:{number}"
+    return path.name
 
 
 def _jsonl_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -182,27 +194,38 @@ def _jsonl_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _json_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as problem:
+        value = parse_json(path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError:
+        raise
+    except ValueError as problem:
         raise UserError(f"{path.name}: not JSON: {problem}") from None
     if isinstance(value, dict):  # {"data": [...]}, as many exporters write
         lists = [inner for inner in value.values() if isinstance(inner, list)]
         value = lists[0] if len(lists) == 1 else value
-    if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
-        raise UserError(f"{path.name}: expected a JSON list of objects")
+    if not isinstance(value, list):
+        raise UserError(f"{path.name}: expected a JSON list of objects, got {type(value).__name__}")
     for number, row in enumerate(value, start=1):
+        if not isinstance(row, dict):
+            raise UserError(f"{path.name}:{number}: expected a JSON object, got {type(row).__name__}")
         yield f"{path.name}:{number}", row
 
 
 def _csv_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, strict=True)
+        csv.field_size_limit(max(csv.field_size_limit(), MAX_TEXT + 1))
+        reader = csv.reader(file, strict=True)
+        header: list[str] = []
         try:
-            for row in reader:
+            for cells in reader:
                 place = f"{path.name}:{reader.line_num}"
-                if None in row or None in row.values():
-                    raise UserError(f"{place}: the row has not as many cells as the header has columns")
-                yield place, row
+                if not header:
+                    header = cells
+                    if twice := [name for name in header if header.count(name) > 1]:
+                        raise UserError(f"{place}: two columns are called {twice[0]!r}")
+                elif cells:
+                    if len(cells) != len(header):
+                        raise UserError(f"{place}: the row has {len(cells)} cells, the header {len(header)}")
+                    yield place, dict(zip(header, cells, strict=True))
         except csv.Error as problem:
             raise UserError(f"{path.name}:{reader.line_num}: not CSV: {problem}") from None
 

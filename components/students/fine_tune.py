@@ -23,8 +23,6 @@ from llm2llm.components.students.settings import SCRATCH, TRAINING_FILE, FineTun
 from llm2llm.components.tasks import Task
 
 
-
-
 @dataclass(frozen=True)
 class TrainingLog:
     """What a training run measured; saved beside the model as `training.json`, without the times."""
@@ -93,7 +91,9 @@ def fine_tune(
             args=_arguments(settings, random_seed, scratch_folder),
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
-            peft_config=_new_adapter(settings) if settings.method == "lora" and not isinstance(model, PeftModel) else None,
+            peft_config=_new_adapter(settings)
+            if settings.method == "lora" and not isinstance(model, PeftModel)
+            else None,
             callbacks=[recorder],
         )
         for name in ("ProgressCallback", "PrinterCallback"):  # our own progress line replaces theirs
@@ -199,7 +199,9 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]  # transformers ships no
         if loss is None:
             return
         if loss != loss or loss in (float("inf"), float("-inf")):
-            raise FloatingPointError(f"train: the loss is {loss} at step {state.global_step}; lower train.learning_rate")
+            raise FloatingPointError(
+                f"train: the loss is {loss} at step {state.global_step}; lower train.learning_rate"
+            )
         self._since.append(loss)
         every = max(1, state.max_steps // self.POINTS)
         if state.global_step % every == 0 or state.global_step == state.max_steps:

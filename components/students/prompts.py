@@ -1,4 +1,4 @@
-"""From an example to token ids: the one place, so that a student is asked in evaluation exactly what it was trained on."""
+"""From an example to token ids: in one place, so that a student is asked in evaluation what it was trained on."""
 
 from dataclasses import dataclass
 from typing import Any

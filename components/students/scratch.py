@@ -1,4 +1,4 @@
-"""A small Llama from scratch: random weights, and a tokenizer learnt from the seeds. For laptops, tests and experiments."""
+"""A small Llama with random weights and a tokenizer learnt from the seeds: for laptops, tests and experiments."""
 
 from typing import Any
 
@@ -10,6 +10,8 @@ from llm2llm.components import tasks
 from llm2llm.components.rows.kinds import Example
 from llm2llm.components.students.settings import ScratchSettings
 from llm2llm.components.tasks import Task
+
+SPECIAL_TOKENS = ["<pad>", "<s>", "</s>"]
 
 
 def build_student(seeds: list[Example], task: Task, settings: ScratchSettings, random_seed: int) -> tuple[Any, Any]:
@@ -27,16 +29,14 @@ def build_student(seeds: list[Example], task: Task, settings: ScratchSettings, r
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=settings.vocabulary,
-        special_tokens=["<pad>", "<s>", "</s>"],
+        special_tokens=SPECIAL_TOKENS,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        bos_token="<s>",
-        eos_token="</s>",
+        **dict(zip(("pad_token", "bos_token", "eos_token"), SPECIAL_TOKENS, strict=True)),
         padding_side="left",
         model_max_length=settings.context,
         clean_up_tokenization_spaces=False,

@@ -48,15 +48,18 @@ def load_task(value: str | Mapping[str, Any]) -> Task:
     """
     values = {"name": value} if isinstance(value, str) else dict(value)
     name = values.get("name")
-    if "form" in values:
+    if "form" in values or not isinstance(name, str):
         return Task.load(values, "task")
     if name not in TASKS:
-        hint = nearest(str(name), TASKS)
+        hint = nearest(name, TASKS)
         raise UserError(
             f"task: {name!r} is no shipped task ({', '.join(TASKS)}){hint}; for a task of your own set "
             f"task.form to one of {', '.join(FORMS)}"
         )
-    return Task.load({**TASKS[name].model_dump(), **values}, "task")
+    shipped = TASKS[name].model_dump()
+    if isinstance(columns := values.get("columns"), Mapping):
+        values["columns"] = {**shipped["columns"], **columns}
+    return Task.load({**shipped, **values}, "task")
 
 
 def prompt(task: Task, question: str, choices: list[str]) -> str:
@@ -74,8 +77,11 @@ def target(task: Task, answer: str, rationale: str | None) -> str:
 
 
 def parse(task: Task, completion: str) -> str | None:
-    """The answer read out of a completion, or None when there is none to read."""
-    return FORMS[task.form].parse(task, completion)
+    """The answer read out of a completion, or None when there is none to read.
+
+    Where a model goes on with the next question, as base models do, only what comes before that counts.
+    """
+    return FORMS[task.form].parse(task, completion.strip().split(f"\n{task.question_cue}:", 1)[0])
 
 
 def matches(task: Task, parsed: str, answer: str) -> bool:
@@ -97,7 +103,12 @@ def normalise(task: Task, answer: Any, choices: list[str], rationale: str | None
     Raises:
         ValueError: What is wrong with the answer, in words for a person.
     """
-    return FORMS[task.form].normalise(task, answer, choices, rationale)
+    answer, rationale = FORMS[task.form].normalise(task, answer, choices, rationale)
+    parsed, outcome = grade(task, target(task, answer, rationale), answer)
+    if outcome != "correct":
+        raise ValueError(f"a student that repeats this row word for word would be graded {outcome}: its answer "
+                         f"{answer!r} would be read as {parsed!r}")  # fmt: skip
+    return answer, rationale
 
 
 def teacher_schema(task: Task, count: int) -> dict[str, Any]:

@@ -10,7 +10,11 @@ from typing import Any
 
 from llm2llm.components.problems import nearest
 from llm2llm.components.tasks.task import Task
-from llm2llm.components.tasks.words import after_last_cue, folded
+from llm2llm.components.tasks.words import after_cues, folded
+
+# Between letters and digits only: the labels -1 and 1 differ.
+_SEPARATORS = re.compile(r"(?<=[^\W_])[\s_-]+(?=[^\W_])")
+_CAMEL_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
 def target(task: Task, answer: str, rationale: str | None) -> str:
@@ -21,24 +25,24 @@ def target(task: Task, answer: str, rationale: str | None) -> str:
 def parse(task: Task, completion: str) -> str | None:
     """The label that a completion gives; None when it names none, or several and no telling which."""
     text = completion.strip()
-    cued = after_last_cue(text)
-    for part in (text, cued, text.split("\n", 1)[0], (cued or "").strip().split("\n", 1)[0]):
-        if part and (label := _same_label(task, part)) is not None:
+    cued = next((part.strip() for part in reversed(after_cues(text))), "")
+    for part in (text, cued, text.split("\n", 1)[0], cued.split("\n", 1)[0]):
+        if (label := _same_label(task, part)) is not None:
             return label
-    mentioned = _mentioned(task, cued) if cued else set()
-    mentioned = mentioned or _mentioned(task, text)
+    mentioned = _mentioned(task, cued) or _mentioned(task, text)
     return mentioned.pop() if len(mentioned) == 1 else None
 
 
 def _same_label(task: Task, text: str) -> str | None:
+    if text in task.labels:
+        return text
     key = _key(text)
-    return next((label for label in task.labels if _key(label) == key), None)
+    return next((label for label in task.labels if key and _key(label) == key), None)
 
 
 def _key(text: str) -> str:
     """`Add to playlist`, `add_to_playlist` and `AddToPlaylist` are one label."""
-    key = re.sub(r"[\s_-]+", "", folded(text))
-    return key or folded(text)
+    return _SEPARATORS.sub("", folded(text))
 
 
 def _mentioned(task: Task, text: str) -> set[str]:
@@ -46,10 +50,12 @@ def _mentioned(task: Task, text: str) -> set[str]:
     mentioned: set[str] = set()
     rest = text
     for label in sorted(task.labels, key=len, reverse=True):
-        pattern = re.compile(rf"(?<!\w){re.escape(label)}(?!\w)", re.IGNORECASE)
+        words = _SEPARATORS.sub(" ", _CAMEL_HUMP.sub(" ", label)).split(" ")
+        anyhow_joined = r"[\s_-]*".join(map(re.escape, words))
+        pattern = re.compile(rf"(?<!\w){anyhow_joined}(?!\w)", re.IGNORECASE)
         if pattern.search(rest):
             mentioned.add(label)
-            rest = pattern.sub(" ", rest)
+            rest = pattern.sub("|", rest)
     return mentioned
 
 
@@ -59,7 +65,7 @@ def matches(task: Task, parsed: str, answer: str) -> bool:
 
 
 def normalise(task: Task, answer: Any, choices: list[str], rationale: str | None) -> tuple[str, str | None]:
-    """(label, None) of a user's row; a whole number that is no label itself is an index into the labels.
+    """(label, None) of a user's row; a whole number is an index into the labels, unless labels are numbers.
 
     Raises:
         ValueError: Not in the label set.
@@ -67,8 +73,9 @@ def normalise(task: Task, answer: Any, choices: list[str], rationale: str | None
     text = str(answer).strip()
     if text in task.labels:
         return text, None
-    if re.fullmatch(r"\d{1,6}", text) and int(text) < len(task.labels):
-        return task.labels[int(text)], None
+    index = re.fullmatch(r"(\d{1,6})(?:\.0)?", text)
+    if index and int(index[1]) < len(task.labels) and not any(label.lstrip("+-").isdigit() for label in task.labels):
+        return task.labels[int(index[1])], None
     known = task.labels if len(task.labels) <= 20 else [*task.labels[:20], "..."]
     raise ValueError(f"the answer {text!r} is not in the label set {known}{nearest(text, task.labels)}")
 

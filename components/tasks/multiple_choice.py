@@ -10,10 +10,13 @@ from string import ascii_uppercase
 from typing import Any
 
 from llm2llm.components.tasks.task import Task
-from llm2llm.components.tasks.words import after_last_cue
+from llm2llm.components.tasks.words import after_cues
 
-_LETTER_FIRST = re.compile(r"[\s(\[*\"']*([A-Za-z])(?:[)\].:*\"'\s]|$)")
-_LETTER_ALONE = re.compile(r"(?<![\w'])\(?([A-Z])\)?(?![\w'])")
+_LETTER_FIRST = re.compile(r"[\s(\[{<*_\"'`$#]*([A-Za-z])(?![\w'’])")
+_LETTER_ALONE = re.compile(r"(?<![\w'’])([A-HJ-Z]|(?<=[(\[{])I(?=[)\]}]))(?![\w'’])")
+# "A dog", "I think", but not "A is right", "A or B"
+_WORD_FOLLOWS = re.compile(r"\s+(?!(?:is|because|since)\b|(?:or|and)\s+\(?[A-Z](?!\w))[^\W\d_]")
+_OTHER_LETTER_FOLLOWS = re.compile(r"\)?(?:\s+(?:or|and)\s+|\s*[,/&]\s*)\(?[A-Z](?![\w'’])")
 
 
 def target(task: Task, answer: str, rationale: str | None) -> str:
@@ -24,16 +27,26 @@ def target(task: Task, answer: str, rationale: str | None) -> str:
 def parse(task: Task, completion: str) -> str | None:
     """The letter that a completion gives; None when it gives none, or several and no telling which.
 
-    `A` and `I` are words too: a lone one in running text is not an answer, only one that stands first.
+    `A` and `I` are words too: in running text they are an answer only where no word follows, and `I` only in brackets.
+    A letter beyond the task's `choice_count` is none.
     """
+    letters = ascii_uppercase[: task.choice_count or 26]
     text = completion.strip()
-    for part in (after_last_cue(text), text):
-        if part and (match := _LETTER_FIRST.match(part)):
-            is_word = match[1].lower() in "ai" and re.match(r"\s+[a-z]", part[match.end(1) :])
-            if not is_word:
-                return match[1].upper()
-    letters = {letter for letter in _LETTER_ALONE.findall(text) if letter not in "AI"}
-    return letters.pop() if len(letters) == 1 else None
+    parts = [*reversed(after_cues(text)), text]
+    for part in parts:
+        match = _LETTER_FIRST.match(part)
+        if match and match[1].upper() in letters and not _is_word(match):
+            return None if _OTHER_LETTER_FOLLOWS.match(part, match.end(1)) else match[1].upper()
+    for part in parts:
+        alone = {m[1] for m in _LETTER_ALONE.finditer(part) if m[1] in letters and not _is_word(m)}
+        if len(alone) == 1:
+            return alone.pop()
+    return None
+
+
+def _is_word(match: re.Match[str]) -> bool:
+    """Whether the letter of a match is the word `A` or `I`."""
+    return match[1].upper() in "AI" and _WORD_FOLLOWS.match(match.string, match.end(1)) is not None
 
 
 def matches(task: Task, parsed: str, answer: str) -> bool:

@@ -60,8 +60,8 @@ class Task(Settings):
                 raise ValueError(f"labels: a classification needs at least two labels, got {self.labels}")
             if len(set(self.labels)) < len(self.labels):
                 raise ValueError(f"labels: each label once, got {self.labels}")
-            if empty := [label for label in self.labels if not label.strip()]:
-                raise ValueError(f"labels: a label is empty: {empty!r}")
+            if bad := [label for label in self.labels if not label or label != label.strip()]:
+                raise ValueError(f"labels: no empty label and no white space around one, got {bad[0]!r}")
         elif self.labels:
             raise ValueError(f"labels: only for form 'classification', this is form {self.form!r}; remove labels")
         if self.rationale and self.form != "numeric":

@@ -11,7 +11,7 @@ from typing import Any
 from llm2llm.components.tasks.task import Task
 from llm2llm.components.tasks.words import folded
 
-_LEADING_CUE = re.compile(r"\s*(?:(?:the\s+)?answer(?:\s+is)?|A)\s*[:=]\s*", re.IGNORECASE)
+_LEADING_CUE = re.compile(r"(?:(?:the\s+)?(?:final\s+)?answer(?:\s+is\b\s*:?|\s*[:=])|(?-i:A)\s*:)\s*", re.IGNORECASE)
 
 
 def target(task: Task, answer: str, rationale: str | None) -> str:
@@ -29,14 +29,22 @@ def parse(task: Task, completion: str) -> str | None:
 
 def matches(task: Task, parsed: str, answer: str) -> bool:
     """Whether a parsed text is the right one, under the task's `match`."""
-    if task.match == "exact":
-        return parsed == answer
-    return folded(parsed) == folded(answer)
+    right = parse(task, answer) or answer  # an answer that itself begins with a cue
+    if task.match == "exact" or not folded(right):
+        return parsed == right
+    return folded(parsed) == folded(right)
 
 
 def normalise(task: Task, answer: Any, choices: list[str], rationale: str | None) -> tuple[str, str | None]:
-    """(answer, None) of a user's row."""
-    return str(answer).strip(), None
+    """(answer, None) of a user's row.
+
+    Raises:
+        ValueError: The answer is empty.
+    """
+    text = str(answer).strip()
+    if not text:
+        raise ValueError("the answer is empty")
+    return text, None
 
 
 def teacher_properties(task: Task) -> dict[str, Any]:

@@ -5,11 +5,20 @@ import unicodedata
 
 _EDGES = " \t\r\n.,;:!?\"'`*_()[]{}<>“”‘’«»"
 
-# A hyphen is a separator only with white space behind it: "Answer - 18", but "Answer: -18".
+# "The answer is", "Answer:", "Answer - ", "Answer" on a line of its own, "answer 18" and "answer B"; "A:" at the start of
+# a line. Not "to find the answer, we ..." and not "the answer is not 18".
 _ANSWER_CUE = re.compile(
-    r"(?:\b(?:(?:the|final|correct|right)\s+){0,2}answer\b(?:\s+(?:is|was|choice))?|(?<![\w'])A(?=\s*[:=]))"
-    r"(?:\s*(?:[:=\u2013\u2014]|-(?=\s)))?",
-    re.IGNORECASE,
+    r"""
+    (?<![\w/])answer\b\**
+    (?: \s+(?:is|was|choice|equals|(?:would|will|should|must)\s+be)\b (?!\s+not\b) (?:\s*[:=\u2013\u2014])?
+      | \s*[:=\u2013\u2014]
+      | \s+-(?=\s)
+      | [ \t]*\n
+      | (?=\ [($\[-]*(?:\d|(?-i:[A-Z])\b))
+    )
+    | ^[ \t]*(?-i:A)[ \t]*:
+    """,
+    re.IGNORECASE | re.MULTILINE | re.VERBOSE,
 )
 
 
@@ -18,9 +27,8 @@ def folded(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).strip(_EDGES)
 
 
-def after_last_cue(text: str) -> str | None:
-    """What follows the last `Answer:`, `The answer is` or `A:` of a text; None when there is none."""
-    last = None
-    for last in _ANSWER_CUE.finditer(text):
-        pass
-    return text[last.end() :] if last else None
+def after_cues(text: str) -> list[str]:
+    """What follows each `Answer:`, `The answer is` or `A:` of a text, up to the next; empty when there is none."""
+    cues = [match.span() for match in _ANSWER_CUE.finditer(text)]
+    next_starts = [start for start, _ in cues[1:]] + [len(text)]
+    return [text[end:start] for (_, end), start in zip(cues, next_starts, strict=False)]

@@ -67,7 +67,7 @@ def edit(text: str, share: float, synonyms: Synonyms, rng: random.Random) -> str
     """The text after one random edit that changes `share` of its words, one at least."""
     words = text.split()
     if not words:
-        return text
+        return ""
     count = max(1, round(share * len(words)))
     known = [i for i, word in enumerate(words) if word.lower() in synonyms]
     kinds = ["swap", "delete", *(["replace", "insert"] if known else [])]

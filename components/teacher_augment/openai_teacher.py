@@ -124,10 +124,8 @@ async def _check_models(client: openai.AsyncOpenAI, settings: TeacherAugmentSett
 
 def _endpoint_error(problem: openai.APIError, settings: TeacherAugmentSettings) -> UserError:
     """One line that names the endpoint and the fix, and never the key."""
-    if isinstance(problem, openai.APITimeoutError):
-        return UserError(f"teacher {settings.url}: no answer within {settings.timeout:g} s; is it up?")
     if isinstance(problem, openai.APIConnectionError):
-        return UserError(f"teacher {settings.url}: cannot connect ({problem.__cause__}); is it up, is the URL right?")
+        return UserError(f"teacher {settings.url}: {_detail(problem, settings)}; is it up, is the URL right?")
     if isinstance(problem, openai.AuthenticationError | openai.PermissionDeniedError):
         return UserError(
             f"teacher {settings.url}: refuses the key (HTTP {problem.status_code}); "
@@ -142,6 +140,17 @@ def _endpoint_error(problem: openai.APIError, settings: TeacherAugmentSettings) 
 
 
 def _detail(problem: openai.APIError, settings: TeacherAugmentSettings) -> str:
+    """What went wrong, without the key."""
+    if isinstance(problem, openai.APIConnectionError):
+        # The client calls a refused connection a timeout; what really happened is the innermost cause.
+        cause: BaseException = problem
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        if isinstance(cause, OSError) and cause.errno is not None:
+            return f"cannot connect ({os.strerror(cause.errno) if cause.errno > 0 else cause.strerror})"
+        if isinstance(problem, openai.APITimeoutError):
+            return f"no answer within {settings.timeout:g} s"
+        return f"the connection broke ({cause})"
     return _without_key(f"{type(problem).__name__}: {problem.message}", settings)[:RAW_LIMIT]
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from llm2llm.components.rows.kinds import Example
 from llm2llm.components.students.settings import FineTuneSettings, ScratchSettings
 from llm2llm.components.tasks import Task
@@ -19,7 +20,7 @@ def quick() -> FineTuneSettings:
 
 @pytest.fixture(scope="session")
 def quick_lora(quick: FineTuneSettings) -> FineTuneSettings:
-    return quick.model_copy(update={"method": "lora", "learning_rate": 2e-2, "lora_rank": 4, "lora_dropout": 0.0})
+    return quick.model_copy(update={"method": "lora", "learning_rate": 1e-2, "lora_rank": 8, "lora_dropout": 0.0})
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +40,27 @@ def tiny_student(tmp_path_factory: pytest.TempPathFactory, rows: list[Example], 
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def taught_student(
+    tmp_path_factory: pytest.TempPathFactory,
+    rows: list[Example],
+    colours: Task,
+    tiny_student: Path,
+    quick: FineTuneSettings,
+) -> Path:
+    """The tiny student after it has learnt the colours: something that an adapter can adapt."""
+    from llm2llm.components.students.fine_tune import fine_tune
+
+    folder = tmp_path_factory.mktemp("taught") / "student"
+    folder.mkdir()
+    fine_tune(rows, colours, str(tiny_student), quick, 0, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def other_rows(example: Callable[..., Example], rows: list[Example]) -> list[Example]:
+    """The same texts with the answers moved on by one: red is green, green is blue, blue is red."""
+    following = {"red": "green", "green": "blue", "blue": "red"}
+    return [example(row.question, following[row.answer]) for row in rows]

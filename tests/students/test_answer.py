@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import transformers
+
 from llm2llm.components.evaluate.evaluate import evaluate
 from llm2llm.components.out_of_fold.out_of_fold import out_of_fold
 from llm2llm.components.problems import UserError

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
+
 from llm2llm.components.problems import UserError
 from llm2llm.components.rows.kinds import Example
 from llm2llm.components.students.answer import answer
@@ -15,7 +17,6 @@ from llm2llm.components.students.load import load_model, load_tokenizer
 from llm2llm.components.students.settings import AnswerSettings, FineTuneSettings
 from llm2llm.components.tasks import Task, grade
 from llm2llm.components.train.train import train
-from safetensors.torch import load_file
 
 pytestmark = pytest.mark.slow
 
@@ -58,42 +59,45 @@ def test_full_fine_tuning_changes_every_weight_and_teaches(
 
 
 def test_lora_saves_an_adapter_with_its_base_named_and_the_base_stays(
-    quick_lora: FineTuneSettings, tmp_path: Path, rows: list[Example], colours: Task, tiny_student: Path
+    tmp_path: Path,
+    quick_lora: FineTuneSettings,
+    other_rows: list[Example],
+    colours: Task,
+    taught_student: Path,
 ) -> None:
-    before = weights(tiny_student)
-    folder = trained(tmp_path, rows, colours, str(tiny_student), quick_lora)
+    before = weights(taught_student)
+    assert accuracy(taught_student, other_rows, colours) < 0.1
+    folder = trained(tmp_path, other_rows, colours, str(taught_student), quick_lora)
     saved = weights(folder)
     assert saved
     assert all("lora_" in name for name in saved), "an adapter holds nothing of the base"
     assert all(tensor.abs().sum() > 0 for name, tensor in saved.items() if "lora_B" in name), "B starts at zero"
-    assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == str(tiny_student)
-    loaded = dict(load_model(folder).base_model.model.named_parameters())
+    assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == str(taught_student)
+    loaded = {n.replace(".base_layer", ""): v for n, v in load_model(folder).base_model.model.named_parameters()}
     for name, tensor in before.items():
-        match = [v for n, v in loaded.items() if n.replace(".base_layer", "") == name]
-        assert match, name
-        assert torch.equal(match[0].cpu(), tensor), f"{name} of the base changed"
-    assert accuracy(folder, rows, colours) > 0.9
+        assert torch.equal(loaded[name].cpu(), tensor), f"{name} of the base changed"
+    assert accuracy(folder, other_rows, colours) > 0.9
 
 
+@pytest.mark.parametrize("method", ["full", "lora"])
 def test_going_on_from_the_previous_student(
+    method: str,
+    tmp_path: Path,
     quick: FineTuneSettings,
     quick_lora: FineTuneSettings,
-    tmp_path: Path,
-    rows: list[Example],
+    other_rows: list[Example],
     colours: Task,
-    tiny_student: Path,
+    taught_student: Path,
 ) -> None:
-    for settings in (quick, quick_lora):
-        name = settings.method
-        first = tmp_path / name / "first"
-        second = tmp_path / name / "second"
-        again = settings.model_copy(update={"start_from": "previous", "epochs": 2.0})
-        train(rows, colours, str(tiny_student), None, settings, 0, first)
-        log = train(rows, colours, str(tiny_student), first, again, 0, second)
-        fresh = train(rows, colours, str(tiny_student), None, again, 0, tmp_path / name / "fresh")
-        assert log.loss_curve[0][1] < 0.3 * fresh.loss_curve[0][1], f"{name} did not start from the trained student"
-        assert accuracy(second, rows, colours) > 0.9
-        assert (second / "adapter_config.json").is_file() == (name == "lora")
+    settings = quick if method == "full" else quick_lora
+    again = settings.model_copy(update={"start_from": "previous", "max_steps": 2, "learning_rate": 1e-5})
+    first, second, fresh = (tmp_path / name for name in ("first", "second", "fresh"))
+    train(other_rows, colours, str(taught_student), None, settings, 0, first)
+    going_on = train(other_rows, colours, str(taught_student), first, again, 0, second)
+    from_base = train(other_rows, colours, str(taught_student), None, again, 0, fresh)
+    assert going_on.loss_curve[0][1] < 0.3 * from_base.loss_curve[0][1], "it did not start from the trained student"
+    assert accuracy(second, other_rows, colours) > 0.9
+    assert (second / "adapter_config.json").is_file() == (method == "lora")
 
 
 def test_same_seed_same_weights_other_seed_other_weights(

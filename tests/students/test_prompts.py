@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from llm2llm.components import tasks
 from llm2llm.components.rows.kinds import Example
 from llm2llm.components.students import answer as answer_module

@@ -1,0 +1,56 @@
+# Everything sets itself up: the first call makes .venv from the pinned sets in constraints.txt.
+#
+#   make quickstart   the whole loop on this machine, a few minutes
+#   make test         every test
+#   make check        lint, types, and every shipped config compiled
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+OUTPUT ?= quickstart
+
+.PHONY: quickstart quickstart-random test test-fast check lint types compile clean
+
+$(VENV)/train.done: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "llm2llm needs Python 3.11 or newer; set PYTHON=python3.11" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train]'
+	@touch $@
+
+$(VENV)/dev.done: $(VENV)/train.done
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+quickstart: $(VENV)/train.done
+	$(BIN)/llm2llm run quickstart --output $(OUTPUT)
+
+quickstart-random: $(VENV)/train.done
+	$(BIN)/llm2llm run quickstart-random --output $(OUTPUT)-random
+
+test: $(VENV)/dev.done
+	$(BIN)/python -m pytest
+
+test-fast: $(VENV)/dev.done
+	$(BIN)/python -m pytest -m "not slow and not browser"
+
+check: lint types compile
+
+lint: $(VENV)/dev.done
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+# mypy cannot follow pyproject.toml's package-dir, so it is shown the packages where their names say they are.
+types: $(VENV)/dev.done
+	@mkdir -p build/types/llm2llm
+	@ln -sfn ../../../components build/types/llm2llm/components
+	@ln -sfn ../../../pipelines build/types/llm2llm/pipelines
+	$(BIN)/mypy -p llm2llm.components -p llm2llm.pipelines
+
+compile: $(VENV)/dev.done
+	@mkdir -p build/compiled
+	@for config in $$($(BIN)/llm2llm config | cut -d' ' -f1); do \
+	  $(BIN)/llm2llm compile $$config --output build/compiled/$$config.yaml || exit 1; \
+	done
+
+clean:
+	rm -rf build $(VENV) .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,319 @@
+"""`dedupe`: copies and leaks stay out, whatever the order."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rouge_score import rouge_scorer
+
+from llm2llm.components.dedupe import dedupe as stage_module
+from llm2llm.components.dedupe.dedupe import dedupe, text_of
+from llm2llm.components.dedupe.run import run
+from llm2llm.components.dedupe.settings import DedupeSettings
+from llm2llm.components.rows.artifacts import LocalArtifact, write_artifact
+from llm2llm.components.rows.files import read_rows
+from llm2llm.components.rows.kinds import Example, Reject
+from llm2llm.components.similarity import rouge_l
+
+Make = Callable[..., Example]
+
+LONG = "w1 w2 w3 w4 w5 w6 w7 w8 w9 w10 w11 w12 w13 w14 w15 w16 w17 w18 w19 w20"
+
+
+def words_changed(count: int) -> str:
+    """`LONG` with its last words changed: ROUGE-L 1 - count / 20."""
+    return " ".join([*LONG.split()[: 20 - count], *(f"x{n}" for n in range(count))])
+
+
+@pytest.fixture(scope="module")
+def new(example: Make) -> Make:
+    """A candidate."""
+
+    def make(question: str, answer: str = "blue", **fields: object) -> Example:
+        return example(question, answer, parent_id="seed", checks=["valid answer"], **fields)
+
+    return make
+
+
+def go(candidates, training=(), validation=(), test=(), iteration=1, **settings):
+    return dedupe(candidates, training, validation, test, DedupeSettings(**settings), iteration)
+
+
+def reasons(rejects: list[Reject]) -> list[str]:
+    return [reject.reason for reject in rejects]
+
+
+class TestAgainstRows:
+    def test_what_is_new_joins_the_training_set(self, example, new) -> None:
+        seed, candidate = example("the sky", "blue"), new("a leaf", "green")
+        training, rejects = go([candidate], [seed], [example("v v", "red")], [example("t t", "red")], iteration=2)
+        assert rejects == []
+        assert training[0] == seed
+        (added,) = training[1:]
+        assert (added.id, added.iteration) == (candidate.id, 2)
+        assert added.checks == ["valid answer", "not in test", "not in validation", "no near copy"]
+
+    def test_a_check_that_was_not_made_is_not_claimed(self, new) -> None:
+        ((added,), _) = go([new("a leaf")])
+        assert added.checks == ["valid answer", "no near copy"]
+
+    @pytest.mark.parametrize("text", ["the sky", "The  SKY!", "“the sky”", "ｔｈｅ sky", "the sky\n"])
+    def test_a_copy_up_to_case_space_and_punctuation(self, example, new, text: str) -> None:
+        seed = example("the sky", "blue")
+        training, (reject,) = go([new(text, "green")], [seed])
+        assert training == [seed]
+        assert (reject.reason, reject.score, reject.neighbour_id) == ("copy", 1.0, seed.id)
+        assert reject.neighbour == "the sky"
+
+    @pytest.mark.parametrize(("changed", "reason"), [(0, "copy"), (1, "near_copy"), (2, None)])
+    def test_a_near_copy_from_the_threshold_on(self, example, new, changed: int, reason: str | None) -> None:
+        training, rejects = go([new(words_changed(changed))], [example(LONG, "blue")])
+        assert reasons(rejects) == ([reason] if reason else [])
+        assert len(training) == (1 if reason else 2)
+        if changed == 1:
+            assert rejects[0].score == 0.95
+            assert rejects[0].detail == "ROUGE-L 0.950"
+
+    @pytest.mark.parametrize("where", ["test", "validation"])
+    @pytest.mark.parametrize(("changed", "leaks"), [(0, True), (2, True), (3, False)])
+    def test_a_leak(self, example, new, where: str, changed: int, leaks: bool) -> None:
+        protected = example(LONG, "blue")
+        training, rejects = go([new(words_changed(changed), "red")], **{where: [protected]})
+        assert reasons(rejects) == ([f"in_{where}"] if leaks else [])
+        assert len(training) == (0 if leaks else 1)
+        if leaks:
+            assert rejects[0].neighbour_id == protected.id
+
+    def test_the_worst_reason_is_given(self, example, new) -> None:
+        row = example("the sky", "blue")
+        candidate = new("the sky", "green")
+        assert reasons(go([candidate], [row], [row], [row])[1]) == ["in_test"]
+        assert reasons(go([candidate], [row], [row])[1]) == ["in_validation"]
+
+    def test_the_nearest_neighbour_is_named(self, example, new) -> None:
+        far, near = example(words_changed(1), "blue"), example(LONG, "blue")
+        (_, (reject,)) = go([new(LONG + " w21")], [far, near])
+        assert reject.neighbour_id == near.id
+
+    def test_a_reject_keeps_the_row(self, example, new) -> None:
+        candidate = new(
+            "the sky", "A", choices=["b", "a"], rationale="because", strategy="s", teacher="t", call_key="c"
+        )
+        (_, (reject,)) = go([candidate], [example("the sky", "B", choices=["a", "b"])], iteration=3)
+        assert (reject.iteration, reject.stage, reject.id) == (3, "dedupe", candidate.id)
+        for name in ("question", "choices", "rationale", "answer", "parent_id", "strategy", "teacher", "call_key"):
+            assert getattr(reject, name) == getattr(candidate, name)
+
+    def test_answers_are_not_compared(self, example, new) -> None:
+        assert reasons(go([new("the sky", "green")], [example("the sky", "blue")])[1]) == ["copy"]
+        assert go([new("a leaf", "blue")], [example("the sky", "blue")])[1] == []
+
+
+class TestChoices:
+    CHOICES = ("the court affirmed the ruling", "the appeal was dismissed", "the statute did not apply")
+
+    def test_the_same_question_with_other_choices_is_new(self, example, new) -> None:
+        other = ["a jury must decide this", "no duty of care was owed", "both parties shared the blame"]
+        rows = [example("Which holding fits?", "A", choices=list(self.CHOICES))]
+        assert go([new("Which holding fits?", "A", choices=other)], rows, rows, rows)[1] == []
+
+    @pytest.mark.parametrize("where", ["test", "training"])
+    def test_the_same_choices_in_another_order_are_a_copy(self, example, new, where: str) -> None:
+        rows = [example("Which holding fits?", "A", choices=list(self.CHOICES))]
+        candidate = new("which holding fits", "C", choices=list(self.CHOICES[::-1]))
+        expected = {"test": "in_test", "training": "copy"}[where]
+        assert reasons(go([candidate], **{where: rows})[1]) == [expected]
+
+
+class TestAmongCandidates:
+    def test_of_copies_the_smallest_id_is_kept(self, new) -> None:
+        candidates = [new(text) for text in ("the sky", "The sky", "THE SKY!")]
+        training, rejects = go(candidates)
+        assert [row.id for row in training] == [min(row.id for row in candidates)]
+        assert reasons(rejects) == ["copy", "copy"]
+
+    def test_the_same_row_twice(self, new) -> None:
+        training, rejects = go([new("the sky"), new("the sky")])
+        assert (len(training), reasons(rejects)) == (1, ["copy"])
+
+    def test_near_copies(self, new) -> None:
+        training, rejects = go([new(LONG), new(words_changed(1))])
+        assert (len(training), reasons(rejects)) == (1, ["near_copy"])
+
+    def test_a_copy_that_shares_no_word_with_the_other(self, new) -> None:
+        """Full-width letters are the same text under NFKC, and no words to ROUGE-L."""
+        training, rejects = go([new("ａｂｃ ｄｅｆ"), new("ghi"), new("abc def")])
+        assert (reasons(rejects), len(training)) == (["copy"], 2)
+
+    @pytest.mark.parametrize("chunk", [1, 2, 3, 7])
+    def test_chunk_borders_change_nothing(self, example, new, monkeypatch, chunk: int) -> None:
+        texts = [
+            "the sky",
+            "The sky",
+            "ａｂｃ",
+            "abc",
+            LONG,
+            words_changed(1),
+            words_changed(2),
+            "x y",
+            "a leaf",
+            "sea",
+        ]
+        candidates = [new(text) for text in texts]
+        seeds, test = [example("a leaf", "green")], [example("sea", "blue")]
+        training, rejects = go(candidates, seeds, test=test)
+        monkeypatch.setattr(stage_module, "CHUNK", chunk)
+        again, also_rejected = go(candidates, seeds, test=test)
+        assert again == training
+        assert [(r.id, r.reason) for r in also_rejected] == [(r.id, r.reason) for r in rejects]
+
+
+vocabulary = st.sampled_from(["red", "Red", "green", "blue", "sky", "sea", "a", "7", "Ключ", "鍵", "é", "!", "😀"])
+texts = st.lists(vocabulary, min_size=1, max_size=6).map(" ".join)
+some_texts = st.lists(texts, max_size=8)
+
+
+class TestProperties:
+    @given(candidates=some_texts, training=some_texts, test=some_texts, order=st.randoms(use_true_random=False))
+    def test_order_changes_nothing(self, example, new, candidates, training, test, order: random.Random) -> None:
+        rows = [new(text) for text in candidates]
+        seeds, protected = [example(text, "red") for text in set(training)], [example(t, "red") for t in set(test)]
+        expected = go(rows, seeds, test=protected)
+        shuffled = [order.sample(some, len(some)) for some in (rows, seeds, protected)]
+        assert go(shuffled[0], shuffled[1], test=shuffled[2]) == expected
+
+    @given(candidates=some_texts, training=some_texts, test=some_texts)
+    def test_is_idempotent(self, example, new, candidates, training, test) -> None:
+        rows, protected = [new(text) for text in candidates], [example(text, "red") for text in test]
+        seeds = [example(text, "red") for text in set(training)]
+        once, _ = go(rows, seeds, test=protected)
+        again, rejects = go(rows, once, test=protected, iteration=2)
+        assert again == once
+        assert len(rejects) == len(rows)
+
+    @given(candidates=some_texts, training=some_texts, validation=some_texts, test=some_texts,
+           leak=st.sampled_from([0.5, 0.9, 1.0]), near_copy=st.sampled_from([0.5, 0.95, 1.0]))  # fmt: skip
+    def test_no_survivor_is_near_anything(
+        self, example, new, candidates, training, validation, test, leak, near_copy
+    ) -> None:
+        seeds = [example(text, "red") for text in training]
+        protected = [example(text, "red") for text in [*validation, *test]]
+        following, rejects = go(
+            [new(text) for text in candidates],
+            seeds,
+            protected[: len(validation)],
+            protected[len(validation) :],
+            leak=leak,
+            near_copy=near_copy,
+        )
+        added = [row for row in following if row.generated]
+        assert len(added) + len(rejects) == len(candidates)
+        reference = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=False)
+        for row in added:
+            for other in protected:
+                assert rouge_l([text_of(row)], [text_of(other)])[0, 0] < leak
+                assert reference.score(text_of(row), text_of(other))["rougeL"].fmeasure < leak + 1e-9
+            for other in [*seeds, *(one for one in added if one is not row)]:
+                assert rouge_l([text_of(row)], [text_of(other)])[0, 0] < near_copy
+
+    @given(candidates=some_texts)
+    def test_every_reject_can_be_traced(self, new, candidates) -> None:
+        following, rejects = go([new(text) for text in candidates])
+        ids = {row.id for row in following}
+        for reject in rejects:
+            assert reject.neighbour_id in ids
+            assert reject.score is not None
+            assert reject.score >= 0.95
+
+
+class TestOddInput:
+    def test_no_candidates(self, example) -> None:
+        seeds = [example("the sky", "blue")]
+        assert go([], seeds, seeds, seeds) == (seeds, [])
+
+    def test_one_row_and_nothing_else(self, new) -> None:
+        training, rejects = go([new("the sky")])
+        assert (len(training), rejects) == (1, [])
+
+    def test_identical_rows_only(self, new) -> None:
+        training, rejects = go([new("the sky")] * 50)
+        assert (len(training), len(rejects)) == (1, 49)
+
+    def test_rows_of_a_megabyte(self, example, new) -> None:
+        text = " ".join(f"w{n:020}" for n in range(50_000))
+        assert len(text) > 1_000_000
+        training, rejects = go(
+            [new(text + " end"), new("short")], [example("w1 w2", "red")], test=[example(text, "red")]
+        )
+        assert (reasons(rejects), len(training)) == (["in_test"], 2)
+
+    def test_control_characters(self, example, new) -> None:
+        candidates = [new("the\x00sky \x1b[31m\x07"), new("the sky \u202e\u200b"), new("\x00"), new("\x01")]
+        training, rejects = go(candidates, [example("another", "red")])
+        assert len(training) + len(rejects) == 5
+
+    def test_other_scripts(self, example, new) -> None:
+        seeds = [example("Где мой заказ номер семь?", "blue"), example("我的包裹在哪里", "red")]
+        candidates = [new("где мой заказ номер семь"), new("我的包裹在哪里?"), new("Мой экран разбит"), new("我要退款")]
+        training, rejects = go(candidates, seeds)
+        assert reasons(rejects) == ["copy", "copy"]
+        assert len(training) == 4
+
+    def test_nothing_but_punctuation(self, example, new) -> None:
+        training, rejects = go([new("???"), new("!!")], [example("???", "red")])
+        assert reasons(rejects) == ["copy"]
+        assert len(training) == 2
+
+
+class TestRun:
+    def test_twice_gives_the_same_bytes(self, tmp_path: Path, example, new, capfd) -> None:
+        def artifact(name: str, kind: str, rows: list) -> LocalArtifact:
+            made = LocalArtifact(str(tmp_path / name))
+            write_artifact(made, kind, rows)
+            return made
+
+        before = go([new("the sky"), new("the sky")], iteration=1)[1]
+        candidates = [new("a leaf"), new("the sea"), new("The sea!"), new("a rose")]
+        inputs = {
+            "candidates": artifact("candidates", "candidates", candidates),
+            "training_set": artifact("training", "examples", [example("a rose", "red")]),
+            "test_set": artifact("test", "examples", [example("a leaf", "green")]),
+            "rejects": artifact("rejects", "rejects", before),
+        }
+        for turn in ("one", "two"):
+            run(
+                **inputs,
+                validation_set=None,
+                iteration=2,
+                settings={},
+                next_training_set=LocalArtifact(str(tmp_path / turn / "training")),
+                all_rejects=LocalArtifact(str(tmp_path / turn / "rejects")),
+            )
+        for name in ("training", "rejects"):
+            assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+        rejects = read_rows(tmp_path / "one" / "rejects", "rejects", Reject)
+        assert rejects[: len(before)] == before
+        assert sorted(reasons(rejects[len(before) :])) == ["copy", "copy", "in_test"]
+        assert len(read_rows(tmp_path / "one" / "training", "examples", Example)) == 2
+        printed = capfd.readouterr().out
+        assert "dedupe: no validation rows are given, so nothing is checked against them" in printed
+        assert "dedupe: 4 candidates, 3 rejected, 1 kept; training set 1 to 2 rows" in printed
+
+    def test_a_wrong_setting_is_named(self, tmp_path: Path, capfd) -> None:
+        nowhere = LocalArtifact(str(tmp_path / "nowhere"))
+        with pytest.raises(SystemExit):
+            run(
+                candidates=nowhere,
+                training_set=nowhere,
+                validation_set=None,
+                test_set=None,
+                rejects=None,
+                iteration=1,
+                settings={"near_copi": 0.9},
+                next_training_set=nowhere,
+                all_rejects=nowhere,
+            )
+        assert capfd.readouterr().err == "error: dedupe.near_copi: unknown key; did you mean 'near_copy'?\n"
