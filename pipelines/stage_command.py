@@ -64,8 +64,6 @@ def stage_command(name: str) -> click.Command:
         }
         result = function(**arguments, **written)
         for key, kind in outputs.items():
-            if kind.__name__ == "Metrics":
-                Path(written[key].path).write_text(json.dumps(written[key].metadata, indent=2) + "\n", encoding="utf-8")
             click.echo(f"{key:<20} {written[key].path}")
         if result is not None:
             click.echo(f"{'returned':<20} {json.dumps(result)}")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from llm2llm.components.problems import UserError
-from llm2llm.components.rows.artifacts import Artifact, MetricsArtifact, read_optional, write_artifact
+from llm2llm.components.rows.artifacts import Artifact, MetricsArtifact, read_optional, write_artifact, write_metrics
 from llm2llm.components.rows.kinds import Example, Score, Split
 from llm2llm.components.stage import stage
 from llm2llm.components.students.settings import TRAINING_FILE, AnswerSettings
@@ -44,12 +44,20 @@ def run(
         )
         write_artifact(predictions, "predictions", rows)
         write_artifact(history, "scores", scores)
-        for score in scores:
-            if score.iteration == iteration:
-                metrics.log_metric(f"{score.split}_accuracy", round(score.accuracy, 4))
-                metrics.log_metric(f"{score.split}_low", round(score.low, 4))
-                metrics.log_metric(f"{score.split}_high", round(score.high, 4))
-                metrics.log_metric(f"{score.split}_unparseable", score.unparseable)
+        now = [score for score in scores if score.iteration == iteration]
+        write_metrics(
+            metrics,
+            {
+                f"{score.split}_{name}": round(value, 4)
+                for score in now
+                for name, value in (
+                    ("accuracy", score.accuracy),
+                    ("low", score.low),
+                    ("high", score.high),
+                    ("unparseable", score.unparseable),
+                )
+            },
+        )
 
 
 def _training_rows(model: Path) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 from llm2llm.components.problems import UserError
 from llm2llm.components.report.report import render_html, render_markdown
 from llm2llm.components.report.summary import summarise
-from llm2llm.components.rows.artifacts import Artifact, MetricsArtifact, read_optional
+from llm2llm.components.rows.artifacts import Artifact, MetricsArtifact, read_optional, write_metrics
 from llm2llm.components.rows.files import read_rows
 from llm2llm.components.rows.kinds import Call, Decision, Example, Reject, Score, StudentError
 from llm2llm.components.stage import stage
@@ -48,8 +48,7 @@ def run(
         # ASCII only: a row's text may hold half a surrogate pair, which UTF-8 cannot.
         write_text(summary.path, json.dumps(numbers, indent=2, sort_keys=True) + "\n")
         summary.metadata.update({"kind": "summary", "schema_version": numbers["schema_version"]})
-        for name, value in _metrics(numbers).items():
-            metrics.log_metric(name, value)
+        write_metrics(metrics, _metrics(numbers))
 
 
 def _read_config(path: str) -> dict[str, Any]:

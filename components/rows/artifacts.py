@@ -1,11 +1,13 @@
 """Artifacts as the stages see them: a path and metadata. Kubeflow's own classes fit, and so does `LocalArtifact`."""
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from llm2llm.components.rows.files import read_rows, write_rows
 from llm2llm.components.rows.kinds import VERSION
+from llm2llm.components.whole import write_text
 
 R = TypeVar("R")
 
@@ -46,3 +48,13 @@ def write_artifact(artifact: Artifact, kind: str, rows: Iterable[Any]) -> None:
 def read_optional(artifact: Artifact | None, kind: str, row_type: type[R]) -> list[R]:
     """The rows of an artifact that only iterations after the first have; none for None."""
     return [] if artifact is None else read_rows(artifact.path, kind, row_type)
+
+
+def write_metrics(metrics: MetricsArtifact, values: Mapping[str, float]) -> None:
+    """Logs metrics for Kubeflow to show, and writes them to the artifact's path as JSON.
+
+    Kubeflow keeps metrics as metadata and needs no file, but its local cache takes an artifact without one for lost.
+    """
+    for name, value in values.items():
+        metrics.log_metric(name, value)
+    write_text(metrics.path, json.dumps(dict(values), indent=2) + "\n")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from llm2llm.components.problems import UserError
-from llm2llm.components.rows.artifacts import Artifact, MetricsArtifact
+from llm2llm.components.rows.artifacts import Artifact, MetricsArtifact, write_metrics
 from llm2llm.components.rows.files import read_rows
 from llm2llm.components.rows.kinds import Example
 from llm2llm.components.stage import stage
@@ -50,12 +50,14 @@ def run(
             Path(model.path),
         )
         model.metadata.update({"student": student, "iteration": iteration, "training_rows": len(rows)})
-        for name, value in {
-            "training_rows": log.rows,
-            "rows_too_long": log.rows_too_long,
-            "steps": log.steps,
-            "first_loss": log.loss_curve[0][1],
-            "last_loss": log.loss_curve[-1][1],
-            "tokens_per_second": round(log.tokens_per_second, 1),
-        }.items():
-            metrics.log_metric(name, value)
+        write_metrics(
+            metrics,
+            {
+                "training_rows": log.rows,
+                "rows_too_long": log.rows_too_long,
+                "steps": log.steps,
+                "first_loss": log.loss_curve[0][1],
+                "last_loss": log.loss_curve[-1][1],
+                "tokens_per_second": round(log.tokens_per_second, 1),
+            },
+        )
