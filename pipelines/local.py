@@ -53,7 +53,6 @@ class _Watch:
     events: TextIO
     shown: TextIO
     running: dict[tuple[str, int | None, int | None], float] = field(default_factory=dict)
-    reused: int = 0
     failure: dict[str, Any] | None = None
     folds_done: dict[int | None, float] = field(default_factory=dict)
 
@@ -81,6 +80,8 @@ def run_local(config: Config, output: Path, runner: Runner = "subprocess", fresh
         config = _snapshot_inputs(config, output)
         _claim(config, output, runner)
         compile_config(config, output / "pipeline.yaml")
+        if before := len(_finished(output)):
+            print(f"going on: {before} stages were finished before and are not run again", flush=True)
         with open(output / "events.jsonl", "a", encoding="utf-8") as events:
             watch = _Watch(events=events, shown=sys.stdout)
             _run_pipeline(output, runner, watch)
@@ -112,8 +113,6 @@ def _run_pipeline(output: Path, runner: Runner, watch: _Watch) -> None:
             raise _failure(watch, output, problem) from None
         finally:
             builtins.print = print_before  # KFP's threads may leave their indenting print behind
-    if watch.reused:
-        _show(watch, f"{watch.reused} stages were finished before and are not run again")
 
 
 def _docker_runner(output: Path) -> Any:
@@ -162,8 +161,6 @@ def _take(line: str, watch: _Watch) -> None:
         except json.JSONDecodeError:
             return  # two containers wrote into one line; the log has it
         _take_event(event, watch)
-    elif " cache hit (key=" in line:
-        watch.reused += 1
     elif watch.shown.isatty() and watch.running and " left" in line:
         watch.shown.write(f"\r\x1b[K    {line[:100]}")
         watch.shown.flush()
@@ -356,10 +353,7 @@ def _short(value: Any) -> str:
 
 def _collect(output: Path) -> dict[str, Any]:
     """Puts what a person reads at the top of the output folder: report, summary with times, the best student."""
-    finished: dict[tuple[str, int | None, int | None], dict[str, Any]] = {}
-    for _, event in json_lines(output / "events.jsonl"):
-        if event["event"] == "finished":
-            finished[event["stage"], event["iteration"], event["fold"]] = event
+    finished = _finished(output)
     last = max(iteration for stage, iteration, _ in finished if stage == "report" and iteration is not None)
     report = finished["report", last, None]["outputs"]
     summary: dict[str, Any] = json.loads(Path(report["summary"]).read_text(encoding="utf-8"))
@@ -375,3 +369,10 @@ def _collect(output: Path) -> dict[str, Any]:
         shutil.copytree(best, partial, dirs_exist_ok=True)
     write_text(output / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     return summary
+
+
+def _finished(output: Path) -> dict[tuple[str, int | None, int | None], dict[str, Any]]:
+    """The last `finished` event of each stage, by stage, iteration and fold; none before the first run."""
+    path = output / "events.jsonl"
+    events = [event for _, event in json_lines(path)] if path.is_file() else []
+    return {(e["stage"], e["iteration"], e["fold"]): e for e in events if e["event"] == "finished"}
