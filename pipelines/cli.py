@@ -17,6 +17,13 @@ from llm2llm.components.problems import UserError, nearest
 EXIT_FAILED = 1
 EXIT_USER_ERROR = 2
 
+# What a base install, which compiles and submits, has not got.
+EXTRAS = {
+    "cpu": ("pyarrow", "numpy", "rapidfuzz", "jinja2", "openai", "aiohttp", "boto3"),
+    "train": ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "safetensors", "tokenizers"),
+    "docker": ("docker",),
+}
+
 set_option = click.option(
     "--set",
     "overrides",
@@ -50,6 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted; run the same command again to go on", err=True)
         sys.exit(130)
+    except ModuleNotFoundError as problem:
+        package = (problem.name or "").split(".")[0]
+        extra = next((extra for extra, packages in EXTRAS.items() if package in packages), None)
+        if extra is None:
+            raise
+        click.echo(f"error: this needs the package {package}: pip install 'llm2llm[{extra}]'", err=True)
+        sys.exit(EXIT_USER_ERROR)
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
         sys.stderr.close()
         sys.exit(0)

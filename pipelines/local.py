@@ -23,6 +23,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, TextIO
@@ -73,6 +74,8 @@ def run_local(config: Config, output: Path, runner: Runner = "subprocess", fresh
         RunFailed: A stage failed otherwise.
         KeyboardInterrupt: Interrupted or terminated; nothing that was finished is lost.
     """
+    if runner == "subprocess" and find_spec("trl") is None:
+        raise UserError("the stages need PyTorch and TRL on this machine: pip install 'llm2llm[train]'")
     output = output.expanduser().absolute()
     with _held(output):
         if fresh:
@@ -107,7 +110,7 @@ def _run_pipeline(output: Path, runner: Runner, watch: _Watch) -> None:
     print_before = builtins.print
     with open(output / "run.log", "a", encoding="utf-8") as log, _stopped_by_signals():
         try:
-            with redirect_stdout(_LogLines(log, watch)):  # type: ignore[type-var]  # a TextIO in all that KFP uses
+            with redirect_stdout(_LogLines(log, watch)):
                 pipeline()
         except RuntimeError as problem:
             raise _failure(watch, output, problem) from None

@@ -63,7 +63,7 @@ def stage_command(name: str) -> click.Command:
             for key, kind in outputs.items()
         }
         result = function(**arguments, **written)
-        for key, kind in outputs.items():
+        for key in outputs:
             click.echo(f"{key:<20} {written[key].path}")
         if result is not None:
             click.echo(f"{'returned':<20} {json.dumps(result)}")

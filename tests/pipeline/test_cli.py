@@ -271,3 +271,15 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
     assert done.returncode == 2, done.stderr
     assert "the disk is full" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_package_that_is_not_installed_is_named_with_its_extra(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rapidfuzz", None)
+    for name in [
+        name for name in sys.modules if name.startswith(("llm2llm.components.dedupe.", "llm2llm.components.sim"))
+    ]:
+        monkeypatch.delitem(sys.modules, name)
+    Path("rows.jsonl").write_text("")
+    code, _, err = run("stage", "dedupe", "--candidates", "rows.jsonl", "--training-set", "rows.jsonl", "--output", "o")
+    assert code == 2
+    assert "error: this needs the package rapidfuzz: pip install 'llm2llm[cpu]'" in err
