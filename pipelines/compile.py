@@ -42,7 +42,7 @@ def compile_config(config: Config, output: Path) -> None:
 def compact(spec: dict[str, Any]) -> dict[str, Any]:
     """A compiled pipeline without repetition: an unrolled loop says everything once for each iteration.
 
-    Large workflows hit limits of Argo and etcd (kubeflow/pipelines#10968, #4170). What the pipeline does stays the same:
+    Large workflows hit limits of Argo and etcd (kubeflow/pipelines#10968, #4170). The pipeline does the same:
     executors that are equal become one; docstrings leave the functions' source; components lose the descriptions and
     defaults of their inputs, which are all given here (those of the pipeline's own parameters, which the UI's form
     shows, stay); sub-graphs lose inputs that nothing in them uses, and the compiler's prefix of the others' names.
