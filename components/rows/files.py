@@ -1,7 +1,7 @@
 """Reading and writing rows as Parquet files that name their kind and schema version.
 
-    write_rows(path, "examples", rows)     whole or not at all
-    read_rows(path, "examples", Example)   refuses another kind, naming both; JSON lines are read as well
+write_rows(path, "examples", rows)     whole or not at all
+read_rows(path, "examples", Example)   refuses another kind, naming both; JSON lines are read as well
 """
 
 import dataclasses

@@ -1,13 +1,13 @@
 """The kinds of rows that flow between stages. A kind's dataclass is its schema: `files` derives the Arrow schema.
 
-    examples     seeds, validation, test, pool, training sets
-    predictions  what a student answered, and its grade
-    errors       the seed rows that a student needs help with, of all iterations so far
-    candidates   what a teacher wrote, before dedupe
-    rejects      every generated row that was dropped, and why, of all iterations so far
-    calls        every request to a teacher, of all iterations so far
-    scores       one row for each iteration and split: the history
-    decisions    one row for each iteration: go on or stop, and the reason
+examples     seeds, validation, test, pool, training sets
+predictions  what a student answered, and its grade
+errors       the seed rows that a student needs help with, of all iterations so far
+candidates   what a teacher wrote, before dedupe
+rejects      every generated row that was dropped, and why, of all iterations so far
+calls        every request to a teacher, of all iterations so far
+scores       one row for each iteration and split: the history
+decisions    one row for each iteration: go on or stop, and the reason
 """
 
 import hashlib
@@ -155,8 +155,8 @@ class Decision:
     iteration: int
     selection: str
     errors: int | None
-    """How many seed rows the selection found; None at the iteration limit of an `out_of_fold` run, where the students of
-    the folds would be trained for nothing."""
+    """How many seed rows the selection found; None at the iteration limit of an `out_of_fold` run, where the students
+    of the folds would be trained for nothing."""
     go_on: bool
     reason: str
     best_iteration: int

@@ -1,8 +1,8 @@
 """The rows that users bring: files of JSON lines, JSON, CSV or Parquet, Hugging Face dataset names, shipped data.
 
-    tickets.jsonl   tickets.json   tickets.csv   tickets.parquet
-    openai/gsm8k:main#train              a dataset on the Hugging Face hub: name[:config][@revision][#split]
-    builtin:support_tickets/seeds.jsonl  data that comes with llm2llm
+tickets.jsonl   tickets.json   tickets.csv   tickets.parquet
+openai/gsm8k:main#train              a dataset on the Hugging Face hub: name[:config][@revision][#split]
+builtin:support_tickets/seeds.jsonl  data that comes with llm2llm
 """
 
 import csv
@@ -13,6 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from llm2llm.components import tasks
@@ -87,11 +88,11 @@ def _example(place: str, row: dict[str, Any], task: Task, columns: Columns) -> E
     if columns.rationale is not None:
         rationale = _text(place, row, columns.rationale)
     answer = _text(place, row, columns.answer)
-    index = row[columns.answer]
+    given = row[columns.answer]
+    # Multiple choice tells a number, which is an index, from a text of digits, which may be a choice.
+    is_index = task.form == "multiple_choice" and isinstance(given, (int, float))
     try:
-        # A number is an index where a text of digits may be a choice.
-        is_index = isinstance(index, int) and task.form == "multiple_choice"
-        answer, rationale = tasks.normalise(task, index if is_index else answer, choices, rationale)
+        answer, rationale = tasks.normalise(task, given if is_index else answer, choices, rationale)
     except ValueError as problem:
         raise UserError(f"{place}: {problem} (column {columns.answer!r})") from None
     return Example(
@@ -125,7 +126,9 @@ def _text(place: str, row: dict[str, Any], column: str) -> str:
 
 def _choices(place: str, row: dict[str, Any], columns: Columns) -> list[str]:
     if columns.choices is None:
-        raise UserError("task.columns.choices: missing; a multiple-choice task needs the column or columns of its choices")
+        raise UserError(
+            "task.columns.choices: missing; a multiple-choice task needs the column or columns of its choices"
+        )
     if isinstance(columns.choices, list):
         return [_text(place, row, column) for column in columns.choices]
     value = _column(place, row, columns.choices)
@@ -231,19 +234,22 @@ def _csv_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _parquet_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    try:
-        file = pq.ParquetFile(path)
-    except ValueError as problem:  # pyarrow's ArrowInvalid
-        raise UserError(f"{path.name}: not a whole Parquet file ({problem})") from None
     number = 0
-    for batch in file.iter_batches():
-        for row in batch.to_pylist():
-            number += 1
-            yield f"{path.name}:{number}", row
+    try:
+        for batch in pq.ParquetFile(path).iter_batches():
+            for row in batch.to_pylist():
+                number += 1
+                yield f"{path.name}:{number}", row
+    except pa.ArrowException as problem:
+        raise UserError(f"{path.name}: not a whole Parquet file ({problem})") from None
 
 
-def _hub_records(source: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Rows of a dataset on the hub. Its own code is never run: `datasets` reads data files only."""
+def _hub_records(source: str, labels: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Rows of a dataset on the hub. Its own code is never run: `datasets` reads data files only.
+
+    Class indices become class names where the names are the task's labels, whose order may be another. Other indices
+    stay what they are: indices into the task's labels.
+    """
     try:
         import datasets
     except ImportError:
@@ -262,5 +268,13 @@ def _hub_records(source: str) -> Iterator[tuple[str, dict[str, Any]]]:
             f"{source}: no such file, and not readable as a Hugging Face dataset name[:config][@revision][#split]: "
             f"{type(problem).__name__}: {first_line}"
         ) from None
+    class_names = {
+        column: feature.names
+        for column, feature in data.features.items()
+        if isinstance(feature, datasets.ClassLabel) and set(feature.names) <= set(labels)
+    }
     for number, row in enumerate(data, start=1):
-        yield f"{name}:{number}", row
+        named = {
+            column: names[row[column]] for column, names in class_names.items() if row[column] in range(len(names))
+        }
+        yield f"{name}:{number}", {**row, **named}

@@ -46,7 +46,7 @@ def load_task(value: str | Mapping[str, Any]) -> Task:
     Raises:
         UserError: Unknown name, unknown key, contradiction.
     """
-    values = {"name": value} if isinstance(value, str) else dict(value)
+    values: dict[str, Any] = {"name": value} if isinstance(value, str) else dict(value)
     name = values.get("name")
     if "form" in values or not isinstance(name, str):
         return Task.load(values, "task")
@@ -112,7 +112,7 @@ def normalise(task: Task, answer: Any, choices: list[str], rationale: str | None
 
 
 def teacher_schema(task: Task, count: int) -> dict[str, Any]:
-    """The JSON schema of a teacher's answer: `{"examples": [{"question": ..., "answer": ...}, ...]}`, `count` of them."""
+    """The JSON schema of a teacher's answer: `{"examples": [{"question": ..., "answer": ...}]}`, `count` of them."""
     properties = {"question": {"type": "string"}, **FORMS[task.form].teacher_properties(task)}
     example = {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
     return {

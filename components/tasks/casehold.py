@@ -1,7 +1,7 @@
 """CaseHOLD (Zheng et al. 2021): which of five holdings does the citing text cite?
 
-    question  ... the court held that the plaintiff had standing. See Doe v. Roe (<HOLDING>).
-    target    C
+question  ... the court held that the plaintiff had standing. See Doe v. Roe (<HOLDING>).
+target    C
 """
 
 from llm2llm.components.tasks.task import Columns, Task

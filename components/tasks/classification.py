@@ -1,8 +1,8 @@
 """Form `classification`: the answer is one label of a fixed set.
 
-    target   "PlayMusic"
-    read     the label itself, after an answer cue if there is one; else the only label that the text mentions
-    grade    the same label
+target   "PlayMusic"
+read     the label itself, after an answer cue if there is one; else the only label that the text mentions
+grade    the same label
 """
 
 import re

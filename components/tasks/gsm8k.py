@@ -1,9 +1,9 @@
 """GSM8K (Cobbe et al. 2021): grade-school word problems; a rationale, then `#### number`.
 
-    question  Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in May. ...
-    target    Natalia sold 48/2 = <<48/2=24>>24 clips in May.
-              Natalia sold 48+24 = <<48+24=72>>72 clips altogether in April and May.
-              #### 72
+question  Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in May. ...
+target    Natalia sold 48/2 = <<48/2=24>>24 clips in May.
+          Natalia sold 48+24 = <<48+24=72>>72 clips altogether in April and May.
+          #### 72
 """
 
 from llm2llm.components.tasks.task import Task

@@ -1,7 +1,7 @@
 r"""Taking off the LaTeX, Markdown and GSM8K annotations that stand around numbers.
 
-    >>> plain(r"She makes $9 \times 2 = \$\frac{36}{2}$ = $<<9*2=18>>18")
-    'She makes $9 x 2 = $36/2$ = $18'
+>>> plain(r"She makes $9 \times 2 = \$\frac{36}{2}$ = $<<9*2=18>>18")
+'She makes $9 x 2 = $36/2$ = $18'
 """
 
 import re

@@ -1,8 +1,8 @@
 """Form `multiple_choice`: the answer is the letter of one of the choices shown below the question.
 
-    target   "C"
-    read     "C", "(C)", "C. the text", "The answer is C."
-    grade    the same letter
+target   "C"
+read     "C", "(C)", "C. the text", "The answer is C."
+grade    the same letter
 """
 
 import re
@@ -57,6 +57,8 @@ def matches(task: Task, parsed: str, answer: str) -> bool:
 def normalise(task: Task, answer: Any, choices: list[str], rationale: str | None) -> tuple[str, str | None]:
     """(letter, None) of a user's row, whose answer is a letter, an index from 0, or the text of a choice.
 
+    A number is always an index.
+
     Raises:
         ValueError: Too few, too many or repeated choices, or an answer that is none of them.
     """
@@ -68,14 +70,24 @@ def normalise(task: Task, answer: Any, choices: list[str], rationale: str | None
         raise ValueError("two of the choices are the same")
     text = str(answer).strip()
     letters = ascii_uppercase[: len(choices)]
-    if text in choices:
-        return letters[choices.index(text)], None
+    readings: set[str] = set()
+    if text in choices and not isinstance(answer, (int, float)):
+        readings.add(letters[choices.index(text)])
     if len(text) == 1 and text.upper() in letters:
-        return text.upper(), None
+        readings.add(text.upper())
     if re.fullmatch(r"\d{1,2}(\.0)?", text) and int(float(text)) < len(choices):
-        return letters[int(float(text))], None
-    raise ValueError(f"the answer {text!r} is none of the choices: a letter {letters[0]} to {letters[-1]}, or 0 to "
-                     f"{len(choices) - 1}, or a choice's own text")  # fmt: skip
+        readings.add(letters[int(float(text))])
+    if len(readings) > 1:
+        raise ValueError(
+            f"the answer {text!r} may be {' or '.join(sorted(readings))}: it is the text of one choice and the letter "
+            "or index of another; give indices as numbers, not as texts"
+        )
+    if not readings:
+        raise ValueError(
+            f"the answer {text!r} is none of the choices: a letter {letters[0]} to {letters[-1]}, or 0 to "
+            f"{len(choices) - 1}, or a choice's own text"
+        )
+    return readings.pop(), None
 
 
 def teacher_properties(task: Task) -> dict[str, Any]:

@@ -24,9 +24,9 @@ _NUMBER = re.compile(
     rf"""
     (?<!\w)(?<!\d[./])                                # not inside a word, a version or a date
     (?<![√^])(?<!\^-)                                 # no root, no exponent
-    (?:(?<![)\]])(?P<sign>[-+]\ ?|(?:minus|negative)\ )\(?)?                       # "(2)-5" subtracts
-    (?:[A-Z]{{1,3}}(?=[{CURRENCY}])|[A-Z]{{3}}\ (?=\d))?(?:[{CURRENCY}]\ ?)?       # US$5, USD 5
-    (?P<inner_sign>[-+])?                             # $-5
+    (?:(?<![)\]-])(?P<sign>[-+]\ ?|(?:minus|negative)\ )\(?)?                       # "(2)-5" subtracts
+    (?:[A-Z]{{1,3}}(?=[{CURRENCY}])|[A-Z]{{3}}\ (?=\d))?                          # US$5, USD 5
+    (?:[{CURRENCY}]\ ?(?P<inner_sign>[-+])?)?         # $-5
     (?:
         (?P<whole>\d++)\ (?P<over_whole>\d++)/(?P<under_whole>\d++)
       | (?P<over>{_DIGITS}|\.\d++)\ ?/\ ?(?P<under>{_DIGITS})
@@ -38,7 +38,7 @@ _NUMBER = re.compile(
     """,
     re.VERBOSE,
 )
-# Before a minus with white space behind it that is a sign: "= - 5". In "10 - 5" it subtracts, in "apples - 5" it is a dash.
+# Before a minus with white space behind it that is a sign: "= - 5". In "10 - 5" it subtracts, "apples - 5" is a dash.
 _SIGN_MAY_FOLLOW = re.compile(r"(?:^|[=(\[{:$]|\bis) ?$")
 _GROUPED = re.compile(r"\d{1,3}(?:,\d{3})*(?:\.\d+)?|[^,]*")
 

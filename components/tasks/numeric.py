@@ -1,8 +1,8 @@
 r"""Form `numeric`: the answer is one number, with or without a rationale before it.
 
-    target   "48/2 = 24 in May. 48+24 = 72.\n#### 72"  with a rationale, else "72"
-    read     "... #### 72", "A: 72", "The answer is $72.00.", "\boxed{72}", "72 clips", or a last line "48 + 24 = 72 clips"
-    grade    equal as exact fractions: 0.5 is 1/2, 5 is not -5, 1/2 is not 12
+target   "48/2 = 24 in May. 48+24 = 72.\n#### 72"  with a rationale, else "72"
+read     "... #### 72", "A: 72", "The answer is $72.00.", "\boxed{72}", "72 clips", or a last line "48 + 24 = 72 clips"
+grade    equal as exact fractions: 0.5 is 1/2, 5 is not -5, 1/2 is not 12
 """
 
 import re
@@ -17,7 +17,8 @@ from llm2llm.components.tasks.words import after_cues
 MARKER = "####"
 # Chat models write headings with four hashes as well: "#### Step 1", "#### 1. Find the eggs".
 _MARKED = re.compile(
-    rf"(?<!#)#{{4}}(?!#)\s*+(?!\d+[.):] [^\W\d])([-+~<(\[{{\"'`.\\{CURRENCY} ]*+(?:minus |negative )?\d.*)", re.IGNORECASE
+    rf"(?<!#)#{{4}}(?!#)\s*+(?!\d+[.):] [^\W\d])([-+~<(\[{{\"'`.\\{CURRENCY} ]*+(?:minus |negative )?\d.*)",
+    re.IGNORECASE,
 )
 _BOXED = re.compile(r"\\boxed ?\{([^{}]*)\}")
 _BOLD = re.compile(r"\*\*([^*]+)\*\*")
@@ -44,6 +45,8 @@ def parse(task: Task, completion: str) -> str | None:
     bare = text.replace("**", "")
     if marked := _MARKED.search(bare):
         return _answer(marked[1])
+    if bare.rstrip().endswith(MARKER):  # cut off right before the answer
+        return None
     if boxed := _BOXED.findall(bare):
         return _answer(boxed[-1])
     for cued in reversed(after_cues(bare)):
@@ -71,7 +74,7 @@ def _answer(text: str) -> str | None:
 def _only(text: str) -> str | None:
     """The one number of a text; of several, the result after the last `=`."""
     if len(find_numbers(text)) > 1:
-        before, equals, text = text.rpartition("=")
+        _, equals, text = text.rpartition("=")
         if not equals:
             return None
     return _at_start(text)

@@ -1,7 +1,7 @@
 """SNIPS (Coucke et al. 2018): which of seven intents does a voice command have?
 
-    question  add clem burke in my playlist Pre-Party R&B Jams
-    target    AddToPlaylist
+question  add clem burke in my playlist Pre-Party R&B Jams
+target    AddToPlaylist
 """
 
 from llm2llm.components.tasks.task import Columns, Task

@@ -1,7 +1,7 @@
 """SST-2 (Socher et al. 2013): is a sentence of a film review positive or negative?
 
-    question  that loves its characters and communicates something rather beautiful about human nature
-    target    positive
+question  that loves its characters and communicates something rather beautiful about human nature
+target    positive
 """
 
 from llm2llm.components.tasks.task import Columns, Task

@@ -2,7 +2,7 @@
 
 from typing import Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from llm2llm.components.settings import Settings
 
@@ -38,8 +38,9 @@ class Task(Settings):
     """The word before the question in the student's prompt."""
     answer_cue: str = "Answer"
     """The word after which the student answers."""
-    labels: list[str] = []
-    """`classification`: every label. A whole number as the answer of a user's row is an index into this list."""
+    labels: list[str] = Field(default=[])
+    """`classification`: every label. A whole number as the answer of a user's row is an index into this list,
+    unless a label is a number itself."""
     match: Literal["exact", "normalised"] = "normalised"
     """`text`: whether case, white space and punctuation at the ends count."""
     rationale: bool = False

@@ -1,8 +1,8 @@
 """Form `text`: the answer is a short text.
 
-    target   "Marie Curie"
-    read     the completion, after an answer cue if it begins with one
-    grade    the same text; with match: normalised (default) case, white space and punctuation at the ends do not count
+target   "Marie Curie"
+read     the completion, after an answer cue if it begins with one
+grade    the same text; with match: normalised (default) case, white space and punctuation at the ends do not count
 """
 
 import re

@@ -1,7 +1,7 @@
 """TREC (Li and Roth 2002): what kind of answer does a question ask for? Six coarse classes.
 
-    question  How did serfdom develop in and then leave Russia ?
-    target    description
+question  How did serfdom develop in and then leave Russia ?
+target    description
 """
 
 from llm2llm.components.tasks.task import Columns, Task

@@ -5,8 +5,8 @@ import unicodedata
 
 _EDGES = " \t\r\n.,;:!?\"'`*_()[]{}<>“”‘’«»"
 
-# "The answer is", "Answer:", "Answer - ", "Answer" on a line of its own, "answer 18" and "answer B"; "A:" at the start of
-# a line. Not "to find the answer, we ..." and not "the answer is not 18".
+# "The answer is", "Answer:", "Answer - ", "Answer" on its own line, "answer 18", "answer B"; "A:" at the start of a
+# line. Not "to find the answer, we ..." and not "the answer is not 18".
 _ANSWER_CUE = re.compile(
     r"""
     (?<![\w/])answer\b\**
