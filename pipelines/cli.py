@@ -94,6 +94,9 @@ def run(config: str, output: Path, runner: str, fresh: bool, overrides: tuple[st
 
     CONFIG is a YAML file or the name of a shipped config (see `llm2llm config`). Interrupted and started again with the
     same output folder, it goes on where it was. Leaves report.html, summary.json and the best student's folder.
+
+    Exit codes: 0 done; 1 a stage failed; 2 the input is wrong, in one message that names it; 130 interrupted; 143
+    terminated.
     """
     from llm2llm.pipelines.config import load_config
     from llm2llm.pipelines.local import RunFailed, run_local

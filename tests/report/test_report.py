@@ -733,3 +733,17 @@ def test_run_refuses_a_config_that_is_no_json_object(
     assert stopped.value.code == 2
     assert "config" in capsys.readouterr().err
     assert not Path(given["html"].path).exists()
+
+
+def test_errors_that_were_not_looked_for_are_said_so() -> None:
+    """At the limit of an `out_of_fold` run: no number, and the errors of the iteration before are shown."""
+    rows = Rows()
+    rows.errors = [one for one in rows.errors if one.iteration < 2]
+    decisions = [*rows.decisions[:2], replace(rows.decisions[2], errors=None)]
+    summary = summarise(rows.training_set, rows.history, rows.errors, decisions, rows.rejects, rows.calls)
+    assert [one["errors"] for one in summary["iterations"]][2] is None
+    page = render_html(CONFIG, summary, rows.training_set, rows.errors, rows.rejects)
+    assert "not looked for" in page
+    assert "Errors left after iteration 1" in page
+    assert "After iteration 2 no errors were looked for" in page
+    assert "not looked for" in render_markdown(CONFIG, summary, rows.rejects)
