@@ -103,7 +103,7 @@ def run(config: str, output: Path, runner: str, fresh: bool, overrides: tuple[st
     from llm2llm.pipelines.table import summary_table
 
     loaded = load_config(config, overrides, resolve=True)
-    click.echo(f"{loaded.name}: up to {loaded.max_iterations} iterations after iteration 0, into {output}")
+    click.echo(f"{loaded.name}: iteration 0 and up to {loaded.max_iterations} more, into {output}")
     try:
         summary = run_local(loaded, output, "docker" if runner == "docker" else "subprocess", fresh)
     except RunFailed as problem:

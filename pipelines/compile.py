@@ -85,10 +85,9 @@ def _prune(component: dict[str, Any], components: dict[str, Any]) -> None:
             condition = task.get("triggerPolicy", {}).get("condition", "")
             for kind, _ in _KINDS:
                 definitions = inner.get("inputDefinitions", {}).get(kind, {})
-                for name in [name for name in definitions if name not in used]:
+                for name in [name for name in definitions if name not in used and f"'{name}'" not in condition]:
                     del definitions[name]
-                    if f"'{name}'" not in condition:
-                        given.get(kind, {}).pop(name, None)
+                    given.get(kind, {}).pop(name, None)
         else:
             for kind, _ in _KINDS:
                 for name, definition in inner.get("inputDefinitions", {}).get(kind, {}).items():
