@@ -76,6 +76,8 @@ def run_local(config: Config, output: Path, runner: Runner = "subprocess", fresh
     """
     if runner == "subprocess" and find_spec("trl") is None:
         raise UserError("the stages need PyTorch and TRL on this machine: pip install 'llm2llm[train]'")
+    if config.student.startswith(("/", "~")) and not Path(config.student).expanduser().is_dir():
+        raise UserError(f"student {config.student}: no such folder")
     output = output.expanduser().absolute()
     with _held(output):
         if fresh:

@@ -240,6 +240,11 @@ def test_run_refuses_bad_configs_before_it_starts(run: Run, tmp_path: Path) -> N
     assert not (tmp_path / "out").exists()
     code, _, err = run("run", config(tmp_path / "c.yaml"), "--output", "out")
     assert (code, "seeds.jsonl: no such file" in err) == (2, True)
+    jsonl(tmp_path / "seeds.jsonl", tickets())
+    jsonl(tmp_path / "test.jsonl", tickets(3))
+    code, _, err = run("run", config(tmp_path / "c.yaml", student="./nowhere"), "--output", "out2")
+    assert (code, f"student {tmp_path}/nowhere: no such folder" in err) == (2, True)
+    assert not (tmp_path / "out2").exists()
 
 
 def test_run_refuses_an_output_that_it_cannot_use(run: Run, tmp_path: Path) -> None:
