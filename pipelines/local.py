@@ -20,7 +20,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -29,7 +29,6 @@ from types import FrameType
 from typing import Any, Literal, TextIO
 
 from llm2llm.components.problems import UserError, cannot_write
-from llm2llm.components.rows.jsonl import json_lines
 from llm2llm.components.rows.sources import BUILTIN, is_file_source, source_path
 from llm2llm.components.stage import EVENT, PARENT_VARIABLE
 from llm2llm.components.whole import whole_folder, write_text
@@ -88,6 +87,7 @@ def run_local(config: Config, output: Path, runner: Runner = "subprocess", fresh
         if before := len(_finished(output)):
             print(f"going on: {before} stages were finished before and are not run again", flush=True)
         with open(output / "events.jsonl", "a", encoding="utf-8") as events:
+            events.write("\n" if events.tell() else "")  # ends the half line that a killed run may have left
             watch = _Watch(events=events, shown=sys.stdout)
             _run_pipeline(output, runner, watch)
         return _collect(output)
@@ -160,11 +160,11 @@ class _LogLines:
 
 
 def _take(line: str, watch: _Watch) -> None:
-    if EVENT in line:
+    if line.startswith(EVENT):
         try:
-            event = json.loads(line[line.index(EVENT) + len(EVENT) :])
+            event = json.loads(line.removeprefix(EVENT))
         except json.JSONDecodeError:
-            return  # two containers wrote into one line; the log has it
+            return  # two stages wrote into one line; the log has it
         _take_event(event, watch)
     elif watch.shown.isatty() and watch.running and " left" in line:
         watch.shown.write(f"\r\x1b[K    {line[:100]}")
@@ -379,5 +379,8 @@ def _collect(output: Path) -> dict[str, Any]:
 def _finished(output: Path) -> dict[tuple[str, int | None, int | None], dict[str, Any]]:
     """The last `finished` event of each stage, by stage, iteration and fold; none before the first run."""
     path = output / "events.jsonl"
-    events = [event for _, event in json_lines(path)] if path.is_file() else []
+    events = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        with suppress(json.JSONDecodeError):  # a run that was killed may have left half a line
+            events.append(json.loads(line))
     return {(e["stage"], e["iteration"], e["fold"]): e for e in events if e["event"] == "finished"}

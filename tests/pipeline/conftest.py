@@ -1,13 +1,12 @@
 """A whole run that takes half a minute: three colours, a tiny student, two iterations."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-
-from llm2llm.components.rows.jsonl import json_lines
 
 SHAPES = [
     *["a {} ball", "the door is {}", "{} is nice", "paint it {}"],
@@ -77,6 +76,15 @@ def finished(output: Path) -> dict[tuple[str, int | None], dict[str, Path]]:
     """The outputs of every finished stage of a run, by stage and iteration; of the last time it ran."""
     return {
         (event["stage"], event["iteration"]): {name: Path(path) for name, path in event["outputs"].items()}
-        for _, event in json_lines(output / "events.jsonl")
+        for event in events(output)
         if event["event"] == "finished"
     }
+
+
+def events(output: Path) -> list[dict[str, Any]]:
+    """What the stages of a run have said, but for lines that a kill cut short."""
+    found = []
+    for line in (output / "events.jsonl").read_text(encoding="utf-8").splitlines():
+        with suppress(json.JSONDecodeError):
+            found.append(json.loads(line))
+    return found
