@@ -3,13 +3,17 @@
 #   make quickstart   the whole loop on this machine, a few minutes
 #   make test         every test
 #   make check        lint, types, and every shipped config compiled
+#   make images       the container images cpu and train; BASE and PIP_FIND_LINKS are passed on when set
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUTPUT ?= quickstart
 
-.PHONY: quickstart quickstart-random test test-fast check lint types compile clean
+IMAGES ?= ghcr.io/llm2llm
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+
+.PHONY: quickstart quickstart-random test test-fast check lint types compile images clean
 
 $(VENV)/train.done: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "llm2llm needs Python 3.11 or newer; set PYTHON=python3.11" >&2; exit 2; }
@@ -50,6 +54,13 @@ compile: $(VENV)/dev.done
 	@mkdir -p build/compiled
 	@for config in $$($(BIN)/llm2llm config | cut -d' ' -f1); do \
 	  $(BIN)/llm2llm compile $$config --output build/compiled/$$config.yaml || exit 1; \
+	done
+
+images:
+	for extra in cpu train; do \
+	  docker build --file images/Dockerfile --build-arg EXTRA=$$extra \
+	    $(if $(BASE),--build-arg BASE=$(BASE)) $(if $(PIP_FIND_LINKS),--build-arg PIP_FIND_LINKS=$(PIP_FIND_LINKS)) \
+	    $(BUILD_ARGS) --tag $(IMAGES)/$$extra:$(VERSION) . || exit 1; \
 	done
 
 clean:
