@@ -101,7 +101,7 @@ def _run_pipeline(output: Path, runner: Runner, watch: _Watch) -> None:
     warnings.filterwarnings("ignore", message=".*custom or non-Python base image.*")
     warnings.filterwarnings("ignore", message=".*no effect in the current local runner.*")
     local.init(
-        runner=local.SubprocessRunner(use_venv=False) if runner == "subprocess" else _docker_runner(output),
+        runner=local.SubprocessRunner(use_venv=False) if runner == "subprocess" else _docker_runner(),
         pipeline_root=str(output / "artifacts"),
         enable_caching=True,
         cache_root=str(output / "cache"),
@@ -120,21 +120,32 @@ def _run_pipeline(output: Path, runner: Runner, watch: _Watch) -> None:
             builtins.print = print_before  # KFP's threads may leave their indenting print behind
 
 
-def _docker_runner(output: Path) -> Any:
+def _docker_runner() -> Any:
+    """KFP's runner for containers, held as a pod's security context would hold them.
+
+    Raises:
+        UserError: The package docker is not installed, or no engine answers.
+    """
     from kfp import local
 
     try:
-        return local.DockerRunner(
-            # What a pod's security context would say; the output folder is mounted by KFP.
-            user=f"{os.getuid()}:{os.getgid()}",
-            read_only=True,
-            tmpfs={"/tmp": "rw,exec,mode=1777"},  # noqa: S108  # the path inside the container
-            environment={"HOME": "/tmp", "HF_HOME": "/tmp/hf"},  # noqa: S108
-            cap_drop=["ALL"],
-            security_opt=["no-new-privileges"],
-        )
+        import docker
+
+        docker.from_env().close()  # asks the engine for its version
     except ImportError:
         raise UserError("--runner docker needs the package docker: pip install 'llm2llm[docker]'") from None
+    except docker.errors.DockerException as problem:
+        raise UserError(
+            f"--runner docker: no Docker engine answers; is it up, is DOCKER_HOST right? ({problem})"
+        ) from None
+    return local.DockerRunner(
+        user=f"{os.getuid()}:{os.getgid()}",  # who may write to the output folder, which KFP mounts
+        read_only=True,
+        tmpfs={"/tmp": "rw,exec,mode=1777"},  # noqa: S108  # the path inside the container
+        environment={"HOME": "/tmp", "HF_HOME": "/tmp/huggingface"},  # noqa: S108
+        cap_drop=["ALL"],
+        security_opt=["no-new-privileges"],
+    )
 
 
 class _LogLines:

@@ -247,6 +247,14 @@ def test_run_refuses_bad_configs_before_it_starts(run: Run, tmp_path: Path) -> N
     assert not (tmp_path / "out2").exists()
 
 
+def test_run_says_when_no_docker_engine_answers(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jsonl(tmp_path / "seeds.jsonl", tickets())
+    jsonl(tmp_path / "test.jsonl", tickets(3))
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nowhere.sock")
+    code, _, err = run("run", config(tmp_path / "c.yaml"), "--output", "out", "--runner", "docker")
+    assert (code, "--runner docker: no Docker engine answers" in err) == (2, True)
+
+
 def test_run_refuses_an_output_that_it_cannot_use(run: Run, tmp_path: Path) -> None:
     jsonl(tmp_path / "seeds.jsonl", tickets())
     jsonl(tmp_path / "test.jsonl", tickets(3))
