@@ -66,7 +66,7 @@ def stage(
 def beside_others() -> bool:
     """Whether this is one machine's local run, where KFP runs the items of a `ParallelFor` two at a time.
 
-    Two trainings that both use every core take ten times as long as one after the other: their threads spin in wait for
+    Two trainings that both use every core take far longer than one after the other: their threads spin in wait for
     one another. In a cluster each has a pod, and cores, of its own.
     """
     return PARENT_VARIABLE in os.environ

@@ -227,8 +227,8 @@ def _stopped_by_signals() -> Iterator[None]:
     """Ends at once on SIGTERM, as on Ctrl-C: finished stages are safe, and a running one ends with this process."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        sys.__stdout__.write("\ninterrupted; run the same command again to go on\n")  # type: ignore[union-attr]
-        sys.__stdout__.flush()  # type: ignore[union-attr]
+        # Not through sys.stdout: the signal may have come in the middle of a write to it, which cannot be re-entered.
+        os.write(1, b"\ninterrupted; run the same command again to go on\n")
         os._exit(128 + number)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -246,26 +246,24 @@ def _held(output: Path) -> Iterator[None]:
     Raises:
         UserError: Held by another process, or not writable.
     """
-    lock = output / ".lock"
     try:
         output.mkdir(parents=True, exist_ok=True)
-        file = open(lock, "w", encoding="utf-8")  # noqa: SIM115  # closed below
+        lock = os.open(output / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
     except FileExistsError:
         raise UserError(f"--output {output}: is a file; choose a folder") from None
     except OSError as problem:
         raise cannot_write(output, problem) from None
+    # The file stays: were it removed, a run that had opened it before and one that made it anew would both hold a lock.
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise UserError(
-            f"--output {output}: another run is writing there; wait for it, or choose another folder"
-        ) from None
-    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"--output {output}: another run is writing there; wait for it, or choose another folder"
+            ) from None
         yield
     finally:
-        file.close()
-        lock.unlink(missing_ok=True)
+        os.close(lock)
 
 
 def _discard(output: Path) -> None:

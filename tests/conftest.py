@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,16 +37,16 @@ def colours() -> Task:
 def example() -> Callable[..., Example]:
     """Makes an example with its content id; other fields as keywords."""
 
-    def make(question: str, answer: str, **fields: object) -> Example:
-        choices = fields.pop("choices", [])
-        rationale = fields.pop("rationale", None)
+    def make(
+        question: str, answer: str, choices: list[str] | None = None, rationale: str | None = None, **fields: Any
+    ) -> Example:
         return Example(
-            id=content_id(question, choices, rationale, answer),  # type: ignore[arg-type]
+            id=content_id(question, choices or [], rationale, answer),
             question=question,
             answer=answer,
-            choices=choices,  # type: ignore[arg-type]
-            rationale=rationale,  # type: ignore[arg-type]
-            **fields,  # type: ignore[arg-type]
+            choices=choices or [],
+            rationale=rationale,
+            **fields,
         )
 
     return make

@@ -145,7 +145,7 @@ def _read_parquet(path: str | os.PathLike[str], kind: str, row_type: type[R]) ->
 
 def _read_json_lines(path: str | os.PathLike[str], kind: str, row_type: type[R]) -> list[R]:
     adapter = TypeAdapter(row_type)
-    known = [f.name for f in dataclasses.fields(row_type)]  # type: ignore[arg-type]  # KINDS holds dataclasses only
+    known = [f.name for f in dataclasses.fields(KINDS[kind])]
     rows = []
     for number, line in json_lines(path):
         where = f"{os.fspath(path)}:{number}"

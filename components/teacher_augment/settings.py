@@ -36,7 +36,7 @@ class TeacherAugmentSettings(Settings):
     api_key_env: str = "OPENAI_API_KEY"
     """`openai` only: the environment variable that holds the key. The key itself is never a setting."""
     temperature: float = Field(0.7, ge=0, le=2)
-    """`openai` only: sampling temperature (the paper: 0.7)."""
+    """`openai` only: sampling temperature."""
     max_tokens: int = Field(2048, ge=16)
     """`openai` only: the longest answer, in tokens."""
     concurrency: int = Field(16, ge=1, le=1024)

@@ -19,8 +19,20 @@ from tests.pipeline.conftest import events, finished
 pytestmark = pytest.mark.slow
 
 COMMAND = [sys.executable, "-m", "llm2llm.pipelines", "run"]
-LEFT = {"artifacts", "cache", "events.jsonl", "pipeline.yaml", "report.html", "report.md", "run.json", "run.log",
-        "student", "summary.json"}  # fmt: skip
+LEFT = {
+    *(
+        ".lock",
+        "artifacts",
+        "cache",
+        "events.jsonl",
+        "pipeline.yaml",
+        "report.html",
+        "report.md",
+        "run.json",
+        "run.log",
+    ),
+    *("student", "summary.json"),
+}
 
 
 def run(config: Path, output: Path, *more: str) -> subprocess.CompletedProcess[str]:
