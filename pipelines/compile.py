@@ -43,9 +43,10 @@ def compact(spec: dict[str, Any]) -> dict[str, Any]:
     """A compiled pipeline without repetition: an unrolled loop says everything once for each iteration.
 
     Large workflows hit limits of Argo and etcd (kubeflow/pipelines#10968, #4170). The pipeline does the same:
-    executors that are equal become one; docstrings leave the functions' source; components lose the descriptions and
-    defaults of their inputs, which are all given here (those of the pipeline's own parameters, which the UI's form
-    shows, stay); sub-graphs lose inputs that nothing in them uses, and the compiler's prefix of the others' names.
+    executors that are equal become one, and so do components; docstrings leave the functions' source; components lose
+    the descriptions and defaults of their inputs, which are all given here (those of the pipeline's own parameters,
+    which the UI's form shows, stay); sub-graphs lose inputs that nothing in them uses, and the compiler's prefix of the
+    others' names.
     """
     executors = spec.get("deploymentSpec", {}).get("executors")
     if not executors:
@@ -68,7 +69,22 @@ def compact(spec: dict[str, Any]) -> dict[str, Any]:
                     definition.pop("description", None)
     _prune(spec["root"], components)
     _shorten(spec["root"], components)
+    _merge(spec["root"], components)
     return spec
+
+
+def _merge(root: dict[str, Any], components: dict[str, Any]) -> None:
+    """Makes every task refer to the first of equal components, and removes the others."""
+    leaves = {name: yaml.safe_dump(value) for name, value in components.items() if "dag" not in value}
+    first_of: dict[str, str] = {}
+    same_as = {name: first_of.setdefault(text, name) for name, text in leaves.items()}
+    for component in [root, *components.values()]:
+        for task in component.get("dag", {}).get("tasks", {}).values():
+            reference = task["componentRef"]
+            reference["name"] = same_as.get(reference["name"], reference["name"])
+    for name, first in same_as.items():
+        if name != first:
+            del components[name]
 
 
 _KINDS = (("parameters", "componentInputParameter"), ("artifacts", "componentInputArtifact"))

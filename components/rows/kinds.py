@@ -15,10 +15,11 @@ import json
 from dataclasses import dataclass, field
 from typing import Literal
 
-VERSION = 1  # of the schemas below; raise it when a field changes its name, type or meaning
+VERSION = 2  # of the schemas below; raise it when a field changes its name, type or meaning
 
 Split = Literal["seeds", "validation", "test"]
 Outcome = Literal["correct", "wrong", "unparseable"]
+Difficulty = Literal["unsolved", "flaky", "format_only", "solved"]
 SPLITS: tuple[Split, ...] = ("seeds", "validation", "test")
 
 
@@ -35,6 +36,8 @@ class Example:
     """The worked solution that leads to the answer, where the task has one."""
     answer: str
 
+    skills: list[str] = field(default_factory=list)
+    """What it takes to answer, as a user's column names it, or the skill that a generated row was written for."""
     source: str = ""
     """Where a user's row was read, as `file:row`; `teacher` for a generated one."""
     source_id: str | None = None
@@ -50,6 +53,8 @@ class Example:
     """The `calls` row that the text came from."""
     checks: list[str] = field(default_factory=list)
     """The checks that the row passed on its way into the training set."""
+    confidence: float | None = None
+    """The share of blind solutions that agree with the answer, in [0, 1]; None for a row that was not solved again."""
 
     @property
     def generated(self) -> bool:
@@ -73,6 +78,26 @@ class Prediction:
     truncated: bool = False
     """Whether the completion hit the token limit before it ended."""
 
+    samples: int = 1
+    """How many answers were drawn; the fields above are of the first, the greedy one when it is the only one."""
+    samples_correct: int = 0
+    samples_unparseable: int = 0
+    """How many of them are right, and how many have no answer that can be read."""
+
+    loss: float | None = None
+    """Mean negative log-likelihood of the right completion's tokens, in nats; None when it was not asked for. So are
+    the fields below."""
+    label_probability: float | None = None
+    """The probability of the right label among all labels or choices, where the task has such."""
+    margin: float | None = None
+    """`label_probability` less that of the likeliest wrong label, in [-1, 1]."""
+    el2n: float | None = None
+    """The Euclidean norm of the label distribution's error (Paul et al. 2021), in [0, sqrt 2]."""
+    base_loss: float | None = None
+    """`loss` under the model that the fine-tuning started from."""
+    early_loss: float | None = None
+    """`loss` after the first epoch."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudentError:
@@ -89,13 +114,21 @@ class StudentError:
     outcome: Outcome
     fold: int | None = None
 
+    difficulty: Difficulty = "unsolved"
+    """`unsolved`: no answer was right; `flaky`: some were; `format_only`: none could be read; `solved`: all were, and
+    the row was chosen for another reason."""
+    hardness: float | None = None
+    """What the selection ranked the row by, higher for harder; None where it ranks nothing."""
+    suspect: bool = False
+    """Whether the label is more likely wrong than the student: for a person to look at, and never written from."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reject:
-    """A generated row that does not enter the training set. Kind `rejects`."""
+    """A row that does not enter the training set. Kind `rejects`."""
 
     iteration: int
-    stage: Literal["teacher_augment", "dedupe"]
+    stage: Literal["prepare", "teacher_augment", "dedupe"]
     reason: str
     """A word: `unparseable`, `refused`, `invalid`, `copy`, `near_copy`, `in_validation`, `in_test` and the like."""
     detail: str = ""
@@ -118,18 +151,28 @@ class Reject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One request to a teacher, with all its attempts. Kind `calls`."""
+    """One request to a teacher, with all its tries. Kind `calls`.
+
+    Whether this run paid for it or found it in the ledger is not said here: the same run again leaves the same rows.
+    """
 
     key: str
+    """The content key, under which the ledger holds the request and the raw answer."""
     iteration: int
     parent_id: str | None
+    purpose: str = "write"
+    """`write` new examples, or `skills`, `resolve`, `judge`, `rationale`: what else a strategy or a check asks."""
+    strategy: str | None = None
     teacher: str
     model: str
     outcome: Literal["answered", "failed"]
     attempts: int
+    """How often the request was sent until it was answered."""
     input_tokens: int | None = None
     output_tokens: int | None = None
     """As the endpoint reports them; None when it does not."""
+    usd: float | None = None
+    """The price of the tokens; None when the model's price is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,8 +198,12 @@ class Decision:
     iteration: int
     selection: str
     errors: int | None
-    """How many seed rows the selection found; None at the iteration limit of an `out_of_fold` run, where the students
-    of the folds would be trained for nothing."""
+    """How many seed rows to write from; None at the iteration limit of an `out_of_fold` run, where the students of the
+    folds would be trained for nothing."""
+    suspects: int = 0
+    """How many seed rows were set apart because their label is likely wrong."""
+    retired: int = 0
+    """How many seed rows are no longer written from, because the teacher has failed on them again and again."""
     go_on: bool
     reason: str
     best_iteration: int

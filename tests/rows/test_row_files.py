@@ -22,26 +22,28 @@ from llm2llm.components.rows.kinds import KINDS, VERSION, Example, Prediction, S
 
 # The columns of each kind; `?` marks those that may be null. Who changes this raises VERSION.
 COLUMNS = {
-    "examples": "id:string question:string choices:list rationale:string? answer:string source:string "
-    "source_id:string? parent_id:string? iteration:int64 strategy:string? teacher:string? call_key:string? checks:list",
+    "examples": "id:string question:string choices:list rationale:string? answer:string skills:list source:string "
+    "source_id:string? parent_id:string? iteration:int64 strategy:string? teacher:string? call_key:string? checks:list "
+    "confidence:double?",
     "predictions": "example_id:string split:string iteration:int64 fold:int64? completion:string parsed:string? "
-    "outcome:string truncated:bool",
+    "outcome:string truncated:bool samples:int64 samples_correct:int64 samples_unparseable:int64 loss:double? "
+    "label_probability:double? margin:double? el2n:double? base_loss:double? early_loss:double?",
     "errors": "iteration:int64 example_id:string question:string choices:list rationale:string? answer:string "
-    "completion:string parsed:string? outcome:string fold:int64?",
+    "completion:string parsed:string? outcome:string fold:int64? difficulty:string hardness:double? suspect:bool",
     "rejects": "iteration:int64 stage:string reason:string detail:string score:double? neighbour_id:string? "
     "neighbour:string? id:string question:string choices:list rationale:string? answer:string parent_id:string? "
     "strategy:string? teacher:string? call_key:string?",
-    "calls": "key:string iteration:int64 parent_id:string? teacher:string model:string outcome:string attempts:int64 "
-    "input_tokens:int64? output_tokens:int64?",
+    "calls": "key:string iteration:int64 parent_id:string? purpose:string strategy:string? teacher:string model:string "
+    "outcome:string attempts:int64 input_tokens:int64? output_tokens:int64? usd:double?",
     "scores": "iteration:int64 split:string n:int64 correct:int64 unparseable:int64 accuracy:double low:double "
     "high:double training_rows:int64",
-    "decisions": "iteration:int64 selection:string errors:int64? go_on:bool reason:string best_iteration:int64",
+    "decisions": "iteration:int64 selection:string errors:int64? suspects:int64 retired:int64 go_on:bool reason:string best_iteration:int64",
 }
 COLUMNS["candidates"] = COLUMNS["examples"]
 
 
-def test_the_schemas_are_those_of_version_1() -> None:
-    assert VERSION == 1
+def test_the_schemas_are_those_of_version_2() -> None:
+    assert VERSION == 2
     assert set(COLUMNS) == set(KINDS)
 
 
@@ -68,6 +70,7 @@ LITERALS = {
     "split": ["seeds", "validation", "test"],
     "outcome": ["correct", "wrong", "unparseable"],
     "stage": ["dedupe", "teacher_augment"],
+    "difficulty": ["unsolved", "flaky", "format_only", "solved"],
 }
 
 
@@ -149,12 +152,12 @@ def test_parquet_that_names_no_kind_is_refused(tmp_path: Path, metadata: dict[by
 
 def test_another_version_is_refused(tmp_path: Path) -> None:
     path = foreign(tmp_path / "rows", {b"llm2llm": b'{"kind": "examples", "version": 99}'})
-    with pytest.raises(UserError, match=r"/rows: 'examples' rows of schema version 99, this llm2llm reads version 1"):
+    with pytest.raises(UserError, match=r"/rows: 'examples' rows of schema version 99, this llm2llm reads version 2"):
         read_rows(path, "examples", Example)
 
 
 def test_other_columns_under_our_name_are_refused(tmp_path: Path) -> None:
-    path = foreign(tmp_path / "rows", {b"llm2llm": b'{"kind": "examples", "version": 1}'})
+    path = foreign(tmp_path / "rows", {b"llm2llm": b'{"kind": "examples", "version": 2}'})
     with pytest.raises(UserError, match=r"says that it holds 'examples' rows, but its columns are others: question"):
         read_rows(path, "examples", Example)
 
