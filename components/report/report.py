@@ -15,7 +15,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from llm2llm.components.report.charts import Bar, Fill, Point, accuracy_chart, accuracy_scale, bar_chart
-from llm2llm.components.report.samples import kept_rows, last_errors, rejected_rows
+from llm2llm.components.report.cost import cost_sentences, price
+from llm2llm.components.report.samples import kept_rows, last_errors, rejected_rows, suspects_of
 from llm2llm.components.report.verdict import count, interval, percent, verdict
 from llm2llm.components.rows.kinds import SPLITS, Example, Reject, StudentError
 
@@ -73,7 +74,7 @@ def render_html(
         lstrip_blocks=True,
         loader=FileSystemLoader(Path(__file__).parent),
     )
-    environment.filters.update(percent=percent, interval=interval, cut=cut, count=count)
+    environment.filters.update(percent=percent, interval=interval, cut=cut, count=count, price=price)
     last = summary["iterations"][-1]
     looked = next((one for one in reversed(summary["iterations"]) if one["errors"] is not None), None)
     return environment.get_template("report.html.j2").render(
@@ -93,6 +94,10 @@ def render_html(
         rejected=rejected_rows(rejects, REJECTED_SHOWN),
         looked=looked,
         errors=last_errors(errors, looked["iteration"], ERRORS_SHOWN) if looked else [],
+        errors_shown=ERRORS_SHOWN,
+        suspects=suspects_of(errors, looked["iteration"]) if looked else [],
+        cost_sentences=cost_sentences(summary["teacher_calls"]),
+        leakage_sentence=leakage_sentence(summary["leakage"]),
         config=yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=1_000),
     )
 
@@ -114,14 +119,32 @@ def render_markdown(config: Mapping[str, Any], summary: Mapping[str, Any], rejec
         keep_trailing_newline=True,
         loader=FileSystemLoader(Path(__file__).parent),
     )
-    environment.filters.update(percent=percent, interval=interval, count=count)
+    environment.filters.update(percent=percent, interval=interval, count=count, price=price)
     return environment.get_template("report.md.j2").render(
+        cost_sentences=cost_sentences(summary["teacher_calls"]),
+        leakage_sentence=leakage_sentence(summary["leakage"]),
         name=_name(config),
         verdict=verdict(summary),
         summary=summary,
         splits=_splits(summary),
         reasons=reasons_table(rejects, summary),
     )
+
+
+def leakage_sentence(leakage: Mapping[str, Any] | None) -> str:
+    """The verdict of the last check, in words; empty when there was none."""
+    if leakage is None:
+        return ""
+    against = " and ".join(f"{number:,} {name} rows" for name, number in leakage["against"].items() if number)
+    checked = f"{count(leakage['checked'], 'row')} of the final training set, each held against {against}"
+    if not leakage["matches"]:
+        return f"{_capital(checked)}: none matches."
+    verb = "matches" if leakage["matches"] == 1 else "match"
+    return f"{_capital(checked)}: {leakage['matches']:,} {verb} a row that must stay unseen. Do not trust the scores."
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def reasons_table(rejects: Sequence[Reject], summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,9 @@ from llm2llm.components.rows.kinds import Example, Reject, StudentError
 
 R = TypeVar("R")
 
+LEAKS = ("in_test", "in_validation")
+"""Reasons of rows that match a protected row."""
+
 
 @dataclass(frozen=True)
 class KeptRow:
@@ -63,18 +66,36 @@ def kept_rows(training_set: Sequence[Example], errors: Sequence[StudentError], l
     return samples
 
 
-def rejected_rows(rejects: Sequence[Reject], limit: int) -> list[RejectedRows]:
-    """Up to `limit` rows for each reason, from its lowest score to its highest; the most frequent reason first."""
+def rejected_rows(rejects: Sequence[Reject], limit: int, leaks: int = 10) -> list[RejectedRows]:
+    """Up to `limit` rows for each reason, from its lowest score to its highest; the most frequent reason first.
+
+    Of the rows that leaked, `leaks` are drawn at random instead, by their ids, which are hashes: a person who reads
+    them sees how many were caught rightly.
+    """
     by_reason: dict[str, list[Reject]] = defaultdict(list)
     for reject in sorted(rejects, key=lambda r: (-1.0 if r.score is None else r.score, r.iteration, r.id)):
         by_reason[reject.reason].append(reject)
     ordered = sorted(by_reason.items(), key=lambda item: (-len(item[1]), item[0]))
-    return [RejectedRows(reason, len(rows), spread(rows, limit)) for reason, rows in ordered]
+    return [
+        RejectedRows(
+            reason,
+            len(rows),
+            sorted(rows, key=lambda r: (r.id, r.iteration))[:leaks] if reason in LEAKS else spread(rows, limit),
+        )
+        for reason, rows in ordered
+    ]
 
 
 def last_errors(errors: Sequence[StudentError], iteration: int, limit: int) -> list[StudentError]:
-    """Up to `limit` errors of an iteration."""
-    return spread(sorted((e for e in errors if e.iteration == iteration), key=lambda e: e.example_id), limit)
+    """Up to `limit` errors of an iteration, suspects left out."""
+    found = (e for e in errors if e.iteration == iteration and not e.suspect)
+    return spread(sorted(found, key=lambda e: e.example_id), limit)
+
+
+def suspects_of(errors: Sequence[StudentError], iteration: int) -> list[StudentError]:
+    """The seeds of an iteration whose labels are likely wrong, the likeliest first."""
+    found = (e for e in errors if e.iteration == iteration and e.suspect)
+    return sorted(found, key=lambda e: (-(e.hardness or 0.0), e.example_id))
 
 
 def spread(rows: Sequence[R], limit: int) -> list[R]:

@@ -1,12 +1,14 @@
 """The numbers of a run, every one of them counted from rows.
 
-`summary.json`, schema version 1:
+`summary.json`, schema version 2:
 
-    schema_version      1
+    schema_version      2
     iterations          for each iteration so far, in order:
         iteration       from 0
         training_rows   rows that its student was trained on
         errors          seeds that its selection found to need help; null where it did not look (see `Decision.errors`)
+        suspects        seeds set apart because their label is likely wrong
+        retired         seeds that are no longer written from
         accuracy        for each of `seeds`, `validation`, `test` that was asked:
             value       share of right answers, in [0, 1]
             low, high   its 95% Wilson interval
@@ -27,18 +29,30 @@
         total, answered, failed
         input_tokens    as the endpoint reported them, summed; null when it reported none
         output_tokens   likewise
+        usd             the price of the tokens, whoever paid it; null when no price is known
+        unpriced        calls with tokens whose price is not known, and so not in `usd`
+        by_iteration, by_strategy, by_purpose, by_teacher: lists of the same sums
+        per_kept_row    tokens and usd for each generated row in the training set
+        per_point       split, points, tokens and usd: what each point of accuracy cost by which the best iteration is
+                        ahead of iteration 0; null without a gain
+    leakage             the last check of the training set against the rows that must stay unseen; null without any
+        checked         rows of the training set
+        against         validation, test: how many rows of each
+        matches         rows of the training set that match one of them
+        ids             theirs, sorted
 
 It holds no times, so the same rows give the same file.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llm2llm.components.problems import UserError
+from llm2llm.components.report.cost import teacher_costs
 from llm2llm.components.rows.kinds import SPLITS, Call, Decision, Example, Reject, Score, StudentError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 def summarise(
@@ -48,6 +62,7 @@ def summarise(
     decisions: Sequence[Decision],
     rejects: Sequence[Reject],
     calls: Sequence[Call],
+    leakage: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The summary of all iterations so far.
 
@@ -58,6 +73,7 @@ def summarise(
         decisions: All decisions so far.
         rejects: All rejects so far.
         calls: All teacher calls so far.
+        leakage: What the last check found; None when there was nothing to check against.
 
     Raises:
         UserError: Rows that contradict one another, such as an iteration with scores and no decision.
@@ -67,24 +83,28 @@ def summarise(
     kept = Counter(row.iteration for row in training_set if row.generated)
     rejected = Counter(row.iteration for row in rejects)
     after_first = {decision.iteration for decision in decisions if decision.iteration > 0}
+    iterations = [
+        {
+            "iteration": decision.iteration,
+            "training_rows": next(s.training_rows for s in history if s.iteration == decision.iteration),
+            "errors": decision.errors,
+            "suspects": decision.suspects,
+            "retired": decision.retired,
+            "accuracy": {
+                split: _accuracy(scores[decision.iteration, split])
+                for split in SPLITS
+                if (decision.iteration, split) in scores
+            },
+            "go_on": decision.go_on,
+            "reason": decision.reason,
+        }
+        for decision in _ordered(decisions)
+    ]
+    best = _ordered(decisions)[-1].best_iteration
     return {
         "schema_version": SCHEMA_VERSION,
-        "iterations": [
-            {
-                "iteration": decision.iteration,
-                "training_rows": next(s.training_rows for s in history if s.iteration == decision.iteration),
-                "errors": decision.errors,
-                "accuracy": {
-                    split: _accuracy(scores[decision.iteration, split])
-                    for split in SPLITS
-                    if (decision.iteration, split) in scores
-                },
-                "go_on": decision.go_on,
-                "reason": decision.reason,
-            }
-            for decision in _ordered(decisions)
-        ],
-        "best_iteration": _ordered(decisions)[-1].best_iteration,
+        "iterations": iterations,
+        "best_iteration": best,
         "rows": {
             "seeds": sum(not row.generated for row in training_set),
             "generated": kept.total() + rejected.total(),
@@ -103,13 +123,8 @@ def summarise(
             }
             for iteration in sorted(after_first | kept.keys() | rejected.keys())
         ],
-        "teacher_calls": {
-            "total": len(calls),
-            "answered": sum(call.outcome == "answered" for call in calls),
-            "failed": sum(call.outcome == "failed" for call in calls),
-            "input_tokens": _total(call.input_tokens for call in calls),
-            "output_tokens": _total(call.output_tokens for call in calls),
-        },
+        "teacher_calls": teacher_costs(calls, kept.total(), iterations, best),
+        "leakage": None if leakage is None else dict(leakage),
     }
 
 
@@ -124,7 +139,7 @@ def _check(history: Sequence[Score], errors: Sequence[StudentError], decisions: 
         )
     if len(decided) < len(decisions) or len({(score.iteration, score.split) for score in history}) < len(history):
         raise UserError("report: an iteration stands twice in the history or the decisions")
-    found = Counter(error.iteration for error in errors)
+    found = Counter(error.iteration for error in errors if not error.suspect)
     for decision in _ordered(decisions):
         if found[decision.iteration] != (decision.errors or 0):
             raise UserError(
@@ -150,8 +165,3 @@ def _accuracy(score: Score) -> dict[str, Any]:
         "n": score.n,
         "unparseable": score.unparseable,
     }
-
-
-def _total(tokens: Iterable[int | None]) -> int | None:
-    known = [count for count in tokens if count is not None]
-    return sum(known) if known else None

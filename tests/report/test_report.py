@@ -142,10 +142,13 @@ class Rows:
             reject(2, "refused", "", stage="teacher_augment", detail="I cannot help with that"),
         ]
         self.calls = [call("a"), call("b"), call("c", "failed", None)]
+        self.leakage: dict[str, Any] | None = None
 
     @property
     def summary(self) -> dict[str, Any]:
-        return summarise(self.training_set, self.history, self.errors, self.decisions, self.rejects, self.calls)
+        return summarise(
+            self.training_set, self.history, self.errors, self.decisions, self.rejects, self.calls, self.leakage
+        )
 
     def html(self, config: dict[str, Any] = CONFIG) -> str:
         return render_html(config, self.summary, self.training_set, self.errors, self.rejects)
@@ -217,9 +220,10 @@ def test_summary_counts_the_rows() -> None:
         {"iteration": 1, "generated": 3, "kept": 2, "rejected": 1},
         {"iteration": 2, "generated": 3, "kept": 1, "rejected": 2},
     ]
-    assert summary["teacher_calls"] == {
-        "total": 3, "answered": 2, "failed": 1, "input_tokens": 20, "output_tokens": 6,
-    }  # fmt: skip
+    sums = {"total": 3, "answered": 2, "failed": 1, "input_tokens": 20, "output_tokens": 6, "usd": None, "unpriced": 2}
+    assert {key: summary["teacher_calls"][key] for key in sums} == sums
+    assert summary["teacher_calls"]["by_iteration"] == [{"iteration": 1, **sums}]
+    assert summary["teacher_calls"]["per_kept_row"] == {"tokens": 8.7, "usd": None}
     assert summary["best_iteration"] == 1
 
 
@@ -249,6 +253,75 @@ def test_tokens_are_null_where_no_call_reported_them() -> None:
     rows.calls = [call("a", tokens=None)]
     assert rows.summary["teacher_calls"]["input_tokens"] is None
     assert "not reported" in rows.html()
+
+
+def test_money_is_told_by_iteration_purpose_row_and_point() -> None:
+    rows = Rows()
+    rows.calls = [
+        replace(call("a"), usd=0.5, strategy="llm2llm"),
+        replace(call("b"), usd=0.25, purpose="resolve", strategy="llm2llm"),
+        replace(call("c"), iteration=2, usd=0.125, strategy="llm2llm"),
+    ]
+    costs = rows.summary["teacher_calls"]
+    assert (costs["usd"], costs["unpriced"]) == (0.875, 0)
+    assert [(one["iteration"], one["usd"]) for one in costs["by_iteration"]] == [(1, 0.75), (2, 0.125)]
+    assert [(one["purpose"], one["usd"]) for one in costs["by_purpose"]] == [("resolve", 0.25), ("write", 0.625)]
+    assert costs["per_kept_row"] == {"tokens": 13.0, "usd": 0.291667}
+    # The best iteration is 1: what was spent later bought none of its 20 points.
+    assert costs["per_point"] == {"split": "test", "points": 20.0, "tokens": 1.3, "usd": 0.0375}
+    text = Page(rows.html()).text
+    assert "Each row that was kept took 13 tokens and $0.29." in text
+    assert "of the 20.0 that the best iteration is ahead of the first, took 1 tokens and $0.037." in text
+    assert r"3 teacher calls, 0 failed, \$0.88." in rows.markdown()
+
+
+def test_a_price_that_is_not_known_is_said_so() -> None:
+    rows = Rows()
+    rows.calls = [replace(call("a"), usd=0.002), call("b")]
+    assert "at least $0.002" in Page(rows.html()).text
+    rows.calls = [call("a")]
+    assert "not known" in Page(rows.html()).text
+
+
+def test_without_a_gain_no_point_has_a_price() -> None:
+    rows = with_test([500, 400], 1000)
+    rows.calls = [replace(call("a"), usd=1.0)]
+    assert rows.summary["teacher_calls"]["per_point"] is None
+    assert "Each point" not in rows.html()
+
+
+def test_suspect_labels_are_listed_and_not_counted_as_errors() -> None:
+    rows = Rows()
+    rows.errors.append(replace(error(rows.seeds[2], 2, "what it wrote"), suspect=True, hardness=0.9))
+    rows.decisions[2] = replace(rows.decisions[2], suspects=1)
+    page = Page(rows.html())
+    assert rows.summary["iterations"][2]["suspects"] == 1
+    assert "Labels to look at" in page.text
+    assert "the student needs help with no seed" in page.text
+
+
+@pytest.mark.parametrize(
+    ("leakage", "words"),
+    [
+        ({"checked": 7, "against": {"validation": 200, "test": 1000}, "matches": 0, "ids": []}, "none matches"),
+        ({"checked": 7, "against": {"validation": 0, "test": 9}, "matches": 1, "ids": ["ab"]}, "1 matches a row that"),
+    ],
+)
+def test_the_last_check_for_leaks_is_shown(leakage: dict[str, Any], words: str) -> None:
+    rows = Rows()
+    rows.leakage = leakage
+    assert rows.summary["leakage"] == leakage
+    assert words in Page(rows.html()).text
+    assert words in rows.markdown()
+
+
+def test_leaks_are_shown_as_a_random_sample() -> None:
+    rejects = [reject(1, "in_test", f"row {i}", score=i / 100) for i in range(50)]
+    (group,) = rejected_rows(rejects, limit=3, leaks=10)
+    assert len(group.shown) == 10
+    scores = [shown.score or 0.0 for shown in group.shown]
+    assert scores != sorted(scores), "drawn by id, not by score"
+    assert rejected_rows(rejects[::-1], limit=3, leaks=10)[0].shown == group.shown
 
 
 @pytest.mark.parametrize(
@@ -705,7 +778,7 @@ def test_run_writes_report_summary_and_metrics(tmp_path: Path) -> None:
         "teacher_calls": 3,
         "teacher_calls_failed": 1,
     }
-    assert given["summary"].metadata == {"kind": "summary", "schema_version": 1}
+    assert given["summary"].metadata == {"kind": "summary", "schema_version": 2}
 
 
 def test_run_twice_gives_the_same_bytes(tmp_path: Path) -> None:
