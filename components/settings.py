@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any, Self
+from types import UnionType
+from typing import Any, Self, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -72,11 +73,14 @@ def _shown(value: object) -> str:
 
 
 def _keys_at(cls: type[BaseModel], path: list[int | str]) -> list[str]:
-    """The known keys of the settings class found by walking `path` from `cls`."""
+    """The known keys of the class found by walking `path` from `cls`, through mappings and lists of classes."""
+    found: Any = cls
     for part in path:
-        field = cls.model_fields.get(str(part))
-        inner = field.annotation if field else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return []
-        cls = inner
-    return list(cls.model_fields)
+        if isinstance(found, type) and issubclass(found, BaseModel):
+            field = found.model_fields.get(str(part))
+            found = field.annotation if field else None
+        else:
+            found = (get_args(found) or (None,))[-1]
+        if get_origin(found) in (Union, UnionType):
+            found = next((one for one in get_args(found) if one is not type(None)), None)
+    return list(found.model_fields) if isinstance(found, type) and issubclass(found, BaseModel) else []

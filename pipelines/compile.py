@@ -34,32 +34,41 @@ def compile_config(config: Config, output: Path) -> None:
         text = draft.read_text(encoding="utf-8")
     header = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # three times as fast, where there is one
-    documents = [compact(document) for document in yaml.load_all(text, Loader=loader)]
+    documents = compact(list(yaml.load_all(text, Loader=loader)))
     style: dict[str, Any] = {"default_flow_style": None, "sort_keys": True, "width": 200, "allow_unicode": True}
     write_text(output, header + yaml.safe_dump_all(documents, **style))
 
 
-def compact(spec: dict[str, Any]) -> dict[str, Any]:
+def compact(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """A compiled pipeline without repetition: an unrolled loop says everything once for each iteration.
 
-    Large workflows hit limits of Argo and etcd (kubeflow/pipelines#10968, #4170). The pipeline does the same:
-    executors that are equal become one, and so do components; docstrings leave the functions' source; components lose
-    the descriptions and defaults of their inputs, which are all given here (those of the pipeline's own parameters,
-    which the UI's form shows, stay); sub-graphs lose inputs that nothing in them uses, and the compiler's prefix of the
-    others' names.
+    Large workflows hit limits of Argo and etcd (kubeflow/pipelines#10968, #4170). The pipeline does the same: executors
+    that are equal, and run in the same place, become one, and so do components; docstrings leave the functions' source;
+    components lose the descriptions and defaults of their inputs, which are all given here (those of the pipeline's own
+    parameters, which the UI's form shows, stay); sub-graphs lose inputs that nothing in them uses, and the compiler's
+    prefix of the others' names.
+
+    Args:
+        documents: The pipeline and, when anything is said about where stages run, the platform's part of it.
     """
-    executors = spec.get("deploymentSpec", {}).get("executors")
-    if not executors:
-        return spec
+    spec, *platforms = documents
+    executors = spec["deploymentSpec"]["executors"]
+    places: dict[str, Any] = {}
+    for platform in platforms:
+        places = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     components = spec["components"]
     for executor in executors.values():
         command = executor.get("container", {}).get("command", [])
         command[:] = [_without_docstrings(part) if "\ndef " in part else part for part in command]
     first_of: dict[str, str] = {}
-    same_as = {label: first_of.setdefault(yaml.safe_dump(executor), label) for label, executor in executors.items()}
+    same_as = {
+        label: first_of.setdefault(yaml.safe_dump([executor, places.get(label)]), label)
+        for label, executor in executors.items()
+    }
     for label, first in same_as.items():
         if label != first:
             del executors[label]
+            places.pop(label, None)
     for component in components.values():
         if "executorLabel" in component:
             component["executorLabel"] = same_as[component["executorLabel"]]
@@ -70,7 +79,7 @@ def compact(spec: dict[str, Any]) -> dict[str, Any]:
     _prune(spec["root"], components)
     _shorten(spec["root"], components)
     _merge(spec["root"], components)
-    return spec
+    return documents
 
 
 def _merge(root: dict[str, Any], components: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from llm2llm.components.students.settings import SCRATCH, AnswerSettings, FineTu
 from llm2llm.components.tasks import Task, load_task
 from llm2llm.components.teacher_augment.settings import TeacherAugmentSettings
 from llm2llm.components.whole import write_text
+from llm2llm.pipelines.placement import PlacementSettings, load_placement
 
 
 class DataSettings(Settings):
@@ -65,6 +66,8 @@ class Config(Settings):
     teacher_augment: TeacherAugmentSettings
     dedupe: DedupeSettings = DedupeSettings()
     images: ImageSettings = ImageSettings()
+    placement: PlacementSettings = PlacementSettings()
+    """Where the stages run in a cluster; says nothing to a run on this machine."""
 
     @model_validator(mode="after")
     def _sections_fit(self) -> Self:
@@ -193,6 +196,8 @@ def check_config(values: Mapping[str, Any], where: str) -> Config:
         values["task"] = load_task(values["task"])
     elif "task" in values:
         raise UserError(f"{where}.task: a shipped task's name or a mapping, got {values['task']!r}")
+    if isinstance(values.get("placement"), Mapping):
+        values["placement"] = load_placement(values["placement"], f"{where}.placement")
     return Config.load(values, where)
 
 

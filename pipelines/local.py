@@ -34,6 +34,7 @@ from llm2llm.components.stage import EVENT, PARENT_VARIABLE
 from llm2llm.components.whole import whole_folder, write_text
 from llm2llm.pipelines.compile import compile_config
 from llm2llm.pipelines.config import Config
+from llm2llm.pipelines.placement import PlacementSettings
 
 Runner = Literal["subprocess", "docker"]
 
@@ -82,6 +83,7 @@ def run_local(config: Config, output: Path, runner: Runner = "subprocess", fresh
         if fresh:
             _discard(output)
         config = _snapshot_inputs(config, output)
+        config = config.model_copy(update={"placement": PlacementSettings()})  # there is one place here
         _claim(config, output, runner)
         compile_config(config, output / "pipeline.yaml")
         if before := len(_finished(output)):

@@ -31,6 +31,7 @@ from llm2llm.components.teacher_augment.component import teacher_augment
 from llm2llm.components.train.component import train
 from llm2llm.pipelines.config import Config, compiled_settings
 from llm2llm.pipelines.configure import configure
+from llm2llm.pipelines.placement import placed
 
 
 def build_pipeline(config: Config) -> Any:
@@ -42,11 +43,15 @@ def build_pipeline(config: Config) -> Any:
     folds = config.filter_errors.folds if config.filter_errors.selection == "out_of_fold" else 0
     hand_on_student = config.train.start_from == "previous"
 
+    def on(image: str, task: PipelineTask, name: str) -> PipelineTask:
+        task.set_container_image(image).set_display_name(name)
+        return placed(task, name.split()[0], config.placement)
+
     def on_cpu(task: PipelineTask, name: str) -> PipelineTask:
-        return task.set_container_image(config.images.cpu).set_display_name(name)
+        return on(config.images.cpu, task, name)
 
     def on_gpu(task: PipelineTask, name: str) -> PipelineTask:
-        return task.set_container_image(config.images.train).set_display_name(name)
+        return on(config.images.train, task, name)
 
     @dsl.pipeline(
         name=config.name,

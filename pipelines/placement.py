@@ -1,0 +1,351 @@
+"""Where the stages of a pipeline run: the `placement` section of a config.
+
+A profile (`profiles/*.yaml`) knows a kind of cluster: the labels of its GPU nodes, their taints, what marks a spot
+node. The config names one and overrides what it wants; `placed` puts what results on a task of the pipeline.
+
+    placement:
+      profile: gke
+      stages:
+        train: {accelerator: nvidia-h100-80gb, gpus: 2, spot: true}
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import Field, field_validator, model_validator
+
+from llm2llm.components.problems import UserError, nearest
+from llm2llm.components.settings import Settings
+
+STAGES = ("configure", "prepare", "train", "evaluate", "out_of_fold", "filter_errors", "teacher_augment", "dedupe",
+          "report")  # fmt: skip
+RUN_ID = "LLM2LLM_RUN_ID"
+"""The environment variable that tells a stage which run it is of."""
+
+_QUANTITY = re.compile(r"\d+(Ki|Mi|Gi|Ti|K|M|G|T)?")
+_CPU = re.compile(r"\d+m|\d+(\.\d+)?")
+_DURATION = re.compile(r"(\d+)([smh])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
+
+
+def seconds(duration: str) -> int:
+    """The seconds of a duration such as `90s`, `30m`, `12h`.
+
+    Raises:
+        ValueError: It is none.
+    """
+    found = _DURATION.fullmatch(duration)
+    if not found or not int(found[1]):
+        raise ValueError(f"a duration is a whole number above 0 and s, m or h, such as 30m; got {duration!r}")
+    return int(found[1]) * _SECONDS[found[2]]
+
+
+class Toleration(Settings):
+    """A taint that a pod may run beside, as in a pod's `tolerations`."""
+
+    key: str
+    operator: Literal["Equal", "Exists"] = "Exists"
+    value: str = ""
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] = "NoSchedule"
+
+
+class Accelerator(Settings):
+    """A kind of GPU node."""
+
+    resource: str = "nvidia.com/gpu"
+    """The resource that a container asks for."""
+    memory_gib: int = Field(ge=1)
+    """The memory of one GPU."""
+    per_node: int = Field(8, ge=1)
+    """The most GPUs that one node of the kind has."""
+    node_selector: dict[str, str]
+    """The labels that its nodes have."""
+    tolerations: list[Toleration] = []  # noqa: RUF012  # pydantic copies it, here and below
+    """The taints that its nodes have."""
+
+
+class Spot(Settings):
+    """What marks nodes that may be taken away."""
+
+    node_selector: dict[str, str]
+    tolerations: list[Toleration] = []  # noqa: RUF012
+
+
+class SecretVariable(Settings):
+    """An environment variable from a key of a Kubernetes Secret. The name is compiled in, the value never."""
+
+    env: str
+    """The environment variable."""
+    secret: str
+    """The Secret's name, in the namespace of the run."""
+    key: str
+    """The key in it."""
+    optional: bool = False
+    """Whether a pod starts without it."""
+    stages: list[str] = list(STAGES)  # noqa: RUF012
+    """The stages that get it."""
+
+
+class ModelCache(Settings):
+    """A volume that keeps downloaded weights, so that they are pulled once."""
+
+    pvc: str
+    """The PersistentVolumeClaim: ReadWriteMany, where stages run on several nodes at once."""
+    path: str = "/models"
+    """Where it is mounted; `HF_HOME` points there."""
+
+
+class StagePlacement(Settings):
+    """What one stage asks of the cluster."""
+
+    cpu: str = "1"
+    """CPUs that it is promised."""
+    cpu_limit: str = ""
+    """The most CPUs that it may use; empty: no limit, so that idle cores are not wasted."""
+    memory: str = "4Gi"
+    """Memory: both what it is promised and the most that it may use."""
+    scratch: str = "10Gi"
+    """Disk for temporary files: the size of the volume at /tmp, beside its outputs the only place it can write to."""
+    shm: str = ""
+    """Shared memory at /dev/shm, which PyTorch's processes speak through; counts against `memory`. Empty: none of its
+    own."""
+    accelerator: str = ""
+    """The kind of GPU node, one of the profile's `accelerators`; empty: none."""
+    gpus: int = Field(0, ge=0)
+    """How many GPUs."""
+    spot: bool = False
+    """Whether it runs on spot nodes. A stage that is interrupted is tried again."""
+    node_selector: dict[str, str] = {}  # noqa: RUF012
+    """Further labels that its node must have."""
+    tolerations: list[Toleration] = []  # noqa: RUF012
+    """Further taints that its node may have."""
+    timeout: str = "1h"
+    """After this long a try is ended."""
+    retries: int = Field(2, ge=0, le=20)
+    """How often it is tried again."""
+    backoff: str = "60s"
+    """The wait before the first retry; each further one is twice as long."""
+    retry_window: str = "6h"
+    """No retry starts later than this after the first try. Kubeflow's own default, one hour, is hidden and short."""
+    image: str = ""
+    """An image of its own, in place of that of `images`."""
+    queue: str = ""
+    """The Kueue LocalQueue that admits it; empty: none."""
+    priority: str = ""
+    """The Kueue WorkloadPriorityClass; needs `queue`."""
+    labels: dict[str, str] = {}  # noqa: RUF012
+    """Further labels of its pod."""
+    annotations: dict[str, str] = {}  # noqa: RUF012
+    """Further annotations of its pod."""
+
+    @field_validator("memory", "scratch", "shm")
+    @classmethod
+    def _is_quantity(cls, value: str, info: Any) -> str:
+        if not (info.field_name == "shm" and not value) and not _QUANTITY.fullmatch(value):
+            raise ValueError("a quantity is a whole number and Ki, Mi, Gi or Ti, such as 16Gi")
+        return value
+
+    @field_validator("cpu", "cpu_limit")
+    @classmethod
+    def _is_cpu(cls, value: str, info: Any) -> str:
+        if not (info.field_name == "cpu_limit" and not value) and not _CPU.fullmatch(value):
+            raise ValueError("CPUs are a number such as 4 or 0.5, or millicores such as 500m")
+        return value
+
+    @field_validator("timeout", "backoff", "retry_window")
+    @classmethod
+    def _is_duration(cls, value: str) -> str:
+        seconds(value)
+        return value
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if bool(self.accelerator) != bool(self.gpus):
+            raise ValueError(
+                f"accelerator {self.accelerator!r} and gpus {self.gpus} belong together: set both, or neither"
+            )
+        if self.priority and not self.queue:
+            raise ValueError(f"priority {self.priority!r} is Kueue's and needs queue; set queue, or remove priority")
+        if self.image.endswith(":latest") or (self.image and ":" not in self.image.rpartition("/")[2]):
+            raise ValueError(f"image {self.image!r}: give a version or a digest; what `latest` is changes under a run")
+        return self
+
+
+class PlacementSettings(Settings):
+    """The `placement` section of a config, and what a profile's file holds. Fixed when the pipeline is compiled."""
+
+    profile: str = ""
+    """The kind of cluster: gke, eks, aks, onprem or kind; empty: nothing is said about where stages run."""
+    accelerators: dict[str, Accelerator] = {}  # noqa: RUF012
+    """The GPU nodes that there are, by a name of your choice."""
+    spot: Spot | None = None
+    """What marks spot nodes; None: there are none."""
+    defaults: dict[str, Any] = {}  # noqa: RUF012
+    """What every stage asks, but for what `stages` says."""
+    stages: dict[str, StagePlacement] = {}  # noqa: RUF012
+    """What each stage asks."""
+    secrets: list[SecretVariable] = []  # noqa: RUF012
+    """Environment variables from Secrets, such as the teacher's key."""
+    model_cache: ModelCache | None = None
+    """Where weights are kept between stages; None: each stage downloads them."""
+    image_pull_secrets: list[str] = []  # noqa: RUF012
+    """Secrets with which images are pulled."""
+    image_pull_policy: Literal["", "IfNotPresent", "Always", "Never"] = ""
+    """Whether images are pulled again; empty: as the cluster does."""
+    user: int = Field(65532, ge=1)
+    """The uid and gid of every container; that of the images."""
+
+    @model_validator(mode="after")
+    def _stages_fit(self) -> Self:
+        for name in (stage for variable in self.secrets for stage in variable.stages):
+            if name not in STAGES:
+                raise ValueError(f"secrets: no stage {name!r}{nearest(name, STAGES)}; stages are {', '.join(STAGES)}")
+        for name, wanted in self.stages.items():
+            if not wanted.accelerator:
+                continue
+            if wanted.accelerator not in self.accelerators:
+                raise ValueError(
+                    f"stages.{name}.accelerator: no accelerator {wanted.accelerator!r}"
+                    f"{nearest(wanted.accelerator, self.accelerators)}; there are "
+                    f"{', '.join(sorted(self.accelerators)) or 'none: this profile has no GPU nodes'}"
+                )
+            has = self.accelerators[wanted.accelerator].per_node
+            if wanted.gpus > has:
+                raise ValueError(
+                    f"stages.{name}.gpus: {wanted.gpus}, and no node with {wanted.accelerator} has more than {has}; "
+                    "lower gpus, or raise accelerators.*.per_node if yours have more"
+                )
+        if self.spot is None and (wrong := [name for name, wanted in self.stages.items() if wanted.spot]):
+            raise ValueError(f"stages.{wrong[0]}.spot: the profile {self.profile!r} names no spot nodes; set spot")
+        return self
+
+
+def shipped_profiles() -> dict[str, Path]:
+    """The profiles that come with llm2llm, by name."""
+    folder = Path(str(resources.files("llm2llm.pipelines"))) / "profiles"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_placement(values: Mapping[str, Any], where: str = "placement") -> PlacementSettings:
+    """The placement of a config: its profile with the config's own keys laid over it, every stage complete.
+
+    Raises:
+        UserError: An unknown profile, key, stage or accelerator, more GPUs than a node has, no quantity or duration.
+    """
+    profile = values.get("profile", "")
+    shipped = shipped_profiles()
+    merged: dict[str, Any] = {}
+    if profile:
+        if profile not in shipped:
+            raise UserError(
+                f"{where}.profile: no profile {profile!r}{nearest(str(profile), shipped)}; "
+                f"there are {', '.join(shipped)}"
+            )
+        merged = yaml.safe_load(shipped[profile].read_text(encoding="utf-8"))
+    merged = _over(merged, values)
+    stages, defaults = merged.get("stages") or {}, merged.get("defaults") or {}
+    for name in stages if isinstance(stages, Mapping) else ():
+        if name not in STAGES:
+            raise UserError(f"{where}.stages: no stage {name!r}{nearest(name, STAGES)}; stages are {', '.join(STAGES)}")
+    if profile and isinstance(stages, Mapping) and isinstance(defaults, Mapping):
+        merged["stages"] = {name: _over(dict(defaults), stages.get(name) or {}) for name in STAGES}
+    return PlacementSettings.load(merged, where)
+
+
+def _over(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`above` laid over `below`, mapping by mapping; what is no mapping is replaced."""
+    merged = dict(below)
+    for key, value in above.items():
+        under = merged.get(key)
+        merged[key] = _over(under, value) if isinstance(under, dict) and isinstance(value, Mapping) else value
+    return merged
+
+
+def placed(task: Any, stage: str, placement: PlacementSettings) -> Any:
+    """Puts a stage's placement on its task.
+
+    Args:
+        task: A KFP PipelineTask, with its image set.
+        stage: One of `STAGES`.
+        placement: As `load_placement` makes it; without a profile only the stages that it names are placed.
+    """
+    wanted = placement.stages.get(stage)
+    if wanted is None:
+        return task
+    # kfp.kubernetes takes a quarter of a second to import, which a pipeline without placement need not wait for.
+    from kfp import kubernetes
+
+    if wanted.image:
+        task.set_container_image(wanted.image)
+    task.set_cpu_request(wanted.cpu).set_memory_request(wanted.memory).set_memory_limit(wanted.memory)
+    if wanted.cpu_limit:
+        task.set_cpu_limit(wanted.cpu_limit)
+    task.set_retry(
+        num_retries=wanted.retries,
+        backoff_duration=f"{seconds(wanted.backoff)}s",
+        backoff_factor=2.0,
+        backoff_max_duration=f"{seconds(wanted.retry_window)}s",
+    )
+    kubernetes.set_timeout(task, seconds(wanted.timeout))
+    kubernetes.empty_dir_mount(task, volume_name="scratch", mount_path="/tmp", size_limit=wanted.scratch)  # noqa: S108
+    if wanted.shm:
+        kubernetes.empty_dir_mount(
+            task, volume_name="shm", mount_path="/dev/shm", medium="Memory", size_limit=wanted.shm  # noqa: S108
+        )  # fmt: skip
+    kubernetes.set_security_context(task, run_as_user=placement.user, run_as_group=placement.user, run_as_non_root=True)
+    kubernetes.use_field_path_as_env(task, RUN_ID, "metadata.labels['pipeline/runid']")
+    _on_nodes(task, wanted, placement)
+    _with_metadata(task, stage, wanted)
+    for variable in placement.secrets:
+        if stage in variable.stages:
+            kubernetes.use_secret_as_env(task, variable.secret, {variable.key: variable.env}, variable.optional)
+    task.set_env_variable("HOME", "/tmp")  # noqa: S108
+    if placement.model_cache:
+        kubernetes.mount_pvc(task, placement.model_cache.pvc, placement.model_cache.path)
+        task.set_env_variable("HF_HOME", placement.model_cache.path)
+    if placement.image_pull_secrets:
+        kubernetes.set_image_pull_secrets(task, placement.image_pull_secrets)
+    if placement.image_pull_policy:
+        kubernetes.set_image_pull_policy(task, placement.image_pull_policy)
+    return task
+
+
+def _on_nodes(task: Any, wanted: StagePlacement, placement: PlacementSettings) -> None:
+    from kfp import kubernetes
+
+    selectors: list[Mapping[str, str]] = [wanted.node_selector]
+    tolerations: list[Iterable[Toleration]] = [wanted.tolerations]
+    if wanted.gpus:
+        node = placement.accelerators[wanted.accelerator]
+        task.set_accelerator_type(node.resource).set_accelerator_limit(wanted.gpus)
+        selectors.append(node.node_selector)
+        tolerations.append(node.tolerations)
+    if wanted.spot:
+        assert placement.spot is not None, "PlacementSettings requires it"
+        selectors.append(placement.spot.node_selector)
+        tolerations.append(placement.spot.tolerations)
+    for selector in selectors:
+        for key, value in sorted(selector.items()):
+            kubernetes.add_node_selector(task, key, value)
+    for toleration in (one for group in tolerations for one in group):
+        kubernetes.add_toleration(
+            task, toleration.key, toleration.operator, toleration.value or None, toleration.effect
+        )
+
+
+def _with_metadata(task: Any, stage: str, wanted: StagePlacement) -> None:
+    from kfp import kubernetes
+
+    labels = {"app.kubernetes.io/part-of": "llm2llm", "llm2llm/stage": stage.replace("_", "-"), **wanted.labels}
+    if wanted.queue:
+        labels["kueue.x-k8s.io/queue-name"] = wanted.queue
+    if wanted.priority:
+        labels["kueue.x-k8s.io/priority-class"] = wanted.priority
+    for key, value in sorted(labels.items()):
+        kubernetes.add_pod_label(task, key, value)
+    for key, value in sorted(wanted.annotations.items()):
+        kubernetes.add_pod_annotation(task, key, value)

@@ -1,0 +1,144 @@
+"""Placement: every profile's compiled pipeline says where each stage runs, and what cannot be placed is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from llm2llm.components.problems import UserError
+from llm2llm.pipelines.compile import compile_config
+from llm2llm.pipelines.config import Config, load_config
+from llm2llm.pipelines.placement import RUN_ID, STAGES, load_placement, seconds, shipped_profiles
+
+PROFILES = list(shipped_profiles())
+GPU_STAGES = {"train", "evaluate", "out_of_fold"}
+
+
+def compiled(tmp_path: Path, *overrides: str, config: str = "quickstart") -> tuple[dict[str, Any], dict[str, Any], str]:
+    """(pipeline, executors' places, the file's text)."""
+    path = tmp_path / "pipeline.yaml"
+    compile_config(load_config(config, overrides), path)
+    text = path.read_text()
+    spec, platform = yaml.safe_load_all(text)
+    return spec, platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"], text
+
+
+def test_the_profiles_are_those_that_are_documented() -> None:
+    assert PROFILES == ["aks", "eks", "gke", "kind", "onprem"]
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("config", ["quickstart", "gsm8k"])  # with folds, and without
+def test_every_stage_has_limits_time_outs_and_retries(profile: str, config: str, tmp_path: Path) -> None:
+    overrides = (f"placement.profile={profile}", "max_iterations=10")
+    spec, places, text = compiled(tmp_path, *overrides, config=config)
+    assert len(text.encode()) < 250_000
+    assert ":latest" not in text
+    executors = spec["deploymentSpec"]["executors"]
+    assert executors.keys() == places.keys()
+    placement = load_placement({"profile": profile})
+    for label, executor in executors.items():
+        stage = label.removeprefix("exec-").replace("-", "_")
+        assert stage in STAGES
+        place, asked = places[label], executor["container"]["resources"]
+        wanted = placement.stages[stage]
+        assert asked["resourceMemoryLimit"] == asked["resourceMemoryRequest"] == wanted.memory
+        assert asked["resourceCpuRequest"] == wanted.cpu
+        assert place["activeDeadlineSeconds"] == str(seconds(wanted.timeout))
+        assert place["securityContext"]["runAsNonRoot"] is True
+        assert {"name": RUN_ID, "fieldPath": "metadata.labels['pipeline/runid']"} in place["fieldPathAsEnv"]
+        mounts = {mount["mountPath"]: mount for mount in place["emptyDirMounts"]}
+        assert mounts["/tmp"]["sizeLimit"] == wanted.scratch
+        if stage in GPU_STAGES and profile != "kind":
+            assert asked["accelerator"]["resourceCount"] == "1"
+            assert asked["accelerator"]["resourceType"] == "nvidia.com/gpu"
+            assert place["nodeSelector"]["labels"] == placement.accelerators[wanted.accelerator].node_selector
+            assert place["tolerations"]
+            assert mounts["/dev/shm"] | {"sizeLimit": ""} == {
+                "mountPath": "/dev/shm", "medium": "Memory", "volumeName": "shm", "sizeLimit": "",
+            }  # fmt: skip
+        else:
+            assert "accelerator" not in asked
+    for component in [spec["root"], *spec["components"].values()]:
+        for name, task in component.get("dag", {}).get("tasks", {}).items():
+            if "dag" not in spec["components"][task["componentRef"]["name"]]:
+                retry = task["retryPolicy"]
+                assert retry["maxRetryCount"] >= 1, name
+                assert retry["backoffDuration"].endswith("s"), name
+                assert int(retry["backoffMaxDuration"].removesuffix("s")) > 3_600, name
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_secrets_are_named_and_never_held(profile: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-canary-0123456789")
+    _, places, text = compiled(tmp_path, f"placement.profile={profile}")
+    assert "sk-canary" not in text
+    (secret,) = [s for s in places["exec-teacher-augment"]["secretAsEnv"] if s["secretName"] == "llm2llm-teacher"]
+    assert secret["keyToEnv"] == [{"envVar": "OPENAI_API_KEY", "secretKey": "api-key"}]
+    assert "llm2llm-teacher" not in str(places["exec-train"])
+
+
+def test_a_config_lays_its_own_keys_over_the_profile(tmp_path: Path) -> None:
+    overrides = (
+        "placement.profile=gke",
+        "placement.stages.train={accelerator: nvidia-h100-80gb, gpus: 2, spot: true, queue: gpus, priority: night, "
+        "image: example.org/train@sha256:abc, annotations: {team: ml}, retries: 5}",
+        "placement.defaults.memory=6Gi",
+        "placement.model_cache={pvc: weights, path: /cache}",
+    )
+    spec, places, _ = compiled(tmp_path, *overrides)
+    train, container = places["exec-train"], spec["deploymentSpec"]["executors"]["exec-train"]["container"]
+    assert container["image"] == "example.org/train@sha256:abc"
+    assert container["resources"]["accelerator"]["resourceCount"] == "2"
+    assert container["resources"]["resourceMemoryLimit"] == "24Gi", "the profile's, as the config says nothing of it"
+    assert train["nodeSelector"]["labels"] == {
+        "cloud.google.com/gke-accelerator": "nvidia-h100-80gb", "cloud.google.com/gke-spot": "true",
+    }  # fmt: skip
+    assert {t["key"] for t in train["tolerations"]} == {"nvidia.com/gpu", "cloud.google.com/gke-spot"}
+    labels = train["podMetadata"]["labels"]
+    assert (labels["kueue.x-k8s.io/queue-name"], labels["kueue.x-k8s.io/priority-class"]) == ("gpus", "night")
+    assert train["podMetadata"]["annotations"] == {"team": "ml"}
+    assert train["pvcMount"][0]["mountPath"] == "/cache"
+    assert {"name": "HF_HOME", "value": "/cache"} in container["env"]
+    report = spec["deploymentSpec"]["executors"]["exec-report"]["container"]
+    assert report["resources"]["resourceMemoryLimit"] == "6Gi"
+    assert places["exec-evaluate"] != train, "executors that run elsewhere stay apart"
+
+
+def test_without_a_profile_nothing_is_said_about_places(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    compile_config(load_config("quickstart"), path)
+    assert len(list(yaml.safe_load_all(path.read_text()))) == 1
+
+
+@pytest.mark.parametrize(
+    ("placement", "message"),
+    [
+        (
+            "{profile: gcp}",
+            r"placement.profile: no profile 'gcp'; did you mean 'gke'|no profile 'gcp'.*there are aks, eks",
+        ),
+        ("{profile: gke, stages: {trian: {gpus: 1}}}", "no stage 'trian'.*'train'"),
+        ("{profile: gke, stages: {train: {accelerator: nvidia-l5}}}", "no accelerator 'nvidia-l5'.*nvidia-l4"),
+        ("{profile: gke, stages: {train: {gpus: 16}}}", "gpus: 16, and no node with nvidia-l4 has more than 8"),
+        ("{profile: kind, stages: {train: {accelerator: nvidia-l4, gpus: 1}}}", "this profile has no GPU nodes"),
+        ("{profile: onprem, stages: {train: {spot: true}}}", "names no spot nodes"),
+        ("{profile: gke, stages: {train: {gpus: 0}}}", "belong together"),
+        ("{profile: gke, stages: {train: {memory: 16GB}}}", "such as 16Gi"),
+        ("{profile: gke, stages: {train: {timeout: 2 days}}}", "such as 30m"),
+        ("{profile: gke, stages: {train: {image: 'example.org/train:latest'}}}", "latest"),
+        ("{profile: gke, stages: {train: {priority: high}}}", "needs queue"),
+        ("{profile: gke, stages: {train: {memroy: 1Gi}}}", "unknown key.*memory"),
+    ],
+)
+def test_what_cannot_be_placed_is_refused(placement: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_config("quickstart", [f"placement={placement}"])
+
+
+def test_placement_is_no_parameter_of_the_run() -> None:
+    config = load_config("quickstart", ["placement.profile=gke"])
+    assert isinstance(config, Config)
+    assert config.placement.profile == "gke"
+    assert config.placement.stages["train"].gpus == 1
