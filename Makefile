@@ -13,7 +13,7 @@ OUTPUT ?= quickstart
 IMAGES ?= ghcr.io/llm2llm
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
-.PHONY: quickstart quickstart-random test test-fast check lint types compile images clean
+.PHONY: quickstart quickstart-random test test-fast check lint types compile images locks clean
 
 $(VENV)/train.done: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "llm2llm needs Python 3.11 or newer; set PYTHON=python3.11" >&2; exit 2; }
@@ -35,7 +35,7 @@ test: $(VENV)/dev.done
 	$(BIN)/python -m pytest
 
 test-fast: $(VENV)/dev.done
-	$(BIN)/python -m pytest -m "not slow and not browser"
+	$(BIN)/python -m pytest -m "not slow and not browser and not s3 and not vllm"
 
 check: lint types compile
 
@@ -58,10 +58,17 @@ compile: $(VENV)/dev.done
 
 images:
 	for extra in cpu train; do \
-	  docker build --file images/Dockerfile --build-arg EXTRA=$$extra \
+	  docker build --file images/Dockerfile --build-arg EXTRA=$$extra --build-arg VERSION=$(VERSION) \
+	    --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
 	    $(if $(BASE),--build-arg BASE=$(BASE)) $(if $(PIP_FIND_LINKS),--build-arg PIP_FIND_LINKS=$(PIP_FIND_LINKS)) \
 	    $(BUILD_ARGS) --tag $(IMAGES)/$$extra:$(VERSION) . || exit 1; \
 	done
+
+# What the images install, pinned by version and hash; run it when pyproject.toml or constraints.txt changes.
+locks:
+	$(PYTHON) -m venv build/locks
+	build/locks/bin/python -m pip install --quiet pip-tools
+	build/locks/bin/python images/lock.py
 
 clean:
 	rm -rf build $(VENV) .mypy_cache .ruff_cache .hypothesis

@@ -6,17 +6,20 @@ plain text.
 
 import json
 import os
+import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import FrameType
 from typing import Protocol
 
 from llm2llm.components.problems import UserError
 
 EVENT = "@llm2llm "
 EXIT_USER_ERROR = 2
+EXIT_TERMINATED = 143
 PARENT_VARIABLE = "LLM2LLM_PARENT_PID"
 """Set by `llm2llm run`: a stage on the same machine ends when that process is gone."""
 
@@ -44,20 +47,26 @@ def stage(
         outputs: What it leaves behind, by name; said at the end, so that a reader of the log finds it.
 
     Raises:
-        SystemExit: With code 2, in place of a `UserError`, whose message has then been printed.
+        SystemExit: With code 2, in place of a `UserError`, whose message has then been printed; with code 143 on
+            SIGTERM, as when a spot node is taken away.
     """
     where = {"stage": name, "iteration": iteration, "fold": fold}
     started = time.monotonic()
     _end_with_parent()
     _say({"event": "started", **where})
     try:
-        yield
+        with _ended_by_sigterm():
+            yield
     except UserError as problem:
         _say({"event": "failed", **where, "user_error": str(problem)})
         print(f"error: {problem}", file=sys.stderr, flush=True)
         raise SystemExit(EXIT_USER_ERROR) from None
     except Exception as problem:
         _say({"event": "failed", **where, "error": f"{type(problem).__name__}: {problem}"})
+        raise
+    except SystemExit as ending:
+        if ending.code == EXIT_TERMINATED:
+            _say({"event": "failed", **where, "error": "terminated"})
         raise
     paths = {key: artifact.path for key, artifact in (outputs or {}).items()}
     _say({"event": "finished", **where, "seconds": round(time.monotonic() - started, 3), "outputs": paths})
@@ -76,6 +85,26 @@ def _say(event: dict[str, object]) -> None:
     # Half a surrogate pair, as in the path of a file with a broken name, cannot be printed; its JSON escape can.
     line = json.dumps(event, ensure_ascii=False).encode("utf-8", "backslashreplace").decode("utf-8")
     print(EVENT + line, flush=True)
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Ends the stage in an orderly way on SIGTERM: what is half written goes away, and what was finished is kept.
+
+    As a container's first process it would otherwise not end at all: the kernel spares that one the signal's default.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(EXIT_TERMINATED)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _end_with_parent() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from llm2llm.components.rows.kinds import Example, content_id
 from llm2llm.components.tasks import Task
+from tests.storage.rgw import s3_server  # noqa: F401  # a fixture that several rooms use
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -92,3 +93,24 @@ def test_ends_when_the_run_that_started_it_is_gone() -> None:
     environment = {**os.environ, PARENT_VARIABLE: str(gone.pid)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, timeout=30, check=False, capture_output=True)
     assert done.returncode == 143
+
+
+def test_sigterm_ends_a_stage_and_leaves_nothing_half_written(tmp_path: Path) -> None:
+    code = (
+        "import time\n"
+        "from llm2llm.components.stage import stage\n"
+        "from llm2llm.components.whole import whole_file\n"
+        f"with stage('train', 1), whole_file({str(tmp_path / 'model')!r}) as partial:\n"
+        "    partial.write_text('half')\n"
+        "    print('writing', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    running = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert running.stdout is not None
+    while "writing" not in (line := running.stdout.readline()):
+        assert line, "it ended before it was told to"
+    running.terminate()
+    rest = running.communicate(timeout=30)[0]
+    assert running.returncode == 143
+    assert events(rest)[-1]["error"] == "terminated"
+    assert list(tmp_path.iterdir()) == []
