@@ -13,7 +13,7 @@ OUTPUT ?= quickstart
 IMAGES ?= ghcr.io/llm2llm
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
-.PHONY: quickstart quickstart-random test test-fast check lint types compile images locks clean
+.PHONY: quickstart quickstart-random test test-fast check lint types compile images locks manifests gitops clean
 
 $(VENV)/train.done: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "llm2llm needs Python 3.11 or newer; set PYTHON=python3.11" >&2; exit 2; }
@@ -63,6 +63,15 @@ images:
 	    $(if $(BASE),--build-arg BASE=$(BASE)) $(if $(PIP_FIND_LINKS),--build-arg PIP_FIND_LINKS=$(PIP_FIND_LINKS)) \
 	    $(BUILD_ARGS) --tag $(IMAGES)/$$extra:$(VERSION) . || exit 1; \
 	done
+
+# Every overlay and component of manifests/: rendered, held against schemas of three Kubernetes versions, and our policies.
+manifests: $(VENV)/dev.done
+	tests/manifests/tools.sh
+	$(BIN)/python -m pytest tests/manifests
+
+# KFP's own resources of a config, for Argo CD or Flux: make gitops CONFIG=snips SET=placement.profile=gke
+gitops: $(VENV)/dev.done
+	$(BIN)/python manifests/gitops/pipeline_version.py $(CONFIG) build/gitops/$(CONFIG) $(if $(SET),--set $(SET))
 
 # What the images install, pinned by version and hash; run it when pyproject.toml or constraints.txt changes.
 locks:

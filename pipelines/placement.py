@@ -97,6 +97,8 @@ class ModelCache(Settings):
     """The PersistentVolumeClaim: ReadWriteMany, where stages run on several nodes at once."""
     path: str = "/models"
     """Where it is mounted; `HF_HOME` points there."""
+    offline: bool = False
+    """Whether nothing is looked for beyond it, for a network that is closed: the models are put there beforehand."""
 
 
 class StagePlacement(Settings):
@@ -307,6 +309,8 @@ def placed(task: Any, stage: str, placement: PlacementSettings) -> Any:
     if placement.model_cache:
         kubernetes.mount_pvc(task, placement.model_cache.pvc, placement.model_cache.path)
         task.set_env_variable("HF_HOME", placement.model_cache.path)
+        if placement.model_cache.offline:
+            task.set_env_variable("HF_HUB_OFFLINE", "1")
     if placement.image_pull_secrets:
         kubernetes.set_image_pull_secrets(task, placement.image_pull_secrets)
     if placement.image_pull_policy:

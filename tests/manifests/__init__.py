@@ -1,0 +1,1 @@
+"""Checks of `manifests/` as kustomize renders it."""
