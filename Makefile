@@ -7,13 +7,14 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+VLLM_VENV ?= .venv-vllm
 BIN := $(VENV)/bin
 OUTPUT ?= quickstart
 
 IMAGES ?= ghcr.io/llm2llm
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
-.PHONY: quickstart quickstart-random test test-fast check lint types compile images locks manifests gitops clean
+.PHONY: quickstart quickstart-random test test-fast check lint types compile images locks manifests gitops vllm clean bench-selection bench-dedupe bench-leaks bench-teachers bench-storage
 
 $(VENV)/train.done: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "llm2llm needs Python 3.11 or newer; set PYTHON=python3.11" >&2; exit 2; }
@@ -24,6 +25,15 @@ $(VENV)/train.done: pyproject.toml constraints.txt
 $(VENV)/dev.done: $(VENV)/train.done
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
+
+# vLLM, for its tests: it pins another PyTorch, and its CPU build is for tests only.
+$(VLLM_VENV)/done: tests/vllm-requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/python -m pip install --quiet --no-deps --requirement tests/vllm-requirements.txt
+	$(VLLM_VENV)/bin/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+vllm: $(VLLM_VENV)/done
 
 quickstart: $(VENV)/train.done
 	$(BIN)/llm2llm run quickstart --output $(OUTPUT)
@@ -64,6 +74,10 @@ images:
 	    $(BUILD_ARGS) --tag $(IMAGES)/$$extra:$(VERSION) . || exit 1; \
 	done
 
+# The comparisons of the README: each prints its table, and leaves it with a plot in build/bench.
+bench-selection bench-dedupe bench-leaks bench-teachers bench-storage: bench-%: $(VENV)/dev.done
+	$(BIN)/python -m tests.bench.$* $(ARGUMENTS)
+
 # Every overlay and component of manifests/: rendered, held against schemas of three Kubernetes versions, and our policies.
 manifests: $(VENV)/dev.done
 	tests/manifests/tools.sh
@@ -80,4 +94,4 @@ locks:
 	build/locks/bin/python images/lock.py
 
 clean:
-	rm -rf build $(VENV) .mypy_cache .ruff_cache .hypothesis
+	rm -rf build $(VENV) $(VLLM_VENV) .mypy_cache .ruff_cache .hypothesis

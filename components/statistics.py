@@ -1,6 +1,8 @@
 """Statistics that decisions and reports stand on."""
 
-from math import sqrt
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import comb, sqrt
 
 Z_95 = 1.959963984540054  # the 97.5% quantile of the standard normal distribution
 
@@ -24,3 +26,92 @@ def wilson_interval(correct: int, n: int, z: float = Z_95) -> tuple[float, float
     scale = 1 + z * z / n
     # At 0 and 1 rounding would put the share itself outside.
     return max(0.0, min(share, (centre - spread) / scale)), min(1.0, max(share, (centre + spread) / scale))
+
+
+def mcnemar_p(first: Sequence[bool], second: Sequence[bool]) -> float:
+    """The two-sided p-value of McNemar's exact test: could two students be equally good, given these paired outcomes?
+
+    Only rows on which they differ count; under the null hypothesis each is a fair coin (McNemar 1947; exact binomial
+    form, as in Dietterich, "Approximate statistical tests for comparing supervised classification learning
+    algorithms", 1998). Without such a row the p-value is 1.
+
+    Args:
+        first: Whether the first student was right, row by row.
+        second: The same of the second student, for the same rows in the same order.
+
+    Raises:
+        ValueError: The two are not of the same length.
+    """
+    from scipy.stats import binomtest
+
+    _check_paired(first, second)
+    only_first = sum(a and not b for a, b in zip(first, second, strict=True))
+    only_second = sum(b and not a for a, b in zip(first, second, strict=True))
+    differ = only_first + only_second
+    return float(binomtest(only_first, differ, 0.5).pvalue) if differ else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A difference of two accuracies, in [-1, 1], with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def paired_difference(
+    first: Sequence[bool],
+    second: Sequence[bool],
+    random_seed: int = 0,
+    resamples: int = 10_000,
+    level: float = 0.95,
+) -> Difference:
+    """The second student's accuracy less the first's on the same rows, with its paired bootstrap interval.
+
+    Rows are drawn with replacement, both outcomes of a row together (Efron 1979; percentile interval). A row's outcome
+    is one of three (+1, 0, -1), so a resample is one draw from a multinomial distribution, whatever the number of rows.
+
+    Args:
+        first: Whether the first student was right, row by row.
+        second: The same of the second student, for the same rows in the same order.
+        random_seed: The same seed gives the same interval.
+        resamples: How often to draw.
+        level: How much of the resampled differences the interval holds.
+
+    Raises:
+        ValueError: The two are not of the same length, or empty.
+    """
+    import numpy as np
+
+    _check_paired(first, second)
+    n = len(first)
+    if n == 0:
+        raise ValueError("no rows to compare two students on")
+    only_first = sum(a and not b for a, b in zip(first, second, strict=True))
+    only_second = sum(b and not a for a, b in zip(first, second, strict=True))
+    shares = [only_second / n, only_first / n, (n - only_first - only_second) / n]
+    drawn = np.random.default_rng(random_seed).multinomial(n, shares, size=resamples)
+    low, high = np.quantile((drawn[:, 0] - drawn[:, 1]) / n, [(1 - level) / 2, (1 + level) / 2])
+    return Difference((only_second - only_first) / n, float(low), float(high))
+
+
+def pass_at_k(n: int, correct: int, k: int) -> float:
+    """The probability that at least one of k answers is right, estimated from n answers without bias.
+
+    1 - C(n - correct, k) / C(n, k) (Chen et al., "Evaluating large language models trained on code", 2021, equation 1).
+    The plug-in 1 - (1 - correct / n)^k would be too low.
+
+    Raises:
+        ValueError: When `correct` is not in 0..n, or k not in 1..n.
+    """
+    if not 0 <= correct <= n:
+        raise ValueError(f"correct must be in 0..{n}, got {correct}")
+    if not 1 <= k <= n:
+        raise ValueError(f"k must be in 1..{n}, got {k}")
+    return 1 - comb(n - correct, k) / comb(n, k)
+
+
+def _check_paired(first: Sequence[bool], second: Sequence[bool]) -> None:
+    if len(first) != len(second):
+        raise ValueError(f"paired outcomes must be of the same rows, got {len(first)} and {len(second)}")

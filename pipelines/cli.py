@@ -1,7 +1,8 @@
 """The command `llm2llm`.
 
 Exit codes: 0 done; 1 a stage or the run failed; 2 the user's input is wrong (a setting, a row, a file, an endpoint), in
-one message that names it; 130 or 143 interrupted or terminated, and the same command goes on.
+one message that names it; 3 a run in a cluster was terminated; 124 a time-out passed; 130 or 143 interrupted or
+terminated, and the same command goes on.
 """
 
 import json
@@ -13,13 +14,14 @@ from typing import Any
 import click
 
 from llm2llm.components.problems import UserError, nearest
+from llm2llm.pipelines.cluster_commands import COMMANDS
 
 EXIT_FAILED = 1
 EXIT_USER_ERROR = 2
 
 # What a base install, which compiles and submits, has not got.
 EXTRAS = {
-    "cpu": ("pyarrow", "numpy", "rapidfuzz", "jinja2", "openai", "aiohttp", "boto3"),
+    "cpu": ("pyarrow", "numpy", "scipy", "rapidfuzz", "rensa", "jinja2", "openai", "aiohttp", "boto3"),
     "train": ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "safetensors", "tokenizers"),
     "docker": ("docker",),
 }
@@ -135,6 +137,55 @@ def compile_command(config: str, output: Path, overrides: tuple[str, ...]) -> No
     click.echo(f"wrote {output} ({output.stat().st_size / 1000:.0f} KB)")
 
 
+@cli.command("plan")
+@click.argument("config")
+@set_option
+def plan_command(config: str, overrides: tuple[str, ...]) -> None:
+    """Show what would run where in a cluster, and what it can cost at most.
+
+    CONFIG is a YAML file or the name of a shipped config. No cluster is asked. Set placement.profile for a kind of
+    cluster: llm2llm plan gsm8k --set placement.profile=gke
+    """
+    from llm2llm.pipelines.config import load_config
+    from llm2llm.pipelines.plan import plan
+
+    click.echo(plan(load_config(config, overrides)))
+
+
+@cli.group(cls=_Group)
+def ledger() -> None:
+    """Look into a ledger: what teachers were asked and what they answered."""
+
+
+@ledger.command("list")
+@click.argument("uri")
+def ledger_list(uri: str) -> None:
+    """Sum up a ledger by model and purpose: answers, tokens, and by how many runs they were paid for.
+
+    URI is a folder or an s3:// prefix.
+    """
+    from llm2llm.components.teachers.ledger import ledger_summary
+
+    click.echo(ledger_summary(uri))
+
+
+@ledger.command("show")
+@click.argument("uri")
+@click.argument("key", required=False)
+def ledger_show(uri: str, key: str | None) -> None:
+    """Print one entry of a ledger as JSON, or all of them as JSON lines.
+
+    URI is a folder or an s3:// prefix; KEY stands in the `call_key` of a generated row and in the calls.
+    """
+    from llm2llm.components.teachers.ledger import entry_text, list_entries, read_ledger
+
+    if key is not None:
+        click.echo(entry_text(read_ledger(uri, key)))
+        return
+    for entry in list_entries(uri):
+        click.echo(entry_text(entry, indent=None))
+
+
 @cli.command("config")
 @click.argument("name", required=False)
 def config_command(name: str | None) -> None:
@@ -234,3 +285,7 @@ def stage() -> None:
     Rows are read from Parquet files that a stage wrote, or from JSON lines. What the stage writes goes into the folder
     given by --output, each output under its own name.
     """
+
+
+for command in COMMANDS:
+    cli.add_command(command)

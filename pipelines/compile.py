@@ -14,8 +14,19 @@ from llm2llm.components.whole import write_text
 from llm2llm.pipelines.config import Config, to_parameters
 
 
-def compile_config(config: Config, output: Path) -> None:
+def compile_config(config: Config, output: Path, for_cluster: bool = True) -> None:
     """Writes the compiled pipeline of a config, whole or not at all; its parameters default to the config's values.
+
+    The same config gives the same bytes.
+
+    Args:
+        config: The config.
+        output: The file to write.
+        for_cluster: Rather than for a run on this machine. There equal components are one; KFP's local runner names the
+            folders of outputs by component, so `train 1` would overwrite what `train 0` left. And there `configure` and
+            `prepare` always run: their inputs are names of data, and what a name stands for changes, so that from
+            Kubeflow's cache a scheduled run would never see a new seed. A run on this machine has copies of the files,
+            whose names change with them.
 
     Raises:
         UserError: The output cannot be written, or has no YAML suffix.
@@ -32,9 +43,14 @@ def compile_config(config: Config, output: Path) -> None:
         draft = Path(folder) / "pipeline.yaml"
         compiler.Compiler().compile(build_pipeline(config), str(draft), pipeline_parameters=to_parameters(config))
         text = draft.read_text(encoding="utf-8")
-    header = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # three times as fast, where there is one
     documents = compact(list(yaml.load_all(text, Loader=loader)))
+    if for_cluster:
+        merge_components(documents[0])
+        for task in ("configure", "prepare"):
+            documents[0]["root"]["dag"]["tasks"][task]["cachingOptions"] = {}
+    # Not the compiler's own comments, in which the order of keys changes from one time to the next.
+    header = f"# PIPELINE DEFINITION\n# Name: {config.name}\n"
     style: dict[str, Any] = {"default_flow_style": None, "sort_keys": True, "width": 200, "allow_unicode": True}
     write_text(output, header + yaml.safe_dump_all(documents, **style))
 
@@ -43,10 +59,10 @@ def compact(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """A compiled pipeline without repetition: an unrolled loop says everything once for each iteration.
 
     Large workflows hit limits of Argo and etcd (kubeflow/pipelines#10968, #4170). The pipeline does the same: executors
-    that are equal, and run in the same place, become one, and so do components; docstrings leave the functions' source;
-    components lose the descriptions and defaults of their inputs, which are all given here (those of the pipeline's own
-    parameters, which the UI's form shows, stay); sub-graphs lose inputs that nothing in them uses, and the compiler's
-    prefix of the others' names.
+    that are equal, and run in the same place, become one; docstrings leave the functions' source; components lose the
+    descriptions and defaults of their inputs, which are all given here (those of the pipeline's own parameters, which
+    the UI's form shows, stay); sub-graphs lose inputs that nothing in them uses, and the compiler's prefix of the
+    others' names.
 
     Args:
         documents: The pipeline and, when anything is said about where stages run, the platform's part of it.
@@ -78,12 +94,15 @@ def compact(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
                     definition.pop("description", None)
     _prune(spec["root"], components)
     _shorten(spec["root"], components)
-    _merge(spec["root"], components)
     return documents
 
 
-def _merge(root: dict[str, Any], components: dict[str, Any]) -> None:
-    """Makes every task refer to the first of equal components, and removes the others."""
+def merge_components(spec: dict[str, Any]) -> None:
+    """Makes every task refer to the first of equal components, and removes the others.
+
+    Kubeflow's compiler visits a component once, however many tasks refer to it (backend/src/v2/compiler/visitor.go).
+    """
+    root, components = spec["root"], spec["components"]
     leaves = {name: yaml.safe_dump(value) for name, value in components.items() if "dag" not in value}
     first_of: dict[str, str] = {}
     same_as = {name: first_of.setdefault(text, name) for name, text in leaves.items()}

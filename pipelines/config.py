@@ -11,14 +11,14 @@ from pydantic import Field, model_validator
 
 from llm2llm.components import images
 from llm2llm.components.dedupe.settings import DedupeSettings
-from llm2llm.components.filter_errors.settings import FilterErrorsSettings
+from llm2llm.components.filter_errors.settings import FilterErrorsSettings, needs
 from llm2llm.components.prepare.settings import PrepareSettings
 from llm2llm.components.problems import UserError, nearest
 from llm2llm.components.settings import Settings
 from llm2llm.components.stage import HasPath, stage
 from llm2llm.components.students.settings import SCRATCH, AnswerSettings, FineTuneSettings
 from llm2llm.components.tasks import Task, load_task
-from llm2llm.components.teacher_augment.settings import TeacherAugmentSettings
+from llm2llm.components.teacher_augment.settings import TeacherAugmentSettings, check_task
 from llm2llm.components.whole import write_text
 from llm2llm.pipelines.placement import PlacementSettings, load_placement
 
@@ -42,7 +42,9 @@ class ImageSettings(Settings):
     cpu: str = images.CPU
     """prepare, filter_errors, teacher_augment, dedupe, report."""
     train: str = images.TRAIN
-    """train, evaluate, out_of_fold."""
+    """train, evaluate, out_of_fold; teacher_augment when its teacher is a model that transformers loads."""
+    vllm: str = images.VLLM
+    """teacher_augment when its teacher is a model that vLLM loads."""
 
 
 class Config(Settings):
@@ -91,7 +93,51 @@ class Config(Settings):
                 f"teacher_augment.teacher 'grammar' writes a question and its answer only, and task {self.task.name!r} "
                 "needs choices or a rationale: use the teacher openai or pool"
             )
+        for key, values in needs(self.filter_errors).items():
+            section, name = key.split(".")
+            found = getattr(getattr(self, section), name)
+            if found not in values:
+                raise ValueError(
+                    f"filter_errors.selection {self.filter_errors.selection!r} needs {key} to be "
+                    f"{' or '.join(map(repr, values))}, and it is {found!r}; set it, or choose another selection"
+                )
+        try:
+            check_task(augment, self.task)
+        except ValueError as problem:
+            raise ValueError(f"teacher_augment.{problem}") from None
+        gpus = self.placement.stages["teacher_augment"].gpus if "teacher_augment" in self.placement.stages else 0
+        if self.placement.profile and self.uses_vllm and not gpus:
+            raise ValueError(
+                "placement.stages.teacher_augment: teacher 'vllm' runs in the stage's own pod and needs a GPU there; "
+                "set accelerator and gpus, or serve the model behind an endpoint (teacher openai)"
+            )
         return self
+
+    @property
+    def uses_vllm(self) -> bool:
+        """Whether teacher_augment loads a model with vLLM, and so runs in the image `vllm`."""
+        return "vllm" in self._in_pod()
+
+    @property
+    def uses_transformers(self) -> bool:
+        """Whether teacher_augment loads a model with transformers, and so runs in the image `train`."""
+        return "transformers" in self._in_pod()
+
+    @property
+    def teacher_image(self) -> str:
+        """The image of teacher_augment."""
+        if self.uses_vllm:
+            return self.images.vllm
+        return self.images.train if self.uses_transformers else self.images.cpu
+
+    def _in_pod(self) -> set[str]:
+        augment = self.teacher_augment
+        teachers = [one.teacher for one in augment.teachers]
+        if augment.asks_models and not teachers:
+            teachers.append(augment.teacher)
+        if augment.verify != "none" and augment.verification.by is not None:
+            teachers.append(augment.verification.by.teacher)
+        return {teacher for teacher in teachers if teacher in ("vllm", "transformers")}
 
 
 # The parameters of the compiled pipeline that stand for one key of the config each. Their order is the form's order in
@@ -157,7 +203,10 @@ def compiled_settings(config: Config) -> dict[str, Any]:
         "max_iterations": config.max_iterations,
         "selection": config.filter_errors.selection,
         "folds": config.filter_errors.folds,
+        "auto_above": config.filter_errors.auto_above,
         "start_from": config.train.start_from,
+        "teacher_image": config.teacher_image,
+        "teacher_is_student": config.teacher_augment.needs_student,
         "images": config.images.model_dump(),
     }
 
@@ -178,7 +227,14 @@ def configure_run(name: str, compiled: Mapping[str, Any], parameters: Mapping[st
         for where, now, then in (
             ("filter_errors_settings.selection", config.filter_errors.selection, compiled["selection"]),
             ("filter_errors_settings.folds", config.filter_errors.folds, compiled["folds"]),
+            ("filter_errors_settings.auto_above", config.filter_errors.auto_above, compiled["auto_above"]),
             ("train_settings.start_from", config.train.start_from, compiled["start_from"]),
+            ("the image that the teacher needs", config.teacher_image, compiled["teacher_image"]),
+            (
+                "whether the teacher is the student",
+                config.teacher_augment.needs_student,
+                compiled["teacher_is_student"],
+            ),
         ):
             if now != then:
                 raise UserError(f"{where}: {now!r}, but the pipeline was compiled with {then!r}; compile it again")
@@ -237,6 +293,7 @@ def load_config(source: str, overrides: Iterable[str] = (), resolve: bool = Fals
         raise UserError(f"{source}: a config is a mapping of keys to values")
     for override in overrides:
         _override(values, override)
+    _inline_prompts(values, path.resolve().parent)
     if resolve:
         _resolve_paths(values, path.resolve().parent)
     return check_config(values, path.name)
@@ -261,6 +318,24 @@ def _override(values: dict[str, Any], override: str) -> None:
     place[last] = value
 
 
+def _inline_prompts(values: dict[str, Any], folder: Path) -> None:
+    """Puts the texts of prompts in the place of their files' names: a cluster has no such files, and a changed prompt
+    is another config."""
+    augment = values.get("teacher_augment")
+    prompts = augment.get("prompts") if isinstance(augment, dict) else None
+    if not isinstance(prompts, dict):
+        return
+    for name, prompt in prompts.items():
+        if not isinstance(prompt, str) or "\n" in prompt:
+            continue
+        try:
+            prompts[name] = (folder / Path(prompt).expanduser()).read_text(encoding="utf-8")
+        except OSError as problem:
+            raise UserError(f"teacher_augment.prompts.{name}: cannot read {prompt}: {problem.strerror}") from None
+        except UnicodeDecodeError:
+            raise UserError(f"teacher_augment.prompts.{name}: {prompt} is not UTF-8 text") from None
+
+
 _PATHS = (("data", "seeds"), ("data", "validation"), ("data", "test"), ("data", "pool"),
           ("teacher_augment", "grammar"), ("teacher_augment", "eda_synonyms"), ("", "student"))  # fmt: skip
 
@@ -274,3 +349,7 @@ def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
             path = folder / value
             if path.exists() or value.startswith(("./", "../")) or (section and Path(value).suffix):
                 place[key] = str(path)
+    augment = values.get("teacher_augment")
+    ledger = augment.get("ledger") if isinstance(augment, dict) else None
+    if isinstance(ledger, str) and ledger and "://" not in ledger:
+        augment["ledger"] = str(folder / Path(ledger).expanduser())

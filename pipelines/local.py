@@ -5,6 +5,7 @@ The output folder holds, beside what a person reads (`report.html`, `report.md`,
     pipeline.yaml    the compiled pipeline, the one that a cluster would run
     run.json         the config that the folder belongs to
     artifacts/       what the stages wrote; `inputs` in it holds the user's own files as they were
+    ledger/          what the teacher was asked and answered, unless the config names another place; `fresh` keeps it
     cache/           which stages are done, so that an interrupted run goes on where it was
     events.jsonl     when each stage started and ended
 """
@@ -27,20 +28,26 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, TextIO
+from uuid import uuid4
 
 from llm2llm.components.problems import UserError, cannot_write
 from llm2llm.components.rows.sources import BUILTIN, is_file_source, source_path
 from llm2llm.components.stage import EVENT, PARENT_VARIABLE
+from llm2llm.components.students.settings import SCRATCH
 from llm2llm.components.whole import whole_folder, write_text
 from llm2llm.pipelines.compile import compile_config
 from llm2llm.pipelines.config import Config
-from llm2llm.pipelines.placement import PlacementSettings
+from llm2llm.pipelines.placement import RUN_ID, PlacementSettings
 
 Runner = Literal["subprocess", "docker"]
 
 OURS = ("artifacts", "cache", "student", "pipeline.yaml", "run.json", "events.jsonl", "run.log",
         "report.html", "report.md", "summary.json")  # fmt: skip
 """Everything that a run leaves in its output folder; `fresh` removes these and nothing else."""
+
+
+IMAGE_USER = 65532
+"""The uid and gid that the images run as."""
 
 
 class RunFailed(Exception):
@@ -82,20 +89,20 @@ def run_local(config: Config, output: Path, runner: Runner = "subprocess", fresh
     with _held(output):
         if fresh:
             _discard(output)
-        config = _snapshot_inputs(config, output)
+        config = _with_ledger(_snapshot_inputs(config, output), output)
         config = config.model_copy(update={"placement": PlacementSettings()})  # there is one place here
-        _claim(config, output, runner)
-        compile_config(config, output / "pipeline.yaml")
+        os.environ[RUN_ID] = _claim(config, output, runner)
+        compile_config(config, output / "pipeline.yaml", for_cluster=False)
         if before := len(_finished(output)):
             print(f"going on: {before} stages were finished before and are not run again", flush=True)
         with open(output / "events.jsonl", "a", encoding="utf-8") as events:
             events.write("\n" if events.tell() else "")  # ends the half line that a killed run may have left
             watch = _Watch(events=events, shown=sys.stdout)
-            _run_pipeline(output, runner, watch)
+            _run_pipeline(config, output, runner, watch)
         return _collect(output)
 
 
-def _run_pipeline(output: Path, runner: Runner, watch: _Watch) -> None:
+def _run_pipeline(config: Config, output: Path, runner: Runner, watch: _Watch) -> None:
     warnings.filterwarnings("ignore", module=r"kfp\..*")
     from kfp import local
     from kfp.components import load_component_from_file
@@ -103,7 +110,7 @@ def _run_pipeline(output: Path, runner: Runner, watch: _Watch) -> None:
     warnings.filterwarnings("ignore", message=".*custom or non-Python base image.*")
     warnings.filterwarnings("ignore", message=".*no effect in the current local runner.*")
     local.init(
-        runner=local.SubprocessRunner(use_venv=False) if runner == "subprocess" else _docker_runner(),
+        runner=local.SubprocessRunner(use_venv=False) if runner == "subprocess" else _docker_runner(config, output),
         pipeline_root=str(output / "artifacts"),
         enable_caching=True,
         cache_root=str(output / "cache"),
@@ -122,8 +129,11 @@ def _run_pipeline(output: Path, runner: Runner, watch: _Watch) -> None:
             builtins.print = print_before  # KFP's threads may leave their indenting print behind
 
 
-def _docker_runner() -> Any:
+def _docker_runner(config: Config, output: Path) -> Any:
     """KFP's runner for containers, held as a pod's security context would hold them.
+
+    Of this process's environment they see the teachers' keys, what opens object storage, and the run's id; of the
+    network nothing, unless the config names a model, data or a teacher that is not on this machine.
 
     Raises:
         UserError: The package docker is not installed, or no engine answers.
@@ -140,13 +150,38 @@ def _docker_runner() -> Any:
         raise UserError(
             f"--runner docker: no Docker engine answers; is it up, is DOCKER_HOST right? ({problem})"
         ) from None
+    augment = config.teacher_augment
+    passed = {augment.api_key_env, *(teacher.api_key_env for teacher in augment.teachers), RUN_ID}
+    environment = {key: value for key, value in os.environ.items() if key in passed or key.startswith("AWS_")}
+    written = [output / "artifacts", *([Path(augment.ledger)] if augment.ledger.startswith("/") else [])]
+    user, group = os.getuid(), os.getgid()
+    for folder in written:
+        folder.mkdir(parents=True, exist_ok=True)
+        if user == 0:  # even then nothing runs as root: the folders become those of the images' user
+            os.chown(folder, IMAGE_USER, IMAGE_USER)
+    if user == 0:
+        user = group = IMAGE_USER
     return local.DockerRunner(
-        user=f"{os.getuid()}:{os.getgid()}",  # who may write to the output folder, which KFP mounts
+        user=f"{user}:{group}",  # who may write to the output folder, which KFP mounts
+        network_mode="bridge" if _needs_network(config) else "none",
         read_only=True,
         tmpfs={"/tmp": "rw,exec,mode=1777"},  # noqa: S108  # the path inside the container
-        environment={"HOME": "/tmp", "HF_HOME": "/tmp/huggingface"},  # noqa: S108
+        environment={"HOME": "/tmp", "HF_HOME": "/tmp/huggingface", **environment},  # noqa: S108
+        mounts=[docker.types.Mount(str(folder), str(folder), type="bind") for folder in written[1:]],
         cap_drop=["ALL"],
         security_opt=["no-new-privileges"],
+    )
+
+
+def _needs_network(config: Config) -> bool:
+    """Whether anything that the config names lies elsewhere."""
+    sources = [source for source in config.data.model_dump().values() if source]
+    elsewhere = [source for source in sources if not is_file_source(source)]
+    return bool(
+        elsewhere
+        or (config.student != SCRATCH and not config.student.startswith(("/", "~")))
+        or config.teacher_augment.asks_models
+        or config.teacher_augment.verify != "none"
     )
 
 
@@ -309,8 +344,16 @@ def _snapshot_inputs(config: Config, output: Path) -> Config:
     return config.model_copy(update={"data": data, "teacher_augment": augment.model_copy(update=changed)})
 
 
-def _claim(config: Config, output: Path, runner: Runner) -> None:
-    """Writes down what the folder's run is; refuses a folder that holds another run.
+def _with_ledger(config: Config, output: Path) -> Config:
+    """The config with a ledger: without one a stage that is run again would pay its teacher again."""
+    augment = config.teacher_augment
+    if augment.ledger or (not augment.asks_models and augment.verify == "none"):
+        return config
+    return config.model_copy(update={"teacher_augment": augment.model_copy(update={"ledger": str(output / "ledger")})})
+
+
+def _claim(config: Config, output: Path, runner: Runner) -> str:
+    """Writes down what the folder's run is, and returns its id; refuses a folder that holds another run.
 
     Raises:
         UserError: Names what differs.
@@ -322,6 +365,7 @@ def _claim(config: Config, output: Path, runner: Runner) -> None:
         "config": config.model_dump(mode="json"),
     }
     path = output / "run.json"
+    run_id = ""
     if path.is_file():
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
@@ -329,13 +373,16 @@ def _claim(config: Config, output: Path, runner: Runner) -> None:
             raise UserError(
                 f"{path}: not written by llm2llm; choose another --output, or --fresh to discard it"
             ) from None
+        run_id = before.pop("run_id", "") if isinstance(before, dict) else ""
         if before != identity:
             differences = ", ".join(_differences(before, identity)[:5])
             raise UserError(
                 f"--output {output} holds the run of another config ({differences}); choose another folder, or --fresh "
                 "to discard that run"
             )
-    write_text(path, json.dumps(identity, indent=2, ensure_ascii=False) + "\n")
+    run_id = run_id or uuid4().hex
+    write_text(path, json.dumps({"run_id": run_id, **identity}, indent=2, ensure_ascii=False) + "\n")
+    return run_id
 
 
 def _code_hash() -> str:
@@ -347,7 +394,7 @@ def _code_hash() -> str:
     for package in (llm2llm.components, llm2llm.pipelines):
         root = Path(next(iter(package.__path__)))
         for path in sorted(root.rglob("*")):
-            if path.suffix in (".py", ".j2", ".css", ".yaml", ".jsonl"):
+            if path.suffix in (".py", ".j2", ".css", ".yaml", ".jsonl", ".md"):
                 digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:12]
 

@@ -40,7 +40,7 @@ def build_pipeline(config: Config) -> Any:
     The config decides what cannot change at run time: depth, images, whether there are folds, whether the student of
     the iteration before is handed on. Everything else is a parameter; `config.to_parameters` gives the defaults.
     """
-    folds = config.filter_errors.folds if config.filter_errors.selection == "out_of_fold" else 0
+    folds = config.filter_errors.folds if config.filter_errors.selection in ("out_of_fold", "auto") else 0
     hand_on_student = config.train.start_from == "previous"
 
     def on(image: str, task: PipelineTask, name: str) -> PipelineTask:
@@ -157,15 +157,18 @@ def build_pipeline(config: Config) -> Any:
         reported: Any = None
         # What the iteration before handed on; nothing in iteration 0.
         student_before: dict[str, Any] = {}
+        student_for_teacher: dict[str, Any] = {}
         history_before: dict[str, Any] = {}
         found_before: dict[str, Any] = {}
-        written_before: dict[str, Any] = {}
-        report_on: dict[str, Any] = {}
+        index_before: dict[str, Any] = {}
+        rejects = prepared.outputs["rejects"]
+        calls: dict[str, Any] = {}
         with ExitStack() as nest:
             for iteration in range(config.max_iterations + 1):
                 if iteration > 0:
                     nest.enter_context(dsl.If(found.outputs["Output"] == True, name=f"iteration {iteration}"))  # noqa: E712
-                    written = on_cpu(
+                    written = on(
+                        config.teacher_image,
                         teacher_augment(
                             errors=found.outputs["errors"],
                             training_set=training_set,
@@ -178,7 +181,9 @@ def build_pipeline(config: Config) -> Any:
                             examples_per_error=examples_per_error,
                             random_seed=random_seed,
                             settings=teacher_augment_settings,
-                            **written_before,
+                            previous_rejects=rejects,
+                            **({"previous_calls": calls["calls"]} if calls else {}),
+                            **student_for_teacher,
                         ),
                         f"teacher_augment {iteration}",
                     ).after(reported)  # a run that fails later leaves the reports of the iterations before
@@ -189,17 +194,17 @@ def build_pipeline(config: Config) -> Any:
                             validation_set=sets["validation_set"],
                             test_set=sets["test_set"],
                             rejects=written.outputs["rejects"],
+                            task=task,
                             iteration=iteration,
                             settings=dedupe_settings,
+                            **index_before,
                         ),
                         f"dedupe {iteration}",
                     )
                     training_set = deduped.outputs["next_training_set"]
-                    written_before = {
-                        "previous_rejects": deduped.outputs["all_rejects"],
-                        "previous_calls": written.outputs["calls"],
-                    }
-                    report_on = {"rejects": deduped.outputs["all_rejects"], "calls": written.outputs["calls"]}
+                    index_before = {"previous_index": deduped.outputs["index"]}
+                    rejects = deduped.outputs["all_rejects"]
+                    calls = {"calls": written.outputs["calls"]}
                 trained = on_gpu(
                     train(
                         training_set=training_set,
@@ -229,8 +234,17 @@ def build_pipeline(config: Config) -> Any:
                 )
                 if hand_on_student:
                     student_before = {"previous": trained.outputs["model"]}
+                if config.teacher_augment.needs_student:
+                    student_for_teacher = {"student_model": trained.outputs["model"]}
                 history_before = {"previous_history": evaluated.outputs["history"]}
                 held_out: dict[str, Any] = {}
+                only_if_needed: dict[str, Any] = {}
+                if config.filter_errors.selection == "auto":
+                    # A condition around the folds could hand nothing on to the outside, so each asks for itself.
+                    only_if_needed = {
+                        "history": evaluated.outputs["history"],
+                        "only_above": config.filter_errors.auto_above,
+                    }
                 if folds and iteration < config.max_iterations:  # at the limit nothing would be written from them
                     with dsl.ParallelFor(items=list(range(folds)), name=f"folds {iteration}") as fold:
                         answered = on_gpu(
@@ -246,6 +260,7 @@ def build_pipeline(config: Config) -> Any:
                                 random_seed=random_seed,
                                 train_settings=train_settings,
                                 evaluate_settings=evaluate_settings,
+                                **only_if_needed,
                             ),
                             f"out_of_fold {iteration}",
                         )
@@ -255,9 +270,13 @@ def build_pipeline(config: Config) -> Any:
                         seeds_set=sets["seeds_set"],
                         predictions=evaluated.outputs["predictions"],
                         history=evaluated.outputs["history"],
+                        training_set=training_set,
+                        rejects=rejects,
+                        task=task,
                         iteration=iteration,
                         max_iterations=max_iterations,
                         patience=patience,
+                        random_seed=random_seed,
                         settings=filter_errors_settings,
                         **held_out,
                         **found_before,
@@ -267,16 +286,20 @@ def build_pipeline(config: Config) -> Any:
                 found_before = {
                     "previous_errors": found.outputs["errors"],
                     "previous_decisions": found.outputs["decisions"],
+                    "previous_reference": found.outputs["reference"],
                 }
                 reported = on_cpu(
                     report(
                         config=configured.outputs["config"],
                         training_set=training_set,
+                        validation_set=sets["validation_set"],
+                        test_set=sets["test_set"],
                         history=evaluated.outputs["history"],
                         errors=found.outputs["errors"],
                         decisions=found.outputs["decisions"],
+                        rejects=rejects,
                         iteration=iteration,
-                        **report_on,
+                        **calls,
                     ),
                     f"report {iteration}",
                 )

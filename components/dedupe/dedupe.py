@@ -1,25 +1,47 @@
-"""From candidates to the next training set: what copies, and what would leak, stays out."""
+"""From candidates to the next training set: what leaks, and what copies, stays out.
 
+In order of cost: the firewall against validation and test; rows with the same text; near copies by ROUGE-L; copies by
+meaning. Of rows that copy one another the earliest is kept: a row of the training set, else the candidate with the
+smallest id. So the order in which candidates come changes nothing.
+"""
+
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
+from llm2llm.components.dedupe.copies import find_copies, measured_recall
+from llm2llm.components.dedupe.index import Index, index_of
 from llm2llm.components.dedupe.settings import DedupeSettings
+from llm2llm.components.leakage.firewall import find_leaks, leak_reject, reject
 from llm2llm.components.rows.kinds import Example, Reject
-from llm2llm.components.similarity import question_key, rouge_l
-from llm2llm.components.tasks.words import folded
+from llm2llm.components.similarity import question_key
+from llm2llm.components.similarity.minhash import bands_for
+from llm2llm.components.tasks.task import Form
 
-CHUNK = 1_000  # candidates compared at once: bounds the memory of the similarity matrix
+FEW_LEAKS = 5  # fewer say nothing about a teacher
+RATIONALES = ("star", "cot")
+"""Strategies whose rows have their parent's question, and another way to its answer."""
+
+
+class TeacherHasSeenTheTest(RuntimeError):
+    """More of one teacher's candidates match validation or test rows than `max_leak_fraction` allows."""
 
 
 @dataclass(frozen=True)
-class Neighbour:
-    """The row that a candidate collides with."""
+class Deduped:
+    """What `dedupe` leaves."""
 
-    reason: str
-    row: Example
-    score: float
+    training_set: list[Example]
+    """The next one, sorted by iteration and id."""
+    rejects: list[Reject]
+    """Sorted by id, each with its reason, score and neighbour."""
+    index: Index
+    """Of the next training set."""
+    reused: int
+    """How many rows of the training set were found in the index of the iteration before."""
+    recall: float | None
+    """The share of near copies that MinHash proposed, measured on a sample; None where all pairs were looked at, or the
+    sample has no near copy."""
 
 
 def dedupe(
@@ -29,13 +51,14 @@ def dedupe(
     test: Sequence[Example],
     settings: DedupeSettings,
     iteration: int,
-) -> tuple[list[Example], list[Reject]]:
-    """The next training set and the rejects, each with its reason and neighbour.
+    form: Form | None = None,
+    previous: Index | None = None,
+) -> Deduped:
+    """The next training set, and the rejects: `in_test`, `in_validation`, `copy`, `near_copy`, `template` (one too many
+    that differ in their numbers only), `semantic_copy`.
 
-    A candidate is rejected when it equals, up to case, white space and outer punctuation, or nearly copies by ROUGE-L
-    a validation or test row (`in_validation`, `in_test`), a training row, or a candidate that was kept (`copy`,
-    `near_copy`). The question and the choices are compared, not the answer. Of a group of candidates that copy one
-    another the one with the smallest id is kept, so the order in which they come changes nothing.
+    The question and the choices are compared, not the answer; of strategies that write new rationales for old
+    questions, the rationale as well.
 
     Args:
         candidates: What the teacher wrote.
@@ -44,89 +67,111 @@ def dedupe(
         test: Protected likewise.
         settings: See `DedupeSettings`.
         iteration: The iteration whose training set this is.
+        form: The task's form; numeric tasks are compared without their numbers. None: not known.
+        previous: An index to take the sketches of known rows from.
+
+    Raises:
+        TeacherHasSeenTheTest: Too many candidates leak.
     """
-    ordered = sorted(candidates, key=lambda row: row.id)
-    groups = [
-        ("in_test", settings.leak, sorted(test, key=lambda row: row.id)),
-        ("in_validation", settings.leak, sorted(validation, key=lambda row: row.id)),
-        ("near_copy", settings.near_copy, sorted(training_set, key=lambda row: row.id)),
-    ]
-    kept: list[Example] = []
-    rejects: list[Reject] = []
-    for start in range(0, len(ordered), CHUNK):
-        chunk = ordered[start : start + CHUNK]
-        collisions = [_nearest_in(chunk, rows, threshold, reason) for reason, threshold, rows in groups]
-        # Those kept from earlier chunks, and, row by row below, from this one.
-        collisions.append(_nearest_in(chunk, kept, settings.near_copy, "near_copy"))
-        among = rouge_l([text_of(row) for row in chunk], [text_of(row) for row in chunk])
-        kept_here: list[int] = []
-        place_of: dict[str, int] = {}
-        for i, row in enumerate(chunk):
-            found = next((column[i] for column in collisions if column[i] is not None), None)
-            if found is None and kept_here:
-                nearest = place_of.get(question_key(row), kept_here[int(np.argmax(among[i, kept_here]))])
-                found = _collision(row, chunk[nearest], float(among[i, nearest]), settings.near_copy, "near_copy")
-            if found is None:
-                kept_here.append(i)
-                place_of[question_key(row)] = i
-            else:
-                rejects.append(_reject(row, found, iteration))
-        kept += [chunk[i] for i in kept_here]
-    # A check against no rows is none.
-    passed = [*["not in test"] * bool(test), *["not in validation"] * bool(validation), "no near copy"]
-    new = [replace(row, iteration=iteration, checks=[*row.checks, *passed]) for row in kept]
-    return sorted([*training_set, *new], key=lambda row: (row.iteration, row.id)), rejects
+    rows = sorted(candidates, key=lambda row: row.id)
+    training = sorted(training_set, key=lambda row: row.id)
 
+    leaks = find_leaks(rows, test, validation, form, settings.leak)
+    rejects = [leak_reject(row, leak, "dedupe", iteration) for row, leak in zip(rows, leaks, strict=True) if leak]
+    refuse_teachers_that_have_seen_the_test(rows, rejects, settings.max_leak_fraction)
+    rows = [row for row, leak in zip(rows, leaks, strict=True) if not leak]
 
-def text_of(row: Example) -> str:
-    """What of a row is compared: the question and the choices, whose order does not matter."""
-    return "\n".join([row.question, *sorted(row.choices, key=folded)])
+    compared = rows
+    if any(row.strategy in RATIONALES for row in rows):
+        compared, training = _with_rationales(rows), _with_rationales(training)
+    # Of rows with the same text the first; of the others it is themselves.
+    first_of = _firsts(compared, training) if settings.exact else list(range(len(rows)))
+    firsts = [place for place, first in enumerate(first_of) if first == place]
+    distinct = [compared[place] for place in firsts]
 
+    masked = form == "numeric" and settings.mask_numbers
+    many = len(training) + len(distinct) > settings.exact_up_to
+    threshold = settings.near_copy if many else None
+    bands = (0, 0) if threshold is None else bands_for(threshold)
+    known, reused = index_of(training, masked, bands, previous)
+    new, _ = index_of(distinct, masked, bands)
+    found = find_copies(distinct, new.sketches, training, known.sketches, masked, settings)
+    recall = None
+    if threshold is not None:
+        recall = measured_recall(distinct, new.sketches, training, known.sketches, masked, threshold)
+    fallen = {firsts[n]: neighbour for n, neighbour in found.items()}
+    for place, (row, first) in enumerate(zip(rows, first_of, strict=True)):
+        # The copy of a row that falls, falls for the same reason.
+        if isinstance(first, int) and first in fallen:
+            neighbour = fallen[first]
+            rejects.append(
+                reject(row, "dedupe", iteration, neighbour.kind, neighbour.detail, neighbour.score, neighbour.row)
+            )
+        elif first != place:
+            same = compared[first] if isinstance(first, int) else first
+            rejects.append(reject(row, "dedupe", iteration, "copy", "the same text", 1.0, same))
 
-def _nearest_in(
-    candidates: Sequence[Example], rows: Sequence[Example], threshold: float, reason: str
-) -> list[Neighbour | None]:
-    """For each candidate the row that it collides with, if any: an equal one first, else the nearest."""
-    if not rows:
-        return [None] * len(candidates)
-    equal: dict[str, Example] = {}
-    for row in rows:
-        equal.setdefault(question_key(row), row)
-    scores = rouge_l([text_of(row) for row in candidates], [text_of(row) for row in rows])
-    nearest = np.argmax(scores, axis=1)
-    found = []
-    for i, candidate in enumerate(candidates):
-        same = equal.get(question_key(candidate))
-        row, score = (same, 1.0) if same else (rows[nearest[i]], float(scores[i, nearest[i]]))
-        found.append(_collision(candidate, row, score, threshold, reason))
-    return found
-
-
-def _collision(candidate: Example, row: Example, score: float, threshold: float, reason: str) -> Neighbour | None:
-    same = question_key(candidate) == question_key(row)
-    if not same and score < threshold:
-        return None
-    if reason == "near_copy" and same:
-        reason = "copy"
-    return Neighbour(reason=reason, row=row, score=1.0 if same else score)
-
-
-def _reject(row: Example, neighbour: Neighbour, iteration: int) -> Reject:
-    return Reject(
-        iteration=iteration,
-        stage="dedupe",
-        reason=neighbour.reason,
-        detail=f"ROUGE-L {neighbour.score:.3f}",
-        score=neighbour.score,
-        neighbour_id=neighbour.row.id,
-        neighbour=text_of(neighbour.row),
-        id=row.id,
-        question=row.question,
-        choices=row.choices,
-        rationale=row.rationale,
-        answer=row.answer,
-        parent_id=row.parent_id,
-        strategy=row.strategy,
-        teacher=row.teacher,
-        call_key=row.call_key,
+    kept = [n for n in range(len(distinct)) if n not in found]
+    checks = _checks(settings, bool(test), bool(validation))
+    new_rows = [rows[firsts[n]] for n in kept]
+    added = [replace(row, iteration=iteration, checks=[*row.checks, *checks]) for row in new_rows]
+    following = [*sorted(training_set, key=lambda row: row.id), *added]
+    order = sorted(range(len(following)), key=lambda place: (following[place].iteration, following[place].id))
+    return Deduped(
+        training_set=[following[place] for place in order],
+        rejects=sorted(rejects, key=lambda one: one.id),
+        index=known.joined(new.take(kept)).take(order),
+        reused=reused,
+        recall=recall,
     )
+
+
+def refuse_teachers_that_have_seen_the_test(
+    candidates: Sequence[Example], leaks: Sequence[Reject], max_fraction: float
+) -> None:
+    """Looks at how many of each teacher's candidates leak.
+
+    Raises:
+        TeacherHasSeenTheTest: More than `max_fraction` of one teacher's, and at least `FEW_LEAKS`.
+    """
+    written = Counter(row.teacher for row in candidates)
+    for teacher, count in sorted(Counter(row.teacher for row in leaks).items(), key=str):
+        if count >= FEW_LEAKS and count > max_fraction * written[teacher]:
+            of_teacher = [leak for leak in leaks if leak.teacher == teacher]
+            shown = "; ".join(
+                f"{leak.question[:100]!r} is like {(leak.neighbour or '')[:100]!r}" for leak in of_teacher[:3]
+            )
+            raise TeacherHasSeenTheTest(
+                f"dedupe: {count} of {written[teacher]} candidates of teacher {teacher or 'unknown'} match validation "
+                f"or test rows, more than max_leak_fraction {max_fraction}: it has seen them, or was shown them in a "
+                f"prompt ({shown})"
+            )
+
+
+def _with_rationales(rows: Sequence[Example]) -> list[Example]:
+    """The rows with the rationale as a part of the question, to be compared as such."""
+    return [replace(row, question=f"{row.question}\n{row.rationale}") if row.rationale else row for row in rows]
+
+
+def _firsts(rows: Sequence[Example], training: Sequence[Example]) -> list[int | Example]:
+    """For each row the training row with the same text, else the place of the first row with it."""
+    keys = [question_key(row) for row in rows]
+    first: dict[str, int | Example] = {}
+    for place, key in enumerate(keys):
+        first.setdefault(key, place)
+    for row in reversed(training):
+        if (key := question_key(row)) in first:
+            first[key] = row
+    return [first[key] for key in keys]
+
+
+def _checks(settings: DedupeSettings, test: bool, validation: bool) -> list[str]:
+    """What a row that is kept has passed; a check that was not made is not claimed."""
+    made = {
+        "not in test": test,
+        "not in validation": validation,
+        "no copy": settings.exact,
+        "no near copy": settings.near_copy is not None,
+        "no semantic copy": settings.semantic is not None,
+    }
+    return [name for name, was_made in made.items() if was_made]

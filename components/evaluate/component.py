@@ -28,7 +28,8 @@ def evaluate(
         task: The task: {"name": "snips"} for a shipped one, or all its fields.
         predictions: Every answer with its grade (predictions).
         history: The scores of all iterations so far (scores).
-        metrics: Accuracy with its 95% Wilson interval, and unparseable answers, for each split.
+        metrics: Accuracy with its 95% Wilson interval, and unparseable answers, for each split; with several answers to
+            each seed pass@k and the shares of solved, flaky, unsolved and format-only seeds.
         validation_set: For decisions (examples).
         test_set: For the report (examples).
         previous_history: The history that the iteration before left (scores).

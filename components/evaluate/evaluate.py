@@ -1,11 +1,15 @@
 """From a student and examples to graded predictions and the history of scores."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
+from typing import get_args
 
 from llm2llm.components.problems import UserError
-from llm2llm.components.rows.kinds import SPLITS, Example, Prediction, Score, Split
-from llm2llm.components.statistics import wilson_interval
+from llm2llm.components.rows.kinds import SPLITS, Difficulty, Example, Prediction, Score, Split
+from llm2llm.components.statistics import pass_at_k, wilson_interval
+from llm2llm.components.students.difficulty import difficulty
 from llm2llm.components.students.predict import predict
 from llm2llm.components.students.settings import AnswerSettings
 from llm2llm.components.tasks import Task
@@ -53,7 +57,28 @@ def evaluate(
             f"{score.correct} of {score.n} correct, {score.unparseable} unparseable",
             flush=True,
         )
+    if sampled := sample_figures(predictions):
+        print("evaluate: " + ", ".join(f"{name} {value:.1%}" for name, value in sampled.items()), flush=True)
     return predictions, [*history, *scores]
+
+
+def sample_figures(predictions: Sequence[Prediction]) -> dict[str, float]:
+    """What several answers to each seed come to; empty where there is one answer to each.
+
+    Returns:
+        `seeds_pass_at_1`, `seeds_pass_at_<k>` and the shares `seeds_solved`, `seeds_flaky`, `seeds_unsolved` and
+        `seeds_format_only` (see `Difficulty`), which add up to 1.
+    """
+    drawn = [p for p in predictions if p.split == "seeds" and p.samples > 1]
+    if not drawn:
+        return {}
+    counts = Counter(difficulty(p) for p in drawn)
+    k = min(p.samples for p in drawn)
+    figures = {
+        f"seeds_pass_at_{few}": fmean(pass_at_k(p.samples, p.samples_correct, few) for p in drawn) for few in (1, k)
+    }
+    shares: dict[str, float] = {f"seeds_{name}": counts[name] / len(drawn) for name in get_args(Difficulty)}
+    return figures | shares
 
 
 def score_split(predictions: Sequence[Prediction], training_rows: int) -> Score | None:

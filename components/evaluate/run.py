@@ -37,7 +37,7 @@ def run(
             "test": read_optional(test_set, "examples", Example),
         }
         past = read_optional(previous_history, "scores", Score)
-        from llm2llm.components.evaluate.evaluate import evaluate
+        from llm2llm.components.evaluate.evaluate import evaluate, sample_figures
 
         rows, scores = evaluate(
             Path(model.path), splits, past, iteration, _training_rows(Path(model.path)), load_task(task), checked
@@ -56,7 +56,8 @@ def run(
                     ("high", score.high),
                     ("unparseable", score.unparseable),
                 )
-            },
+            }
+            | {name: round(value, 4) for name, value in sample_figures(rows).items()},
         )
 
 

@@ -15,12 +15,18 @@ def filter_errors(
     history: Input[Dataset],
     errors: Output[Dataset],
     decisions: Output[Dataset],
+    reference: Output[Dataset],
     fold_predictions: Input[List[Dataset]] = None,
     previous_errors: Input[Dataset] = None,
     previous_decisions: Input[Dataset] = None,
+    previous_reference: Input[Dataset] = None,
+    training_set: Input[Dataset] = None,
+    rejects: Input[Dataset] = None,
+    task: dict = {},
     iteration: int = 0,
     max_iterations: int = 1,
     patience: int = 0,
+    random_seed: int = 0,
     settings: dict = {},
 ) -> bool:
     """Finds the seeds that the student needs help with; returns whether another iteration follows.
@@ -29,14 +35,23 @@ def filter_errors(
         seeds_set: The seeds (examples).
         predictions: The student's answers (predictions).
         history: The scores of all iterations so far (scores).
-        errors: The errors of all iterations so far (errors).
+        errors: The errors of all iterations so far, suspected labels among them (errors).
         decisions: The decisions of all iterations so far, each with its reason (decisions).
-        fold_predictions: For selection: out_of_fold, the answers of every fold's student (predictions).
+        reference: The answers on validation that the next iteration must beat (predictions).
+        fold_predictions: For selection: out_of_fold or auto, the answers of every fold's student (predictions).
         previous_errors: The errors that the iteration before left (errors).
         previous_decisions: The decisions that the iteration before left (decisions).
+        previous_reference: The reference that the iteration before left (predictions); without it patience compares
+            accuracies as they are.
+        training_set: What the student was trained on (examples); with the rejects it says which seeds the teacher has
+            failed on.
+        rejects: The rejects of all iterations so far (rejects).
+        task: The task: {"name": "snips"} for a shipped one, or all its fields; its labels are skills, and classes in
+            the search for wrong labels.
         iteration: Which iteration this is, from 0.
         max_iterations: The last iteration that may run.
-        patience: Stop when the best validation accuracy is this many iterations old; 0: never for this reason.
+        patience: Stop when validation is no better, beyond noise, than so many iterations ago; 0: never for that.
+        random_seed: Decides the draws of selection: skills and random.
         settings: The other keys of the config's `filter_errors` section.
     """
     from llm2llm.components.filter_errors.run import run
@@ -48,10 +63,16 @@ def filter_errors(
         fold_predictions=fold_predictions,
         previous_errors=previous_errors,
         previous_decisions=previous_decisions,
+        previous_reference=previous_reference,
+        training_set=training_set,
+        rejects=rejects,
+        task=task,
         iteration=iteration,
         max_iterations=max_iterations,
         patience=patience,
+        random_seed=random_seed,
         settings=settings,
         errors=errors,
         decisions=decisions,
+        reference=reference,
     )

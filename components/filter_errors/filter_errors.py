@@ -1,57 +1,143 @@
-"""From predictions to errors, and the one decision of the loop."""
+"""From predictions to errors, and the one decision of the loop.
 
-from collections.abc import Sequence
+answers    of the student on its seeds, or of the folds' students
+set apart  suspected labels, rows that the teacher has failed on again and again
+select     in order of preference (selections)
+cap        the least alike, or the hardest
+decide     go on or stop (decision)
+"""
 
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from llm2llm.components.filter_errors.decision import best_iteration, decide, is_better
+from llm2llm.components.filter_errors.diversity import k_center
+from llm2llm.components.filter_errors.selections import Chosen, fails, select, tier
 from llm2llm.components.filter_errors.settings import FilterErrorsSettings
+from llm2llm.components.filter_errors.suspects import find_suspects
 from llm2llm.components.problems import UserError
-from llm2llm.components.rows.kinds import Decision, Example, Prediction, Score, StudentError
+from llm2llm.components.rows.kinds import Decision, Example, Prediction, Reject, Score, StudentError
+from llm2llm.components.students.difficulty import difficulty, share_solved
+
+
+@dataclass(frozen=True)
+class Filtered:
+    """What an iteration leaves behind."""
+
+    errors: list[StudentError]
+    """The rows to write from and, marked as such, the suspects; sorted by example id."""
+    decision: Decision
+    reference: list[Prediction]
+    """The answers on validation that the next iteration must beat; empty when they are not known."""
 
 
 def filter_errors(
     seeds: Sequence[Example],
-    predictions: Sequence[Prediction] | None,
+    predictions: Sequence[Prediction],
     history: Sequence[Score],
     iteration: int,
     max_iterations: int,
     settings: FilterErrorsSettings,
-) -> tuple[list[StudentError], Decision]:
+    *,
+    fold_predictions: Sequence[Prediction] | None = None,
+    past_errors: Sequence[StudentError] = (),
+    rejects: Sequence[Reject] = (),
+    training_set: Sequence[Example] = (),
+    reference: Sequence[Prediction] = (),
+    labels: Sequence[str] = (),
+    random_seed: int = 0,
+) -> Filtered:
     """Finds the seeds that the student needs help with and decides whether another iteration follows.
 
     Errors are looked for among the seeds only, never among generated rows: errors on those drift away from the task
-    (Lee et al. 2024). Unparseable answers are errors.
+    (Lee et al. 2024).
 
     Args:
         seeds: The seed examples.
-        predictions: For the selection `wrong`, what the student answered; for `out_of_fold`, what the students of all
-            folds answered, every seed exactly once. Predictions of other splits are passed over. None at the iteration
-            limit only, where errors are of no more use.
+        predictions: What the student answered: every seed exactly once, and validation.
         history: All scores so far, this iteration's included.
         iteration: The one just evaluated, from 0.
         max_iterations: The last iteration that may run.
         settings: See `FilterErrorsSettings`.
-
-    Returns:
-        The errors, sorted by example id, and the decision.
+        fold_predictions: What the students of all folds answered, every seed exactly once. `out_of_fold` needs them
+            but at the iteration limit; `auto` uses them when the student knows its seeds; None or empty: there are
+            none.
+        past_errors: The errors of the iterations before.
+        rejects: The rejects of all iterations so far.
+        training_set: What the student was trained on: with the rejects it says for which seeds nothing was kept.
+        reference: What this function left as such in the iteration before.
+        labels: The label set of a label task.
+        random_seed: Decides the draws of `skills` and `random`.
 
     Raises:
-        UserError: Predictions that do not cover the seeds, or of another iteration; a history without validation.
+        UserError: Predictions that do not cover the seeds, of another iteration, or without what the selection ranks
+            by; a history without validation.
     """
-    assert predictions is not None or iteration >= max_iterations, "only the last iteration needs no predictions"
-    errors = None if predictions is None else _find(seeds, predictions, iteration)
-    go_on, reason = _decide(None if errors is None else len(errors), history, iteration, max_iterations, settings)
+    by_id = {seed.id: seed for seed in seeds}
+    known = share_solved(history, iteration)
+    name, answered = _answers(predictions, fold_predictions, known, iteration >= max_iterations, settings)
+    chosen: list[Chosen] = []
+    suspects: list[Prediction] = []
+    retired: set[str] = set()
+    others: list[str] = []
+    if answered is not None:
+        answered = _on_seeds(by_id, answered, iteration)
+        if settings.suspects == "set_apart":
+            found = find_suspects(answered, by_id, past_errors, labels, settings.suspect_after)
+            suspects = [row for row in answered if row.example_id in found]
+        retired = _retired(rejects, training_set, settings.retire_after) & by_id.keys()
+        apart = {row.example_id for row in suspects} | retired
+        usable = [row for row in answered if row.example_id not in apart]
+        chosen = select(name, usable, by_id, settings, labels, f"{random_seed}:{iteration}")
+        kept = _cap(chosen, by_id, settings)
+        others = _others(name, usable, suspects, retired, len(chosen), kept, known, settings)
+        chosen = kept
+    count = None if answered is None else len(chosen)
+    validation = sorted((p for p in predictions if p.split == "validation"), key=lambda p: p.example_id)
+    best = best_iteration(history)
+    go_on, reason = decide(
+        name, count, others, history, rejects, validation, reference, iteration, max_iterations, settings
+    )
+    errors = [_error(by_id[row.answered.example_id], row.answered, row.hardness) for row in chosen]
+    errors += [_error(by_id[row.example_id], row, None, suspect=True) for row in suspects]
     decision = Decision(
         iteration=iteration,
-        selection=settings.selection,
-        errors=None if errors is None else len(errors),
+        selection=name,
+        errors=count,
+        suspects=len(suspects),
+        retired=len(retired),
         go_on=go_on,
         reason=reason,
-        best_iteration=best_iteration(history),
+        best_iteration=best,
     )
-    return errors or [], decision
+    # Without the reference of earlier iterations this one's answers are to be beaten only if it is the best.
+    beaten = best == iteration if not reference else is_better(validation, reference, settings.patience_level)
+    return Filtered(
+        sorted(errors, key=lambda error: error.example_id), decision, validation if beaten else list(reference)
+    )
 
 
-def _find(seeds: Sequence[Example], predictions: Sequence[Prediction], iteration: int) -> list[StudentError]:
-    by_id = {seed.id: seed for seed in seeds}
+def _answers(
+    predictions: Sequence[Prediction],
+    fold_predictions: Sequence[Prediction] | None,
+    known: float,
+    at_limit: bool,
+    settings: FilterErrorsSettings,
+) -> tuple[str, Sequence[Prediction] | None]:
+    """Which selection is at work, and the answers that it looks at; None where there are none, at the limit."""
+    if settings.selection == "out_of_fold":
+        if not fold_predictions and not at_limit:
+            raise UserError("filter_errors.selection: 'out_of_fold' needs the predictions of all folds")
+        return "out_of_fold", fold_predictions or None
+    if settings.selection == "auto":
+        by_heart = bool(fold_predictions) and known > settings.auto_above
+        return ("out_of_fold", fold_predictions) if by_heart else ("wrong", predictions)
+    return settings.selection, predictions
+
+
+def _on_seeds(by_id: Mapping[str, Example], predictions: Sequence[Prediction], iteration: int) -> list[Prediction]:
+    """The predictions for the seeds, sorted by id, every seed exactly once."""
     on_seeds = sorted((p for p in predictions if p.split == "seeds"), key=lambda p: p.example_id)
     asked = [p.example_id for p in on_seeds]
     if len(set(asked)) < len(asked) or set(asked) != set(by_id):
@@ -59,47 +145,93 @@ def _find(seeds: Sequence[Example], predictions: Sequence[Prediction], iteration
             f"filter_errors: {len(asked)} predictions for {len(by_id)} seeds, of which {len(set(asked) & set(by_id))} "
             "match: the predictions must cover every seed exactly once"
         )
-    if others := {p.iteration for p in on_seeds} - {iteration}:
-        raise UserError(f"filter_errors: the predictions are of iteration {min(others)}, expected {iteration}")
-    return [_error(by_id[p.example_id], p) for p in on_seeds if p.outcome != "correct"]
+    if strange := {p.iteration for p in on_seeds} - {iteration}:
+        raise UserError(f"filter_errors: the predictions are of iteration {min(strange)}, expected {iteration}")
+    return on_seeds
 
 
-def _error(seed: Example, prediction: Prediction) -> StudentError:
+def _retired(rejects: Sequence[Reject], training_set: Sequence[Example], after: int) -> set[str]:
+    """The parents for which nothing was kept in `after` iterations or more.
+
+    Nothing was kept in an iteration when it left rejects of the parent but no training row; without the training set
+    that cannot be told. Rows that were not written for want of money are no failure of the teacher's.
+    """
+    if not after or not training_set:
+        return set()
+    kept = {(row.parent_id, row.iteration) for row in training_set if row.generated}
+    failed: dict[str, set[int]] = defaultdict(set)
+    for reject in rejects:
+        tried = reject.parent_id is not None and reject.reason != "over_budget"
+        if tried and (reject.parent_id, reject.iteration) not in kept:
+            failed[str(reject.parent_id)].add(reject.iteration)
+    return {parent for parent, iterations in failed.items() if len(iterations) >= after}
+
+
+def _cap(chosen: Sequence[Chosen], seeds: Mapping[str, Example], settings: FilterErrorsSettings) -> list[Chosen]:
+    """At most `max_errors` of the chosen; with `diversity`, of each tier in turn the rows least like those before."""
+    cap = settings.max_errors
+    if not cap or len(chosen) <= cap:
+        return list(chosen)
+    if settings.cap_by == "hardness":
+        return list(chosen[:cap])
+    kept: list[Chosen] = []
+    for level in range(3):
+        candidates = [row for row in chosen if tier(row.answered) == level]
+        if len(candidates) > cap - len(kept):
+            rows = [seeds[row.answered.example_id] for row in [*kept, *candidates]]
+            texts = ["\n".join([row.question, *row.choices]) for row in rows]
+            places = k_center(texts, cap - len(kept), len(kept))
+            candidates = [candidates[place - len(kept)] for place in places]
+        kept += candidates
+    return kept
+
+
+def _others(
+    name: str,
+    usable: Sequence[Prediction],
+    suspects: Sequence[Prediction],
+    retired: set[str],
+    wanted: int,
+    kept: Sequence[Chosen],
+    known: float,
+    settings: FilterErrorsSettings,
+) -> list[str]:
+    """What a person should know beside the number of errors."""
+    others = []
+    if flaky := sum(difficulty(row.answered) == "flaky" for row in kept):
+        others.append(f"{flaky} of them flaky")
+    if len(kept) < wanted:
+        others.append(f"the {settings.max_errors} chosen of {wanted} by {settings.cap_by}")
+    unreadable = sum(difficulty(row) == "format_only" and not fails(row, settings) for row in usable)
+    if unreadable:
+        others.append(
+            f"{unreadable} more give no answer that can be read (filter_errors.format_only: write takes them too)"
+        )
+    if suspects:
+        others.append(f"{len(suspects)} set apart, as their labels may be wrong")
+    if retired:
+        others.append(f"{len(retired)} retired, as the teacher failed on them {settings.retire_after} times")
+    if name == "wrong" and known > settings.auto_above:
+        others.append(
+            f"the student solves {known:.1%} of its seeds: filter_errors.selection: out_of_fold would show what it has "
+            "only learnt by heart"
+        )
+    return others
+
+
+def _error(seed: Example, answered: Prediction, hardness: float | None, suspect: bool = False) -> StudentError:
     return StudentError(
-        iteration=prediction.iteration,
+        iteration=answered.iteration,
         example_id=seed.id,
         question=seed.question,
         choices=seed.choices,
         rationale=seed.rationale,
         answer=seed.answer,
-        completion=prediction.completion,
-        parsed=prediction.parsed,
-        outcome=prediction.outcome,
-        fold=prediction.fold,
+        completion=answered.completion,
+        parsed=answered.parsed,
+        outcome=answered.outcome,
+        fold=answered.fold,
+        difficulty=difficulty(answered),
+        hardness=hardness,
+        suspect=suspect,
     )
-
-
-def _decide(
-    errors: int | None, history: Sequence[Score], iteration: int, max_iterations: int, settings: FilterErrorsSettings
-) -> tuple[bool, str]:
-    """Whether to go on, and the reason in words that the report shows."""
-    if errors == 0:
-        return False, "no errors left on the seeds"
-    if errors is None or iteration >= max_iterations:
-        return False, f"iteration limit {max_iterations} reached"
-    best = best_iteration(history)
-    if settings.patience and iteration - best >= settings.patience:
-        return False, f"validation has not improved since iteration {best} (patience {settings.patience})"
-    return True, f"{errors} seeds still need help"
-
-
-def best_iteration(history: Sequence[Score]) -> int:
-    """The iteration with the highest validation accuracy, the earliest of equals. Test scores are never looked at.
-
-    Raises:
-        UserError: A history without validation scores.
-    """
-    scores = [score for score in history if score.split == "validation"]
-    if not scores:
-        raise UserError("filter_errors: the history has no validation scores to decide by")
-    return min(scores, key=lambda score: (-score.accuracy, score.iteration)).iteration

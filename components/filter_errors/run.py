@@ -8,8 +8,9 @@ from llm2llm.components.filter_errors.settings import FilterErrorsSettings
 from llm2llm.components.problems import UserError
 from llm2llm.components.rows.artifacts import Artifact, read_optional, write_artifact
 from llm2llm.components.rows.files import read_rows
-from llm2llm.components.rows.kinds import Decision, Example, Prediction, Score, StudentError
+from llm2llm.components.rows.kinds import Decision, Example, Prediction, Reject, Score, StudentError
 from llm2llm.components.stage import stage
+from llm2llm.components.tasks import load_task
 
 
 def run(
@@ -20,38 +21,55 @@ def run(
     fold_predictions: Sequence[Artifact] | None,
     previous_errors: Artifact | None,
     previous_decisions: Artifact | None,
+    previous_reference: Artifact | None,
+    training_set: Artifact | None,
+    rejects: Artifact | None,
+    task: Mapping[str, Any],
     iteration: int,
     max_iterations: int,
     patience: int,
+    random_seed: int,
     settings: Mapping[str, Any],
     errors: Artifact,
     decisions: Artifact,
+    reference: Artifact,
 ) -> bool:
     """See the component."""
-    outputs = {"errors": errors, "decisions": decisions}
+    outputs = {"errors": errors, "decisions": decisions, "reference": reference}
     with stage("filter_errors", iteration, outputs=outputs):
         checked = FilterErrorsSettings.load(settings, "filter_errors", patience=patience)
-        held_out = checked.selection == "out_of_fold"
-        at_limit = iteration >= max_iterations
-        if bool(fold_predictions) != held_out and not (held_out and at_limit):
+        uses_folds = checked.selection in ("out_of_fold", "auto")
+        needs_folds = checked.selection == "out_of_fold" and iteration < max_iterations
+        if (fold_predictions and not uses_folds) or (needs_folds and not fold_predictions):
             raise UserError(
                 f"filter_errors.selection: {checked.selection!r} does not fit: 'out_of_fold' needs the predictions of "
-                "all folds and 'wrong' none; in a pipeline the selection is fixed when it is compiled"
+                "all folds, 'auto' may have them and the others may not; in a pipeline the selection is fixed when it "
+                "is compiled"
             )
-        sources = (fold_predictions or []) if held_out else [predictions]
-        answered = [row for source in sources for row in read_rows(source.path, "predictions", Prediction)]
-        found, decision = filter_errors(
+        past_errors = read_optional(previous_errors, "errors", StudentError)
+        found = filter_errors(
             read_rows(seeds_set.path, "examples", Example),
-            answered if sources else None,
+            read_rows(predictions.path, "predictions", Prediction),
             read_rows(history.path, "scores", Score),
             iteration,
             max_iterations,
             checked,
+            fold_predictions=[
+                row for fold in fold_predictions or [] for row in read_rows(fold.path, "predictions", Prediction)
+            ],
+            past_errors=past_errors,
+            rejects=read_optional(rejects, "rejects", Reject),
+            training_set=read_optional(training_set, "examples", Example),
+            reference=read_optional(previous_reference, "predictions", Prediction),
+            labels=load_task(task).labels if task else [],
+            random_seed=random_seed,
         )
-        write_artifact(errors, "errors", [*read_optional(previous_errors, "errors", StudentError), *found])
+        decision = found.decision
+        write_artifact(errors, "errors", [*past_errors, *found.errors])
         past = read_optional(previous_decisions, "decisions", Decision)
         write_artifact(decisions, "decisions", [*past, decision])
+        write_artifact(reference, "predictions", found.reference)
         word = "go on" if decision.go_on else "stop"
         count = "not looked for" if decision.errors is None else f"{decision.errors} errors"
-        print(f"filter_errors: {count} ({checked.selection}); {word}: {decision.reason}", flush=True)
+        print(f"filter_errors: {count} ({decision.selection}); {word}: {decision.reason}", flush=True)
         return decision.go_on

@@ -1,21 +1,72 @@
 """What can be set about `filter_errors`."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from llm2llm.components.settings import Settings
 
+Selection = Literal["auto", "wrong", "out_of_fold", "hard", "learnable", "skills", "all", "random"]
+
 
 class FilterErrorsSettings(Settings):
     """The `filter_errors` section of a config."""
 
-    selection: Literal["wrong", "out_of_fold"] = "wrong"
-    """`wrong`: the seeds that the student gets wrong (the paper). `out_of_fold`: the seeds that students trained
-    without their fold get wrong, for a student that has learnt its seeds by heart. Fixed when the pipeline is
-    compiled."""
+    selection: Selection = "auto"
+    """Which seeds new rows are written from. `wrong`: those that the student gets wrong (the paper). `out_of_fold`:
+    those that students trained without their fold get wrong, for a student that has learnt its seeds by heart. `auto`:
+    `wrong`, and `out_of_fold` in the iterations in which the student solves more than `auto_above` of its seeds.
+    `hard`: the hardest by `hard_by`. `learnable`: those that training taught the student most about. `skills`: as many
+    as are wrong, spread over skills as the student fails at them. `all` and `random` (as many as are wrong): the
+    controls. Fixed when the pipeline is compiled."""
     folds: int = Field(3, ge=2, le=20)
-    """`out_of_fold`: how many folds, and so how many more students are trained in each iteration. Fixed when the
-    pipeline is compiled."""
+    """`out_of_fold` and `auto`: how many folds, and so how many more students are trained in an iteration. Fixed when
+    the pipeline is compiled."""
+    auto_above: float = Field(0.98, gt=0, lt=1)
+    """`auto` only: the share of its seeds that a student must solve for the folds to be used."""
+    hard_by: Literal["loss", "el2n", "margin", "learning_percentage"] = "loss"
+    """`hard` only: the loss of the right completion, per token; EL2N or margin, for tasks with labels or choices; or
+    how late in training a row is learnt."""
+    fraction: float = Field(0.3, gt=0, le=1)
+    """`hard` and `learnable`: the share of the seeds to choose."""
+    format_only: Literal["set_apart", "write"] = "write"
+    """Seeds of which no answer can be read. `write` takes them for wrong ones, as the paper does: a student that is far
+    from its task writes nothing that can be read, and the loop would end there. `set_apart` counts them in the
+    decision's reason and writes nothing from them, for a student that lacks the format and not the knowledge."""
+    max_errors: int = Field(0, ge=0)
+    """At most this many seeds in an iteration; 0: no limit."""
+    cap_by: Literal["diversity", "hardness"] = "diversity"
+    """Which stay when there are more than `max_errors`: those least like one another, or the hardest. Unsolved ones go
+    before flaky ones either way."""
+    retire_after: int = Field(3, ge=0)
+    """Seeds are written from no more after so many iterations in which nothing that the teacher wrote for them was
+    kept; 0: never."""
+    suspects: Literal["set_apart", "ignore"] = "set_apart"
+    """Seeds whose label is more likely wrong than the student: `set_apart` lists them for a person and writes nothing
+    from them, `ignore` does not look for them. With folds and `evaluate.hardness` confident learning finds them, else
+    what the student answers."""
+    suspect_after: int = Field(3, ge=1)
+    """In so many iterations in a row a seed must get the same wrong answer before its label is suspected."""
     patience: int = Field(0, ge=0)
-    """Stop when the best validation accuracy is this many iterations old; 0: never for this reason."""
+    """Stop when validation is not better than so many iterations ago, beyond noise; 0: never for this reason."""
+    patience_level: float = Field(0.05, gt=0, le=1)
+    """An improvement counts when the p-value of McNemar's exact test is below this."""
+
+
+def needs(settings: FilterErrorsSettings) -> dict[str, tuple[Any, ...]]:
+    """What a selection needs of other sections: the values that each key, as `section.key`, may have.
+
+    >>> needs(FilterErrorsSettings(selection="hard", hard_by="margin"))
+    {'evaluate.hardness': (True,), 'task.form': ('classification', 'multiple_choice')}
+    """
+    needed: dict[str, tuple[Any, ...]] = {}
+    by_losses = settings.selection == "learnable"
+    if settings.selection == "hard":
+        by_losses = settings.hard_by == "learning_percentage"
+        if settings.hard_by in ("el2n", "margin"):
+            needed["task.form"] = ("classification", "multiple_choice")
+    if settings.selection in ("hard", "learnable"):
+        needed = {"evaluate.hardness": (True,), **needed}
+    if by_losses:
+        needed["train.record_losses"] = (True,)
+    return needed

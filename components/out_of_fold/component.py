@@ -13,6 +13,8 @@ def out_of_fold(
     task: dict,
     fold: int,
     predictions: Output[Dataset],
+    history: Input[Dataset] = None,
+    only_above: float = 0.0,
     folds: int = 3,
     iteration: int = 0,
     epochs: float = 3.0,
@@ -28,7 +30,10 @@ def out_of_fold(
         student: The base model: a Hugging Face name, a folder, or scratch.
         task: The task: {"name": "snips"} for a shipped one, or all its fields.
         fold: Which fold to hold out, from 0.
-        predictions: The answers to the fold's seeds (predictions).
+        predictions: The answers to the fold's seeds (predictions); none when no student was trained.
+        history: The scores of all iterations so far (scores), for only_above.
+        only_above: With history: train only when the student of this iteration solves more than this share of its
+            seeds; for selection: auto.
         folds: How many folds there are.
         iteration: Which iteration this is, from 0.
         epochs: Passes over the training set.
@@ -41,6 +46,8 @@ def out_of_fold(
 
     run(
         training_set=training_set,
+        history=history,
+        only_above=only_above,
         student=student,
         task=task,
         fold=fold,

@@ -5,8 +5,9 @@ from typing import Any
 
 from llm2llm.components.rows.artifacts import Artifact, write_artifact
 from llm2llm.components.rows.files import read_rows
-from llm2llm.components.rows.kinds import Example
+from llm2llm.components.rows.kinds import Example, Score
 from llm2llm.components.stage import beside_others, stage
+from llm2llm.components.students.difficulty import share_solved
 from llm2llm.components.students.settings import AnswerSettings, FineTuneSettings
 from llm2llm.components.tasks import load_task
 
@@ -14,6 +15,8 @@ from llm2llm.components.tasks import load_task
 def run(
     *,
     training_set: Artifact,
+    history: Artifact | None,
+    only_above: float,
     student: str,
     task: Mapping[str, Any],
     fold: int,
@@ -32,6 +35,12 @@ def run(
         to_train = FineTuneSettings.load(train_settings, "train", epochs=epochs, learning_rate=learning_rate)
         to_answer = AnswerSettings.load(evaluate_settings, "evaluate")
         rows = read_rows(training_set.path, "examples", Example)
+        if history is not None:
+            solved = share_solved(read_rows(history.path, "scores", Score), iteration)
+            if solved <= only_above:
+                print(f"out_of_fold: not needed: the student solves {solved:.1%} of its seeds", flush=True)
+                write_artifact(predictions, "predictions", [])
+                return
         import torch
 
         from llm2llm.components.out_of_fold.out_of_fold import out_of_fold

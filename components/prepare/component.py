@@ -14,6 +14,7 @@ def prepare(
     validation_set: Output[Dataset],
     test_set: Output[Dataset],
     pool_set: Output[Dataset],
+    rejects: Output[Dataset],
     validation: str = "",
     test: str = "",
     pool: str = "",
@@ -30,6 +31,7 @@ def prepare(
         validation_set: The validation rows (examples).
         test_set: The test rows (examples).
         pool_set: The pool (examples).
+        rejects: The rows of seeds and pool that match validation or test rows (rejects).
         validation: Rows to decide by; empty: a share of the seeds is split off.
         test: Rows to report on; may be empty.
         pool: Further labelled rows for the teacher `pool`; may be empty.
@@ -52,4 +54,5 @@ def prepare(
         validation_set=validation_set,
         test_set=test_set,
         pool_set=pool_set,
+        rejects=rejects,
     )

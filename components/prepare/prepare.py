@@ -6,22 +6,28 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from llm2llm.components import tasks
+from llm2llm.components.leakage.firewall import Leak, Split, find_leaks, leak_reject
 from llm2llm.components.prepare.settings import PrepareSettings
 from llm2llm.components.problems import UserError
-from llm2llm.components.rows.kinds import Example
+from llm2llm.components.rows.kinds import Example, Reject
 from llm2llm.components.similarity import folded_or_same, question_key
 from llm2llm.components.tasks import Task
+
+PROTECTED: dict[str, Split] = {"test": "test", "validation": "validation"}
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Four sets of examples, no question in two of them, each sorted by id; `notes` say what was left out and why."""
+    """Four sets of examples, no question in two of them, each sorted by id."""
 
     seeds: list[Example]
     validation: list[Example]
     test: list[Example]
     pool: list[Example]
+    rejects: list[Reject]
+    """The rows of seeds and pool that match validation or test rows, sorted by id."""
     notes: list[str]
+    """What was left out, and why."""
 
 
 def prepare(
@@ -36,7 +42,8 @@ def prepare(
     """Cleans and splits.
 
     Test rows win over validation rows, validation over seeds, seeds over the pool: a question that is in two sets
-    stays in the first of these. Labelled rows that are not drawn as seeds join the pool.
+    stays in the first of these. Seeds and pool then lose what else the firewall catches: rows that nearly match one of
+    test or validation. Labelled rows that are not drawn as seeds join the pool.
 
     Args:
         seeds: Labelled rows to draw the seeds from.
@@ -55,13 +62,17 @@ def prepare(
     for name, rows in sets.items():
         sets[name] = _distinct(_consistent(rows, name, task, settings, notes), name, notes)
 
-    taken: dict[str, str] = {}
+    rejects: list[Reject] = []
+    taken: dict[str, tuple[str, Example]] = {}
     for name, rows in sets.items():
-        clashes = Counter(taken[key] for row in rows if (key := question_key(row)) in taken)
-        for other, count in sorted(clashes.items()):
+        clashes = [(row, *taken[key]) for row in rows if (key := question_key(row)) in taken]
+        for other, count in sorted(Counter(other for _, other, _ in clashes).items()):
             notes.append(f"removed {count} rows from {name}: their questions are in {other}")
+        for row, other, same in clashes:
+            if name in ("seeds", "pool") and (split := PROTECTED.get(other)):
+                rejects.append(leak_reject(row, Leak(split, same, "exact", 1.0, "the same text"), "prepare", 0))
         sets[name] = [row for row in rows if question_key(row) not in taken]
-        taken |= {question_key(row): name for row in sets[name]}
+        taken |= {question_key(row): (name, row) for row in sets[name]}
 
     rows = sets["seeds"]
     if not rows:
@@ -75,6 +86,11 @@ def prepare(
         sets["validation"], rows = _draw(rows, count, task, random_seed, "validation", leave=1)
         notes.append(f"split {count} of {count + len(rows)} seed rows off as validation")
 
+    rows = _behind_the_firewall("seeds", rows, sets, task, settings, rejects, notes)
+    sets["pool"] = _behind_the_firewall("pool", sets["pool"], sets, task, settings, rejects, notes)
+    if not rows:
+        raise UserError("; ".join(["prepare: no seed rows are left", *notes]))
+
     wanted = settings.seed_count or max(1, round(len(rows) * settings.seed_fraction))
     if wanted > len(rows):
         raise UserError(f"prepare.seed_count: {wanted} seeds are asked for, and only {len(rows)} rows are left")
@@ -86,8 +102,27 @@ def prepare(
         validation=_sorted(sets["validation"]),
         test=_sorted(sets["test"]),
         pool=_sorted([*sets["pool"], *rest]),
+        rejects=sorted(rejects, key=lambda one: one.id),
         notes=notes,
     )
+
+
+def _behind_the_firewall(
+    name: str,
+    rows: list[Example],
+    sets: dict[str, list[Example]],
+    task: Task,
+    settings: PrepareSettings,
+    rejects: list[Reject],
+    notes: list[str],
+) -> list[Example]:
+    """The rows that match no validation or test row; the others are added to `rejects`, their number to `notes`."""
+    leaks = find_leaks(rows, sets["test"], sets["validation"], task.form, settings.leak)
+    caught = [leak_reject(row, leak, "prepare", 0) for row, leak in zip(rows, leaks, strict=True) if leak]
+    for reason, count in sorted(Counter(one.reason for one in caught).items()):
+        notes.append(f"removed {count} rows from {name}: they nearly match rows of {reason.removeprefix('in_')}")
+    rejects += caught
+    return [row for row, leak in zip(rows, leaks, strict=True) if not leak]
 
 
 def _consistent(

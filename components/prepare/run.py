@@ -25,9 +25,16 @@ def run(
     validation_set: Artifact,
     test_set: Artifact,
     pool_set: Artifact,
+    rejects: Artifact,
 ) -> None:
     """See the component."""
-    outputs = {"seeds_set": seeds_set, "validation_set": validation_set, "test_set": test_set, "pool_set": pool_set}
+    outputs = {
+        "seeds_set": seeds_set,
+        "validation_set": validation_set,
+        "test_set": test_set,
+        "pool_set": pool_set,
+        "rejects": rejects,
+    }
     with stage("prepare", outputs=outputs):
         checked = PrepareSettings.load(settings, "prepare", seed_count=seed_count)
         the_task = load_task(task)
@@ -46,3 +53,4 @@ def run(
             write_artifact(artifact, "examples", rows)
             artifact.metadata["split"] = name
             print(f"prepare: {name} {len(rows)} rows", flush=True)
+        write_artifact(rejects, "rejects", prepared.rejects)

@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from llm2llm.components.leakage.settings import LeakSettings
 from llm2llm.components.settings import Settings
 
 
@@ -18,6 +19,8 @@ class PrepareSettings(Settings):
     """Which share of the seed rows to set apart as validation, when no validation rows are given."""
     contradictions: Literal["refuse", "drop"] = "refuse"
     """What to do with one question that has two answers: stop and name the rows, or drop every one of them."""
+    leak: LeakSettings = LeakSettings()
+    """What keeps rows like those of validation and test out of seeds and pool; as `dedupe.leak`."""
 
     @model_validator(mode="after")
     def _one_way_to_choose(self) -> Self:

@@ -19,6 +19,8 @@ def report(
     metrics: Output[Metrics],
     rejects: Input[Dataset] = None,
     calls: Input[Dataset] = None,
+    validation_set: Input[Dataset] = None,
+    test_set: Input[Dataset] = None,
     iteration: int = 0,
 ):
     """Shows what happened in all iterations so far.
@@ -33,8 +35,10 @@ def report(
         markdown: Its verdict and tables.
         summary: Its numbers (JSON).
         metrics: The main numbers, for comparing runs.
-        rejects: The rejects of all iterations so far (rejects); iteration 0 has none.
+        rejects: The rejects of all iterations so far, and of prepare (rejects).
         calls: The teacher calls of all iterations so far (calls); iteration 0 has none.
+        validation_set: The training set is held against it once more (examples).
+        test_set: Likewise (examples).
         iteration: Which iteration this is, from 0.
     """
     from llm2llm.components.report.run import run
@@ -47,6 +51,8 @@ def report(
         decisions=decisions,
         rejects=rejects,
         calls=calls,
+        validation_set=validation_set,
+        test_set=test_set,
         iteration=iteration,
         html=html,
         markdown=markdown,

@@ -39,6 +39,8 @@ MEANING = {
     "near_copy": "nearly a training row or another generated row",
     "no_patterns": "the grammar has no pattern for the answer",
     "refused": "the teacher declined",
+    "semantic_copy": "means the same as another row, in nearly the same words",
+    "template": "one too many that differs from another row in its numbers only",
     "unparseable": "no example could be read from what the teacher wrote",
 }
 
@@ -136,7 +138,7 @@ def leakage_sentence(leakage: Mapping[str, Any] | None) -> str:
     if leakage is None:
         return ""
     against = " and ".join(f"{number:,} {name} rows" for name, number in leakage["against"].items() if number)
-    checked = f"{count(leakage['checked'], 'row')} of the final training set, each held against {against}"
+    checked = f"{count(leakage['checked'], 'row')} of the training set, each held against {against}"
     if not leakage["matches"]:
         return f"{_capital(checked)}: none matches."
     verb = "matches" if leakage["matches"] == 1 else "match"
@@ -154,6 +156,7 @@ def reasons_table(rejects: Sequence[Reject], summary: Mapping[str, Any]) -> dict
         `columns`: the reasons, the most frequent first, and `all others` when there are too many; `rows`: for each
         iteration its counts under `counts`, in the order of the columns; `total`: the same for all iterations.
     """
+    rejects = [reject for reject in rejects if reject.stage != "prepare"]
     by_reason = Counter(reject.reason for reject in rejects)
     columns = sorted(by_reason, key=lambda reason: (-by_reason[reason], reason))
     others = columns[REASONS_SHOWN:] if len(columns) > REASONS_SHOWN + 1 else []

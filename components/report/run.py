@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+from llm2llm.components.leakage.final_check import final_check
+from llm2llm.components.leakage.settings import LeakSettings
 from llm2llm.components.problems import UserError
 from llm2llm.components.report.report import render_html, render_markdown
 from llm2llm.components.report.summary import summarise
@@ -10,6 +12,7 @@ from llm2llm.components.rows.artifacts import Artifact, MetricsArtifact, read_op
 from llm2llm.components.rows.files import read_rows
 from llm2llm.components.rows.kinds import Call, Decision, Example, Reject, Score, StudentError
 from llm2llm.components.stage import stage
+from llm2llm.components.tasks import load_task
 from llm2llm.components.whole import write_text
 
 
@@ -22,6 +25,8 @@ def run(
     decisions: Artifact,
     rejects: Artifact | None,
     calls: Artifact | None,
+    validation_set: Artifact | None = None,
+    test_set: Artifact | None = None,
     iteration: int,
     html: Artifact,
     markdown: Artifact,
@@ -42,6 +47,7 @@ def run(
             read_rows(decisions.path, "decisions", Decision),
             all_rejects,
             read_optional(calls, "calls", Call),
+            _leakage(settings, training, validation_set, test_set),
         )
         write_text(html.path, render_html(settings, numbers, training, all_errors, all_rejects))
         write_text(markdown.path, render_markdown(settings, numbers, all_rejects))
@@ -49,6 +55,29 @@ def run(
         write_text(summary.path, json.dumps(numbers, indent=2, sort_keys=True) + "\n")
         summary.metadata.update({"kind": "summary", "schema_version": numbers["schema_version"]})
         write_metrics(metrics, _metrics(numbers))
+
+
+def _leakage(
+    config: dict[str, Any], training_set: list[Example], validation: Artifact | None, test: Artifact | None
+) -> dict[str, Any] | None:
+    """What the last check of the training set finds; None when there is nothing to hold it against."""
+    if validation is None and test is None:
+        return None
+    task = config.get("task")
+    found = final_check(
+        training_set,
+        read_optional(validation, "examples", Example),
+        read_optional(test, "examples", Example),
+        load_task(task).form if isinstance(task, str | dict) else None,
+        LeakSettings.model_validate((config.get("dedupe") or {}).get("leak", {})),
+    )
+    ids = sorted({match["id"] for match in found["matches"]})
+    return {
+        "checked": found["rows"],
+        "against": {"validation": found["validation"], "test": found["test"]},
+        "matches": len(ids),
+        "ids": ids,
+    }
 
 
 def _read_config(path: str) -> dict[str, Any]:

@@ -11,6 +11,8 @@ R = TypeVar("R")
 
 LEAKS = ("in_test", "in_validation")
 """Reasons of rows that match a protected row."""
+BEFORE = ": seeds and pool"
+"""After the reason of rows that `prepare` left out, before anything was generated."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +76,15 @@ def rejected_rows(rejects: Sequence[Reject], limit: int, leaks: int = 10) -> lis
     """
     by_reason: dict[str, list[Reject]] = defaultdict(list)
     for reject in sorted(rejects, key=lambda r: (-1.0 if r.score is None else r.score, r.iteration, r.id)):
-        by_reason[reject.reason].append(reject)
+        by_reason[reject.reason + (BEFORE if reject.stage == "prepare" else "")].append(reject)
     ordered = sorted(by_reason.items(), key=lambda item: (-len(item[1]), item[0]))
     return [
         RejectedRows(
             reason,
             len(rows),
-            sorted(rows, key=lambda r: (r.id, r.iteration))[:leaks] if reason in LEAKS else spread(rows, limit),
+            sorted(rows, key=lambda r: (r.id, r.iteration))[:leaks]
+            if reason.removesuffix(BEFORE) in LEAKS
+            else spread(rows, limit),
         )
         for reason, rows in ordered
     ]

@@ -24,6 +24,7 @@
         rejected
             total       generated rows that were dropped
             by_reason   how many for each reason
+        left_out        rows of the seeds and the pool that `prepare` left out, as they match protected rows
     by_iteration        for each iteration after 0: iteration, generated, kept, rejected
     teacher_calls
         total, answered, failed
@@ -81,7 +82,8 @@ def summarise(
     _check(history, errors, decisions)
     scores = {(score.iteration, score.split): score for score in history}
     kept = Counter(row.iteration for row in training_set if row.generated)
-    rejected = Counter(row.iteration for row in rejects)
+    generated_rejects = [row for row in rejects if row.stage != "prepare"]
+    rejected = Counter(row.iteration for row in generated_rejects)
     after_first = {decision.iteration for decision in decisions if decision.iteration > 0}
     iterations = [
         {
@@ -111,8 +113,9 @@ def summarise(
             "kept": kept.total(),
             "rejected": {
                 "total": rejected.total(),
-                "by_reason": dict(sorted(Counter(row.reason for row in rejects).items())),
+                "by_reason": dict(sorted(Counter(row.reason for row in generated_rejects).items())),
             },
+            "left_out": len(rejects) - len(generated_rejects),
         },
         "by_iteration": [
             {

@@ -54,7 +54,8 @@ class Example:
     checks: list[str] = field(default_factory=list)
     """The checks that the row passed on its way into the training set."""
     confidence: float | None = None
-    """The share of blind solutions that agree with the answer, in [0, 1]; None for a row that was not solved again."""
+    """The share of blind solutions that agree with the answer, or how sure the judge is of it, in [0, 1]; None for a
+    row that was not verified."""
 
     @property
     def generated(self) -> bool:
@@ -91,6 +92,8 @@ class Prediction:
     """The probability of the right label among all labels or choices, where the task has such."""
     margin: float | None = None
     """`label_probability` less that of the likeliest wrong label, in [-1, 1]."""
+    rival: str | None = None
+    """The likeliest wrong label."""
     el2n: float | None = None
     """The Euclidean norm of the label distribution's error (Paul et al. 2021), in [0, sqrt 2]."""
     base_loss: float | None = None

@@ -16,6 +16,7 @@ from trl import SFTConfig, SFTTrainer
 from llm2llm.components.problems import UserError
 from llm2llm.components.progress import Progress
 from llm2llm.components.rows.kinds import Example
+from llm2llm.components.students.hardness import losses, save_losses
 from llm2llm.components.students.load import device, load_model, load_tokenizer, precision
 from llm2llm.components.students.prompts import encode
 from llm2llm.components.students.scratch import build_student
@@ -59,8 +60,8 @@ def fine_tune(
         settings: See `FineTuneSettings`.
         random_seed: Seeds weights, order of rows and dropout.
         output: An existing empty folder.
-        seeds: The rows that a scratch student's tokenizer is learnt from; default: those of `training_set` that no
-            teacher wrote.
+        seeds: The rows that a scratch student's tokenizer is learnt from, and whose losses are recorded when the
+            settings say so; default: those of `training_set` that no teacher wrote.
 
     Raises:
         UserError: An empty training set, rows that are all too long, a student that cannot be loaded, a contradiction.
@@ -69,7 +70,8 @@ def fine_tune(
     if not training_set:
         raise UserError("train: the training set is empty")
     set_seed(random_seed)
-    model, tokenizer = _base(student, task, settings, random_seed, seeds or _seeds(training_set))
+    seeds = seeds or _seeds(training_set)
+    model, tokenizer = _base(student, task, settings, random_seed, seeds)
     encoded = [encode(tokenizer, task, example) for example in training_set]
     limit = min(settings.max_length, getattr(model.config, "max_position_embeddings", settings.max_length))
     rows = [
@@ -85,6 +87,8 @@ def fine_tune(
 
     model.config.use_cache = False
     recorder = _Recorder(len(rows))
+    early = _EarlyLosses(tokenizer, seeds, task, settings.batch_size)
+    base_losses = early.measure(model) if settings.record_losses else {}
     with TemporaryDirectory(prefix="llm2llm-train-") as scratch_folder:
         trainer = SFTTrainer(
             model=model,
@@ -94,7 +98,7 @@ def fine_tune(
             peft_config=_new_adapter(settings)
             if settings.method == "lora" and not isinstance(model, PeftModel)
             else None,
-            callbacks=[recorder],
+            callbacks=[recorder, early] if settings.record_losses else [recorder],
         )
         for name in ("ProgressCallback", "PrinterCallback"):  # our own progress line replaces theirs
             for callback in [c for c in trainer.callback_handler.callbacks if type(c).__name__ == name]:
@@ -116,6 +120,8 @@ def fine_tune(
         seconds=seconds,
     )
     _save_log(output / TRAINING_FILE, log, student, settings, random_seed)
+    if settings.record_losses:
+        save_losses(output, base_losses, early.losses)
     return log
 
 
@@ -212,6 +218,23 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]  # transformers ships no
         if self._progress is None:
             self._progress = Progress("train", state.max_steps, "steps")
         self._progress.show(state.global_step)
+
+
+class _EarlyLosses(TrainerCallback):  # type: ignore[misc]  # as above
+    """Measures each seed's loss when the first epoch ends, or the training if it is shorter."""
+
+    def __init__(self, tokenizer: Any, seeds: list[Example], task: Task, batch_size: int) -> None:
+        self.losses: dict[str, float] = {}
+        self._tokenizer, self._seeds, self._task, self._batch_size = tokenizer, seeds, task, batch_size
+
+    def measure(self, model: Any) -> dict[str, float]:
+        """The loss of each seed, by its id."""
+        measured = losses(model, self._tokenizer, self._seeds, self._task, self._batch_size)
+        return {seed.id: loss for seed, loss in zip(self._seeds, measured, strict=True)}
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        if not self.losses:
+            self.losses = self.measure(model)
 
 
 def _save_log(path: Path, log: TrainingLog, student: str, settings: FineTuneSettings, random_seed: int) -> None:

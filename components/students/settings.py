@@ -12,6 +12,9 @@ SCRATCH = "scratch"
 TRAINING_FILE = "training.json"
 """What `train` leaves in a model's folder about how it was trained."""
 
+LOSSES_FILE = "seed_losses.json"
+"""What `train` leaves there with `record_losses`: `{"base": {example id: loss}, "early": {example id: loss}}`."""
+
 
 class ScratchSettings(Settings):
     """A small Llama with random weights and a byte-level BPE tokenizer learnt from the seeds: for a laptop."""
@@ -68,6 +71,10 @@ class FineTuneSettings(Settings):
     """LoRA only: the update is scaled by alpha / rank."""
     lora_dropout: float = Field(0.05, ge=0, lt=1)
     """LoRA only: dropout before the adapter."""
+    record_losses: bool = False
+    """Whether to measure each seed's loss before training and after the first epoch (or at the end of a shorter
+    training), for the selections `learnable` and `hard` by `learning_percentage`. Two passes over the seeds; the
+    training stays the same."""
     scratch: ScratchSettings = ScratchSettings()
     """Only for `student: scratch`."""
     trust_remote_code: bool = False
@@ -75,11 +82,22 @@ class FineTuneSettings(Settings):
 
 
 class AnswerSettings(Settings):
-    """The `evaluate` section of a config: greedy answers, no sampling."""
+    """The `evaluate` section of a config: greedy answers, unless more samples of the seeds are asked for."""
 
     batch_size: int = Field(32, ge=1)
     """Rows answered at once."""
     max_new_tokens: int = Field(0, ge=0)
     """The longest completion in tokens; 0: as long as the task says."""
+    samples: int = Field(1, ge=1, le=1000)
+    """Answers to each seed. 1: the greedy one. More: that many are drawn at `temperature`, and each seed has an error
+    rate; their score is then that of the first samples. Validation and test are always answered once, greedily."""
+    temperature: float = Field(0.8, gt=0, le=2)
+    """`samples` above 1 only: sampling temperature."""
+    sampling_seed: int = 0
+    """`samples` above 1 only: decides what is drawn, row by row, whatever the batches."""
+    hardness: bool = False
+    """Whether to measure each seed's loss and, where the task has labels or choices, the probability of each label
+    with margin and EL2N: one forward pass for each label. The selections `hard` and `learnable` need it, and so does
+    the search for wrong labels."""
     trust_remote_code: bool = False
     """Whether to run code that a model repository brings along. Off: such a model is refused."""

@@ -13,8 +13,8 @@ from llm2llm.components.rows.kinds import Outcome
 from llm2llm.components.tasks import casehold, classification, gsm8k, multiple_choice, numeric, snips, sst2, text, trec
 from llm2llm.components.tasks.task import Columns, Form, Task
 
-__all__ = ["FORMS", "TASKS", "Columns", "Task", "grade", "load_task", "matches", "normalise", "parse", "prompt",
-           "target", "teacher_schema"]  # fmt: skip
+__all__ = ["FORMS", "TASKS", "Columns", "Task", "answer_schema", "grade", "load_task", "matches", "normalise", "parse",
+           "prompt", "rationale_in", "target", "teacher_schema"]  # fmt: skip
 
 
 class FormModule(Protocol):
@@ -81,7 +81,18 @@ def parse(task: Task, completion: str) -> str | None:
 
     Where a model goes on with the next question, as base models do, only what comes before that counts.
     """
-    return FORMS[task.form].parse(task, completion.strip().split(f"\n{task.question_cue}:", 1)[0])
+    return FORMS[task.form].parse(task, _until_next_question(task, completion))
+
+
+def rationale_in(task: Task, completion: str) -> str | None:
+    """The rationale of a completion, without the mark and the answer after it; None when there is none."""
+    return (
+        _until_next_question(task, completion).split(numeric.MARKER, 1)[0].strip() or None if task.rationale else None
+    )
+
+
+def _until_next_question(task: Task, completion: str) -> str:
+    return completion.strip().split(f"\n{task.question_cue}:", 1)[0]
 
 
 def matches(task: Task, parsed: str, answer: str) -> bool:
@@ -119,5 +130,16 @@ def teacher_schema(task: Task, count: int) -> dict[str, Any]:
         "type": "object",
         "properties": {"examples": {"type": "array", "items": example, "minItems": count, "maxItems": count}},
         "required": ["examples"],
+        "additionalProperties": False,
+    }
+
+
+def answer_schema(task: Task) -> dict[str, Any]:
+    """The JSON schema of a solution: `{"rationale": ..., "answer": ...}`, the rationale where the task has one."""
+    properties = {key: of for key, of in FORMS[task.form].teacher_properties(task).items() if key != "choices"}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
         "additionalProperties": False,
     }

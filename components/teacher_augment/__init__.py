@@ -1,5 +1,10 @@
 """Stage `teacher_augment`: new examples from the seeds that the student needs help with.
 
-`teacher_augment` is the stage; `strategies` chooses what to write from, and `grammar`, `pool`, `openai_teacher` and
-`eda` write.
+    run -> teacher_augment -> requests      which seeds, how many rows from each
+                           -> strategies    what is asked of a teacher; `prompts/*.md` in which words
+                           -> asking        asks until an answer can be used; `reading` reads it
+                           -> checks        what a row is checked for without asking
+                           -> verify        what it is checked for by asking
+
+Who writes is a language model of the room `teachers`, or offline `grammar`, `pool` or the strategy `eda`.
 """

@@ -1,7 +1,7 @@
 """The face of `teacher_augment`."""
 
 from kfp import dsl
-from kfp.dsl import Dataset, Input, Output
+from kfp.dsl import Dataset, Input, Model, Output
 
 from llm2llm.components.images import CPU
 
@@ -17,6 +17,7 @@ def teacher_augment(
     pool_set: Input[Dataset] = None,
     previous_rejects: Input[Dataset] = None,
     previous_calls: Input[Dataset] = None,
+    student_model: Input[Model] = None,
     iteration: int = 1,
     teacher: str = "openai",
     teacher_model: str = "",
@@ -33,14 +34,15 @@ def teacher_augment(
         task: The task: {"name": "snips"} for a shipped one, or all its fields.
         candidates: The new examples (candidates).
         rejects: What came and is not usable, of all iterations so far (rejects).
-        calls: Every request to the teacher, of all iterations so far (calls).
+        calls: Every request to a teacher, of all iterations so far (calls); metadata: what the run has paid.
         pool_set: For the teacher `pool`: where it draws from (examples).
         previous_rejects: The rejects that dedupe left in the iteration before (rejects).
-        previous_calls: The calls that the iteration before left (calls).
+        previous_calls: The calls that the iteration before left (calls); its metadata says what the run has paid.
+        student_model: For the strategies `star` and `self` with a teacher in this pod: the student to ask.
         iteration: The iteration whose training set the examples are for, from 1.
-        teacher: openai, grammar or pool.
-        teacher_model: For the teacher `openai`: the model's name at the endpoint.
-        teacher_url: For the teacher `openai`: the endpoint's base URL.
+        teacher: openai, batch, vllm, transformers, grammar or pool.
+        teacher_model: For a language model: its name at the endpoint, or at Hugging Face.
+        teacher_url: For the teachers `openai` and `batch`: the endpoint's base URL.
         examples_per_error: New examples for each error.
         random_seed: Decides which seeds and patterns are drawn.
         settings: The other keys of the config's `teacher_augment` section.
@@ -54,6 +56,7 @@ def teacher_augment(
         task=task,
         previous_rejects=previous_rejects,
         previous_calls=previous_calls,
+        student_model=student_model,
         iteration=iteration,
         teacher=teacher,
         teacher_model=teacher_model,

@@ -94,7 +94,7 @@ def _reply(request: Request, grammar: Grammar, seen: set[str], iteration: int, r
     patterns = grammar.patterns.get(parent.answer)
     if patterns is None:
         detail = f"the grammar has no patterns for the answer {parent.answer!r}"
-        return Reply(request, call, problems=[Problem("no_patterns", detail)] * request.count)
+        return Reply(request, call, problems=[Problem("no_patterns", detail)] * request.count, teacher="grammar")
     rng = random.Random(key)
     drafts: list[Draft] = []
     problems: list[Problem] = []
@@ -107,7 +107,7 @@ def _reply(request: Request, grammar: Grammar, seen: set[str], iteration: int, r
         best = fresh[int(rouge_l([parent.question], fresh)[0].argmax())]
         seen.add(folded(best))
         drafts.append(Draft(question=best, answer=parent.answer))
-    return Reply(request, call, drafts, problems)
+    return Reply(request, call, drafts, problems, "grammar")
 
 
 def _fill(grammar: Grammar, text: str, rng: random.Random) -> str:

@@ -56,6 +56,7 @@ def write(
                 ),
                 [Draft(row.question, row.answer, row.choices, row.rationale) for row in chosen],
                 [Problem("exhausted", "the pool has no unused row left that fits")] * missing,
+                "pool",
             )
         )
     return replies

@@ -26,6 +26,10 @@ class Draft:
     answer: str
     choices: list[str] = field(default_factory=list)
     rationale: str | None = None
+    skills: list[str] = field(default_factory=list)
+    """The skills that it was written for."""
+    checks: list[str] = field(default_factory=list)
+    """The checks that the strategy itself has made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +44,18 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came of a request: drafts and problems, `request.count` of them together at least."""
+    """What came of a request, or of a part of one: `request.count` drafts and problems together."""
 
     request: Request
-    call: Call
+    call: Call | None
+    """The call that the text came from; None where nothing was sent, because the budget was used up."""
     drafts: list[Draft] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    teacher: str = ""
+    """Who wrote, as rows name it: `openai:model`, `pool`."""
 
 
 def call_key(*parts: Any) -> str:
-    """The content key of a call: the same request has the same key in every run."""
+    """The content key of an offline teacher's call: the same request has the same key in every run."""
     content = json.dumps(parts, ensure_ascii=False, sort_keys=True)
     return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:32]

@@ -1,70 +1,229 @@
 """What can be set about `teacher_augment`."""
 
 from typing import Any, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
 from llm2llm.components.settings import Settings
+from llm2llm.components.tasks import Task
+from llm2llm.components.teacher_augment.checks import Check
+from llm2llm.components.teacher_augment.template import check_prompts
+from llm2llm.components.teachers.settings import Budget, ModelSettings, Price, TeacherSettings, check_model
+
+LanguageModel = Literal["openai", "batch", "vllm", "transformers"]
+LANGUAGE_MODELS = ("openai", "batch", "vllm", "transformers")
+Strategy = Literal[
+    "llm2llm", "random", "eda", "star", "cot", "skills", "paraphrase", "counterfactual", "self"
+]  # fmt: skip
+ASKS_THE_STUDENT = ("star", "self")
+"""Strategies whose teacher is the student of the iteration before."""
+NEEDS_RATIONALES = ("star", "cot")
+"""Strategies that write rationales, for a task whose students are trained on them."""
 
 
-class TeacherAugmentSettings(Settings):
+class SkillsSettings(Settings):
+    """For strategy `skills`."""
+
+    most: int = Field(12, ge=2, le=50)
+    """How many skills the teacher may name."""
+    shown: int = Field(30, ge=1, le=200)
+    """How many seeds it is shown when it names them."""
+    labelled_at_once: int = Field(10, ge=1, le=50)
+    """How many seeds it is given in one request to say which skills they need."""
+    examples: int = Field(3, ge=1, le=20)
+    """How many examples of a skill it is shown when it writes for the skill."""
+
+
+class VerificationSettings(Settings):
+    """How generated rows are verified, where `verify` says so."""
+
+    by: TeacherSettings | None = None
+    """Who verifies; None: the teacher that wrote the row."""
+    samples: int = Field(3, ge=1, le=50)
+    """How often it is asked about each row."""
+    temperature: float = Field(0.7, ge=0, le=2)
+    """Its sampling temperature."""
+    min_agreement: float = Field(0.6, gt=0, le=1)
+    """`resolve`: a row is kept when at least this share of the blind solutions has its answer."""
+    min_confidence: float = Field(0.8, gt=0, le=1)
+    """`judge`: a row is corrected or dropped when the judge is at least this sure that its answer is wrong."""
+    student_unsure: float = Field(1.0, gt=0, le=1)
+    """Two-sided gate (LLKD, Li et al. 2024: teacher sure, student unsure): only this share of the errors, those that
+    the student is least sure of, are written from. The student's doubt is that about the parent: its `hardness`, as far
+    as the selection knows one, and errors whose answers were all right or right but for their form are never
+    doubtful."""
+
+
+class TeacherAugmentSettings(ModelSettings):
     """The `teacher_augment` section of a config."""
 
-    teacher: Literal["grammar", "pool", "openai"] = "openai"
-    """Who writes: `openai` (any OpenAI-compatible chat endpoint), `grammar` (a YAML file of patterns and slots; offline
-    and deterministic) or `pool` (takes the most similar unused rows of a labelled pool: the stand-in for an ideal
+    teacher: Literal["openai", "batch", "vllm", "transformers", "pool", "grammar"] = "openai"
+    """Who writes. Language models: `openai` (any OpenAI-compatible chat endpoint), `batch` (the endpoint's batch API:
+    slower, half the price), `vllm` or `transformers` (a model in the stage's own pod). Offline: `grammar` (a YAML file
+    of patterns and slots) or `pool` (takes the most similar unused rows of a labelled pool: the stand-in for an ideal
     teacher in experiments)."""
-    strategy: Literal["llm2llm", "random", "eda"] = "llm2llm"
-    """What to write from: `llm2llm` the errors (the paper); `random` the same number of seeds drawn at random, the
-    control; `eda` edits of the errors' own words without a teacher (Wei and Zou 2019), the baseline."""
+    strategy: Strategy = "llm2llm"
+    """What is asked for: `llm2llm` rows similar to each error (the paper); `random` the same from seeds drawn at
+    random, the control; `paraphrase` each error in other words; `counterfactual` each error changed so that its answer
+    changes; `skills` rows for the skills that the student lacks; `cot` several rationales of the teacher for each
+    error; `star` the student's own rationales; `self` rows that the student writes itself; `eda` edits of the errors'
+    own words without any teacher, the baseline."""
     examples_per_error: int = Field(1, ge=1, le=100)
     """New rows for each error (the paper: 1)."""
     rows_per_iteration: int = Field(0, ge=0)
     """When above 0: write exactly this many rows, spread evenly over the errors, instead of `examples_per_error` each,
     so that runs can be compared at the same number of added rows."""
+    rows_per_call: int = Field(4, ge=1, le=100)
+    """The most rows that a language model is asked for in one request."""
+    attempts: int = Field(3, ge=1, le=20)
+    """How often a language model is asked for the same until its answer can be used. An answer that is cut off, empty,
+    a refusal or not of the form asked for cannot. Busy and broken servers are another matter: see `tries`."""
     max_failed_fraction: float = Field(0.1, ge=0, le=1)
-    """The stage fails when more than this share of the requested rows did not come back usable."""
+    """The stage fails when more than this share of the requested rows did not come in a form that can be used."""
 
+    teachers: list[TeacherSettings] = Field(default=[])
+    """Several language models that share the requests by their weights, instead of the one above."""
+    agree: int = Field(0, ge=0)
+    """With several teachers (Ensemble-Instruct, Lee et al. 2023): keep a row when at least this many of them, its
+    writer among them, give its answer, the others without having seen it. 0: do not ask the others."""
+
+    checks: list[Check] = Field(
+        default=["arithmetic", "given_away", "boilerplate", "control_tokens", "length", "script"]
+    )
+    """What a language model's rows are checked for beside a valid answer. `arithmetic`: every annotation and stated
+    equation of a numeric rationale holds, and it ends at the answer; `given_away`: the question does not tell its
+    answer; `boilerplate`: no "Sure, here is ..."; `control_tokens`: none of a chat template; `length`: within three
+    times that of the seeds; `script`: no letters of a script that the seeds do not use."""
+    verify: Literal["none", "resolve", "judge"] = "none"
+    """`resolve`: the question is solved blind, several times, and the row kept when enough solutions have its answer;
+    `judge` (CLEAR, Chen and Mueller 2024): the row is judged, and corrected or dropped where the judge is sure."""
+    verification: VerificationSettings = VerificationSettings()
+    """How."""
+
+    ledger: str = ""
+    """Where answers that were paid for are kept and found again: a folder or an `s3://` prefix, which any number of
+    runs may share. Empty: they are forgotten at the end of the stage."""
+    cache: bool = True
+    """Whether answers that other runs have paid for are used."""
+    budget: Budget = Budget()
+    """What the run may spend on teachers, in all its iterations."""
+    prices: dict[str, Price] = Field(default={})
+    """Model -> what it costs; `student` for the student in this pod, which costs nothing unless it stands here."""
+    prompts: dict[str, str] = Field(default={})
+    """Prompts of your own: the name of a shipped prompt -> a file, or the text itself (which has line breaks)."""
+
+    skills: SkillsSettings = SkillsSettings()
+    """`skills` only."""
     grammar: str | dict[str, Any] | None = None
     """`grammar` only: the YAML file, `builtin:...`, or its content."""
-
-    model: str = ""
-    """`openai` only: the model's name at the endpoint."""
-    url: str = "https://api.openai.com/v1"
-    """`openai` only: the endpoint's base URL."""
-    api_key_env: str = "OPENAI_API_KEY"
-    """`openai` only: the environment variable that holds the key. The key itself is never a setting."""
-    temperature: float = Field(0.7, ge=0, le=2)
-    """`openai` only: sampling temperature."""
-    max_tokens: int = Field(2048, ge=16)
-    """`openai` only: the longest answer, in tokens."""
-    concurrency: int = Field(16, ge=1, le=1024)
-    """`openai` only: requests in flight at once."""
-    timeout: float = Field(120, gt=0)
-    """`openai` only: seconds until a request counts as failed."""
-    attempts: int = Field(4, ge=1)
-    """`openai` only: how often a request is made before it counts as failed; 429 and 5xx are waited out."""
-
     eda_share: float = Field(0.1, gt=0, le=1)
     """`eda` only: the share of words that one edit changes (the paper's alpha)."""
     eda_synonyms: str | None = None
     """`eda` only: a YAML file `word: [synonyms]`. Without one only swaps and deletions are made."""
 
+    @property
+    def asks_models(self) -> bool:
+        """Whether language models write, rather than an offline teacher or nobody."""
+        return self.strategy != "eda" and (self.teacher in LANGUAGE_MODELS or bool(self.teachers))
+
+    @property
+    def needs_student(self) -> bool:
+        """Whether the stage loads the student of the iteration before, to ask it."""
+        return self.strategy in ASKS_THE_STUDENT and self.teacher in ("vllm", "transformers")
+
     @model_validator(mode="after")
-    def _teacher_has_what_it_needs(self) -> Self:
-        if self.strategy == "eda":
-            return self
-        if self.teacher == "grammar" and self.grammar is None:
-            raise ValueError("grammar: missing; teacher 'grammar' needs a grammar file")
-        if self.teacher == "openai":
-            if not self.model:
-                raise ValueError("model: missing; teacher 'openai' needs the name of a model at the endpoint")
-            if not self.url.startswith(("http://", "https://")):
-                raise ValueError(f"url: must begin with http:// or https://, got {self.url!r}")
-            if "@" in urlsplit(self.url).netloc:
+    def _fits(self) -> Self:
+        check_prompts(self.prompts)
+        if self.verify == "none" and self.verification != VerificationSettings():
+            raise ValueError("verification: set, but verify is 'none'; set verify to resolve or judge, or remove it")
+        if self.strategy in NEEDS_RATIONALES and (self.verify != "none" or self.agree):
+            raise ValueError(
+                f"verify: strategy {self.strategy!r} keeps the question and the right answer of a seed, so there is "
+                "nothing to verify; remove verify and agree"
+            )
+        if not self.asks_models:
+            self._check_offline()
+        elif self.teachers:
+            self._check_several()
+        elif self.needs_student:
+            if self.model:
                 raise ValueError(
-                    "url: holds a user name or password, which would be shown in logs and reports; remove it, and put "
-                    f"the key into the environment variable {self.api_key_env}"
+                    f"model: strategy {self.strategy!r} with teacher {self.teacher!r} asks the student of the "
+                    f"iteration before, not {self.model!r}; remove model"
                 )
+        elif self.strategy in ASKS_THE_STUDENT and not self.model:
+            raise ValueError(
+                f"teacher: strategy {self.strategy!r} asks the student itself; set teacher to vllm or transformers, or "
+                "set model to the name under which an endpoint serves the student"
+            )
+        else:
+            check_model(self, self.teacher)
+        if self.agree and not self.teachers:
+            raise ValueError("agree: needs several teachers to agree; list them in teachers")
+        self._check_graphics_memory()
         return self
+
+    def _check_offline(self) -> None:
+        if self.strategy == "eda":
+            who = "strategy 'eda'"
+        else:
+            who = f"teacher {self.teacher!r}"
+            if self.strategy not in ("llm2llm", "random"):
+                raise ValueError(
+                    f"strategy: {self.strategy!r} needs a language model, and teacher is {self.teacher!r}; set teacher "
+                    "to openai, batch, vllm or transformers, or strategy to llm2llm or random"
+                )
+            if self.teacher == "grammar" and self.grammar is None:
+                raise ValueError("grammar: missing; teacher 'grammar' needs a grammar file")
+        if self.verify != "none" and self.verification.by is None:
+            raise ValueError(
+                f"verify: {self.verify!r}, but {who} is no language model that could verify; set verification.by"
+            )
+
+    def _check_several(self) -> None:
+        if self.strategy in ASKS_THE_STUDENT:
+            raise ValueError(f"teachers: strategy {self.strategy!r} asks the student alone; remove teachers")
+        if self.teacher in ("pool", "grammar"):
+            raise ValueError(f"teacher: {self.teacher!r} and teachers are both given; remove one of them")
+        if self.model:
+            raise ValueError(f"model: {self.model!r} and teachers are both given; remove one of them")
+        names = [f"{one.teacher}:{one.model}" for one in self.teachers]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(
+                f"teachers: {twice[0]!r} is listed twice, and rows could not tell one from the other; list it once"
+            )
+        if self.agree and not 2 <= self.agree <= len(self.teachers):
+            raise ValueError(f"agree: from 2 to the number of teachers, {len(self.teachers)}, got {self.agree}")
+        if self.agree and self.verify == "resolve":
+            raise ValueError("agree: the other teachers solve each row blind, and so does verify 'resolve'; choose one")
+
+    def _check_graphics_memory(self) -> None:
+        """vLLM takes nearly all memory of a GPU, so a pod has room for one model."""
+        models: list[tuple[str, ModelSettings]] = [(one.teacher, one) for one in self.teachers]
+        if self.asks_models and not self.teachers:
+            models.append((self.teacher, self))
+        if self.verify != "none" and self.verification.by is not None:
+            models.append((self.verification.by.teacher, self.verification.by))
+        if len(in_pod := {one.identity("vllm") for teacher, one in models if teacher == "vllm"}) > 1:
+            raise ValueError(
+                f"teachers: {len(in_pod)} different models with teacher 'vllm' do not fit into one pod's GPUs; serve "
+                "all but one behind an endpoint (teacher openai), or use transformers"
+            )
+
+
+def check_task(settings: TeacherAugmentSettings, task: Task) -> None:
+    """Refuses a strategy that has nothing to write for a task.
+
+    Raises:
+        ValueError: Names the key and the fix.
+    """
+    if settings.strategy in NEEDS_RATIONALES and not task.rationale:
+        raise ValueError(
+            f"strategy: {settings.strategy!r} writes rationales, and the students of task {task.name!r} are not "
+            "trained on any; set task.rationale: true, which form 'numeric' knows, or choose another strategy"
+        )
+    if settings.strategy == "counterfactual" and task.form == "text":
+        raise ValueError(
+            "strategy: 'counterfactual' changes which of the known answers is right, and form 'text' has no such; "
+            "choose another strategy"
+        )

@@ -55,6 +55,7 @@ def small_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "batch_size": 4,
             "scratch": {"vocabulary": 300, "hidden_size": 32, "layers": 1, "heads": 2, "context": 64},
         },
+        "filter_errors": {"selection": "wrong"},
         "teacher_augment": {
             "teacher": "grammar",
             "examples_per_error": 2,

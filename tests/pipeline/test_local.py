@@ -156,10 +156,10 @@ def test_killed_in_iteration_1_it_goes_on_and_ends_with_the_same_bytes(
     one, other = finished(whole[0]), finished(output)
     assert one.keys() == other.keys()
     for stage, names in {
-        "prepare": ("seeds_set", "validation_set", "test_set", "pool_set"),
+        "prepare": ("seeds_set", "validation_set", "test_set", "pool_set", "rejects"),
         "filter_errors": ("errors", "decisions"),
         "teacher_augment": ("candidates", "rejects", "calls"),
-        "dedupe": ("next_training_set", "all_rejects"),
+        "dedupe": ("next_training_set", "all_rejects", "index"),
     }.items():
         for (name, iteration), outputs in one.items():
             for key in names if name == stage else ():

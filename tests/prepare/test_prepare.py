@@ -16,7 +16,7 @@ from llm2llm.components.prepare.settings import PrepareSettings
 from llm2llm.components.problems import UserError
 from llm2llm.components.rows.artifacts import LocalArtifact
 from llm2llm.components.rows.files import read_rows
-from llm2llm.components.rows.kinds import Example
+from llm2llm.components.rows.kinds import VERSION, Example
 from llm2llm.components.similarity import question_key
 from llm2llm.components.tasks import Task
 
@@ -161,6 +161,10 @@ class TestDisjoint:
         assert got.validation == validation
         assert "removed 1 rows from seeds: their questions are in test" in got.notes
         assert "removed 1 rows from seeds: their questions are in validation" in got.notes
+        assert sorted((one.stage, one.reason, one.question, one.neighbour) for one in got.rejects) == [
+            ("prepare", "in_test", "the sky 0", "The sky 0!"),
+            ("prepare", "in_validation", "the sky 1", "  the SKY   1"),
+        ]
 
     def test_validation_and_pool_lose_what_is_in_test(self, colours, example) -> None:
         leak = example("the sea", "blue")
@@ -217,6 +221,38 @@ class TestDisjoint:
         assert {row.id for row in got.test} <= {row.id for row in sets["test"]}
         for name in ("seeds", "validation", "test", "pool"):
             assert getattr(got, name) == sorted(getattr(got, name), key=lambda row: row.id)
+
+
+class TestFirewall:
+    SECRET = "A train leaves Oslo at 9 with 120 people and 3 dogs on board, and 14 people get off in Hamar"
+
+    def test_seeds_and_pool_that_nearly_match_test_or_validation_are_rejected(self, example) -> None:
+        test = [example(self.SECRET, "106")]
+        validation = [example("Eva has 5 red hats and buys 4 more of them every single week of the year", "213")]
+        other_numbers = example(self.SECRET.replace("120", "77").replace("14", "8"), "69")
+        other_name = example(validation[0].question.replace("Eva", "Ida"), "213")
+        seeds = [other_numbers, *(example(f"What is {n} and {n}?", str(2 * n)) for n in range(5))]
+        got = prepared(NUMBER, seeds, test=test, validation=validation, pool=[other_name])
+        assert other_numbers not in got.seeds
+        assert got.pool == []
+        assert sorted((one.id, one.reason, one.neighbour_id, one.iteration) for one in got.rejects) == sorted(
+            [(other_numbers.id, "in_test", test[0].id, 0), (other_name.id, "in_validation", validation[0].id, 0)]
+        )
+        assert "removed 1 rows from seeds: they nearly match rows of test" in got.notes
+        assert "removed 1 rows from pool: they nearly match rows of validation" in got.notes
+
+    def test_seeds_that_nearly_match_the_validation_rows_split_off_go_too(self, example) -> None:
+        seeds = [example(f"{name} has {n} red hats and buys 4 more of them every week", str(n))
+                 for n, name in enumerate(["Eva", "Ida", "Tom", "Kim", "Ben"])]  # fmt: skip
+        with pytest.raises(UserError, match=r"no seed rows are left; split 1 of 5 .*; removed 4 rows from seeds: they"):
+            prepared(NUMBER, seeds)
+
+    def test_the_threshold_can_be_set(self, example) -> None:
+        test, seed = example("one two three four five", "1"), example("one two three six seven", "2")
+        more = [example(f"a b c {word}", "3") for word in ("x", "y")]
+        assert seed in prepared(TEXT, [seed], test=[test], validation=more[:1]).seeds
+        got = prepared(TEXT, [seed, more[1]], test=[test], validation=[example("v", "1")], leak={"rouge_l": 0.6})
+        assert got.seeds == more[1:]
 
 
 class TestDuplicates:
@@ -309,7 +345,7 @@ class TestRepeatable:
         source = tmp_path / "seeds.jsonl"
         lines = [{"question": f"thing {i} is {label}", "answer": label} for i in range(8) for label in colours.labels]
         source.write_text("\n".join(json.dumps(line) for line in [*lines, lines[0]]), encoding="utf-8")
-        names = ("seeds_set", "validation_set", "test_set", "pool_set")
+        names = ("seeds_set", "validation_set", "test_set", "pool_set", "rejects")
         made = []
         for turn in ("one", "two"):
             artifacts = {name: LocalArtifact(str(tmp_path / turn / name)) for name in names}
@@ -327,12 +363,12 @@ class TestRepeatable:
             made.append({name: Path(artifact.path).read_bytes() for name, artifact in artifacts.items()})
             assert artifacts["seeds_set"].metadata == {
                 "kind": "examples",
-                "schema_version": 1,
+                "schema_version": VERSION,
                 "rows": 9,
                 "split": "seeds",
             }
         assert made[0] == made[1]
-        sets = {name: read_rows(tmp_path / "one" / name, "examples", Example) for name in names}
+        sets = {name: read_rows(tmp_path / "one" / name, "examples", Example) for name in names[:4]}
         assert {name: len(rows) for name, rows in sets.items()} == {
             "seeds_set": 9,
             "validation_set": 5,
@@ -347,7 +383,7 @@ class TestRepeatable:
     def test_a_refused_run_leaves_nothing(self, tmp_path: Path, colours, capfd) -> None:
         source = tmp_path / "seeds.jsonl"
         source.write_text('{"question": "the sea", "answer": "blue"}\n{"question": "the sea", "answer": "red"}\n')
-        names = ("seeds_set", "validation_set", "test_set", "pool_set")
+        names = ("seeds_set", "validation_set", "test_set", "pool_set", "rejects")
         artifacts = {name: LocalArtifact(str(tmp_path / "out" / name)) for name in names}
         with pytest.raises(SystemExit) as caught:
             run(

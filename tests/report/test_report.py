@@ -215,6 +215,7 @@ def test_summary_counts_the_rows() -> None:
         "generated": 6,
         "kept": 3,
         "rejected": {"total": 3, "by_reason": {"near_copy": 2, "refused": 1}},
+        "left_out": 0,
     }
     assert summary["by_iteration"] == [
         {"iteration": 1, "generated": 3, "kept": 2, "rejected": 1},
@@ -313,6 +314,16 @@ def test_the_last_check_for_leaks_is_shown(leakage: dict[str, Any], words: str) 
     assert rows.summary["leakage"] == leakage
     assert words in Page(rows.html()).text
     assert words in rows.markdown()
+
+
+def test_what_prepare_left_out_is_shown_apart_from_what_was_generated() -> None:
+    rows = Rows()
+    rows.rejects.append(reject(0, "in_test", "a seed that the test has, too", stage="prepare"))
+    assert rows.summary["rows"]["left_out"] == 1
+    assert rows.summary["rows"]["rejected"] == {"total": 3, "by_reason": {"near_copy": 2, "refused": 1}}
+    page = Page(rows.html())
+    assert "in_test: seeds and pool" in page.text
+    assert "a seed that the test has, too" in page.text
 
 
 def test_leaks_are_shown_as_a_random_sample() -> None:
@@ -559,7 +570,7 @@ def test_one_iteration_reads_well() -> None:
 def test_no_rejects_and_nothing_kept_read_well() -> None:
     rows = Rows()
     rows.rejects = []
-    assert "No generated row was rejected." in Page(rows.html()).text
+    assert "No row was rejected." in Page(rows.html()).text
     rows = Rows()
     rows.training_set = rows.seeds
     assert "No generated row was kept." in Page(rows.html()).text

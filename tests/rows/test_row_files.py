@@ -27,7 +27,7 @@ COLUMNS = {
     "confidence:double?",
     "predictions": "example_id:string split:string iteration:int64 fold:int64? completion:string parsed:string? "
     "outcome:string truncated:bool samples:int64 samples_correct:int64 samples_unparseable:int64 loss:double? "
-    "label_probability:double? margin:double? el2n:double? base_loss:double? early_loss:double?",
+    "label_probability:double? margin:double? rival:string? el2n:double? base_loss:double? early_loss:double?",
     "errors": "iteration:int64 example_id:string question:string choices:list rationale:string? answer:string "
     "completion:string parsed:string? outcome:string fold:int64? difficulty:string hardness:double? suspect:bool",
     "rejects": "iteration:int64 stage:string reason:string detail:string score:double? neighbour_id:string? "
@@ -37,7 +37,8 @@ COLUMNS = {
     "outcome:string attempts:int64 input_tokens:int64? output_tokens:int64? usd:double?",
     "scores": "iteration:int64 split:string n:int64 correct:int64 unparseable:int64 accuracy:double low:double "
     "high:double training_rows:int64",
-    "decisions": "iteration:int64 selection:string errors:int64? suspects:int64 retired:int64 go_on:bool reason:string best_iteration:int64",
+    "decisions": "iteration:int64 selection:string errors:int64? suspects:int64 retired:int64 go_on:bool reason:string "
+    "best_iteration:int64",
 }
 COLUMNS["candidates"] = COLUMNS["examples"]
 

@@ -1,12 +1,15 @@
-"""The Wilson interval."""
+"""The Wilson interval, the paired comparisons of two students, pass@k."""
 
-from math import isclose, sqrt
+from itertools import combinations
+from math import comb, isclose, sqrt
+from statistics import fmean
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm2llm.components.statistics import Z_95, wilson_interval
+from llm2llm.components.statistics import Z_95, mcnemar_p, paired_difference, pass_at_k, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -68,3 +71,92 @@ def test_nothing_is_known_without_rows() -> None:
 def test_impossible_counts_are_refused(correct: int, n: int) -> None:
     with pytest.raises(ValueError, match=rf"correct must be in 0\.\.{n}, got {correct}"):
         wilson_interval(correct, n)
+
+
+def outcomes(both: int, only_first: int, only_second: int, neither: int) -> tuple[list[bool], list[bool]]:
+    """Paired outcomes with these counts."""
+    first = [True] * both + [True] * only_first + [False] * only_second + [False] * neither
+    second = [True] * both + [False] * only_first + [True] * only_second + [False] * neither
+    return first, second
+
+
+cells = st.integers(0, 30)
+
+
+class TestMcNemar:
+    @pytest.mark.parametrize(
+        ("only_first", "only_second", "p"),
+        [(0, 0, 1.0), (0, 1, 1.0), (0, 5, 2 / 32), (0, 6, 2 / 64), (5, 5, 1.0), (1, 9, 22 / 1024)],
+    )
+    def test_known_values(self, only_first: int, only_second: int, p: float) -> None:
+        assert mcnemar_p(*outcomes(40, only_first, only_second, 7)) == pytest.approx(p)
+
+    @given(cells, cells, cells, cells)
+    def test_is_twice_the_binomial_tail(self, both: int, only_first: int, only_second: int, neither: int) -> None:
+        differ = only_first + only_second
+        tail = sum(comb(differ, i) for i in range(min(only_first, only_second) + 1)) / 2**differ
+        first, second = outcomes(both, only_first, only_second, neither)
+        assert mcnemar_p(first, second) == pytest.approx(min(1.0, 2 * tail))
+        assert mcnemar_p(second, first) == pytest.approx(mcnemar_p(first, second))
+
+    def test_holds_its_level_where_nothing_differs(self) -> None:
+        """Of 500 pairs of equally good students at most 5% are told apart."""
+        rng = np.random.default_rng(0)
+        draws = rng.random((500, 2, 100)) < 0.7
+        assert fmean(mcnemar_p(list(one), list(other)) < 0.05 for one, other in draws) <= 0.05
+
+    def test_other_rows_are_refused(self) -> None:
+        with pytest.raises(ValueError, match="paired outcomes must be of the same rows, got 2 and 1"):
+            mcnemar_p([True, False], [True])
+
+
+class TestPairedDifference:
+    @given(cells, cells, cells, st.integers(1, 30))
+    def test_is_the_difference_of_the_accuracies_in_its_interval(self, both, only_first, only_second, neither) -> None:
+        first, second = outcomes(both, only_first, only_second, neither)
+        found = paired_difference(first, second, resamples=500)
+        assert found.value == pytest.approx(fmean(second) - fmean(first))
+        assert -1 <= found.low <= found.value + 1e-9
+        assert found.value - 1e-9 <= found.high <= 1
+        assert paired_difference(first, second, resamples=500) == found
+        assert paired_difference(second, first, resamples=500).value == pytest.approx(-found.value)
+
+    def test_is_that_of_drawing_rows(self) -> None:
+        """Against a bootstrap that draws row by row."""
+        first, second = outcomes(50, 8, 20, 22)
+        rng = np.random.default_rng(1)
+        rows = np.array(second, float) - np.array(first, float)
+        drawn = rows[rng.integers(0, 100, size=(20_000, 100))].mean(axis=1)
+        found = paired_difference(first, second)
+        assert (found.low, found.high) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])), abs=0.011)
+
+    def test_covers_the_true_difference(self) -> None:
+        """Of 200 comparisons on 200 rows about 95% hold the difference that the outcomes were drawn with."""
+        rng = np.random.default_rng(2)
+        held = 0
+        for _ in range(200):
+            kinds = rng.choice(4, size=200, p=[0.5, 0.1, 0.2, 0.2])
+            found = paired_difference(list(kinds <= 1), list((kinds == 0) | (kinds == 2)), resamples=1000)
+            held += found.low <= 0.1 <= found.high
+        assert held >= 0.92 * 200
+
+    def test_nothing_to_compare_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="no rows"):
+            paired_difference([], [])
+
+
+class TestPassAtK:
+    @given(st.integers(1, 9).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n))))
+    def test_is_the_share_of_draws_with_a_right_answer(self, drawn: tuple[int, int, int]) -> None:
+        n, correct, k = drawn
+        answers = [True] * correct + [False] * (n - correct)
+        assert pass_at_k(n, correct, k) == pytest.approx(fmean(any(few) for few in combinations(answers, k)))
+
+    def test_one_draw_is_the_accuracy(self) -> None:
+        assert pass_at_k(200, 50, 1) == pytest.approx(0.25)
+        assert pass_at_k(10_000, 9_999, 1) == pytest.approx(0.9999)
+
+    @pytest.mark.parametrize(("n", "correct", "k"), [(5, 6, 1), (5, -1, 1), (5, 2, 6), (5, 2, 0), (0, 0, 1)])
+    def test_impossible_counts_are_refused(self, n: int, correct: int, k: int) -> None:
+        with pytest.raises(ValueError, match="must be in"):
+            pass_at_k(n, correct, k)

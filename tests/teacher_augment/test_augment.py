@@ -17,7 +17,7 @@ from llm2llm.components.teacher_augment import teacher_augment as stage_module
 from llm2llm.components.teacher_augment.replies import Draft, Problem, Reply, Request
 from llm2llm.components.teacher_augment.run import run
 from llm2llm.components.teacher_augment.settings import TeacherAugmentSettings
-from llm2llm.components.teacher_augment.teacher_augment import MAX_QUESTION, Augmented, TooManyFailures, teacher_augment
+from llm2llm.components.teacher_augment.teacher_augment import MAX_TEXT, Augmented, TooManyFailures, teacher_augment
 
 CHOICE = Task(name="choice", form="multiple_choice")
 GRAMMAR = {
@@ -27,7 +27,7 @@ GRAMMAR = {
 
 
 @pytest.fixture
-def augment(seeds, mistake, colours, monkeypatch):
+def offline(seeds, mistake, colours, monkeypatch):
     """Has a teacher that returns these drafts and problems write from the first seed."""
 
     def go(drafts: list[Draft], problems: Sequence[Problem] = (), task: Task = colours, parent: Example = seeds[0],
@@ -37,7 +37,7 @@ def augment(seeds, mistake, colours, monkeypatch):
             call = Call(
                 key="k", iteration=1, parent_id=parent.id, teacher="pool", model="", outcome="answered", attempts=1
             )
-            return [Reply(request, call, drafts, list(problems))]
+            return [Reply(request, call, drafts, list(problems), "pool")]
 
         monkeypatch.setattr(stage_module.pool_teacher, "write", write)
         count = max(1, len(drafts) + len(problems))
@@ -50,8 +50,8 @@ def augment(seeds, mistake, colours, monkeypatch):
 
 
 class TestChecks:
-    def test_a_candidate_knows_where_it_comes_from(self, augment, seeds) -> None:
-        (candidate,) = augment([Draft(" the sea\n", " blue ")]).candidates
+    def test_a_candidate_knows_where_it_comes_from(self, offline, seeds) -> None:
+        (candidate,) = offline([Draft(" the sea\n", " blue ")]).candidates
         assert candidate == Example(
             id=content_id("the sea", [], None, "blue"),
             question="the sea",
@@ -69,14 +69,16 @@ class TestChecks:
         ("draft", "detail"),
         [
             (Draft(" \n", "blue"), "the question is empty"),
-            (Draft("x" * (MAX_QUESTION + 1), "blue"), "the question has 20,001 characters, more than 20,000"),
+            (Draft("x" * (MAX_TEXT + 1), "blue"), "the question has 20,001 characters, more than 20,000"),
+            (Draft("x", "x" * (MAX_TEXT + 1)), "the answer has 20,001 characters, more than 20,000"),
+            (Draft("x", "blue", [], "x" * (MAX_TEXT + 1)), "the rationale has 20,001 characters, more than 20,000"),
             (Draft("the sea", "purple"), "the answer 'purple' is not in the label set ['red', 'green', 'blue']"),
             (Draft("the sea", ""), "the answer '' is not in the label set ['red', 'green', 'blue']"),
             (Draft("the \ud800 sea", "blue"), "holds half a surrogate pair, which is no valid text"),
         ],
     )
-    def test_a_draft_that_is_invalid_becomes_a_reject(self, augment, tmp_path: Path, draft: Draft, detail: str) -> None:
-        got = augment([draft])
+    def test_a_draft_that_is_invalid_becomes_a_reject(self, offline, tmp_path: Path, draft: Draft, detail: str) -> None:
+        got = offline([draft])
         assert got.candidates == []
         (reject,) = got.rejects
         assert (reject.stage, reject.reason, reject.detail) == ("teacher_augment", "invalid", detail)
@@ -94,30 +96,30 @@ class TestChecks:
             (["one", "two \udfff"], "A", "holds half a surrogate pair"),
         ],
     )
-    def test_choices_are_checked(self, augment, example, tmp_path: Path, choices, answer: str, detail: str) -> None:
+    def test_choices_are_checked(self, offline, example, tmp_path: Path, choices, answer: str, detail: str) -> None:
         parent = example("Which?", "A", choices=["x", "y"])
-        got = augment([Draft("Which one?", answer, choices)], task=CHOICE, parent=parent)
+        got = offline([Draft("Which one?", answer, choices)], task=CHOICE, parent=parent)
         assert got.rejects[0].detail.startswith(detail)
         write_rows(tmp_path / "rejects", "rejects", got.rejects)
 
-    def test_a_rationale_where_the_parent_has_one(self, augment, example) -> None:
+    def test_a_rationale_where_the_parent_has_one(self, offline, example) -> None:
         parent = example("2+2?", "4", rationale="2+2=4")
         drafts = [Draft("3+3?", "6", [], why) for why in (None, " ", "3+3=6")]
-        got = augment(drafts, task=load_task("gsm8k"), parent=parent)
+        got = offline(drafts, task=load_task("gsm8k"), parent=parent)
         assert [row.rationale for row in got.candidates] == ["3+3=6"]
         assert [reject.detail for reject in got.rejects] == ["the rationale is missing"] * 2
 
-    def test_an_empty_text_answer(self, augment, example) -> None:
-        got = augment([Draft("Who?", " ")], task=Task(name="t", form="text"), parent=example("Who?", "me"))
+    def test_an_empty_text_answer(self, offline, example) -> None:
+        got = offline([Draft("Who?", " ")], task=Task(name="t", form="text"), parent=example("Who?", "me"))
         assert got.rejects[0].detail == "the answer is empty"
 
-    def test_the_same_row_twice_is_a_copy(self, augment) -> None:
-        got = augment([Draft("the sea", "blue"), Draft(" the sea", "blue"), Draft("the sea", "green")])
+    def test_the_same_row_twice_is_a_copy(self, offline) -> None:
+        got = offline([Draft("the sea", "blue"), Draft(" the sea", "blue"), Draft("the sea", "green")])
         assert len(got.candidates) == 2
         assert [reject.reason for reject in got.rejects] == ["copy"]
 
-    def test_what_came_instead_is_kept(self, augment) -> None:
-        got = augment([], [Problem("unparseable", "no JSON", "I will \ud800 not"), Problem("refused", "no")] * 2)
+    def test_what_came_instead_is_kept(self, offline) -> None:
+        got = offline([], [Problem("unparseable", "no JSON", "I will \ud800 not"), Problem("refused", "no")] * 2)
         assert [reject.question for reject in got.rejects] == ["I will ? not", ""] * 2
         assert len({reject.id for reject in got.rejects}) == 4
 
@@ -130,7 +132,7 @@ class TestChecks:
         request = Request(seeds[0], mistake(seeds[0]), len(drafts) + len(problems))
         call = Call(key="k", iteration=1, parent_id=None, teacher="pool", model="", outcome="answered", attempts=1)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(stage_module, "_write", lambda *_: [Reply(request, call, drafts, problems)])
+            patch.setattr(stage_module, "_write", lambda *_: [Reply(request, call, drafts, problems, "pool")])
             settings = TeacherAugmentSettings(teacher="pool", max_failed_fraction=1, rows_per_iteration=request.count)
             got = teacher_augment([mistake(seeds[0])], seeds, [], set(), colours, settings, 1, 0)
         assert len(got.candidates) + len(got.rejects) == request.count
@@ -139,30 +141,30 @@ class TestChecks:
 
 
 class TestFailures:
-    def test_too_many_are_a_failure_with_the_reasons(self, augment) -> None:
+    def test_too_many_are_a_failure_with_the_reasons(self, offline) -> None:
         drafts = [Draft(f"the sea {n}", "blue") for n in range(7)] + [Draft("x", "purple"), Draft("y", "purple")]
         with pytest.raises(TooManyFailures) as caught:
-            augment(drafts, [Problem("refused", "no")], max_failed_fraction=0.2)
+            offline(drafts, [Problem("refused", "no")], max_failed_fraction=0.2)
         assert str(caught.value) == (
             "teacher_augment: 3 of 10 requested rows are not usable (2 invalid, 1 refused; for example: no), more than "
             "max_failed_fraction 0.2"
         )
 
-    def test_as_many_as_allowed_are_not(self, augment) -> None:
+    def test_as_many_as_allowed_are_not(self, offline) -> None:
         drafts = [Draft(f"the sea {n}", "blue") for n in range(8)] + [Draft("x", "purple"), Draft("y", "purple")]
-        assert len(augment(drafts, max_failed_fraction=0.2).candidates) == 8
+        assert len(offline(drafts, max_failed_fraction=0.2).candidates) == 8
 
-    def test_an_exhausted_teacher_has_not_failed(self, augment) -> None:
-        got = augment([], [Problem("exhausted", "no more")] * 5, max_failed_fraction=0.0)
+    def test_an_exhausted_teacher_has_not_failed(self, offline) -> None:
+        got = offline([], [Problem("exhausted", "no more")] * 5, max_failed_fraction=0.0)
         assert [reject.reason for reject in got.rejects] == ["exhausted"] * 5
 
-    def test_copies_are_not_failures(self, augment) -> None:
-        assert len(augment([Draft("the sea", "blue")] * 5, max_failed_fraction=0.0).rejects) == 4
+    def test_copies_are_not_failures(self, offline) -> None:
+        assert len(offline([Draft("the sea", "blue")] * 5, max_failed_fraction=0.0).rejects) == 4
 
-    def test_exhausted_rows_are_not_counted_as_failed(self, augment) -> None:
+    def test_exhausted_rows_are_not_counted_as_failed(self, offline) -> None:
         problems = [Problem("exhausted", "no more")] * 5 + [Problem("refused", "no")] * 2
         with pytest.raises(TooManyFailures, match="2 of 7 requested rows are not usable"):
-            augment([], problems, max_failed_fraction=0.2)
+            offline([], problems, max_failed_fraction=0.2)
 
     def test_errors_of_no_seed_are_refused(self, seeds, mistake, colours, example) -> None:
         settings = TeacherAugmentSettings(teacher="pool")
@@ -181,7 +183,7 @@ class TestFailures:
 class TestTeachers:
     def test_without_errors_nobody_is_asked(self, seeds, colours) -> None:
         settings = TeacherAugmentSettings(model="m", url="http://127.0.0.1:1/v1")
-        assert teacher_augment([], seeds, [], set(), colours, settings, 1, 0) == Augmented([], [], [])
+        assert teacher_augment([], seeds, [], set(), colours, settings, 1, 0) == Augmented([], [], [], 0)
 
     def test_parents_are_seeds_never_generated_rows(self, seeds, mistake, colours, example) -> None:
         generated = example("written before", "blue", parent_id=seeds[0].id)
@@ -215,6 +217,7 @@ class TestRun:
             "pool_set": None,
             "previous_rejects": None,
             "previous_calls": None,
+            "student_model": None,
             "iteration": 1,
             "teacher": "grammar",
             "teacher_model": "",

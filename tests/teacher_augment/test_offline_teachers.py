@@ -12,9 +12,10 @@ from llm2llm.components.rows.jsonl import json_lines
 from llm2llm.components.rows.kinds import Example
 from llm2llm.components.rows.sources import source_path
 from llm2llm.components.similarity import rouge_l
-from llm2llm.components.teacher_augment import eda, grammar, pool
+from llm2llm.components.teacher_augment import grammar, pool
 from llm2llm.components.teacher_augment.grammar import load_grammar
 from llm2llm.components.teacher_augment.replies import Reply, Request
+from llm2llm.components.teacher_augment.strategies import eda
 
 SMALL = {
     "patterns": {

@@ -1,8 +1,10 @@
 """Which seeds to write from, and how many rows from each."""
 
+import math
 import random
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from llm2llm.components.rows.kinds import Example, StudentError
 from llm2llm.components.teacher_augment.replies import Request
@@ -19,12 +21,13 @@ def requests(
     """The requests of one iteration, sorted by the parent's id; no errors, no requests.
 
     Args:
-        errors: The errors to help with.
+        errors: The errors to help with; suspects, whose label may be wrong, are passed over.
         seeds: All seeds; for `random`, where the parents are drawn from.
-        settings: `strategy` and how many rows to write.
+        settings: `strategy`, how many rows to write, and `verification.student_unsure`.
         iteration: Makes the draws of one iteration differ from the next.
         random_seed: Makes them repeatable.
     """
+    errors = doubtful([error for error in errors if not error.suspect], settings.verification.student_unsure)
     if not errors:
         return []
     rng = random.Random(f"{random_seed}:{iteration}:{settings.strategy}")
@@ -55,3 +58,25 @@ def _counts(parents: list[str], settings: TeacherAugmentSettings, rng: random.Ra
     for number in range(settings.rows_per_iteration):
         counts[shuffled[number % len(shuffled)]] += 1
     return counts
+
+
+def doubtful(errors: Sequence[StudentError], share: float) -> list[StudentError]:
+    """The share of the errors that the student is least sure of: the student's side of the two-sided gate.
+
+    What is known of the student's doubt is what the selection ranked the errors by, their `hardness`, and whether
+    several answers to one were the same. Where nothing is known, all errors stay. Errors that were all answered
+    rightly, or rightly but for the form, hold no doubt.
+    """
+    if share >= 1:
+        return list(errors)
+    unsure = [error for error in errors if error.difficulty in ("unsolved", "flaky")]
+    if any(error.hardness is None for error in unsure):
+        return unsure
+    ranked = sorted(unsure, key=lambda error: (-(error.hardness or 0.0), error.example_id))
+    return ranked[: math.ceil(share * len(errors))]
+
+
+def in_parts(request: Request, most: int) -> list[Request]:
+    """A request as several of at most `most` rows each, as even as can be."""
+    number = math.ceil(request.count / most)
+    return [replace(request, count=(request.count + part) // number) for part in range(number)]

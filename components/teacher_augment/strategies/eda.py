@@ -59,7 +59,7 @@ def write(
         call = Call(key=key, iteration=iteration, parent_id=parent.id, teacher="eda", model="", outcome="answered",
                     attempts=1)  # fmt: skip
         problems = [Problem("exhausted", "too few words to make another edit")] * missing
-        replies.append(Reply(request, call, drafts, problems))
+        replies.append(Reply(request, call, drafts, problems, "eda"))
     return replies
 
 

@@ -46,7 +46,9 @@ class Endpoint:
     """An OpenAI-compatible server. `answer` gets each chat request's body and its number, from 0."""
 
     def __init__(self) -> None:
-        self.models: Answer = Answer(body={"object": "list", "data": [{"id": MODEL, "object": "model"}]})
+        self.models: Answer | Callable[[], Answer] = Answer(
+            body={"object": "list", "data": [{"id": MODEL, "object": "model"}]}
+        )
         self.answer: Callable[[dict[str, Any], int], Answer] = lambda body, number: written(
             (f"a new blue thing, number {number}", "blue")
         )
@@ -61,7 +63,8 @@ class Endpoint:
 
             def do_GET(self) -> None:
                 endpoint.keys.add(self.headers.get("Authorization", ""))
-                self._send(endpoint.models)
+                models = endpoint.models
+                self._send(models if isinstance(models, Answer) else models())
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

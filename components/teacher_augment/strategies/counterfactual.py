@@ -1,0 +1,63 @@
+"""Strategy `counterfactual`: each error, changed as little as makes another answer right (Kaushik et al. 2020).
+
+The pair shows the student what the answer hangs on. In a classification the new label is the one that the student took
+the error for, where it took it for one: that is the border it does not see.
+"""
+
+import random
+from functools import partial
+
+from llm2llm.components import tasks
+from llm2llm.components.tasks import Task
+from llm2llm.components.teacher_augment.asking import Question, ask_until
+from llm2llm.components.teacher_augment.context import Context, Rows, example_data, reply
+from llm2llm.components.teacher_augment.reading import read_examples
+from llm2llm.components.teacher_augment.replies import Draft, Problem, Reply, Request
+from llm2llm.components.teacher_augment.template import about, render
+from llm2llm.components.teachers.asks import Answer
+
+
+def write(context: Context) -> list[Reply]:
+    """A reply for each part of each request; a version whose answer has not changed is dropped as `same_answer`."""
+    prompt = context.prompt("counterfactual")
+
+    def question(part: Request, number: int) -> Question[Rows]:
+        teacher = context.teacher_for(part.parent.id, number)
+        wanted = _new_label(part, context.task, f"{context.random_seed}:{part.parent.id}:{number}")
+        messages = render(
+            prompt, task=about(context.task), count=part.count, example=example_data(part.parent), new_answer=wanted
+        )
+        ask = teacher.says(messages, tasks.teacher_schema(context.task, part.count), "write", part.parent.id)
+        return Question(teacher, ask, partial(_read, part=part, task=context.task))
+
+    parts = context.parts()
+    told = ask_until(context.asking, [question(part, number) for number, part in enumerate(parts)])
+    return [reply(part, one) for part, one in zip(parts, told, strict=True)]
+
+
+def _new_label(part: Request, task: Task, seed: str) -> str | None:
+    """The label that the new version should have; None where the task has no labels."""
+    if task.form != "classification":
+        return None
+    others = [label for label in task.labels if label != part.parent.answer]
+    if part.error is not None and part.error.parsed in others:
+        return part.error.parsed
+    return random.Random(seed).choice(others)
+
+
+def _read(answer: Answer, part: Request, task: Task) -> Rows:
+    """Any other answer will do, even where a certain one was asked for: the row is right all the same."""
+    drafts, problems = read_examples(answer, task, part.count)
+    changed = [draft for draft in drafts if not _same(draft, part, task)]
+    same = [
+        Problem("same_answer", "the answer has not changed", draft.question) for draft in drafts if draft not in changed
+    ]
+    return changed, problems + same
+
+
+def _same(draft: Draft, part: Request, task: Task) -> bool:
+    answer, _ = tasks.normalise(task, draft.answer, [choice.strip() for choice in draft.choices], draft.rationale)
+    if task.form == "multiple_choice":  # a letter says nothing when the choices have changed places
+        right = ord(answer) - ord("A"), ord(part.parent.answer) - ord("A")
+        return draft.choices[right[0]].strip() == part.parent.choices[right[1]]
+    return tasks.matches(task, answer, part.parent.answer)

@@ -1,0 +1,31 @@
+"""Strategy `llm2llm`: examples similar to each error (Lee et al. 2024), and `random`, the same from any seed.
+
+Unlike the reference implementation, the teacher is shown what the student answered: the same question needs other
+practice when it was misread than when it was miscounted.
+"""
+
+from functools import partial
+
+from llm2llm.components import tasks
+from llm2llm.components.teacher_augment.asking import Question, ask_until
+from llm2llm.components.teacher_augment.context import Context, Rows, example_data, reply
+from llm2llm.components.teacher_augment.reading import read_examples
+from llm2llm.components.teacher_augment.replies import Reply, Request
+from llm2llm.components.teacher_augment.template import about, render
+
+
+def write(context: Context) -> list[Reply]:
+    """A reply for each part of each request."""
+    prompt = context.prompt("llm2llm")
+
+    def question(part: Request, number: int) -> Question[Rows]:
+        teacher = context.teacher_for(part.parent.id, number)
+        data = example_data(part.parent, part.error)
+        messages = render(prompt, task=about(context.task), count=part.count, example=data)
+        schema = tasks.teacher_schema(context.task, part.count)
+        ask = teacher.says(messages, schema, "write", part.parent.id)
+        return Question(teacher, ask, partial(read_examples, task=context.task, count=part.count))
+
+    parts = context.parts()
+    told = ask_until(context.asking, [question(part, number) for number, part in enumerate(parts)])
+    return [reply(part, one) for part, one in zip(parts, told, strict=True)]

@@ -1,0 +1,44 @@
+"""Strategy `paraphrase`: each error in other words (Abaskohi et al. 2023, LM-CPPF). Answer, choices and rationale stay.
+
+In a numeric task the numbers must stay as well; a paraphrase with others is dropped as `changed_numbers`.
+"""
+
+from collections import Counter
+from functools import partial
+
+from llm2llm.components.tasks.numbers import read_numbers
+from llm2llm.components.teacher_augment.asking import Question, ask_until
+from llm2llm.components.teacher_augment.context import Context, Rows, example_data, reply
+from llm2llm.components.teacher_augment.reading import questions_schema, read_questions
+from llm2llm.components.teacher_augment.replies import Draft, Problem, Reply, Request
+from llm2llm.components.teacher_augment.template import about, render
+from llm2llm.components.teachers.asks import Answer
+
+
+def write(context: Context) -> list[Reply]:
+    """A reply for each part of each request."""
+    prompt = context.prompt("paraphrase")
+    numeric = context.task.form == "numeric"
+
+    def question(part: Request, number: int) -> Question[Rows]:
+        teacher = context.teacher_for(part.parent.id, number)
+        data = example_data(part.parent)
+        messages = render(prompt, task=about(context.task), count=part.count, example=data)
+        ask = teacher.says(messages, questions_schema(part.count), "write", part.parent.id)
+        return Question(teacher, ask, partial(_read, part=part, numeric=numeric))
+
+    parts = context.parts()
+    told = ask_until(context.asking, [question(part, number) for number, part in enumerate(parts)])
+    return [reply(part, one) for part, one in zip(parts, told, strict=True)]
+
+
+def _read(answer: Answer, part: Request, numeric: bool) -> Rows:
+    questions, problems = read_questions(answer, part.count)
+    parent = part.parent
+    drafts = []
+    for question in questions:
+        if numeric and Counter(read_numbers(question)) != Counter(read_numbers(parent.question)):
+            problems.append(Problem("changed_numbers", "the paraphrase has other numbers than the question", question))
+        else:
+            drafts.append(Draft(question, parent.answer, parent.choices, parent.rationale))
+    return drafts, problems

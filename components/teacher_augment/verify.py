@@ -1,0 +1,179 @@
+"""Verifying rows by asking: blind solutions, other teachers, a judge.
+
+    resolve   solved blind `samples` times; kept when the share that has its answer is high enough (`disagrees`)
+    agree     solved blind by each of the other teachers; kept when enough of them have its answer (`disagrees`)
+    judge     judged `samples` times; kept, corrected, or dropped as `judged_wrong`
+
+What could not be asked, for want of money or of an answer, is not verified, and so not kept.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from statistics import fmean
+
+from llm2llm.components import tasks
+from llm2llm.components.rows.kinds import Example, content_id
+from llm2llm.components.tasks import Task
+from llm2llm.components.teacher_augment.asking import OpenTeacher, Question, Told, Unusable, ask_until
+from llm2llm.components.teacher_augment.context import Context, example_data
+from llm2llm.components.teacher_augment.reading import object_in, read_solution
+from llm2llm.components.teacher_augment.replies import Problem
+from llm2llm.components.teacher_augment.template import about, render, shown
+from llm2llm.components.teachers.asks import Answer
+
+Solution = tuple[str, str | None]
+"""An answer, and the rationale that leads to it."""
+
+
+def resolved(context: Context, rows: Sequence[Example], by: Sequence[OpenTeacher]) -> list[Example | Problem]:
+    """The rows whose answer enough blind solutions have, with that share as their `confidence`; a problem for the
+    others.
+
+    Args:
+        context: Task, settings and calls.
+        rows: To be solved again.
+        by: Who solves each row.
+    """
+    settings = context.settings.verification
+    solved = _solve(context, rows, [[teacher] * settings.samples for teacher in by], settings.temperature)
+    return [
+        _agreed(context.task, row, told, settings.min_agreement * settings.samples, "solved again")
+        for row, told in zip(rows, solved, strict=True)
+    ]
+
+
+def agreed(context: Context, rows: Sequence[Example], writers: Sequence[OpenTeacher]) -> list[Example | Problem]:
+    """The rows whose answer at least `agree` teachers give, their writer among them; a problem for the others."""
+    others = [[teacher for teacher in context.teachers if teacher is not writer] for writer in writers]
+    solved = _solve(context, rows, others, None)
+    return [
+        _agreed(context.task, row, told, context.settings.agree - 1, "agreed")
+        for row, told in zip(rows, solved, strict=True)
+    ]
+
+
+def _solve(
+    context: Context, rows: Sequence[Example], by: Sequence[Sequence[OpenTeacher]], temperature: float | None
+) -> list[list[Told[Solution]]]:
+    """For each row a solution by each of its solvers, who do not see the answer."""
+    prompt = context.prompt("solve")
+    schema = tasks.answer_schema(context.task)
+    questions: list[Question[Solution]] = []
+    for row, teachers in zip(rows, by, strict=True):
+        messages = render(prompt, task=about(context.task), question=shown(row.question, row.choices))
+        read = partial(read_solution, task=context.task, choices=row.choices)
+        for number, teacher in enumerate(teachers):
+            ask = replace(teacher.says(messages, schema, "resolve", row.parent_id, temperature), sample=number)
+            questions.append(Question(teacher, ask, read, fresh=False))
+    told = iter(ask_until(context.asking, questions))
+    return [[next(told) for _ in teachers] for teachers in by]
+
+
+def _agreed(task: Task, row: Example, told: Sequence[Told[Solution]], needed: float, passed: str) -> Example | Problem:
+    if unasked := _unasked(told):
+        return unasked
+    answers = [one.value[0] if one.value else None for one in told]
+    right = sum(answer is not None and tasks.matches(task, answer, row.answer) for answer in answers)
+    if right < needed - 1e-9:
+        others = Counter(answer or "none" for answer in answers)
+        came = ", ".join(f"{count} x {answer[:80]!r}" for answer, count in others.most_common(5))
+        return Problem(
+            "disagrees", f"{right} of {len(answers)} blind solutions have the answer {row.answer!r}; they are {came}"
+        )
+    return replace(row, confidence=right / len(answers), checks=[*row.checks, passed])
+
+
+def _unasked(told: Sequence[Told[Solution]] | Sequence["Told[Verdict]"]) -> Problem | None:
+    """The problem, where not one answer came at all."""
+    problems = [one.problem for one in told if one.problem is not None]
+    if len(problems) == len(told) and all(one.reason in ("call_failed", "over_budget") for one in problems):
+        return replace(problems[0], detail=f"could not be verified: {problems[0].detail}")
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One judgement."""
+
+    right: bool
+    confidence: float
+    """In [0, 1]."""
+    solution: Solution | None
+    """What the judge holds for right, where it can be read."""
+
+
+def judged(context: Context, rows: Sequence[Example], by: Sequence[OpenTeacher]) -> list[Example | Problem]:
+    """The rows as a judge leaves them (Chen and Mueller 2024, CLEAR: touched only where it is sure).
+
+    The judge's doubt is the mean, over the samples, of how sure it is that the answer is wrong. From `min_confidence`
+    on the row gets the answer that most samples hold for right, or is dropped where they hold no other one. A row's
+    `confidence` is how sure the judge is of the answer that it has in the end.
+    """
+    settings = context.settings.verification
+    prompt = context.prompt("judge")
+    solution = tasks.answer_schema(context.task)["properties"]
+    properties = {
+        **solution,
+        "right": {"type": "boolean"},
+        "confidence": {"type": "integer", "minimum": 0, "maximum": 100},
+    }
+    schema = {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+    questions = []
+    for row, teacher in zip(rows, by, strict=True):
+        messages = render(prompt, task=about(context.task), example=_claimed(row))
+        for number in range(settings.samples):
+            ask = teacher.says(messages, schema, "judge", row.parent_id, settings.temperature)
+            read = partial(_read_verdict, task=context.task, row=row)
+            questions.append(Question(teacher, replace(ask, sample=number), read, fresh=False))
+    told = iter(ask_until(context.asking, questions))
+    return [_judgement(context, row, [next(told) for _ in range(settings.samples)]) for row in rows]
+
+
+def _claimed(row: Example) -> dict[str, object]:
+    data = dict(example_data(row))
+    data["claimed_answer"] = data.pop("right_answer")
+    return data
+
+
+def _read_verdict(answer: Answer, task: Task, row: Example) -> Verdict:
+    found = object_in(answer, "right", "confidence")
+    right, confidence = found["right"], found["confidence"]
+    if not isinstance(right, bool) or not isinstance(confidence, int | float) or isinstance(confidence, bool):
+        raise Unusable("unparseable", "the verdict lacks `right` or `confidence`")
+    try:
+        solution = read_solution(answer, task, row.choices)
+    except Unusable:
+        solution = None
+    return Verdict(right, min(max(confidence / 100, 0.0), 1.0), solution)
+
+
+def _judgement(context: Context, row: Example, told: Sequence[Told[Verdict]]) -> Example | Problem:
+    if unasked := _unasked(told):
+        return unasked
+    verdicts = [one.value for one in told if one.value is not None]
+    if not verdicts:
+        return Problem("not_judged", "no verdict could be read")
+    doubt = fmean(1 - one.confidence if one.right else one.confidence for one in verdicts)
+    if doubt < context.settings.verification.min_confidence:
+        return replace(row, confidence=round(1 - doubt, 6), checks=[*row.checks, "judged"])
+    better = [
+        one.solution
+        for one in verdicts
+        if not one.right and one.solution and not tasks.matches(context.task, one.solution[0], row.answer)
+    ]
+    # Two ways to write one number are one answer.
+    votes = [sum(tasks.matches(context.task, other[0], one[0]) for other in better) for one in better]
+    if votes and max(votes) > len(verdicts) / 2:
+        answer, rationale = better[votes.index(max(votes))]
+        if rationale or not row.rationale:
+            return replace(
+                row,
+                id=content_id(row.question, row.choices, rationale, answer),
+                answer=answer,
+                rationale=rationale,
+                confidence=round(doubt, 6),
+                checks=[*row.checks, "corrected by the judge"],
+            )
+    return Problem("judged_wrong", f"the judge is {doubt:.0%} sure that the answer {row.answer!r} is wrong")

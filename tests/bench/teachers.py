@@ -1,0 +1,111 @@
+"""Throughput against an endpoint that lets R requests pass in a second and answers the others with 429.
+
+    python -m tests.bench.teachers              R = 50 and 500, 30 s each, an answer takes 200 ms
+    python -m tests.bench.teachers --seconds 60 --rate 200
+
+Beside the teacher `openai`, with its ledger on the local disk, stands the plain `openai` client with a thread pool of
+10, as in the reference implementation of LLM2LLM. The endpoint is a process of its own, and all figures are as it
+counted them. `share of R` is of the whole run, from the first request to the last answer; the teacher is not told R.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from llm2llm.components.teachers.account import Account
+from llm2llm.components.teachers.asks import Ask
+from llm2llm.components.teachers.settings import ModelSettings
+from llm2llm.components.teachers.teacher import open_teacher
+from tests.teachers.misbehaving_server import MODEL, misbehaving_process
+
+LATENCY = 0.2
+FIRST_SECONDS = 5.0
+ROWS = [
+    {"question": f"How many are {n} and {n + 1}? " + "Show how. " * 20, "answer": str(2 * n + 1)} for n in range(200)
+]
+SCHEMA = {
+    "type": "object",
+    "properties": {"question": {"type": "string"}, "answer": {"type": "string"}},
+    "required": ["question", "answer"],
+    "additionalProperties": False,
+}
+
+
+def asks(count: int) -> list[Ask]:
+    """Requests of about 1,000 characters, all different."""
+    system = {"role": "system", "content": "Write one example like the one that is shown. " * 12}
+    shown = [json.dumps({"question": f"{number}: {ROWS[number % len(ROWS)]['question']}"}) for number in range(count)]
+    return [
+        Ask(messages=[system, {"role": "user", "content": text}], schema=SCHEMA, temperature=0.7, max_tokens=512)
+        for text in shown
+    ]
+
+
+def teacher(url: str, count: int) -> None:
+    """The teacher `openai` as a stage uses it."""
+    with tempfile.TemporaryDirectory() as ledger:
+        settings = ModelSettings(model=MODEL, url=url, concurrency=512)
+        with open_teacher(settings, "openai", Account(run="bench", ledger=ledger)) as answer:
+            answers = answer(asks(count))
+    assert all(one.outcome == "answered" for one in answers), "calls failed"
+
+
+def plain_client(url: str, count: int) -> None:
+    """The `openai` client as it is, in ten threads."""
+    import openai
+
+    client = openai.OpenAI(base_url=url, api_key="none")
+
+    def ask(one: Ask) -> bool:
+        try:
+            client.chat.completions.create(model=MODEL, messages=list(one.messages), max_tokens=one.max_tokens)  # type: ignore[arg-type]
+        except openai.APIError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(10) as threads:
+        failed = list(threads.map(ask, asks(count))).count(False)
+    if failed:
+        print(f"plain client: {failed} of {count} calls failed")
+
+
+def measure(name: str, run: Callable[[str, int], None], rate: float, count: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        rows = Path(folder) / "rows.json"
+        rows.write_text(json.dumps(ROWS), encoding="utf-8")
+        with misbehaving_process(rows, rate=rate, latency=LATENCY) as server:
+            cpu = time.process_time()
+            run(server.url, count)
+            cpu = time.process_time() - cpu
+            stats = server.stats()
+    seconds = stats["seconds"]
+    answered = [at for at, status in seconds if status == 200]
+    late = [status for at, status in seconds if at > FIRST_SECONDS]
+    late_answers = [at for at in answered if at > FIRST_SECONDS]
+    whole = len(answered) / max(answered)
+    after = len(late_answers) / (max(answered) - FIRST_SECONDS) if late_answers else float("nan")
+    refused = late.count(429) / len(late) if late else float("nan")
+    print(
+        f"R {rate:5g}  {name:<14} {whole:7.1f} answers/s, {whole / rate:6.1%} of R ({after / rate:6.1%} after 5 s), "
+        f"{len(seconds) - len(answered):5d} refused, {refused:6.2%} after 5 s, "
+        f"{1000 * cpu / count:.2f} ms CPU per answer (the endpoint: {1000 * stats['cpu_seconds'] / len(seconds):.2f})",
+        flush=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--rate", type=float, nargs="*", default=[50.0, 500.0])
+    given = parser.parse_args()
+    for rate in given.rate:
+        measure("teacher", teacher, rate, int(rate * given.seconds))
+        measure("openai client", plain_client, rate, int(min(rate, 10 / LATENCY) * given.seconds))
+
+
+if __name__ == "__main__":
+    main()

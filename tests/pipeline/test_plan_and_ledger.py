@@ -1,0 +1,107 @@
+"""The commands `plan` and `ledger`."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from llm2llm.components.problems import UserError
+from llm2llm.components.teachers.account import Account
+from llm2llm.components.teachers.asks import Answer, Ask, call_key
+from llm2llm.components.teachers.settings import ModelSettings
+from llm2llm.pipelines.cli import main
+from llm2llm.pipelines.config import load_config, shipped_configs
+from llm2llm.pipelines.plan import plan, planned_stages, teacher_bound
+
+OPENAI = ("teacher_augment.teacher=openai", "teacher_augment.grammar=", "teacher_augment.model=a-model",
+          "teacher_augment.rows_per_iteration=0")  # fmt: skip
+
+
+def test_a_plan_counts_pods_and_bounds_gpu_hours() -> None:
+    config = load_config("quickstart", ["placement.profile=gke", "max_iterations=2"])
+    stages = {one.stage: one for one in planned_stages(config)}
+    assert (stages["train"].pods, stages["out_of_fold"].pods, stages["teacher_augment"].pods) == (3, 4, 2)
+    # 3 pods, each tried 1 + 3 times, 12 hours each time, on one GPU.
+    assert stages["train"].gpu_hours == 3 * 4 * 12
+    assert stages["dedupe"].gpu_hours == 0
+    shown = plan(config)
+    assert "1 x nvidia-l4" in shown
+    assert f"GPU hours: at most {3 * 4 * 12 + 3 * 4 * 6 + 4 * 4 * 12}," in shown
+    assert "teacher: none is paid" in shown
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (("teacher_augment.budget={usd: 12.5}",), r"at most \$12.50, by teacher_augment.budget"),
+        (("prepare.seed_count=50", "max_iterations=2"), "at most 100 rows asked for; what they cost is not known"),
+        (
+            ("prepare.seed_count=50", "max_iterations=2", "teacher_augment.prices={a-model: {input: 1, output: 10}}",
+             "teacher_augment.max_tokens=1000", "teacher_augment.attempts=2"),
+            r"all of max_tokens and attempts, \$2.00",
+        ),
+        ((), "no bound: every seed may be an error"),
+        (("teacher_augment.teacher=transformers",), "costs that pod's time"),
+    ],
+)  # fmt: skip
+def test_a_plan_says_what_the_teacher_may_cost(overrides: tuple[str, ...], words: str) -> None:
+    assert re.search(words, teacher_bound(load_config("quickstart", [*OPENAI, *overrides])))
+
+
+def test_a_vllm_teacher_needs_a_gpu_where_it_runs() -> None:
+    vllm = (*OPENAI, "teacher_augment.teacher=vllm", "placement.profile=gke")
+    with pytest.raises(UserError, match=r"placement.stages.teacher_augment: teacher 'vllm'.*needs a GPU"):
+        load_config("quickstart", vllm)
+    config = load_config("quickstart", [*vllm, "placement.stages.teacher_augment={accelerator: nvidia-l4, gpus: 1}"])
+    (stage,) = [one for one in planned_stages(config) if one.stage == "teacher_augment"]
+    assert (stage.image, stage.node) == (config.images.vllm, "1 x nvidia-l4")
+
+
+def test_a_prompt_of_ones_own_is_read_when_the_config_is(tmp_path: Path) -> None:
+    prompt = "# user\nWrite {{count}} examples like {{example}} for: {{task}}\n"
+    (tmp_path / "mine.md").write_text(prompt)
+    config = tmp_path / "c.yaml"
+    config.write_text(shipped_configs()["quickstart"].read_text().replace("teacher: grammar", "teacher: openai"))
+    overrides = ["teacher_augment.prompts={llm2llm: mine.md}", "teacher_augment.model=m", "teacher_augment.grammar="]
+    assert load_config(str(config), overrides).teacher_augment.prompts == {"llm2llm": prompt}
+    with pytest.raises(UserError, match=r"teacher_augment.prompts.llm2llm: cannot read other.md"):
+        load_config(str(config), [*overrides, "teacher_augment.prompts={llm2llm: other.md}"])
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> tuple[str, str]:
+    """(a ledger with one answer, its key)."""
+    place = str(tmp_path / "ledger")
+    ask = Ask(messages=[{"role": "user", "content": "say a\nb"}], temperature=0.5, max_tokens=20)
+    identity = ModelSettings(model="a-model").identity("openai")
+    key = call_key(identity, ask)
+    answer = Answer(ask=ask, key=key, outcome="answered", text="b", model="a-model", input_tokens=7, output_tokens=2)
+    Account(run="run-1", ledger=place).store(identity, answer)
+    return place, key
+
+
+def test_a_ledger_is_listed_and_shown(ledger: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    place, key = ledger
+    with pytest.raises(SystemExit, match="0"):
+        main(["ledger", "list", place])
+    assert "1 answers, 9 tokens" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="0"):
+        main(["ledger", "show", place, key])
+    entry = json.loads(capsys.readouterr().out)
+    assert (entry["text"], entry["run"], entry["request"]["messages"][0]["content"]) == ("b", "run-1", "say a\nb")
+    with pytest.raises(SystemExit, match="0"):
+        main(["ledger", "show", place])
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line) == entry
+
+
+def test_a_ledger_or_key_that_is_not_there_is_one_message(
+    ledger: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in (["ledger", "list", str(tmp_path / "none")], ["ledger", "show", ledger[0], "0" * 32]):
+        with pytest.raises(SystemExit, match="2"):
+            main(command)
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert len(error.splitlines()) == 1
