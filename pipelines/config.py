@@ -132,7 +132,7 @@ class Config(Settings):
 
     def _in_pod(self) -> set[str]:
         augment = self.teacher_augment
-        teachers = [one.teacher for one in augment.teachers]
+        teachers: list[str] = [one.teacher for one in augment.teachers]
         if augment.asks_models and not teachers:
             teachers.append(augment.teacher)
         if augment.verify != "none" and augment.verification.by is not None:
@@ -350,6 +350,7 @@ def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
             if path.exists() or value.startswith(("./", "../")) or (section and Path(value).suffix):
                 place[key] = str(path)
     augment = values.get("teacher_augment")
-    ledger = augment.get("ledger") if isinstance(augment, dict) else None
-    if isinstance(ledger, str) and ledger and "://" not in ledger:
-        augment["ledger"] = str(folder / Path(ledger).expanduser())
+    if isinstance(augment, dict):
+        ledger = augment.get("ledger")
+        if isinstance(ledger, str) and ledger and "://" not in ledger:
+            augment["ledger"] = str(folder / Path(ledger).expanduser())

@@ -20,7 +20,7 @@ from llm2llm.components.teacher_augment.student import STUDENT, student_settings
 from llm2llm.components.teacher_augment.teacher_augment import Augmented, teacher_augment
 from llm2llm.components.teachers.account import Account, Spent
 from llm2llm.components.teachers.settings import ModelSettings, Price
-from llm2llm.components.teachers.teacher import open_teacher
+from llm2llm.components.teachers.teacher import open_teacher, with_revision
 
 RUN_VARIABLE = "LLM2LLM_RUN_ID"
 """Names the run that a stage belongs to, the same for all its stages and all their attempts. Without it a stage that is
@@ -122,6 +122,7 @@ def _opened(
         def opening(teacher: str, model: str, own: ModelSettings, weight: float = 1.0) -> OpenTeacher:
             key = (teacher, model, own.model_dump_json(exclude={"weight"}))
             if key not in opened:
+                own = with_revision(own, teacher)
                 ask = stack.enter_context(open_teacher(own, teacher, account))
                 opened[key] = OpenTeacher(teacher, model, own, ask, weight)
             return opened[key]

@@ -15,12 +15,9 @@ CHUNK = 1 << 20
 class StudentSettings(ModelSettings):
     """A student's folder, known to the ledger by what is in it: the folder is another one in each run."""
 
-    digest: str = ""
-    """Of the folder's content."""
-
     def identity(self, teacher: str) -> str:
         """Who answers, as part of a call's key."""
-        return f"{teacher} {STUDENT}@{self.digest}"
+        return f"{teacher} {STUDENT}@{self.revision}"
 
 
 def student_settings(folder: str, settings: ModelSettings) -> StudentSettings:
@@ -30,7 +27,7 @@ def student_settings(folder: str, settings: ModelSettings) -> StudentSettings:
         UserError: The folder is not there, or cannot be read.
     """
     own = {key: getattr(settings, key) for key in ModelSettings.model_fields}
-    return StudentSettings(**{**own, "model": folder, "digest": folder_digest(Path(folder))})
+    return StudentSettings(**{**own, "model": folder, "revision": folder_digest(Path(folder))})
 
 
 def folder_digest(folder: Path) -> str:

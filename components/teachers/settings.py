@@ -9,7 +9,7 @@ from llm2llm.components.settings import Settings
 
 
 class Price(Settings):
-    """What a model costs, in US dollars for a million tokens."""
+    """What a model costs, in US dollars for a million tokens of normal calls; those of a batch cost half."""
 
     input: float = Field(ge=0)
     """For what it is sent."""
@@ -37,7 +37,8 @@ class ModelSettings(Settings):
     model: str = ""
     """The model's name at the endpoint; for a model in the stage's own pod a Hugging Face name or a folder."""
     revision: str = ""
-    """The model's version, where it has one: part of what the ledger knows a call by."""
+    """The model's version, where it has one: part of what the ledger knows a call by. Of a folder: any label; without
+    one, a hash of its content."""
     url: str = "https://api.openai.com/v1"
     """`openai` and `batch` only: the endpoint's base URL."""
     api_key_env: str = "OPENAI_API_KEY"
@@ -47,7 +48,8 @@ class ModelSettings(Settings):
     max_tokens: int = Field(2048, ge=16)
     """The longest answer, in tokens."""
     structured: Literal["auto", "json_schema", "words"] = "auto"
-    """How the form of an answer is asked for: by JSON schema, in words, or by schema until the server refuses one."""
+    """How the form of an answer is asked for: by JSON schema, in words, or by schema until the server refuses one.
+    `batch` takes `auto` for `json_schema`, as a refusal would cost it a day; `transformers` always asks in words."""
 
     concurrency: int = Field(64, ge=1, le=4096)
     """`openai` only: the most requests in flight at once. How many really are adapts to the server."""

@@ -35,6 +35,7 @@ def open_teacher(settings: ModelSettings, teacher: str, account: Account) -> Ite
             the ledger cannot be read or written. What was paid for until then is in the ledger.
     """
     account.check(settings.model)
+    settings = with_revision(settings, teacher)
     identity = settings.identity(teacher)
     with ExitStack() as opened:
         send: Send | None = None
@@ -58,6 +59,16 @@ def open_teacher(settings: ModelSettings, teacher: str, account: Account) -> Ite
             return answers
 
         yield answer
+
+
+def with_revision(settings: ModelSettings, teacher: str) -> ModelSettings:
+    """The settings with what is in a local model's folder as its revision, so that the ledger does not answer for
+    weights that have changed since; others are as they were."""
+    if teacher not in ("vllm", "transformers"):
+        return settings
+    from llm2llm.components.teachers.local import fingerprint
+
+    return fingerprint(settings)
 
 
 def _backend(settings: ModelSettings, teacher: str) -> AbstractContextManager[Send]:

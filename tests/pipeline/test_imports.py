@@ -11,6 +11,8 @@ HEAVY = {"torch", "transformers", "trl", "datasets", "peft", "vllm"}
 EXTRAS = HEAVY | {
     "pyarrow",
     "numpy",
+    "scipy",
+    "rensa",
     "rapidfuzz",
     "jinja2",
     "openai",
@@ -50,6 +52,10 @@ def test_the_faces_import_nothing_heavy(stage: str) -> None:
 
 
 def test_pure_rooms_import_nothing_heavy() -> None:
-    modules = ["tasks", "rows.kinds", "rows.jsonl", "rows.grading", "statistics", "settings", "students.settings"]
+    modules = [
+        *["tasks", "rows.kinds", "rows.jsonl", "rows.grading", "statistics", "settings", "students.settings", "storage"],
+        *["teachers.settings", "teachers.account", "teachers.ledger", "teachers.teacher", "teachers.local"],
+        *["teachers.batch_endpoint", "teachers.vllm_engine", "teachers.transformers_model", "leakage.settings"],
+    ]
     code = "; ".join(f"import llm2llm.components.{module}" for module in modules)
     assert not imported("-c", code) & EXTRAS
