@@ -181,7 +181,12 @@ def test_an_interrupt_while_waiting_leaves_the_run_running_and_says_so(
             os.kill(os.getpid(), signal.SIGINT)
 
     kfp_server._play = play  # type: ignore[method-assign]
-    code, out, _ = run("submit", "quickstart", "--host", kfp_server.url, "--wait")
+    # A shell that starts a process in the background has it ignore interrupts.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        code, out, _ = run("submit", "quickstart", "--host", kfp_server.url, "--wait")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert code == 130
     assert "the run goes on: http" in out
     assert not any("terminate" in request for request in kfp_server.requests)
