@@ -13,7 +13,7 @@ from llm2llm.components.problems import UserError
 from llm2llm.components.teachers.account import Account
 from llm2llm.components.teachers.asks import Ask
 from llm2llm.components.teachers.settings import ModelSettings, Price
-from llm2llm.components.teachers.teacher import open_teacher
+from llm2llm.components.teachers.teacher import open_teacher, with_revision
 from tests.teachers.chat_model import make_chat_model
 from tests.teachers.vllm_server import requests_answered, vllm_environment, vllm_python, vllm_server
 
@@ -106,12 +106,12 @@ from llm2llm.components.teachers import vllm_engine
 from llm2llm.components.teachers.account import Account
 from llm2llm.components.teachers.asks import Ask
 from llm2llm.components.teachers.settings import ModelSettings
-from llm2llm.components.teachers.teacher import open_teacher
+from llm2llm.components.teachers.teacher import open_teacher, with_revision
 
 def main():
     given = json.load(open(sys.argv[1]))
     asks = [Ask(**ask) for ask in given["asks"]]
-    settings = ModelSettings(**given["settings"])
+    settings = with_revision(ModelSettings(**given["settings"]), "vllm")
     vllm_engine.CHUNK = 5
     kept, unkept, later = (Account(run="one", ledger=given["ledger"]), Account(run="two"),
                            Account(run="three", ledger=given["ledger"]))
