@@ -13,7 +13,7 @@ from llm2llm.components.problems import UserError
 from llm2llm.components.teachers.account import Account
 from llm2llm.components.teachers.asks import Ask
 from llm2llm.components.teachers.settings import ModelSettings, Price
-from llm2llm.components.teachers.teacher import open_teacher, with_revision
+from llm2llm.components.teachers.teacher import open_teacher
 from tests.teachers.chat_model import make_chat_model
 from tests.teachers.vllm_server import requests_answered, vllm_environment, vllm_python, vllm_server
 
