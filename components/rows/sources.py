@@ -101,6 +101,7 @@ def _example(place: str, row: dict[str, Any], task: Task, columns: Columns) -> E
         choices=choices,
         rationale=rationale,
         answer=answer,
+        skills=[] if columns.skills is None else _list(place, row, columns.skills),
         source=place,
         source_id=None if columns.id is None else _text(place, row, columns.id),
     )
@@ -131,15 +132,19 @@ def _choices(place: str, row: dict[str, Any], columns: Columns) -> list[str]:
         )
     if isinstance(columns.choices, list):
         return [_text(place, row, column) for column in columns.choices]
-    value = _column(place, row, columns.choices)
+    return _list(place, row, columns.choices)
+
+
+def _list(place: str, row: dict[str, Any], column: str) -> list[str]:
+    value = _column(place, row, column)
     if isinstance(value, str) and value.lstrip().startswith("["):  # a CSV cell that holds a JSON list
         try:
             value = parse_json(value)
         except ValueError as problem:
-            raise UserError(f"{place}: column {columns.choices!r} is no JSON list: {problem}") from None
+            raise UserError(f"{place}: column {column!r} is no JSON list: {problem}") from None
     if not isinstance(value, list):
-        raise UserError(f"{place}: column {columns.choices!r} must hold a list, got {type(value).__name__}")
-    named = {f"{columns.choices}[{index}]": choice for index, choice in enumerate(value)}
+        raise UserError(f"{place}: column {column!r} must hold a list, got {type(value).__name__}")
+    named = {f"{column}[{index}]": one for index, one in enumerate(value)}
     return [_text(place, named, name) for name in named]
 
 

@@ -20,6 +20,8 @@ class Columns(Settings):
     """Multiple choice only: one column that holds a list, or a list of columns that hold one choice each."""
     rationale: str | None = None
     """A worked solution, where it has a column of its own. `numeric` also finds it before `####` in the answer."""
+    skills: str | None = None
+    """A list of what it takes to answer, for the selection `skills`."""
     id: str | None = None
     """The user's own row ids; they must be unique, and are kept beside ours."""
 

@@ -97,6 +97,17 @@ def test_choices_in_one_column_or_in_several(tmp_path: Path, suffix: str) -> Non
     assert (one.choices, one.answer) == (["x", "y"], "B")
 
 
+@FORMATS
+def test_skills_are_read_from_their_column(tmp_path: Path, suffix: str) -> None:
+    source = put(tmp_path, suffix, [{"question": "1+1", "answer": "red", "needs": ["adding", "colours"]}])
+    (row,) = read_examples(source, COLOURS, Columns(skills="needs"))
+    assert row.skills == ["adding", "colours"]
+    assert row.id == content_id("1+1", [], None, "red"), "skills are no part of what a row is"
+    source = put(tmp_path, ".jsonl", [{"question": "1+1", "answer": "red", "needs": "adding"}])
+    with pytest.raises(UserError, match=r"column 'needs' must hold a list, got str"):
+        read_examples(source, COLOURS, Columns(skills="needs"))
+
+
 def test_a_number_is_an_index_of_a_choice(tmp_path: Path) -> None:
     source = put(tmp_path, ".jsonl", [{"question": "How many?", "choices": ["4", "2", "1"], "answer": 2}])
     assert read_examples(source, CHOICE)[0].answer == "C"
