@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from llm2llm.components.problems import UserError, nearest
-from llm2llm.pipelines.cluster_commands import COMMANDS
+from llm2llm.pipelines.cluster_commands import COMMANDS, set_option
 
 EXIT_FAILED = 1
 EXIT_USER_ERROR = 2
@@ -25,14 +25,6 @@ EXTRAS = {
     "train": ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "safetensors", "tokenizers"),
     "docker": ("docker",),
 }
-
-set_option = click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Override a setting, as in train.epochs=2. Repeatable.",
-)
 
 
 class _Group(click.Group):
