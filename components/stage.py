@@ -1,4 +1,5 @@
-"""What every stage does around its work: says that it starts and ends, and shows a user's mistake as one line.
+"""What every stage does around its work: says that it starts and ends, keeps where its outputs come from, and shows a
+user's mistake as one line.
 
 The lines that begin with `@llm2llm ` are read by `llm2llm run`, which shows them as progress; in a pod's log they are
 plain text.
@@ -13,22 +14,17 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
-from typing import Protocol
 
+from llm2llm.components.lineage.records import Artifact, Inputs, read_inputs, write_records
 from llm2llm.components.problems import UserError
 
 EVENT = "@llm2llm "
 EXIT_USER_ERROR = 2
 EXIT_TERMINATED = 143
+RUN_VARIABLE = "LLM2LLM_RUN_ID"
+"""Tells a stage which run it is of: set by `llm2llm run`, and in a cluster by the placement."""
 PARENT_VARIABLE = "LLM2LLM_PARENT_PID"
 """Set by `llm2llm run`: a stage on the same machine ends when that process is gone."""
-
-
-class HasPath(Protocol):
-    """An artifact."""
-
-    @property
-    def path(self) -> str: ...
 
 
 @contextmanager
@@ -36,7 +32,8 @@ def stage(
     name: str,
     iteration: int | None = None,
     fold: int | None = None,
-    outputs: Mapping[str, HasPath] | None = None,
+    inputs: Inputs | None = None,
+    outputs: Mapping[str, Artifact] | None = None,
 ) -> Iterator[None]:
     """Wraps a component's body.
 
@@ -44,7 +41,10 @@ def stage(
         name: The stage.
         iteration: Which iteration it is of, if it is of one.
         fold: Which fold, if it is of one.
-        outputs: What it leaves behind, by name; said at the end, so that a reader of the log finds it.
+        inputs: What it is handed, by name: artifacts, which are held against what their makers wrote, and the files
+            that the user named.
+        outputs: What it leaves behind, by name; said at the end with its hashes, so that a reader of the log finds it.
+            Its metadata then says where it comes from; see `lineage.records`.
 
     Raises:
         SystemExit: With code 2, in place of a `UserError`, whose message has then been printed; with code 143 on
@@ -52,11 +52,13 @@ def stage(
     """
     where = {"stage": name, "iteration": iteration, "fold": fold}
     started = time.monotonic()
-    _end_with_parent()
+    end_with_parent()
     _say({"event": "started", **where})
     try:
         with _ended_by_sigterm():
+            given, makers = read_inputs(inputs or {}, iteration)
             yield
+            hashes = write_records(name, iteration, fold, given, makers, outputs or {})
     except UserError as problem:
         _say({"event": "failed", **where, "user_error": str(problem)})
         print(f"error: {problem}", file=sys.stderr, flush=True)
@@ -69,7 +71,8 @@ def stage(
             _say({"event": "failed", **where, "error": "terminated"})
         raise
     paths = {key: artifact.path for key, artifact in (outputs or {}).items()}
-    _say({"event": "finished", **where, "seconds": round(time.monotonic() - started, 3), "outputs": paths})
+    seconds = round(time.monotonic() - started, 3)
+    _say({"event": "finished", **where, "seconds": seconds, "outputs": paths, "sha256": hashes})
 
 
 def beside_others() -> bool:
@@ -107,7 +110,7 @@ def _ended_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Without this a stage of a killed run would go on for hours, with nobody to take its result.
 
     It is not a child of the run: KFP starts it through a shell, so signals and process groups do not reach it.

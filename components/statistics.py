@@ -1,8 +1,9 @@
 """Statistics that decisions and reports stand on."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import comb, sqrt
+from math import comb, fsum, sqrt
 
 Z_95 = 1.959963984540054  # the 97.5% quantile of the standard normal distribution
 
@@ -112,6 +113,62 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
     return 1 - comb(n - correct, k) / comb(n, k)
 
 
-def _check_paired(first: Sequence[bool], second: Sequence[bool]) -> None:
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """The answers whose confidence is in (low, high]; the first bin holds 0 as well."""
+
+    low: float
+    high: float
+    n: int
+    confidence: float
+    """The mean confidence of its answers; 0 where there is none."""
+    accuracy: float
+    """The share of them that is right; 0 where there is none."""
+
+
+def reliability_bins(confidences: Sequence[float], correct: Sequence[bool], bins: int = 15) -> list[Bin]:
+    """What a reliability diagram shows: the accuracy of answers by how sure the student was of them.
+
+    Bins of equal width over [0, 1] (Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural networks", 2017,
+    section 2; 15 bins there).
+
+    Raises:
+        ValueError: The two are not of the same length, no bins, or a confidence outside [0, 1].
+    """
+    _check_paired(confidences, correct)
+    if bins < 1:
+        raise ValueError(f"bins: at least 1, got {bins}")
+    if bad := [value for value in confidences if not 0 <= value <= 1]:
+        raise ValueError(f"a confidence must be in [0, 1], got {bad[0]}")
+    edges = [place / bins for place in range(bins + 1)]
+    held: list[list[int]] = [[] for _ in range(bins)]
+    for i, value in enumerate(confidences):
+        held[bisect_left(edges, value, lo=1) - 1].append(i)
+    return [
+        Bin(
+            low=edges[place],
+            high=edges[place + 1],
+            n=len(rows),
+            confidence=fsum(confidences[i] for i in rows) / len(rows) if rows else 0.0,
+            accuracy=sum(correct[i] for i in rows) / len(rows) if rows else 0.0,
+        )
+        for place, rows in enumerate(held)
+    ]
+
+
+def calibration_error(confidences: Sequence[float], correct: Sequence[bool], bins: int = 15) -> float:
+    """The expected calibration error, in [0, 1]: how far accuracy and confidence are apart, over the bins' answers
+    (Guo et al. 2017, equation 3). 0 for a student that is right as often as it says.
+
+    Raises:
+        ValueError: As `reliability_bins`, or no answers.
+    """
+    if not confidences:
+        raise ValueError("no answers to measure the calibration of")
+    held = reliability_bins(confidences, correct, bins)
+    return fsum(one.n * abs(one.accuracy - one.confidence) for one in held) / len(confidences)
+
+
+def _check_paired(first: Sequence[object], second: Sequence[object]) -> None:
     if len(first) != len(second):
         raise ValueError(f"paired outcomes must be of the same rows, got {len(first)} and {len(second)}")

@@ -9,12 +9,15 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
 from llm2llm.components.problems import UserError, nearest
 from llm2llm.pipelines.cluster_commands import COMMANDS, set_option
+from llm2llm.pipelines.lineage_commands import diff, why
+from llm2llm.pipelines.registry_commands import registry
+from llm2llm.pipelines.storage_commands import clean
 
 EXIT_FAILED = 1
 EXIT_USER_ERROR = 2
@@ -79,11 +82,19 @@ def cli() -> None:
 @click.option(
     "--output", "-o", type=click.Path(path_type=Path), required=True, help="Folder for everything the run leaves."
 )
-@click.option("--runner", type=click.Choice(["subprocess", "docker"]), default="subprocess", show_default=True,
-              help="Where stages run: in this Python, or in the config's images.")  # fmt: skip
+@click.option(
+    "--runner", type=click.Choice(["subprocess", "docker", "process"]), default="subprocess", show_default=True,
+    help="Where stages run: in a process each, in the config's images, or all in this process, without KFP.",
+)  # fmt: skip
 @click.option("--fresh", is_flag=True, help="Discard what an earlier run left in the output folder.")
 @set_option
-def run(config: str, output: Path, runner: str, fresh: bool, overrides: tuple[str, ...]) -> int:
+def run(
+    config: str,
+    output: Path,
+    runner: Literal["subprocess", "docker", "process"],
+    fresh: bool,
+    overrides: tuple[str, ...],
+) -> int:
     """Run a config's pipeline on this machine.
 
     CONFIG is a YAML file or the name of a shipped config (see `llm2llm config`). Interrupted and started again with the
@@ -99,10 +110,13 @@ def run(config: str, output: Path, runner: str, fresh: bool, overrides: tuple[st
     loaded = load_config(config, overrides, resolve=True)
     click.echo(f"{loaded.name}: iteration 0 and up to {loaded.max_iterations} more, into {output}")
     try:
-        summary = run_local(loaded, output, "docker" if runner == "docker" else "subprocess", fresh)
+        summary = run_local(loaded, output, runner, fresh)
     except RunFailed as problem:
         click.echo(f"error: {problem}", err=True)
         return EXIT_FAILED
+    if "nothing_new" in summary:
+        click.echo(f"\n{summary['nothing_new']}")
+        return 0
     click.echo("\n" + summary_table(summary))
     click.echo(
         f"\nreport   {output / 'report.html'}\nsummary  {output / 'summary.json'}\nstudent  {output / 'student'}"
@@ -240,7 +254,8 @@ def show(file: Path, limit: int) -> None:
 class _Stages(_Group):
     """One command for each stage, made from its component when it is asked for."""
 
-    STAGES = ("prepare", "train", "evaluate", "out_of_fold", "filter_errors", "teacher_augment", "dedupe", "report")
+    STAGES = ("prepare", "find_new", "train", "answer", "evaluate", "out_of_fold", "filter_errors", "teacher_augment",
+              "dedupe", "promote", "report")  # fmt: skip
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.STAGES)
@@ -260,12 +275,15 @@ class _Stages(_Group):
 # Repeated from the faces, so that help does not import KFP and every stage.
 _ONE_LINE = {
     "prepare": "Read, check and split a user's rows.",
+    "find_new": "Find out whether there is anything that the version in production was not made from.",
     "train": "Fine-tune the student on the current training set.",
-    "evaluate": "Ask the student every seed, validation and test question, and grade the answers.",
+    "answer": "Ask the student one shard's share of the questions.",
+    "evaluate": "Ask the student every seed, validation and test question, grade the answers, and score them.",
     "out_of_fold": "Train a student without one fold of the seeds and ask it about that fold.",
     "filter_errors": "Find the seeds that the student needs help with; decide whether to go on.",
     "teacher_augment": "Have a teacher write new examples from the errors.",
     "dedupe": "Drop copies, near copies and leaks; the rest joins the training set.",
+    "promote": "Put the run's best student into the registry, if it beats the version in production.",
     "report": "Write what happened, for a person.",
 }
 
@@ -279,5 +297,5 @@ def stage() -> None:
     """
 
 
-for command in COMMANDS:
+for command in (*COMMANDS, why, diff, registry, clean):
     cli.add_command(command)

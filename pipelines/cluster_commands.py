@@ -43,7 +43,8 @@ running = _options(
     click.option("--create-experiment", is_flag=True, help="Make the experiment where there is none of the name."),
     click.option("--parameter", "parameters", multiple=True, metavar="NAME=VALUE",
                  help="A run-time parameter other than the config's. Repeatable."),
-    click.option("--service-account", default="", help="Kubernetes service account of the pods."),
+    click.option("--service-account", default="",
+                 help="Kubernetes service account of the pods; default: placement.service_account."),
     click.option("--pipeline-root", default="", help="Where artifacts go, such as s3://bucket/llm2llm."),
 )  # fmt: skip
 
@@ -82,7 +83,9 @@ def submit(
         limit = seconds(timeout) if timeout else 0
     except ValueError as problem:
         raise UserError(f"--timeout: {problem}") from None
-    compiled = submitting.compile_upload(load_config(config, overrides), parameters)
+    loaded = load_config(config, overrides)
+    service_account = service_account or loaded.placement.service_account
+    compiled = submitting.compile_upload(loaded, parameters)
     if dry_run:
         flags = {"host": host or "", "namespace": namespace, "experiment": experiment, "account": service_account,
                  "root": pipeline_root}  # fmt: skip
@@ -149,6 +152,7 @@ def schedule(
         raise UserError("--cron: missing; when is the config to be run? '0 2 * * 0' is Sundays at 2:00")
     six = scheduling.six_fields(cron)
     loaded = load_config(config, overrides)
+    service_account = service_account or loaded.placement.service_account
     compiled = submitting.compile_upload(loaded, parameters)
     cluster = connect(host, token_file, ca_file, namespace)
     experiment_id = cluster.experiment_id(experiment, create_experiment or experiment == "Default")
@@ -177,7 +181,9 @@ def schedules(host: str | None, namespace: str, token_file: Path | None, ca_file
     "--cluster", "ask_cluster", is_flag=True, help="Also ask the Kubernetes cluster, and Kubeflow when --host is given."
 )
 @click.option("--kube-context", default="", help="The kubeconfig's context; default: the current one, or this pod's.")
-@click.option("--service-account", default="", help="Kubernetes service account of the pods.")
+@click.option(
+    "--service-account", default="", help="Kubernetes service account of the pods; default: placement.service_account."
+)
 @click.option("--pipeline-root", default="", help="Where artifacts go, such as s3://bucket/llm2llm.")
 @set_option
 def preflight(
@@ -202,9 +208,8 @@ def preflight(
         from llm2llm.pipelines.preflight_cluster import cluster_checks
 
         connecting = (lambda: connect(host, token_file, ca_file, namespace)) if host else None
-        for check in cluster_checks(
-            load_config(config, overrides), namespace, kube_context, service_account, connecting
-        ):
+        account = service_account or loaded.placement.service_account
+        for check in cluster_checks(load_config(config, overrides), namespace, kube_context, account, connecting):
             click.echo(shown(check))
             counts[check.status] += 1
     click.echo(f"{counts[OK]} ok, {counts[WARN]} to look at, {counts[FAIL]} failed")

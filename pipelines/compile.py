@@ -23,9 +23,8 @@ def compile_config(config: Config, output: Path, for_cluster: bool = True) -> No
         config: The config.
         output: The file to write.
         for_cluster: Rather than for a run on this machine. There equal components are one; KFP's local runner names the
-            folders of outputs by component, so `train 1` would overwrite what `train 0` left. And there `configure` and
-            `prepare` always run: their inputs are names of data, and what a name stands for changes, so that from
-            Kubeflow's cache a scheduled run would never see a new seed. A run on this machine has copies of the files,
+            folders of outputs by component, so `train 1` would overwrite what `train 0` left. And there some stages
+            are never answered from Kubeflow's cache, see `_ask_again`. A run on this machine has copies of the files,
             whose names change with them.
 
     Raises:
@@ -47,12 +46,48 @@ def compile_config(config: Config, output: Path, for_cluster: bool = True) -> No
     documents = compact(list(yaml.load_all(text, Loader=loader)))
     if for_cluster:
         merge_components(documents[0])
-        for task in ("configure", "prepare"):
-            documents[0]["root"]["dag"]["tasks"][task]["cachingOptions"] = {}
+        _ask_again(documents[0])
     # Not the compiler's own comments, in which the order of keys changes from one time to the next.
     header = f"# PIPELINE DEFINITION\n# Name: {config.name}\n"
     style: dict[str, Any] = {"default_flow_style": None, "sort_keys": True, "width": 200, "allow_unicode": True}
-    write_text(output, header + yaml.safe_dump_all(documents, **style))
+    _put_in_lines(documents[0])
+    write_text(output, header + yaml.dump_all(documents, Dumper=_Dumper, **style))
+
+
+def _ask_again(spec: dict[str, Any]) -> None:
+    """Switches off the cache for stages whose answer depends on more than their inputs.
+
+    `configure` and `prepare` are given names of data, and what a name stands for changes: from the cache a scheduled
+    run would never see a new seed. What `find_new` and `promote` say depends on the registry.
+    """
+    for component in [spec["root"], *spec["components"].values()]:
+        for name, task in component.get("dag", {}).get("tasks", {}).items():
+            if re.fullmatch(r"(configure|prepare|find-new|promote)(-\d+)?", name):
+                task["cachingOptions"] = {}
+
+
+class _Line(dict[str, Any]):
+    """A mapping that is written in one line: a fifth of the file was indentation."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes `_Line` as `{...}`."""
+
+
+_Dumper.add_representer(
+    _Line, lambda dumper, line: dumper.represent_mapping("tag:yaml.org,2002:map", line, flow_style=True)
+)
+
+
+def _put_in_lines(spec: dict[str, Any]) -> None:
+    """What a component takes and gives, and what a task is given, in a line each."""
+    for component in [spec["root"], *spec["components"].values()]:
+        parts = [task["inputs"] for task in component.get("dag", {}).get("tasks", {}).values() if "inputs" in task]
+        if component is not spec["root"]:  # the form's parameters have descriptions
+            parts += [component[side] for side in ("inputDefinitions", "outputDefinitions") if side in component]
+        for part in parts:
+            for kind in part:
+                part[kind] = _Line(part[kind])
 
 
 def compact(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -12,11 +12,14 @@ from pydantic import Field, model_validator
 from llm2llm.components import images
 from llm2llm.components.dedupe.settings import DedupeSettings
 from llm2llm.components.filter_errors.settings import FilterErrorsSettings, needs
+from llm2llm.components.judge.settings import check_judge
+from llm2llm.components.lineage.records import Artifact
 from llm2llm.components.prepare.settings import PrepareSettings
 from llm2llm.components.problems import UserError, nearest
+from llm2llm.components.promote.settings import PromoteSettings
 from llm2llm.components.settings import Settings
-from llm2llm.components.stage import HasPath, stage
-from llm2llm.components.students.settings import SCRATCH, AnswerSettings, FineTuneSettings
+from llm2llm.components.stage import stage
+from llm2llm.components.students.settings import SCRATCH, AnswerSettings, FineTuneSettings, check_mode
 from llm2llm.components.tasks import Task, load_task
 from llm2llm.components.teacher_augment.settings import TeacherAugmentSettings, check_task
 from llm2llm.components.whole import write_text
@@ -34,6 +37,9 @@ class DataSettings(Settings):
     """Rows to report on; never used to decide."""
     pool: str = ""
     """Further labelled rows for the teacher `pool`."""
+    replay: str = ""
+    """General rows to mix into training, so that the student keeps what it knew; `train.replay_fraction` says how
+    many."""
 
 
 class ImageSettings(Settings):
@@ -42,9 +48,11 @@ class ImageSettings(Settings):
     cpu: str = images.CPU
     """prepare, filter_errors, teacher_augment, dedupe, report."""
     train: str = images.TRAIN
-    """train, evaluate, out_of_fold; teacher_augment when its teacher is a model that transformers loads."""
+    """train, evaluate, answer, out_of_fold, promote; teacher_augment when its teacher is a model that transformers
+    loads."""
     vllm: str = images.VLLM
-    """teacher_augment when its teacher is a model that vLLM loads."""
+    """evaluate and answer with `evaluate.backend: vllm`; teacher_augment when its teacher is a model that vLLM
+    loads."""
 
 
 class Config(Settings):
@@ -67,16 +75,17 @@ class Config(Settings):
     filter_errors: FilterErrorsSettings = FilterErrorsSettings()
     teacher_augment: TeacherAugmentSettings
     dedupe: DedupeSettings = DedupeSettings()
+    promote: PromoteSettings = PromoteSettings()
     images: ImageSettings = ImageSettings()
     placement: PlacementSettings = PlacementSettings()
     """Where the stages run in a cluster; says nothing to a run on this machine."""
 
     @model_validator(mode="after")
     def _sections_fit(self) -> Self:
-        if self.student == SCRATCH and self.train.method == "lora":
+        if self.student == SCRATCH and self.train.adapts:
             raise ValueError(
-                "train.method 'lora' adapts a pretrained model, and student 'scratch' has random weights: "
-                "set train.method: full, or name a pretrained student"
+                f"train.method {self.train.method!r} adapts a pretrained model, and student 'scratch' has random "
+                "weights: set train.method: full, or name a pretrained student"
             )
         augment = self.teacher_augment
         draws = self.prepare.seed_count > 0 or self.prepare.seed_fraction < 1
@@ -101,6 +110,22 @@ class Config(Settings):
                     f"filter_errors.selection {self.filter_errors.selection!r} needs {key} to be "
                     f"{' or '.join(map(repr, values))}, and it is {found!r}; set it, or choose another selection"
                 )
+        labels = self.task.form in ("classification", "multiple_choice")
+        if self.train.class_weights == "balanced" and not labels:
+            raise ValueError(
+                f"train.class_weights 'balanced' weighs labels or choices, and task {self.task.name!r} has neither "
+                f"(form {self.task.form!r}); use class_weights: none"
+            )
+        try:
+            check_mode(self.task, self.evaluate)
+            check_judge(self.task, self.evaluate.judge)
+        except ValueError as problem:
+            raise ValueError(f"evaluate.{problem}") from None
+        if bool(self.data.replay) != (self.train.replay_fraction > 0):
+            raise ValueError(
+                f"data.replay {self.data.replay!r} and train.replay_fraction {self.train.replay_fraction:g} belong "
+                "together: name the rows and how many of them to mix in, or neither"
+            )
         try:
             check_task(augment, self.task)
         except ValueError as problem:
@@ -122,6 +147,11 @@ class Config(Settings):
     def uses_transformers(self) -> bool:
         """Whether teacher_augment loads a model with transformers, and so runs in the image `train`."""
         return "transformers" in self._in_pod()
+
+    @property
+    def evaluate_image(self) -> str:
+        """The image of the stages in which the student answers: evaluate, answer."""
+        return self.images.vllm if self.evaluate.backend == "vllm" else self.images.train
 
     @property
     def teacher_image(self) -> str:
@@ -147,6 +177,7 @@ KNOBS: dict[str, tuple[str, str]] = {
     "validation": ("data", "validation"),
     "test": ("data", "test"),
     "pool": ("data", "pool"),
+    "replay": ("data", "replay"),
     "student": ("", "student"),
     "seed_count": ("prepare", "seed_count"),
     "max_iterations": ("", "max_iterations"),
@@ -159,7 +190,7 @@ KNOBS: dict[str, tuple[str, str]] = {
     "examples_per_error": ("teacher_augment", "examples_per_error"),
     "random_seed": ("", "random_seed"),
 }
-SECTIONS = ("prepare", "train", "evaluate", "filter_errors", "teacher_augment", "dedupe")
+SECTIONS = ("prepare", "train", "evaluate", "filter_errors", "teacher_augment", "dedupe", "promote")
 
 
 def to_parameters(config: Config) -> dict[str, Any]:
@@ -206,18 +237,25 @@ def compiled_settings(config: Config) -> dict[str, Any]:
         "auto_above": config.filter_errors.auto_above,
         "start_from": config.train.start_from,
         "teacher_image": config.teacher_image,
+        "backend": config.evaluate.backend,
+        "shards": config.evaluate.shards,
+        "replay": bool(config.data.replay),
+        "registry": bool(config.promote.registry),
+        "only_if_new": config.promote.only_if_new,
         "teacher_is_student": config.teacher_augment.needs_student,
         "images": config.images.model_dump(),
     }
 
 
-def configure_run(name: str, compiled: Mapping[str, Any], parameters: Mapping[str, Any], artifact: HasPath) -> None:
+def configure_run(name: str, compiled: Mapping[str, Any], parameters: Mapping[str, Any], artifact: Artifact) -> None:
     """The body of the component `configure`: checks a run's parameters and writes the config to `artifact`, as JSON.
 
     Raises:
         SystemExit: For anything that `from_parameters` finds, and for a parameter that asks for more than was compiled.
     """
     with stage("configure", outputs={"config": artifact}):
+        # Kubeflow hands mappings over in an order of its own; the file is to be the same each time.
+        parameters = json.loads(json.dumps(dict(parameters), sort_keys=True))
         config = from_parameters(name, parameters, ImageSettings.load(compiled["images"], "images"))
         if config.max_iterations > compiled["max_iterations"]:
             raise UserError(
@@ -230,6 +268,11 @@ def configure_run(name: str, compiled: Mapping[str, Any], parameters: Mapping[st
             ("filter_errors_settings.auto_above", config.filter_errors.auto_above, compiled["auto_above"]),
             ("train_settings.start_from", config.train.start_from, compiled["start_from"]),
             ("the image that the teacher needs", config.teacher_image, compiled["teacher_image"]),
+            ("evaluate_settings.backend", config.evaluate.backend, compiled["backend"]),
+            ("evaluate_settings.shards", config.evaluate.shards, compiled["shards"]),
+            ("whether there are replay rows", bool(config.data.replay), compiled["replay"]),
+            ("whether there is a registry", bool(config.promote.registry), compiled["registry"]),
+            ("promote_settings.only_if_new", config.promote.only_if_new, compiled["only_if_new"]),
             (
                 "whether the teacher is the student",
                 config.teacher_augment.needs_student,
@@ -336,7 +379,7 @@ def _inline_prompts(values: dict[str, Any], folder: Path) -> None:
             raise UserError(f"teacher_augment.prompts.{name}: {prompt} is not UTF-8 text") from None
 
 
-_PATHS = (("data", "seeds"), ("data", "validation"), ("data", "test"), ("data", "pool"),
+_PATHS = (("data", "seeds"), ("data", "validation"), ("data", "test"), ("data", "pool"), ("data", "replay"),
           ("teacher_augment", "grammar"), ("teacher_augment", "eda_synonyms"), ("", "student"))  # fmt: skip
 
 
@@ -345,12 +388,15 @@ def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
     for section, key in _PATHS:
         place = values.get(section, {}) if section else values
         value = place.get(key) if isinstance(place, dict) else None
-        if isinstance(value, str) and value and not value.startswith(("builtin:", "/", "~")):
+        if isinstance(value, str) and value and not value.startswith(("builtin:", "s3://", "minio://", "/", "~")):
             path = folder / value
             if path.exists() or value.startswith(("./", "../")) or (section and Path(value).suffix):
                 place[key] = str(path)
-    augment = values.get("teacher_augment")
-    if isinstance(augment, dict):
-        ledger = augment.get("ledger")
-        if isinstance(ledger, str) and ledger and "://" not in ledger:
-            augment["ledger"] = str(folder / Path(ledger).expanduser())
+    for *sections, key in (("teacher_augment", "ledger"), ("train", "checkpoint_uri"), ("promote", "registry"),
+                           ("evaluate", "judge", "ledger")):  # fmt: skip
+        within: Any = values
+        for section in sections:
+            within = within.get(section) if isinstance(within, dict) else None
+        uri = within.get(key) if isinstance(within, dict) else None
+        if isinstance(uri, str) and uri and "://" not in uri:
+            within[key] = str(folder / Path(uri).expanduser())

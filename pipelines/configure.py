@@ -14,6 +14,7 @@ def configure(
     validation: str,
     test: str,
     pool: str,
+    replay: str,
     student: str,
     seed_count: int,
     max_iterations: int,
@@ -32,6 +33,7 @@ def configure(
     filter_errors_settings: dict,
     teacher_augment_settings: dict,
     dedupe_settings: dict,
+    promote_settings: dict,
     config: Output[Artifact],
 ):
     """Checks the run's parameters together, before anything is spent, and writes them down as one config.
@@ -43,6 +45,7 @@ def configure(
         validation: Rows to decide by; empty: a share of the seed rows is split off.
         test: Rows to report on, never used to decide; may be empty.
         pool: Further labelled rows for the teacher `pool`; may be empty.
+        replay: General rows to mix into training; may be empty.
         student: The model to fine-tune: a Hugging Face name, a folder, or `scratch`.
         seed_count: How many rows to draw as seeds; 0: all, or prepare_settings.seed_fraction of them.
         max_iterations: Iterations after iteration 0; at most as many as the pipeline was compiled with.
@@ -61,6 +64,7 @@ def configure(
         filter_errors_settings: The other keys of the config's filter_errors section.
         teacher_augment_settings: The other keys of the config's teacher_augment section.
         dedupe_settings: The other keys of the config's dedupe section.
+        promote_settings: The config's promote section.
         config: The config of this run, as JSON.
     """
     from llm2llm.pipelines.config import configure_run

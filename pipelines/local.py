@@ -1,11 +1,13 @@
-"""A run on this machine, through the compiled pipeline, under KFP's local runner.
+"""A run on this machine: the compiled pipeline under KFP's local runner, or the loop in plain Python (`process`).
 
 The output folder holds, beside what a person reads (`report.html`, `report.md`, `summary.json`, `student/`, `run.log`):
 
-    pipeline.yaml    the compiled pipeline, the one that a cluster would run
+    manifest.json    what went into the run and came out of each stage, with hashes
+    pipeline.yaml    the compiled pipeline, the one that a cluster would run; not with the runner `process`
     run.json         the config that the folder belongs to
     artifacts/       what the stages wrote; `inputs` in it holds the user's own files as they were
     ledger/          what the teacher was asked and answered, unless the config names another place; `fresh` keeps it
+    checkpoints/     of a training that is running, unless the config names another place
     cache/           which stages are done, so that an interrupted run goes on where it was
     events.jsonl     when each stage started and ended
 """
@@ -19,9 +21,10 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -31,20 +34,22 @@ from typing import Any, Literal, TextIO
 from uuid import uuid4
 
 from llm2llm.components.problems import UserError, cannot_write
-from llm2llm.components.rows.sources import BUILTIN, is_file_source, source_path
-from llm2llm.components.stage import EVENT, PARENT_VARIABLE
+from llm2llm.components.rows.sources import BUILTIN, is_file_source, source_file
+from llm2llm.components.stage import EVENT, EXIT_TERMINATED, PARENT_VARIABLE, RUN_VARIABLE
 from llm2llm.components.students.settings import SCRATCH
 from llm2llm.components.whole import whole_folder, write_text
 from llm2llm.pipelines.compile import compile_config
 from llm2llm.pipelines.config import Config
-from llm2llm.pipelines.placement import RUN_ID, PlacementSettings
+from llm2llm.pipelines.placement import PlacementSettings
 
-Runner = Literal["subprocess", "docker"]
+Runner = Literal["subprocess", "docker", "process"]
 
-OURS = ("artifacts", "cache", "student", "pipeline.yaml", "run.json", "events.jsonl", "run.log",
-        "report.html", "report.md", "summary.json")  # fmt: skip
+OURS = ("artifacts", "cache", "checkpoints", "student", "pipeline.yaml", "run.json", "events.jsonl", "run.log",
+        "report.html", "report.md", "summary.json", "manifest.json")  # fmt: skip
 """Everything that a run leaves in its output folder; `fresh` removes these and nothing else."""
 
+
+INTERRUPTED = "\ninterrupted; run the same command again to go on\n"
 
 IMAGE_USER = 65532
 """The uid and gid that the images run as."""
@@ -68,12 +73,13 @@ class _Watch:
 def run_local(config: Config, output: Path, runner: Runner = "subprocess", fresh: bool = False) -> dict[str, Any]:
     """Runs the pipeline of a config into an output folder and returns the summary that `summary.json` holds.
 
-    Started again with the same folder and config, a run goes on after the last stage that finished.
+    Started again with the same folder and config, a run goes on after the last stage that finished. A run that ends
+    early because nothing is new returns `{"nothing_new": why}` and leaves no report.
 
     Args:
         config: With absolute paths; see `load_config(resolve=True)`.
         output: Made if it is not there.
-        runner: `subprocess` in this Python, or `docker` in the config's images.
+        runner: `subprocess` in this Python, `docker` in the config's images, or `process` in this very process.
         fresh: Whether to discard what an earlier run left in the folder.
 
     Raises:
@@ -81,7 +87,7 @@ def run_local(config: Config, output: Path, runner: Runner = "subprocess", fresh
         RunFailed: A stage failed otherwise.
         KeyboardInterrupt: Interrupted or terminated; nothing that was finished is lost.
     """
-    if runner == "subprocess" and find_spec("trl") is None:
+    if runner != "docker" and find_spec("trl") is None:
         raise UserError("the stages need PyTorch and TRL on this machine: pip install 'llm2llm[train]'")
     if config.student.startswith(("/", "~")) and not Path(config.student).expanduser().is_dir():
         raise UserError(f"student {config.student}: no such folder")
@@ -89,16 +95,20 @@ def run_local(config: Config, output: Path, runner: Runner = "subprocess", fresh
     with _held(output):
         if fresh:
             _discard(output)
-        config = _with_ledger(_snapshot_inputs(config, output), output)
+        config = _with_places(_snapshot_inputs(config, output), output)
         config = config.model_copy(update={"placement": PlacementSettings()})  # there is one place here
-        os.environ[RUN_ID] = _claim(config, output, runner)
-        compile_config(config, output / "pipeline.yaml", for_cluster=False)
+        os.environ[RUN_VARIABLE] = _claim(config, output, runner)
+        if runner != "process":
+            compile_config(config, output / "pipeline.yaml", for_cluster=False)
         if before := len(_finished(output)):
             print(f"going on: {before} stages were finished before and are not run again", flush=True)
         with open(output / "events.jsonl", "a", encoding="utf-8") as events:
             events.write("\n" if events.tell() else "")  # ends the half line that a killed run may have left
             watch = _Watch(events=events, shown=sys.stdout)
-            _run_pipeline(config, output, runner, watch)
+            if runner == "process":
+                _run_in_process(config, output, watch)
+            else:
+                _run_pipeline(config, output, runner, watch)
         return _collect(output)
 
 
@@ -129,6 +139,24 @@ def _run_pipeline(config: Config, output: Path, runner: Runner, watch: _Watch) -
             builtins.print = print_before  # KFP's threads may leave their indenting print behind
 
 
+def _run_in_process(config: Config, output: Path, watch: _Watch) -> None:
+    from llm2llm.pipelines.process import run_process
+
+    os.environ.pop(PARENT_VARIABLE, None)  # of a run before; here the stages have no parent
+    with open(output / "run.log", "a", encoding="utf-8") as log, _stopped_by_signals():
+        try:
+            with redirect_stdout(_LogLines(log, watch)), redirect_stderr(log):
+                run_process(config, output / "artifacts")
+        except (Exception, SystemExit) as problem:
+            if isinstance(problem, SystemExit) and problem.code == EXIT_TERMINATED:
+                watch.shown.write(INTERRUPTED)
+                raise
+            if watch.failure is None:  # it was no stage
+                raise
+            traceback.print_exception(problem, file=log)
+            raise _failure(watch, output, problem) from None
+
+
 def _docker_runner(config: Config, output: Path) -> Any:
     """KFP's runner for containers, held as a pod's security context would hold them.
 
@@ -151,9 +179,13 @@ def _docker_runner(config: Config, output: Path) -> Any:
             f"--runner docker: no Docker engine answers; is it up, is DOCKER_HOST right? ({problem})"
         ) from None
     augment = config.teacher_augment
-    passed = {augment.api_key_env, *(teacher.api_key_env for teacher in augment.teachers), RUN_ID}
-    environment = {key: value for key, value in os.environ.items() if key in passed or key.startswith("AWS_")}
-    written = [output / "artifacts", *([Path(augment.ledger)] if augment.ledger.startswith("/") else [])]
+    passed = {augment.api_key_env, *(teacher.api_key_env for teacher in augment.teachers), RUN_VARIABLE}
+    if config.evaluate.judge is not None:
+        passed.add(config.evaluate.judge.api_key_env)
+    storage = ("AWS_", "LLM2LLM_S3_")
+    environment = {key: value for key, value in os.environ.items() if key in passed or key.startswith(storage)}
+    places = (augment.ledger, config.train.checkpoint_uri, config.promote.registry)
+    written = [output / "artifacts", *(Path(place) for place in places if place.startswith("/"))]
     user, group = os.getuid(), os.getgid()
     for folder in written:
         folder.mkdir(parents=True, exist_ok=True)
@@ -182,6 +214,8 @@ def _needs_network(config: Config) -> bool:
         or (config.student != SCRATCH and not config.student.startswith(("/", "~")))
         or config.teacher_augment.asks_models
         or config.teacher_augment.verify != "none"
+        or config.evaluate.judge is not None
+        or any("://" in place for place in (config.train.checkpoint_uri, config.promote.registry))
     )
 
 
@@ -246,7 +280,7 @@ def _show(watch: _Watch, line: str) -> None:
     watch.shown.flush()
 
 
-def _failure(watch: _Watch, output: Path, problem: RuntimeError) -> Exception:
+def _failure(watch: _Watch, output: Path, problem: BaseException) -> Exception:
     log = output / "run.log"
     if watch.failure is None:
         running = ", ".join(" ".join(str(part) for part in key if part is not None) for key in watch.running)
@@ -265,7 +299,7 @@ def _stopped_by_signals() -> Iterator[None]:
 
     def stop(number: int, frame: FrameType | None) -> None:
         # Not through sys.stdout: the signal may have come in the middle of a write to it, which cannot be re-entered.
-        os.write(1, b"\ninterrupted; run the same command again to go on\n")
+        os.write(1, INTERRUPTED.encode())
         os._exit(128 + number)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -313,7 +347,7 @@ def _discard(output: Path) -> None:
 
 
 def _snapshot_inputs(config: Config, output: Path) -> Config:
-    """The config with the user's own files copied under `artifacts/inputs`.
+    """The config with the user's own files, here and in object storage, copied under `artifacts/inputs`.
 
     A changed file is then another input, and containers, which see the output folder only, can read it.
     """
@@ -321,17 +355,17 @@ def _snapshot_inputs(config: Config, output: Path) -> Config:
     def copied(source: str) -> str:
         if not source or source.startswith(BUILTIN) or not is_file_source(source):
             return source
-        path = source_path(source)
-        if not path.is_file():
-            raise UserError(f"{source}: no such file")
-        try:
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-            target = output / "artifacts" / "inputs" / digest / path.name
-            if not target.is_file():
-                with whole_folder(target.parent) as partial:
-                    shutil.copyfile(path, partial / path.name)
-        except OSError as problem:
-            raise UserError(f"cannot read {source}: {problem.strerror or problem}") from None
+        with source_file(source) as path:
+            if not path.is_file():
+                raise UserError(f"{source}: no such file")
+            try:
+                digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+                target = output / "artifacts" / "inputs" / digest / path.name
+                if not target.is_file():
+                    with whole_folder(target.parent) as partial:
+                        shutil.copyfile(path, partial / path.name)
+            except OSError as problem:
+                raise UserError(f"cannot read {source}: {problem.strerror or problem}") from None
         return str(target)
 
     data = config.data.model_copy(update={key: copied(value) for key, value in config.data.model_dump().items()})
@@ -344,12 +378,19 @@ def _snapshot_inputs(config: Config, output: Path) -> Config:
     return config.model_copy(update={"data": data, "teacher_augment": augment.model_copy(update=changed)})
 
 
-def _with_ledger(config: Config, output: Path) -> Config:
-    """The config with a ledger: without one a stage that is run again would pay its teacher again."""
-    augment = config.teacher_augment
-    if augment.ledger or (not augment.asks_models and augment.verify == "none"):
-        return config
-    return config.model_copy(update={"teacher_augment": augment.model_copy(update={"ledger": str(output / "ledger")})})
+def _with_places(config: Config, output: Path) -> Config:
+    """The config with a ledger and a place for checkpoints, without which a stage that is run again would pay its
+    teacher, and train, again."""
+    changed: dict[str, Any] = {}
+    augment, train, judge = config.teacher_augment, config.train, config.evaluate.judge
+    ledger = str(output / "ledger")
+    if not augment.ledger and (augment.asks_models or augment.verify != "none"):
+        changed["teacher_augment"] = augment.model_copy(update={"ledger": ledger})
+    if not train.checkpoint_uri:
+        changed["train"] = train.model_copy(update={"checkpoint_uri": str(output / "checkpoints")})
+    if judge is not None and not judge.ledger:
+        changed["evaluate"] = config.evaluate.model_copy(update={"judge": judge.model_copy(update={"ledger": ledger})})
+    return config.model_copy(update=changed)
 
 
 def _claim(config: Config, output: Path, runner: Runner) -> str:
@@ -417,6 +458,9 @@ def _short(value: Any) -> str:
 def _collect(output: Path) -> dict[str, Any]:
     """Puts what a person reads at the top of the output folder: report, summary with times, the best student."""
     finished = _finished(output)
+    notes = finished.get(("find_new", None, None))
+    if notes is not None and not any(stage == "report" for stage, _, _ in finished):
+        return {"nothing_new": Path(notes["outputs"]["notes"]).read_text(encoding="utf-8").strip()}
     last = max(iteration for stage, iteration, _ in finished if stage == "report" and iteration is not None)
     report = finished["report", last, None]["outputs"]
     summary: dict[str, Any] = json.loads(Path(report["summary"]).read_text(encoding="utf-8"))
@@ -427,6 +471,7 @@ def _collect(output: Path) -> dict[str, Any]:
     summary["seconds_by_stage"] = dict(sorted(seconds.items()))
     shutil.copyfile(report["html"], output / "report.html")
     shutil.copyfile(report["markdown"], output / "report.md")
+    shutil.copyfile(report["manifest"], output / "manifest.json")
     best = finished["train", summary["best_iteration"], None]["outputs"]["model"]
     with whole_folder(output / "student") as partial:
         shutil.copytree(best, partial, dirs_exist_ok=True)

@@ -3,13 +3,16 @@
 KFP has no loop. Iteration i + 1 sits inside `dsl.If` on what `filter_errors` returned in iteration i, so iterations
 nest, data flows only downwards, and the run ends where the condition is first false:
 
-    configure, prepare
-    train 0, evaluate 0, (out_of_fold 0,) filter_errors 0, report 0
+    configure, prepare, (find_new)
+    train 0, (answer 0,) evaluate 0, (out_of_fold 0,) filter_errors 0, (promote 0,) report 0
     if go on:
         teacher_augment 1, dedupe 1
-        train 1, evaluate 1, (out_of_fold 1,) filter_errors 1, report 1
+        train 1, (answer 1,) evaluate 1, (out_of_fold 1,) filter_errors 1, (promote 1,) report 1
         if go on:
             ...
+
+What is in brackets is there only if the config asks for it: `answer` for several shards, `out_of_fold` for folds,
+`promote` for a registry, `find_new` for a schedule that trains only when there is something new.
 
 Whatever the run leaves behind is complete at every depth: history, errors, decisions, rejects and calls hold all
 iterations so far, and so does each report.
@@ -21,11 +24,14 @@ from typing import Any
 from kfp import dsl
 from kfp.dsl import PipelineTask
 
+from llm2llm.components.answer.component import answer
 from llm2llm.components.dedupe.component import dedupe
 from llm2llm.components.evaluate.component import evaluate
 from llm2llm.components.filter_errors.component import filter_errors
+from llm2llm.components.find_new.component import find_new
 from llm2llm.components.out_of_fold.component import out_of_fold
 from llm2llm.components.prepare.component import prepare
+from llm2llm.components.promote.component import promote
 from llm2llm.components.report.component import report
 from llm2llm.components.teacher_augment.component import teacher_augment
 from llm2llm.components.train.component import train
@@ -37,9 +43,11 @@ from llm2llm.pipelines.placement import placed
 def build_pipeline(config: Config) -> Any:
     """The pipeline of a config as KFP's pipeline function.
 
-    The config decides what cannot change at run time: depth, images, whether there are folds, whether the student of
-    the iteration before is handed on. Everything else is a parameter; `config.to_parameters` gives the defaults.
+    The config decides what cannot change at run time: depth, images, whether there are folds, shards, replay rows and a
+    registry, whether the student of the iteration before is handed on. Everything else is a parameter;
+    `config.to_parameters` gives the defaults.
     """
+    shards = config.evaluate.shards
     folds = config.filter_errors.folds if config.filter_errors.selection in ("out_of_fold", "auto") else 0
     hand_on_student = config.train.start_from == "previous"
 
@@ -64,6 +72,7 @@ def build_pipeline(config: Config) -> Any:
         validation: str,
         test: str,
         pool: str,
+        replay: str,
         student: str,
         seed_count: int,
         max_iterations: int,
@@ -82,6 +91,7 @@ def build_pipeline(config: Config) -> Any:
         filter_errors_settings: dict,
         teacher_augment_settings: dict,
         dedupe_settings: dict,
+        promote_settings: dict,
     ):
         """LLM2LLM: error-driven fine-tuning.
 
@@ -90,6 +100,7 @@ def build_pipeline(config: Config) -> Any:
             validation: Rows to decide by; empty: a share of the seed rows is split off.
             test: Rows to report on, never used to decide; may be empty.
             pool: Further labelled rows for the teacher `pool`; may be empty.
+            replay: General rows to mix into training; may be empty.
             student: The model to fine-tune: a Hugging Face name, a folder, or `scratch`.
             seed_count: How many rows to draw as seeds; 0: all, or prepare_settings.seed_fraction of them.
             max_iterations: Iterations after iteration 0; at most as many as the pipeline was compiled with.
@@ -108,6 +119,7 @@ def build_pipeline(config: Config) -> Any:
             filter_errors_settings: The other keys of the config's filter_errors section.
             teacher_augment_settings: The other keys of the config's teacher_augment section.
             dedupe_settings: The other keys of the config's dedupe section.
+            promote_settings: The config's promote section.
         """
         configured = on_cpu(
             configure(
@@ -117,6 +129,7 @@ def build_pipeline(config: Config) -> Any:
                 validation=validation,
                 test=test,
                 pool=pool,
+                replay=replay,
                 student=student,
                 seed_count=seed_count,
                 max_iterations=max_iterations,
@@ -135,6 +148,7 @@ def build_pipeline(config: Config) -> Any:
                 filter_errors_settings=filter_errors_settings,
                 teacher_augment_settings=teacher_augment_settings,
                 dedupe_settings=dedupe_settings,
+                promote_settings=promote_settings,
             ),
             "configure",
         )
@@ -144,6 +158,7 @@ def build_pipeline(config: Config) -> Any:
                 validation=validation,
                 test=test,
                 pool=pool,
+                replay=replay,
                 task=task,
                 seed_count=seed_count,
                 random_seed=random_seed,
@@ -163,7 +178,21 @@ def build_pipeline(config: Config) -> Any:
         index_before: dict[str, Any] = {}
         rejects = prepared.outputs["rejects"]
         calls: dict[str, Any] = {}
+        first_predictions: dict[str, Any] = {}
+        manifest_before: dict[str, Any] = {}
+        replayed = {"replay_set": prepared.outputs["replay_set"]} if config.data.replay else {}
         with ExitStack() as nest:
+            if config.promote.only_if_new:
+                something_new = on_cpu(
+                    find_new(
+                        seeds_set=sets["seeds_set"],
+                        validation_set=sets["validation_set"],
+                        config=configured.outputs["config"],
+                        settings=promote_settings,
+                    ),
+                    "find_new",
+                ).set_caching_options(False)  # what it says depends on the registry
+                nest.enter_context(dsl.If(something_new.outputs["Output"] == True, name="something new"))  # noqa: E712
             for iteration in range(config.max_iterations + 1):
                 if iteration > 0:
                     nest.enter_context(dsl.If(found.outputs["Output"] == True, name=f"iteration {iteration}"))  # noqa: E712
@@ -215,23 +244,28 @@ def build_pipeline(config: Config) -> Any:
                         learning_rate=learning_rate,
                         random_seed=random_seed,
                         settings=train_settings,
+                        **replayed,
                         **student_before,
                     ),
                     f"train {iteration}",
                 )
-                evaluated = on_gpu(
-                    evaluate(
-                        model=trained.outputs["model"],
-                        seeds_set=sets["seeds_set"],
-                        validation_set=sets["validation_set"],
-                        test_set=sets["test_set"],
-                        task=task,
-                        iteration=iteration,
-                        settings=evaluate_settings,
-                        **history_before,
-                    ),
+                asked = {name: sets[name] for name in ("seeds_set", "validation_set", "test_set")}
+                asked |= {"task": task, "iteration": iteration, "settings": evaluate_settings}
+                answers: dict[str, Any] = {"model": trained.outputs["model"]}
+                if shards > 1:
+                    with dsl.ParallelFor(items=list(range(shards)), name=f"shards {iteration}") as shard:
+                        part = on(
+                            config.evaluate_image,
+                            answer(model=trained.outputs["model"], shard=shard, shards=shards, **asked),
+                            f"answer {iteration}",
+                        )
+                    answers = {"shard_predictions": dsl.Collected(part.outputs["predictions"])}
+                evaluated = on(
+                    config.images.cpu if shards > 1 else config.evaluate_image,
+                    evaluate(**answers, **asked, **history_before, **first_predictions),
                     f"evaluate {iteration}",
                 )
+                first_predictions = first_predictions or {"first_predictions": evaluated.outputs["predictions"]}
                 if hand_on_student:
                     student_before = {"previous": trained.outputs["model"]}
                 if config.teacher_augment.needs_student:
@@ -288,6 +322,27 @@ def build_pipeline(config: Config) -> Any:
                     "previous_decisions": found.outputs["decisions"],
                     "previous_reference": found.outputs["reference"],
                 }
+                promotion: dict[str, Any] = {}
+                if config.promote.registry:
+                    promoted = on_gpu(
+                        promote(
+                            model=trained.outputs["model"],
+                            predictions=evaluated.outputs["predictions"],
+                            history=evaluated.outputs["history"],
+                            decisions=found.outputs["decisions"],
+                            training_set=training_set,
+                            seeds_set=sets["seeds_set"],
+                            validation_set=sets["validation_set"],
+                            config=configured.outputs["config"],
+                            task=task,
+                            iteration=iteration,
+                            random_seed=random_seed,
+                            settings=promote_settings,
+                            **calls,
+                        ),
+                        f"promote {iteration}",
+                    )
+                    promotion = {"promotion": promoted.outputs["verdict"]}
                 reported = on_cpu(
                     report(
                         config=configured.outputs["config"],
@@ -298,10 +353,14 @@ def build_pipeline(config: Config) -> Any:
                         errors=found.outputs["errors"],
                         decisions=found.outputs["decisions"],
                         rejects=rejects,
+                        predictions=evaluated.outputs["predictions"],
                         iteration=iteration,
                         **calls,
+                        **promotion,
+                        **manifest_before,
                     ),
                     f"report {iteration}",
                 )
+                manifest_before = {"previous_manifest": reported.outputs["manifest"]}
 
     return llm2llm

@@ -7,10 +7,17 @@ node. The config names one and overrides what it wants; `placed` puts what resul
       profile: gke
       stages:
         train: {accelerator: nvidia-h100-80gb, gpus: 2, spot: true}
+
+All of this is compiled in; a run in another pool is another version of the pipeline, which `submit --set placement...`
+compiles and uploads by itself. Kubeflow could take selectors and tolerations as parameters (`add_node_selector_json`).
+It looks for them among the inputs of the sub-graph around a task, so every nested iteration would hand them down, and
+executors that are now one for all iterations would differ by depth; a selector given so replaces all others, that of
+spot nodes too. Tried with both for the GPU stages, at 10 iterations: 11 KB more, of 250 that we allow ourselves.
 """
 
+import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -20,11 +27,12 @@ from pydantic import Field, field_validator, model_validator
 
 from llm2llm.components.problems import UserError, nearest
 from llm2llm.components.settings import Settings
+from llm2llm.components.stage import RUN_VARIABLE
 
-STAGES = ("configure", "prepare", "train", "evaluate", "out_of_fold", "filter_errors", "teacher_augment", "dedupe",
-          "report")  # fmt: skip
-RUN_ID = "LLM2LLM_RUN_ID"
-"""The environment variable that tells a stage which run it is of."""
+STAGES = ("configure", "prepare", "find_new", "train", "answer", "evaluate", "out_of_fold", "filter_errors", "promote",
+          "teacher_augment", "dedupe", "report")  # fmt: skip
+TRAIN_JOB = "LLM2LLM_TRAIN_JOB"
+"""The environment variable that gives the train stage of several nodes the TrainJob that it is to make, as JSON."""
 
 _QUANTITY = re.compile(r"\d+(Ki|Mi|Gi|Ti|K|M|G|T)?")
 _CPU = re.compile(r"\d+m|\d+(\.\d+)?")
@@ -99,6 +107,17 @@ class ModelCache(Settings):
     """Where it is mounted; `HF_HOME` points there."""
     offline: bool = False
     """Whether nothing is looked for beyond it, for a network that is closed: the models are put there beforehand."""
+
+
+class TrainJobs(Settings):
+    """What a training on several nodes (`train.nodes` above 1) needs beside the train stage's own placement."""
+
+    runtime: str = "torch-distributed"
+    """The training runtime: the one for PyTorch that Kubeflow Trainer brings, or one of your own."""
+    runtime_kind: Literal["ClusterTrainingRuntime", "TrainingRuntime"] = "ClusterTrainingRuntime"
+    """Whether it is the whole cluster's, or the namespace's own."""
+    service_account: str = "llm2llm-train"
+    """What the workers run as: it opens object storage, and has no role in the cluster."""
 
 
 class StagePlacement(Settings):
@@ -200,6 +219,11 @@ class PlacementSettings(Settings):
     """Whether images are pulled again; empty: as the cluster does."""
     user: int = Field(65532, ge=1)
     """The uid and gid of every container; that of the images."""
+    service_account: str = ""
+    """The Kubernetes service account that runs run as, unless `llm2llm submit` is given another; the profiles name that
+    of manifests/. Empty: Kubeflow's own default, which may do nearly everything in its namespace."""
+    train_jobs: TrainJobs = TrainJobs()
+    """How several nodes train together; only for `train.nodes` above 1."""
 
     @model_validator(mode="after")
     def _stages_fit(self) -> Self:
@@ -267,15 +291,103 @@ def _over(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def placed(task: Any, stage: str, placement: PlacementSettings) -> Any:
+GRADING = ("answer", "evaluate", "out_of_fold", "promote")
+"""The stages that grade answers, and ask a judge where the task has one."""
+
+
+def judged(placement: PlacementSettings, key_variable: str) -> PlacementSettings:
+    """A placement in which the stages that grade get the judge's key as the teacher's stage gets its own.
+
+    Args:
+        placement: As `load_placement` makes it.
+        key_variable: The environment variable of the key, `evaluate.judge.api_key_env`.
+    """
+    secrets = [
+        one.model_copy(update={"stages": [*one.stages, *(name for name in GRADING if name not in one.stages)]})
+        if one.env == key_variable
+        else one
+        for one in placement.secrets
+    ]
+    return placement.model_copy(update={"secrets": secrets})
+
+
+def check_devices(
+    placement: PlacementSettings,
+    train_gpus: int,
+    nodes: int,
+    checkpoint_uri: str,
+    engine_gpus: int,
+    shards: int,
+) -> None:
+    """Refuses a config whose sections ask for other devices than its placement gives.
+
+    Args:
+        placement: As `load_placement` makes it.
+        train_gpus: `train.gpus`; 0: every one that the pod has.
+        nodes: `train.nodes`.
+        checkpoint_uri: `train.checkpoint_uri`.
+        engine_gpus: `evaluate.gpus` where `evaluate.backend` is vllm, else 0.
+        shards: `evaluate.shards`.
+
+    Raises:
+        ValueError: Names the keys and the fix.
+    """
+    if nodes > 1 and not checkpoint_uri.startswith(("s3://", "minio://")):
+        raise ValueError(
+            f"train.nodes {nodes} hands rows and student on through object storage: set train.checkpoint_uri to "
+            f"s3://bucket/folder (it is {checkpoint_uri!r})"
+        )
+    wanted = placement.stages.get("train")
+    if nodes > 1 and placement.profile and wanted and not wanted.gpus and train_gpus == 0:
+        raise ValueError(
+            f"train.nodes {nodes} without GPUs: set placement.stages.train.accelerator and gpus, or train.gpus to the "
+            "number of processes of each node"
+        )
+    if wanted and wanted.gpus and train_gpus and wanted.gpus != train_gpus:
+        raise ValueError(
+            f"train.gpus {train_gpus} and placement.stages.train.gpus {wanted.gpus} contradict each other: set them to "
+            "the same number, or train.gpus to 0, which takes all that the pod has"
+        )
+    name = "answer" if shards > 1 else "evaluate"
+    answering = placement.stages.get(name)
+    if answering and placement.profile and answering.gpus < engine_gpus:
+        raise ValueError(
+            f"evaluate.backend 'vllm' with evaluate.gpus {engine_gpus} needs as many in placement.stages.{name}.gpus, "
+            f"and it is {answering.gpus}; set accelerator and gpus there, or evaluate.backend to transformers"
+        )
+
+
+def stage_placement(placement: PlacementSettings, stage: str, nodes: int = 1, shards: int = 1) -> StagePlacement | None:
+    """What a stage's own pod asks of the cluster; None where nothing is said.
+
+    Two stages leave their GPUs to others: `train` on several nodes follows a TrainJob whose workers have them, and
+    `evaluate` puts together what the shards of `answer` answered.
+
+    Args:
+        placement: As `load_placement` makes it.
+        stage: One of `STAGES`.
+        nodes: The config's `train.nodes`.
+        shards: The config's `evaluate.shards`.
+    """
+    wanted = placement.stages.get(stage)
+    follows = (stage == "train" and nodes > 1) or (stage == "evaluate" and shards > 1)
+    if wanted is None or not follows:
+        return wanted
+    none_of_it = {"accelerator": "", "gpus": 0, "spot": False, "shm": "", "queue": "", "priority": ""}
+    return wanted.model_copy(update={**none_of_it, "cpu": "1", "cpu_limit": "", "memory": "4Gi"})
+
+
+def placed(task: Any, stage: str, placement: PlacementSettings, nodes: int = 1, shards: int = 1) -> Any:
     """Puts a stage's placement on its task.
 
     Args:
         task: A KFP PipelineTask, with its image set.
         stage: One of `STAGES`.
         placement: As `load_placement` makes it; without a profile only the stages that it names are placed.
+        nodes: The config's `train.nodes`.
+        shards: The config's `evaluate.shards`.
     """
-    wanted = placement.stages.get(stage)
+    wanted = stage_placement(placement, stage, nodes, shards)
     if wanted is None:
         return task
     # kfp.kubernetes takes a quarter of a second to import, which a pipeline without placement need not wait for.
@@ -299,13 +411,19 @@ def placed(task: Any, stage: str, placement: PlacementSettings) -> Any:
             task, volume_name="shm", mount_path="/dev/shm", medium="Memory", size_limit=wanted.shm  # noqa: S108
         )  # fmt: skip
     kubernetes.set_security_context(task, run_as_user=placement.user, run_as_group=placement.user, run_as_non_root=True)
-    kubernetes.use_field_path_as_env(task, RUN_ID, "metadata.labels['pipeline/runid']")
+    kubernetes.use_field_path_as_env(task, RUN_VARIABLE, "metadata.labels['pipeline/runid']")
     _on_nodes(task, wanted, placement)
-    _with_metadata(task, stage, wanted)
+    for key, value in sorted(_labels(stage, wanted).items()):
+        kubernetes.add_pod_label(task, key, value)
+    for key, value in sorted(wanted.annotations.items()):
+        kubernetes.add_pod_annotation(task, key, value)
     for variable in placement.secrets:
         if stage in variable.stages:
             kubernetes.use_secret_as_env(task, variable.secret, {variable.key: variable.env}, variable.optional)
     task.set_env_variable("HOME", "/tmp")  # noqa: S108
+    if stage == "train" and nodes > 1:
+        job = train_job(placement, task.container_spec.image, nodes)
+        task.set_env_variable(TRAIN_JOB, json.dumps(job, sort_keys=True, separators=(",", ":")))
     if placement.model_cache:
         kubernetes.mount_pvc(task, placement.model_cache.pvc, placement.model_cache.path)
         task.set_env_variable("HF_HOME", placement.model_cache.path)
@@ -318,38 +436,133 @@ def placed(task: Any, stage: str, placement: PlacementSettings) -> Any:
     return task
 
 
+def train_job(placement: PlacementSettings, image: str, nodes: int) -> dict[str, Any]:
+    """The TrainJob (trainer.kubeflow.org/v1alpha1) of the train stage, but for its name, its owner and its command.
+
+    What one node asks for is what `placement.stages.train` says. Kueue, where there is a queue, admits the TrainJob as
+    a whole rather than the stage's pod, so that two trainings never wait for each other's second node.
+
+    Args:
+        placement: Its stage `train` is placed.
+        image: The workers' image.
+        nodes: How many.
+    """
+    wanted = placement.stages["train"]
+    selector, tolerations = node_of(wanted, placement)
+    resources: dict[str, Any] = {
+        "requests": {"cpu": wanted.cpu, "memory": wanted.memory},
+        "limits": {"memory": wanted.memory},
+    }
+    if wanted.cpu_limit:
+        resources["limits"]["cpu"] = wanted.cpu_limit
+    if wanted.gpus:
+        gpus = {placement.accelerators[wanted.accelerator].resource: str(wanted.gpus)}
+        resources = {key: {**value, **gpus} for key, value in resources.items()}
+    environment: list[dict[str, Any]] = [{"name": "HOME", "value": "/tmp"}]  # noqa: S108
+    environment += [
+        {
+            "name": one.env,
+            "valueFrom": {"secretKeyRef": {"name": one.secret, "key": one.key, "optional": one.optional}},
+        }
+        for one in placement.secrets
+        if "train" in one.stages
+    ]
+    volumes: list[dict[str, Any]] = [{"name": "scratch", "emptyDir": {"sizeLimit": wanted.scratch}}]
+    mounts = [{"name": "scratch", "mountPath": "/tmp"}]  # noqa: S108
+    if wanted.shm:
+        volumes.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": wanted.shm}})
+        mounts.append({"name": "shm", "mountPath": "/dev/shm"})  # noqa: S108
+    if cache := placement.model_cache:
+        volumes.append({"name": "models", "persistentVolumeClaim": {"claimName": cache.pvc}})
+        mounts.append({"name": "models", "mountPath": cache.path})
+        environment.append({"name": "HF_HOME", "value": cache.path})
+        if cache.offline:
+            environment.append({"name": "HF_HUB_OFFLINE", "value": "1"})
+    user = {"runAsNonRoot": True, "runAsUser": placement.user, "runAsGroup": placement.user, "fsGroup": placement.user}
+    pod: dict[str, Any] = {
+        "serviceAccountName": placement.train_jobs.service_account,
+        "securityContext": {**user, "seccompProfile": {"type": "RuntimeDefault"}},
+        "volumes": volumes,
+        "containers": [
+            {
+                "name": "node",
+                "volumeMounts": mounts,
+                "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+            }
+        ],
+    }
+    if selector:
+        pod["nodeSelector"] = selector
+    if tolerations:
+        pod["tolerations"] = [
+            {key: value for key, value in one.model_dump().items() if value or key != "value"} for one in tolerations
+        ]
+    if placement.image_pull_secrets:
+        pod["imagePullSecrets"] = [{"name": name} for name in placement.image_pull_secrets]
+    labels = _labels("train", wanted)
+    about_pods = {"labels": {key: value for key, value in labels.items() if not key.startswith("kueue.")}}
+    if wanted.annotations:
+        about_pods["annotations"] = dict(wanted.annotations)
+    replicated = {"name": "node", "template": {"spec": {"template": {"metadata": about_pods, "spec": pod}}}}
+    return {
+        "apiVersion": "trainer.kubeflow.org/v1alpha1",
+        "kind": "TrainJob",
+        "metadata": {"labels": labels},
+        "spec": {
+            "runtimeRef": {
+                "apiGroup": "trainer.kubeflow.org",
+                "kind": placement.train_jobs.runtime_kind,
+                "name": placement.train_jobs.runtime,
+            },
+            "activeDeadlineSeconds": seconds(wanted.timeout),
+            "trainer": {
+                "image": image,
+                "numNodes": nodes,
+                "numProcPerNode": max(wanted.gpus, 1),
+                "resourcesPerNode": resources,
+                "env": environment,
+            },
+            "runtimePatches": [
+                {
+                    "manager": "llm2llm/train",
+                    "trainingRuntimeSpec": {"template": {"spec": {"replicatedJobs": [replicated]}}},
+                }
+            ],
+        },
+    }
+
+
+def node_of(wanted: StagePlacement, placement: PlacementSettings) -> tuple[dict[str, str], list[Toleration]]:
+    """(labels that a stage's node must have, taints that it may have)."""
+    selector, tolerations = dict(wanted.node_selector), list(wanted.tolerations)
+    if wanted.gpus:
+        node = placement.accelerators[wanted.accelerator]
+        selector |= node.node_selector
+        tolerations += node.tolerations
+    if wanted.spot:
+        assert placement.spot is not None, "PlacementSettings requires it"
+        selector |= placement.spot.node_selector
+        tolerations += placement.spot.tolerations
+    return selector, tolerations
+
+
 def _on_nodes(task: Any, wanted: StagePlacement, placement: PlacementSettings) -> None:
     from kfp import kubernetes
 
-    selectors: list[Mapping[str, str]] = [wanted.node_selector]
-    tolerations: list[Iterable[Toleration]] = [wanted.tolerations]
     if wanted.gpus:
-        node = placement.accelerators[wanted.accelerator]
-        task.set_accelerator_type(node.resource).set_accelerator_limit(wanted.gpus)
-        selectors.append(node.node_selector)
-        tolerations.append(node.tolerations)
-    if wanted.spot:
-        assert placement.spot is not None, "PlacementSettings requires it"
-        selectors.append(placement.spot.node_selector)
-        tolerations.append(placement.spot.tolerations)
-    for selector in selectors:
-        for key, value in sorted(selector.items()):
-            kubernetes.add_node_selector(task, key, value)
-    for toleration in (one for group in tolerations for one in group):
-        kubernetes.add_toleration(
-            task, toleration.key, toleration.operator, toleration.value or None, toleration.effect
-        )
+        task.set_accelerator_type(placement.accelerators[wanted.accelerator].resource)
+        task.set_accelerator_limit(wanted.gpus)
+    selector, tolerations = node_of(wanted, placement)
+    for key, value in sorted(selector.items()):
+        kubernetes.add_node_selector(task, key, value)
+    for one in tolerations:
+        kubernetes.add_toleration(task, one.key, one.operator, one.value or None, one.effect)
 
 
-def _with_metadata(task: Any, stage: str, wanted: StagePlacement) -> None:
-    from kfp import kubernetes
-
+def _labels(stage: str, wanted: StagePlacement) -> dict[str, str]:
     labels = {"app.kubernetes.io/part-of": "llm2llm", "llm2llm/stage": stage.replace("_", "-"), **wanted.labels}
     if wanted.queue:
         labels["kueue.x-k8s.io/queue-name"] = wanted.queue
     if wanted.priority:
         labels["kueue.x-k8s.io/priority-class"] = wanted.priority
-    for key, value in sorted(labels.items()):
-        kubernetes.add_pod_label(task, key, value)
-    for key, value in sorted(wanted.annotations.items()):
-        kubernetes.add_pod_annotation(task, key, value)
+    return labels

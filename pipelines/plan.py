@@ -4,9 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llm2llm.pipelines.config import Config
-from llm2llm.pipelines.placement import StagePlacement, seconds
-
-ON_TRAIN_IMAGE = ("train", "evaluate", "out_of_fold")
+from llm2llm.pipelines.placement import StagePlacement, seconds, stage_placement
 
 
 @dataclass(frozen=True)
@@ -15,7 +13,8 @@ class PlannedStage:
 
     stage: str
     pods: int
-    """How many pods it runs in, over all iterations; retries not counted."""
+    """How many pods it runs in, over all iterations; retries not counted. A training on several nodes is one, and its
+    workers are others."""
     image: str
     node: str
     cpu: str
@@ -26,17 +25,32 @@ class PlannedStage:
     """The most GPU hours that all of its pods can take: every try until its time-out."""
 
 
+def stage_image(config: Config, stage: str) -> str:
+    """The image that a stage runs in, unless its placement names one of its own."""
+    if stage == "teacher_augment":
+        return config.teacher_image
+    if stage in ("train", "out_of_fold"):
+        return config.images.train
+    if stage in ("answer", "promote") or (stage == "evaluate" and config.evaluate.shards == 1):
+        return config.evaluate_image
+    return config.images.cpu
+
+
 def planned_stages(config: Config) -> list[PlannedStage]:
     """The stages of a config in the order in which they first run, as far as all iterations go."""
     iterations = config.max_iterations
     folds = config.filter_errors.folds if config.filter_errors.selection in ("out_of_fold", "auto") else 0
+    shards, nodes = config.evaluate.shards, config.train.nodes
     pods = {
         "configure": 1,
         "prepare": 1,
+        "find_new": int(config.promote.only_if_new),
         "train": iterations + 1,
+        "answer": shards * (iterations + 1) if shards > 1 else 0,
         "evaluate": iterations + 1,
         "out_of_fold": folds * iterations,
         "filter_errors": iterations + 1,
+        "promote": (iterations + 1) * bool(config.promote.registry),
         "report": iterations + 1,
         "teacher_augment": iterations,
         "dedupe": iterations,
@@ -45,34 +59,24 @@ def planned_stages(config: Config) -> list[PlannedStage]:
     for stage, number in pods.items():
         if number == 0:
             continue
-        wanted = config.placement.stages.get(stage)
-        own = config.images.train if stage in ON_TRAIN_IMAGE else config.images.cpu
-        if stage == "teacher_augment":
-            own = config.teacher_image
-        image = (wanted.image if wanted else "") or own
+        wanted = stage_placement(config.placement, stage, nodes, shards)
+        image = (wanted.image if wanted else "") or stage_image(config, stage)
         if wanted is None:
             planned.append(PlannedStage(stage, number, image, "any", "-", "-", "none", 0, 0.0))
             continue
-        tries = number * (1 + wanted.retries)
-        planned.append(
-            PlannedStage(
-                stage,
-                number,
-                image,
-                _node(wanted),
-                wanted.cpu,
-                wanted.memory,
-                wanted.timeout,
-                wanted.retries,
-                wanted.gpus * tries * seconds(wanted.timeout) / 3600,
-            )
-        )
+        planned.append(_planned(stage, number, image, wanted, 1))
+        if stage == "train" and nodes > 1:
+            workers = config.placement.stages["train"]
+            planned.append(_planned("train's nodes", number * nodes, image, workers, nodes))
     return planned
 
 
-def _node(wanted: StagePlacement) -> str:
-    kind = f"{wanted.gpus} x {wanted.accelerator}" if wanted.gpus else "CPU"
-    return f"{kind}, spot" if wanted.spot else kind
+def _planned(stage: str, pods: int, image: str, wanted: StagePlacement, together: int) -> PlannedStage:
+    hours = wanted.gpus * pods * (1 + wanted.retries) * seconds(wanted.timeout) / 3600
+    node = f"{wanted.gpus} x {wanted.accelerator}" if wanted.gpus else "CPU"
+    node = f"{together} nodes of {node}" if together > 1 else node
+    node = f"{node}, spot" if wanted.spot else node
+    return PlannedStage(stage, pods, image, node, wanted.cpu, wanted.memory, wanted.timeout, wanted.retries, hours)
 
 
 def teacher_bound(config: Config) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from llm2llm.components.problems import UserError
+from llm2llm.components.storage.uris import is_remote
 from llm2llm.components.students.settings import SCRATCH
 from llm2llm.pipelines.config import Config
 
@@ -59,14 +60,22 @@ def local_checks(config: Config, folders: Iterable[str] = ()) -> Iterator[Check]
 
     Args:
         config: With the paths of data as this machine sees them.
-        folders: Places that must be writable, beside the ledger: the pipeline root.
+        folders: Places that must be writable, beside those that the config names: the pipeline root.
     """
     yield from carefully("data", data_checks, config)
-    ledger = config.teacher_augment.ledger
-    for what, uri in [("ledger", ledger), *(("pipeline root", folder) for folder in folders)]:
+    judge = config.evaluate.judge
+    written = {
+        "ledger": config.teacher_augment.ledger,
+        "judge's ledger": judge.ledger if judge else "",
+        "checkpoints": config.train.checkpoint_uri,
+        "registry": config.promote.registry,
+    }
+    for what, uri in [*written.items(), *(("pipeline root", folder) for folder in folders)]:
         if uri:
             yield from carefully(what, storage_checks, what, uri, bool(config.placement.profile))
     yield from teacher_checks(config)
+    if judge:
+        yield from carefully("judge", judge_checks, config, judge)
     yield from carefully("student", student_checks, config)
 
 
@@ -105,7 +114,7 @@ def data_checks(config: Config) -> Iterator[Check]:
     if complete:
         prepared = prepare(rows["seeds"], rows["validation"], rows["test"], rows["pool"], config.task, config.prepare,
                            config.random_seed)  # fmt: skip
-        counts = {name: len(getattr(prepared, name)) for name in rows}
+        counts = {name: len(getattr(prepared, name)) for name in ("seeds", "validation", "test", "pool")}
         yield Check(OK, "prepare", ", ".join(f"{count:,} {name}" for name, count in counts.items()))
 
 
@@ -135,7 +144,7 @@ def _unseen_dataset(what: str, source: str) -> Check | None:
 
 def storage_checks(what: str, uri: str, in_cluster: bool) -> Iterator[Check]:
     """Writes, reads and deletes a small object; where nothing may be written twice, that this holds."""
-    from llm2llm.components.storage import create_bytes, delete, is_remote, join, read_bytes
+    from llm2llm.components.storage import create_bytes, delete, join, read_bytes
 
     if in_cluster and not is_remote(uri):
         yield Check(WARN, what, f"{uri} is a folder, and a pod's are gone with it", "use s3://bucket/prefix")
@@ -174,6 +183,14 @@ def teacher_checks(config: Config) -> Iterator[Check]:
             yield Check(
                 OK, what, f"{teacher}: {settings.model or 'the student'} runs in the stage's own pod; not asked"
             )
+
+
+def judge_checks(config: Config, judge: Any) -> Iterator[Check]:
+    """Asks the judge's endpoint, as a teacher's is."""
+    if judge.teacher in ("openai", "batch"):
+        yield from _endpoint(config, "judge", judge)
+    else:
+        yield Check(OK, "judge", f"{judge.teacher}: {judge.model} runs in the stage's own pod; not asked")
 
 
 def _endpoint(config: Config, what: str, settings: Any) -> Iterator[Check]:
@@ -304,7 +321,8 @@ def _fits(config: Config, shape: Any, parameters: int) -> Iterator[Check]:
     length = train.max_length + (evaluate.max_new_tokens or config.task.max_new_tokens)
     training = memory.training_memory(shape, parameters, train)
     answering = memory.answering_memory(shape, parameters, evaluate.batch_size, length)
-    needs = {"train": training, "evaluate": answering}
+    answers = "answer" if evaluate.shards > 1 else "evaluate"
+    needs = {"train": training, answers: answering}
     if config.filter_errors.selection == "out_of_fold":
         needs["out_of_fold"] = max(training, answering, key=lambda one: one.total)
     for stage, need in needs.items():
@@ -321,16 +339,18 @@ def _fits(config: Config, shape: Any, parameters: int) -> Iterator[Check]:
             continue
         larger = sorted((one.memory_gib, name) for name, one in known.items() if need.total <= 0.9 * one.memory_gib)
         ways = [f"set placement.stages.{stage}.accelerator={larger[0][1]}"] if larger else []
-        if stage != "evaluate" and train.method == "full" and config.student != SCRATCH:
+        if stage != answers and train.method == "full" and config.student != SCRATCH:
             ways.append("train.method=lora")
         ways.append(
-            "a smaller evaluate.batch_size" if stage == "evaluate" else "a smaller train.batch_size or train.max_length"
+            "a smaller evaluate.batch_size" if stage == answers else "a smaller train.batch_size or train.max_length"
         )
         yield Check(FAIL if need.total > has else WARN, f"memory of {stage}", detail, ", or ".join(ways))
 
 
 def _model_files(name: str) -> tuple[Mapping[str, Any], bool, int, str] | Check:
     """(config.json, whether there are safetensors, exact parameters or 0, the base of an adapter or "")."""
+    if is_remote(name):
+        return _model_in_storage(name)
     folder = Path(name).expanduser()
     if folder.is_dir():
         adapter, plain = folder / "adapter_config.json", folder / "config.json"
@@ -380,6 +400,19 @@ def _model_files(name: str) -> tuple[Mapping[str, Any], bool, int, str] | Check:
     counted = info.safetensors.total if info.safetensors else 0
     base = str(values.get("base_model_name_or_path") or "") if file_name == "adapter_config.json" else ""
     return values, any(one.endswith(".safetensors") for one in names), counted, base
+
+
+def _model_in_storage(uri: str) -> tuple[Mapping[str, Any], bool, int, str] | Check:
+    """As `_model_files`, for an `s3://` folder."""
+    from llm2llm.components.storage import join, list_uris, read_bytes
+
+    names = {one.rpartition("/")[2] for one in list_uris(uri)}
+    file = next((one for one in ("adapter_config.json", "config.json") if one in names), "")
+    if not file:
+        return Check(FAIL, "student", f"{uri} holds no model (neither config.json nor adapter_config.json)")
+    values = json.loads(read_bytes(join(uri, file)))
+    base = str(values.get("base_model_name_or_path") or "") if file == "adapter_config.json" else ""
+    return values, any(one.endswith(".safetensors") for one in names), 0, base
 
 
 def _count(parameters: int) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from llm2llm.components.problems import UserError
 from llm2llm.pipelines.config import Config
-from llm2llm.pipelines.placement import StagePlacement
+from llm2llm.pipelines.placement import StagePlacement, node_of, stage_placement
 from llm2llm.pipelines.plan import planned_stages
 from llm2llm.pipelines.preflight import FAIL, OK, WARN, Check, carefully
 
@@ -53,6 +53,8 @@ def cluster_checks(
         pvc = config.placement.model_cache.pvc
         yield from carefully("model cache", kubernetes.volume, pvc)
     yield from carefully("queues", kubernetes.queues, stages)
+    if config.train.nodes > 1:
+        yield from carefully("training on nodes", kubernetes.train_jobs, config)
     yield from carefully("quota", kubernetes.quotas, stages, config)
     yield from carefully("nodes", kubernetes.nodes, stages, config)
     images = sorted({one.image for one in planned_stages(config)})
@@ -63,7 +65,9 @@ def cluster_checks(
 def used_stages(config: Config) -> dict[str, StagePlacement]:
     """The placed stages that a config's pipeline has."""
     names = {one.stage for one in planned_stages(config)}
-    return {name: wanted for name, wanted in config.placement.stages.items() if name in names}
+    # For a training on several nodes what each of them asks for, rather than the stage that follows them.
+    placed = {name: stage_placement(config.placement, name, shards=config.evaluate.shards) for name in names}
+    return {name: wanted for name in config.placement.stages if (wanted := placed.get(name)) is not None}
 
 
 def _kubeflow(connect: Callable[[], Any]) -> Iterator[Check]:
@@ -213,6 +217,23 @@ class _Kubernetes:
             )
             yield _there(f"priority {name}", found, "Kueue does not know it", "create the WorkloadPriorityClass")
 
+    def train_jobs(self, config: Config) -> Iterator[Check]:
+        """Whether Kubeflow Trainer has the runtime that a training on several nodes starts from."""
+        wanted = config.placement.train_jobs
+        group = ("trainer.kubeflow.org", "v1alpha1")
+        what = f"training runtime {wanted.runtime}"
+        if wanted.runtime_kind == "ClusterTrainingRuntime":
+            found = self._ask(
+                what, self._custom.get_cluster_custom_object, *group, "clustertrainingruntimes", wanted.runtime
+            )
+        else:
+            place = (*group, self.namespace, "trainingruntimes", wanted.runtime)
+            found = self._ask(what, self._custom.get_namespaced_custom_object, *place)
+        yield _there(
+            what, found, "no node would train", "install Kubeflow Trainer, or correct placement.train_jobs.runtime"
+        )
+        yield from self.service_account(wanted.service_account)
+
     def quotas(self, stages: Mapping[str, StagePlacement], config: Config) -> Iterator[Check]:
         found = self._ask("quota", self._core.list_namespaced_resource_quota, self.namespace)
         if isinstance(found, Check):
@@ -223,6 +244,8 @@ class _Kubernetes:
             hard, used = quota.status.hard or quota.spec.hard or {}, quota.status.used or {}
             for resource, limit in sorted(hard.items()):
                 needs = {name: asked(wanted, config).get(resource, 0.0) for name, wanted in stages.items()}
+                if "train" in needs:
+                    needs["train"] *= config.train.nodes
                 stage, need = max(needs.items(), key=lambda pair: pair[1], default=("", 0.0))
                 left = quantity(limit) - quantity(used.get(resource, "0"))
                 if need > left:
@@ -244,7 +267,7 @@ class _Kubernetes:
         fixed = config.placement.profile in FIXED_NODES
         said: dict[tuple[Any, ...], list[str]] = {}
         for name, wanted in stages.items():
-            selector, tolerated = where(wanted, config)
+            selector, tolerated = node_of(wanted, config.placement)
             needs = asked(wanted, config)
             labelled = [node for node in found.items if selector.items() <= (node.metadata.labels or {}).items()]
             open_to_it = [node for node in labelled if not _taints(node, tolerated)]
@@ -278,19 +301,6 @@ def _there(what: str, found: Any, otherwise: str, fix: str) -> Check:
     if found is None:
         return Check(FAIL, what, f"is not there: {otherwise}", fix)
     return found if isinstance(found, Check) else Check(OK, what, "is there")
-
-
-def where(wanted: StagePlacement, config: Config) -> tuple[dict[str, str], list[Any]]:
-    """(labels that a stage's node must have, taints that it may have)."""
-    selector, tolerated = dict(wanted.node_selector), list(wanted.tolerations)
-    if wanted.gpus:
-        kind = config.placement.accelerators[wanted.accelerator]
-        selector |= kind.node_selector
-        tolerated += kind.tolerations
-    if wanted.spot and config.placement.spot:
-        selector |= config.placement.spot.node_selector
-        tolerated += config.placement.spot.tolerations
-    return selector, tolerated
 
 
 def asked(wanted: StagePlacement, config: Config) -> dict[str, float]:

@@ -18,6 +18,7 @@ SUFFIX = {
     "HTML": ".html",
     "Markdown": ".md",
     "Metrics": ".json",
+    "ClassificationMetrics": ".json",
     "Artifact": ".json",
     "Model": "",
 }

@@ -30,7 +30,15 @@ def run(
 ) -> None:
     """See the component."""
     outputs = {"next_training_set": next_training_set, "all_rejects": all_rejects, "index": index}
-    with stage("dedupe", iteration, outputs=outputs):
+    # Without the index: it saves time and decides nothing, and a damaged one is made anew.
+    inputs = {
+        "candidates": candidates,
+        "training_set": training_set,
+        "validation_set": validation_set,
+        "test_set": test_set,
+        "rejects": rejects,
+    }
+    with stage("dedupe", iteration, inputs=inputs, outputs=outputs):
         checked = DedupeSettings.load(settings, "dedupe")
         form = load_task(task).form if task else None
         new = read_rows(candidates.path, "candidates", Example)

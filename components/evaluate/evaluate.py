@@ -1,18 +1,22 @@
-"""From a student and examples to graded predictions and the history of scores."""
+"""From graded predictions to scores, comparisons and a confusion matrix; `students.predict` gets the answers."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
+from string import ascii_uppercase
 from typing import get_args
 
 from llm2llm.components.problems import UserError
 from llm2llm.components.rows.kinds import SPLITS, Difficulty, Example, Prediction, Score, Split
-from llm2llm.components.statistics import pass_at_k, wilson_interval
+from llm2llm.components.statistics import calibration_error, mcnemar_p, paired_difference, pass_at_k, wilson_interval
 from llm2llm.components.students.difficulty import difficulty
-from llm2llm.components.students.predict import predict
 from llm2llm.components.students.settings import AnswerSettings
 from llm2llm.components.tasks import Task
+
+NO_LABEL = "(no label)"
+"""The column of a confusion matrix for answers that could not be read, or that are none of the labels."""
 
 
 def evaluate(
@@ -41,25 +45,87 @@ def evaluate(
     Raises:
         UserError: Nothing to ask, or a history that has this iteration already.
     """
+    check_asked(splits, history, iteration)
+    from llm2llm.components.students.predict import predict
+
+    predictions = predict(student, splits, iteration, None, task, settings)
+    return predictions, extended(history, predictions, [], training_rows)
+
+
+def check_asked(splits: Mapping[Split, Sequence[Example]], history: Sequence[Score], iteration: int) -> None:
+    """Refuses, before a student is loaded, what cannot be evaluated.
+
+    Raises:
+        UserError: Nothing to ask, or a history that has this iteration already.
+    """
     if not any(splits.values()):
         raise UserError("evaluate: seeds, validation and test are all empty")
     if any(score.iteration >= iteration for score in history):
         raise UserError(f"evaluate: the history given to iteration {iteration} has scores of that iteration or later")
-    predictions = predict(student, splits, iteration, None, task, settings)
-    scores = [
-        score
-        for split in SPLITS
-        if (score := score_split([p for p in predictions if p.split == split], training_rows)) is not None
-    ]
-    for score in scores:
+
+
+def merged(
+    shards: Sequence[Sequence[Prediction]], splits: Mapping[Split, Sequence[Example]], iteration: int
+) -> list[Prediction]:
+    """The predictions of all shards as one, sorted by split and example id.
+
+    Raises:
+        UserError: A row was answered by no shard or more often than it stands in its split, or a prediction is of
+            another iteration or of a row that nobody asked.
+    """
+    predictions = [prediction for shard in shards for prediction in shard]
+    if others := {p.iteration for p in predictions} - {iteration}:
+        raise UserError(f"evaluate: shard_predictions of iteration {min(others)}, and this is iteration {iteration}")
+    wanted = Counter((split, example.id) for split in SPLITS for example in splits.get(split, []))
+    found = Counter((p.split, p.example_id) for p in predictions)
+    for what, rows in (("are missing", wanted - found), ("are there twice, or were not asked", found - wanted)):
+        if rows:
+            split, row = min(rows, key=lambda place: (SPLITS.index(place[0]), place[1]))
+            raise UserError(
+                f"evaluate: {rows.total()} of {wanted.total()} rows {what} in the predictions of {len(shards)} shards, "
+                f"such as {split} row {row}; give the predictions of every shard of one run, each once"
+            )
+    return sorted(predictions, key=lambda p: (SPLITS.index(p.split), p.example_id))
+
+
+def extended(
+    history: Sequence[Score], predictions: Sequence[Prediction], first: Sequence[Prediction], training_rows: int
+) -> list[Score]:
+    """The history with one more score for each split that was answered.
+
+    Args:
+        history: The scores of the iterations before.
+        predictions: Of this iteration.
+        first: Those of iteration 0, to compare with; may be empty.
+        training_rows: How many rows the student was trained on.
+
+    Raises:
+        UserError: `first` is of other rows.
+    """
+    scores = []
+    for split in SPLITS:
+        now = [p for p in predictions if p.split == split]
+        score = score_split(now, training_rows)
+        if score is None:
+            continue
+        before = [p for p in first if p.split == split]
+        if before:
+            score = compared(score, before, now)
+        scores.append(score)
         print(
-            f"evaluate: {score.split} {score.accuracy:.1%} ({score.low:.1%} to {score.high:.1%}), "
-            f"{score.correct} of {score.n} correct, {score.unparseable} unparseable",
+            f"evaluate: {split} {score.accuracy:.1%} ({score.low:.1%} to {score.high:.1%}), "
+            f"{score.correct} of {score.n} correct, {score.unparseable} unparseable"
+            + ("" if score.calibration_error is None else f", calibration error {score.calibration_error:.3f}")
+            + (
+                ""
+                if score.gain is None
+                else f", {score.gain:+.1%} ({score.gain_low:+.1%} to {score.gain_high:+.1%}) since iteration 0"
+            ),
             flush=True,
         )
     if sampled := sample_figures(predictions):
         print("evaluate: " + ", ".join(f"{name} {value:.1%}" for name, value in sampled.items()), flush=True)
-    return predictions, [*history, *scores]
+    return [*history, *scores]
 
 
 def sample_figures(predictions: Sequence[Prediction]) -> dict[str, float]:
@@ -88,6 +154,8 @@ def score_split(predictions: Sequence[Prediction], training_rows: int) -> Score 
     n = len(predictions)
     correct = sum(p.outcome == "correct" for p in predictions)
     low, high = wilson_interval(correct, n)
+    confidences = [p.confidence for p in predictions if p.confidence is not None]
+    were_right = [p.outcome == "correct" for p in predictions if p.confidence is not None]
     return Score(
         iteration=predictions[0].iteration,
         split=predictions[0].split,
@@ -98,4 +166,64 @@ def score_split(predictions: Sequence[Prediction], training_rows: int) -> Score 
         low=low,
         high=high,
         training_rows=training_rows,
+        calibration_error=calibration_error(confidences, were_right) if confidences else None,
     )
+
+
+def compared(score: Score, first: Sequence[Prediction], now: Sequence[Prediction]) -> Score:
+    """The score with its gain over the predictions of iteration 0 for the same rows, by the rows' first answers.
+
+    Raises:
+        UserError: They are not for the same rows.
+    """
+    before = {p.example_id: p.outcome == "correct" for p in first}
+    after = {p.example_id: p.outcome == "correct" for p in now}
+    if before.keys() != after.keys():
+        raise UserError(
+            f"evaluate: first_predictions are not for the same {score.split} rows: {len(before.keys() - after.keys())} "
+            f"of theirs are not asked now, and {len(after.keys() - before.keys())} are asked that they do not have"
+        )
+    ids = sorted(before)
+    pair = [before[row] for row in ids], [after[row] for row in ids]
+    difference = paired_difference(*pair)
+    return replace(
+        score,
+        gain=difference.value,
+        gain_low=difference.low,
+        gain_high=difference.high,
+        gain_p=mcnemar_p(*pair),
+    )
+
+
+def confusion_of(
+    task: Task, splits: Mapping[Split, Sequence[Example]], predictions: Sequence[Prediction]
+) -> tuple[list[str], list[list[int]]] | None:
+    """(categories, matrix) of the first answers to validation, or to the seeds where there is no validation.
+
+    Rows of the matrix are right labels and columns what the student answered, both in the order of the categories: the
+    labels or letters, and `NO_LABEL`, which is nobody's right answer. None for a task that has neither.
+
+    Raises:
+        UserError: The right answer of a row is none of the labels.
+    """
+    if task.form not in ("classification", "multiple_choice"):
+        return None
+    split: Split = "validation" if splits.get("validation") else "seeds"
+    answers = {example.id: example.answer for example in splits.get(split, [])}
+    if task.form == "classification":
+        categories = [*task.labels, NO_LABEL]
+    else:
+        most = max((len(example.choices) for example in splits.get(split, [])), default=0)
+        categories = [*ascii_uppercase[:most], NO_LABEL]
+    place = {category: number for number, category in enumerate(categories)}
+    matrix = [[0] * len(categories) for _ in categories]
+    for prediction in predictions:
+        if prediction.split == split:
+            if answers[prediction.example_id] not in place:
+                raise UserError(
+                    f"evaluate: row {prediction.example_id}: the answer {answers[prediction.example_id]!r} is none of "
+                    f"the labels {categories[:-1]}"
+                )
+            given = place.get(prediction.parsed or NO_LABEL, place[NO_LABEL])
+            matrix[place[answers[prediction.example_id]]][given] += 1
+    return categories, matrix

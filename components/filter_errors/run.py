@@ -5,6 +5,7 @@ from typing import Any
 
 from llm2llm.components.filter_errors.filter_errors import filter_errors
 from llm2llm.components.filter_errors.settings import FilterErrorsSettings
+from llm2llm.components.lineage.records import Inputs
 from llm2llm.components.problems import UserError
 from llm2llm.components.rows.artifacts import Artifact, read_optional, write_artifact
 from llm2llm.components.rows.files import read_rows
@@ -36,7 +37,18 @@ def run(
 ) -> bool:
     """See the component."""
     outputs = {"errors": errors, "decisions": decisions, "reference": reference}
-    with stage("filter_errors", iteration, outputs=outputs):
+    inputs: Inputs = {
+        "seeds_set": seeds_set,
+        "predictions": predictions,
+        "history": history,
+        "fold_predictions": fold_predictions,
+        "previous_errors": previous_errors,
+        "previous_decisions": previous_decisions,
+        "previous_reference": previous_reference,
+        "training_set": training_set,
+        "rejects": rejects,
+    }
+    with stage("filter_errors", iteration, inputs=inputs, outputs=outputs):
         checked = FilterErrorsSettings.load(settings, "filter_errors", patience=patience)
         uses_folds = checked.selection in ("out_of_fold", "auto")
         needs_folds = checked.selection == "out_of_fold" and iteration < max_iterations

@@ -13,6 +13,7 @@ from llm2llm.components.rows.kinds import Example, Prediction
 from llm2llm.components.students.fine_tune import fine_tune
 from llm2llm.components.students.predict import predict
 from llm2llm.components.students.settings import AnswerSettings, FineTuneSettings
+from llm2llm.components.students.vllm_answers import vllm_is_here
 from llm2llm.components.tasks import Task
 
 
@@ -37,7 +38,7 @@ def out_of_fold(
         task: Prompts and grades.
         student: The base model. Training always starts from it: the last student has seen the fold.
         train_settings: As for `train`.
-        evaluate_settings: As for `evaluate`.
+        evaluate_settings: As for `evaluate`; without vLLM beside the training, transformers answers.
         fold: Which fold to hold out, from 0.
         folds: How many there are.
         iteration: Which iteration this is.
@@ -54,6 +55,10 @@ def out_of_fold(
     held_out = [seed for seed in seeds if fold_by_id[seed.id] == fold]
     held_out_ids = {seed.id for seed in held_out}
     rest = [example for example in training_set if example.id not in held_out_ids]
+    if evaluate_settings.backend == "vllm" and not vllm_is_here():
+        # The image that trains has no vLLM: the two pin different versions of PyTorch.
+        print("out_of_fold: there is no vLLM beside the training, so transformers answers", flush=True)
+        evaluate_settings = evaluate_settings.model_copy(update={"backend": "transformers", "gpus": 1})
     with TemporaryDirectory(prefix="llm2llm-fold-") as folder:
         # A scratch student's tokenizer comes from all seeds: the folds differ in what they train on, not in the base.
         fine_tune(rest, task, student, train_settings, random_seed, Path(folder), seeds=seeds)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from llm2llm.components.lineage.records import Inputs
 from llm2llm.components.rows.artifacts import Artifact, write_artifact
 from llm2llm.components.rows.files import read_rows
 from llm2llm.components.rows.kinds import Example, Score
@@ -31,7 +32,12 @@ def run(
 ) -> None:
     """See the component."""
     outputs = {"predictions": predictions}
-    with stage("out_of_fold", iteration, fold, outputs=outputs):
+    inputs: Inputs = {
+        "training_set": training_set,
+        "history": history,
+        "student": student,
+    }
+    with stage("out_of_fold", iteration, fold, inputs=inputs, outputs=outputs):
         to_train = FineTuneSettings.load(train_settings, "train", epochs=epochs, learning_rate=learning_rate)
         to_answer = AnswerSettings.load(evaluate_settings, "evaluate")
         rows = read_rows(training_set.path, "examples", Example)

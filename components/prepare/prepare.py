@@ -1,4 +1,4 @@
-"""From a user's rows to seeds, validation, test and pool."""
+"""From a user's rows to seeds, validation, test and pool, and the general rows that training may mix in."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -18,14 +18,15 @@ PROTECTED: dict[str, Split] = {"test": "test", "validation": "validation"}
 
 @dataclass(frozen=True)
 class Prepared:
-    """Four sets of examples, no question in two of them, each sorted by id."""
+    """Sets of examples, each sorted by id; of the first four no question is in two."""
 
     seeds: list[Example]
     validation: list[Example]
     test: list[Example]
     pool: list[Example]
+    replay: list[Example]
     rejects: list[Reject]
-    """The rows of seeds and pool that match validation or test rows, sorted by id."""
+    """The rows of seeds, pool and replay that match validation or test rows, sorted by id."""
     notes: list[str]
     """What was left out, and why."""
 
@@ -38,6 +39,7 @@ def prepare(
     task: Task,
     settings: PrepareSettings,
     random_seed: int,
+    replay: Sequence[Example] = (),
 ) -> Prepared:
     """Cleans and splits.
 
@@ -53,6 +55,8 @@ def prepare(
         task: Says which answers are the same; classification is drawn stratified by label.
         settings: See `PrepareSettings`.
         random_seed: Decides which rows are drawn; the order of the rows does not.
+        replay: General rows, of no task: they are trained on to remember, never written from. They too lose what the
+            firewall catches.
 
     Raises:
         UserError: Contradictory answers (unless they are to be dropped), or too few rows for what is asked.
@@ -88,6 +92,8 @@ def prepare(
 
     rows = _behind_the_firewall("seeds", rows, sets, task, settings, rejects, notes)
     sets["pool"] = _behind_the_firewall("pool", sets["pool"], sets, task, settings, rejects, notes)
+    general = _distinct(list(replay), "replay", notes)
+    general = _behind_the_firewall("replay", general, sets, task, settings, rejects, notes)
     if not rows:
         raise UserError("; ".join(["prepare: no seed rows are left", *notes]))
 
@@ -102,6 +108,7 @@ def prepare(
         validation=_sorted(sets["validation"]),
         test=_sorted(sets["test"]),
         pool=_sorted([*sets["pool"], *rest]),
+        replay=_sorted(general),
         rejects=sorted(rejects, key=lambda one: one.id),
         notes=notes,
     )

@@ -8,7 +8,11 @@ from llm2llm.components.prepare.settings import PrepareSettings
 from llm2llm.components.rows.artifacts import Artifact, write_artifact
 from llm2llm.components.rows.sources import read_examples
 from llm2llm.components.stage import stage
-from llm2llm.components.tasks import load_task
+from llm2llm.components.tasks import Task, load_task
+
+GENERAL = Task(name="general", form="text", match="exact", question_cue="\0")
+"""How general rows are read: any text is an answer. No text has the cue, so none is cut where another question begins.
+"""
 
 
 def run(
@@ -26,6 +30,8 @@ def run(
     test_set: Artifact,
     pool_set: Artifact,
     rejects: Artifact,
+    replay: str = "",
+    replay_set: Artifact | None = None,
 ) -> None:
     """See the component."""
     outputs = {
@@ -35,13 +41,17 @@ def run(
         "pool_set": pool_set,
         "rejects": rejects,
     }
-    with stage("prepare", outputs=outputs):
+    if replay_set is not None:
+        outputs["replay_set"] = replay_set
+    inputs = {"seeds": seeds, "validation": validation, "test": test, "pool": pool, "replay": replay}
+    with stage("prepare", inputs=inputs, outputs=outputs):
         checked = PrepareSettings.load(settings, "prepare", seed_count=seed_count)
         the_task = load_task(task)
         seed_rows, validation_rows, test_rows, pool_rows = (
             read_examples(source, the_task) if source else [] for source in (seeds, validation, test, pool)
         )
-        prepared = prepare(seed_rows, validation_rows, test_rows, pool_rows, the_task, checked, random_seed)
+        general = read_examples(replay, GENERAL, checked.replay_columns) if replay else []
+        prepared = prepare(seed_rows, validation_rows, test_rows, pool_rows, the_task, checked, random_seed, general)
         for note in prepared.notes:
             print(f"prepare: {note}", flush=True)
         for name, artifact, rows in (
@@ -49,7 +59,10 @@ def run(
             ("validation", validation_set, prepared.validation),
             ("test", test_set, prepared.test),
             ("pool", pool_set, prepared.pool),
+            ("replay", replay_set, prepared.replay),
         ):
+            if artifact is None:
+                continue
             write_artifact(artifact, "examples", rows)
             artifact.metadata["split"] = name
             print(f"prepare: {name} {len(rows)} rows", flush=True)

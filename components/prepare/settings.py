@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from llm2llm.components.leakage.settings import LeakSettings
 from llm2llm.components.settings import Settings
+from llm2llm.components.tasks.task import Columns
 
 
 class PrepareSettings(Settings):
@@ -20,7 +21,9 @@ class PrepareSettings(Settings):
     contradictions: Literal["refuse", "drop"] = "refuse"
     """What to do with one question that has two answers: stop and name the rows, or drop every one of them."""
     leak: LeakSettings = LeakSettings()
-    """What keeps rows like those of validation and test out of seeds and pool; as `dedupe.leak`."""
+    """What keeps rows like those of validation and test out of seeds, pool and general rows; as `dedupe.leak`."""
+    replay_columns: Columns = Columns()
+    """Where `data.replay` has question and answer, such as `{question: instruction, answer: output}`."""
 
     @model_validator(mode="after")
     def _one_way_to_choose(self) -> Self:

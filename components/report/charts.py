@@ -3,7 +3,7 @@
 What a chart says it says without colour too: by the shape of its marks, hatching, and figures beside them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, floor
 from typing import Literal
@@ -132,6 +132,37 @@ def bar_chart(name: str, title: str, parts: Sequence[tuple[str, Fill]], bars: Se
         for bar in bars
     )
     return _svg(name, title, f"{described}.", drawn)
+
+
+def reliability_chart(split: Split, bins: Sequence[Mapping[str, float]]) -> str:
+    """How often answers are right against how sure the student was of them, with 95% intervals; the diagonal is a
+    student that is right as often as it is sure.
+
+    Args:
+        split: Names the chart and decides the shape of its marks.
+        bins: As the summary's `reliability` holds them; at least one.
+    """
+
+    def x(value: float) -> float:
+        return LEFT + value * (RIGHT - LEFT)
+
+    def y(value: float) -> float:
+        return BOTTOM - value * (BOTTOM - TOP)
+
+    ticks = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    parts = _axis([(y(tick), f"{100 * tick:.0f}%") for tick in ticks])
+    parts += [_text(min(x(tick), RIGHT - 12), BOTTOM + 17, f"{100 * tick:.0f}%", "tick") for tick in ticks]
+    parts.append(_text((LEFT + RIGHT) / 2, BOTTOM + 34, "confidence", "tick"))
+    parts.append(f'<path class="diagonal" d="M{x(0):.1f} {y(0):.1f}L{x(1):.1f} {y(1):.1f}"/>')
+    for one in bins:
+        at = x(one["confidence"])
+        parts.append(f'<path class="whisker {split}" d="M{at:.1f} {y(one["high"]):.1f}V{y(one["low"]):.1f}"/>')
+        parts.append(_mark(split, at, y(one["accuracy"]), 1.0, True))
+    described = "; ".join(
+        f"confidence {percent(one['from'])} to {percent(one['to'])}: {percent(one['accuracy'])} of {one['n']:,} right"
+        for one in bins
+    )
+    return _svg(f"reliability-{split}", f"Confidence and accuracy on {split}", f"{described}.", parts, top=14)
 
 
 def _svg(name: str, title: str, description: str, parts: Sequence[str], top: int = 0) -> str:

@@ -17,10 +17,14 @@ def report(
     markdown: Output[Markdown],
     summary: Output[Artifact],
     metrics: Output[Metrics],
+    manifest: Output[Artifact],
     rejects: Input[Dataset] = None,
     calls: Input[Dataset] = None,
     validation_set: Input[Dataset] = None,
     test_set: Input[Dataset] = None,
+    predictions: Input[Dataset] = None,
+    promotion: Input[Artifact] = None,
+    previous_manifest: Input[Artifact] = None,
     iteration: int = 0,
 ):
     """Shows what happened in all iterations so far.
@@ -35,10 +39,15 @@ def report(
         markdown: Its verdict and tables.
         summary: Its numbers (JSON).
         metrics: The main numbers, for comparing runs.
+        manifest: What the run has done so far: its config, code and data, and of every stage the artifacts in and out
+            with their hashes (JSON).
         rejects: The rejects of all iterations so far, and of prepare (rejects).
         calls: The teacher calls of all iterations so far (calls); iteration 0 has none.
         validation_set: The training set is held against it once more (examples).
         test_set: Likewise (examples).
+        predictions: What the student of this iteration answered (predictions): for confusions and confidence.
+        promotion: What promote decided (JSON); iterations without promotion have none.
+        previous_manifest: The manifest of the iteration before; iteration 0 has none.
         iteration: Which iteration this is, from 0.
     """
     from llm2llm.components.report.run import run
@@ -53,9 +62,13 @@ def report(
         calls=calls,
         validation_set=validation_set,
         test_set=test_set,
+        predictions=predictions,
+        promotion=promotion,
+        previous_manifest=previous_manifest,
         iteration=iteration,
         html=html,
         markdown=markdown,
         summary=summary,
         metrics=metrics,
+        manifest=manifest,
     )

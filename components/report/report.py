@@ -14,15 +14,35 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from llm2llm.components.report.charts import Bar, Fill, Point, accuracy_chart, accuracy_scale, bar_chart
+from llm2llm.components.report.answers import confusion_table, most_confused
+from llm2llm.components.report.charts import (
+    Bar,
+    Fill,
+    Point,
+    accuracy_chart,
+    accuracy_scale,
+    bar_chart,
+    reliability_chart,
+)
 from llm2llm.components.report.cost import cost_sentences, price
+from llm2llm.components.report.promotion import SLICES_SHOWN, comparison_sentences, promotion_headline
 from llm2llm.components.report.samples import kept_rows, last_errors, rejected_rows, suspects_of
-from llm2llm.components.report.verdict import count, interval, percent, verdict
+from llm2llm.components.report.verdict import (
+    count,
+    interval,
+    percent,
+    probability,
+    signed_interval,
+    signed_points,
+    verdict,
+)
 from llm2llm.components.rows.kinds import SPLITS, Example, Reject, StudentError
 
 KEPT_SHOWN = 5  # generated rows of each iteration
 REJECTED_SHOWN = 3  # rejected rows for each reason
 ERRORS_SHOWN = 20
+CONFUSED_SHOWN = 8
+MATRIX_LABELS = 12  # most labels of a confusion matrix that is drawn
 REASONS_SHOWN = 8  # columns of the table; rarer reasons share the last one
 CUT = 280  # characters of a text that are shown at once
 CUT_LINES = 6
@@ -43,6 +63,17 @@ MEANING = {
     "template": "one too many that differs from another row in its numbers only",
     "unparseable": "no example could be read from what the teacher wrote",
 }
+
+FILTERS = {
+    "percent": percent,
+    "interval": interval,
+    "count": count,
+    "price": price,
+    "points": signed_points,
+    "points_interval": signed_interval,
+    "probability": probability,
+}
+"""What templates may do with numbers."""
 
 # Control characters but tab and line feed, halves of surrogate pairs, and noncharacters: no page may hold them.
 UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
@@ -76,7 +107,7 @@ def render_html(
         lstrip_blocks=True,
         loader=FileSystemLoader(Path(__file__).parent),
     )
-    environment.filters.update(percent=percent, interval=interval, cut=cut, count=count, price=price)
+    environment.filters.update(FILTERS, cut=cut)
     last = summary["iterations"][-1]
     looked = next((one for one in reversed(summary["iterations"]) if one["errors"] is not None), None)
     return environment.get_template("report.html.j2").render(
@@ -100,6 +131,9 @@ def render_html(
         suspects=suspects_of(errors, looked["iteration"]) if looked else [],
         cost_sentences=cost_sentences(summary["teacher_calls"]),
         leakage_sentence=leakage_sentence(summary["leakage"]),
+        gains=_gains(summary),
+        answers=_answers(summary),
+        promotion=_promotion(summary["promotion"]),
         config=yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=1_000),
     )
 
@@ -121,7 +155,7 @@ def render_markdown(config: Mapping[str, Any], summary: Mapping[str, Any], rejec
         keep_trailing_newline=True,
         loader=FileSystemLoader(Path(__file__).parent),
     )
-    environment.filters.update(percent=percent, interval=interval, count=count, price=price)
+    environment.filters.update(FILTERS)
     return environment.get_template("report.md.j2").render(
         cost_sentences=cost_sentences(summary["teacher_calls"]),
         leakage_sentence=leakage_sentence(summary["leakage"]),
@@ -130,6 +164,9 @@ def render_markdown(config: Mapping[str, Any], summary: Mapping[str, Any], rejec
         summary=summary,
         splits=_splits(summary),
         reasons=reasons_table(rejects, summary),
+        gains=_gains(summary),
+        answers=_answers(summary),
+        promotion=_promotion(summary["promotion"]),
     )
 
 
@@ -243,6 +280,56 @@ def _about(config: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _splits(summary: Mapping[str, Any]) -> list[str]:
     """The splits that were asked in any iteration."""
     return [split for split in SPLITS if any(split in one["accuracy"] for one in summary["iterations"])]
+
+
+def _gains(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The iterations that were compared with iteration 0, each with its gain by split."""
+    gains = [
+        {
+            "iteration": one["iteration"],
+            "gain": {split: score["gain"] for split, score in one["accuracy"].items() if score["gain"]},
+        }
+        for one in summary["iterations"]
+    ]
+    return [one for one in gains if one["gain"]]
+
+
+def _answers(summary: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What is shown of the answers: of the split that the report is about, but what was cut off of all splits."""
+    answers = summary["answers"]
+    if answers is None:
+        return None
+    splits = answers["splits"]
+    split = next(split for split in reversed(SPLITS) if split in splits)
+    shown = splits[split]
+    confusion, reliability = shown["confusion"], shown["reliability"]
+    scored = next(one for one in summary["iterations"] if one["iteration"] == answers["iteration"])["accuracy"][split]
+    return {
+        "iteration": answers["iteration"],
+        "split": split,
+        "n": shown["n"],
+        "truncated": [(name, one["truncated"], one["n"]) for name, one in splits.items() if one["truncated"]],
+        "matrix": confusion_table(confusion, MATRIX_LABELS) if confusion else None,
+        "labels": len({cell["right"] for cell in confusion}) if confusion else 0,
+        "confused": most_confused(confusion, CONFUSED_SHOWN) if confusion else [],
+        # Made of numbers and of words that stand in the code.
+        "reliability": Markup(reliability_chart(split, reliability)) if reliability else None,  # noqa: S704
+        "calibration_error": scored["calibration_error"],
+    }
+
+
+def _promotion(verdict: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """A promotion's verdict with its words."""
+    if verdict is None:
+        return None
+    comparison = verdict["comparison"]
+    return {
+        **verdict,
+        "headline": promotion_headline(verdict),
+        "sentences": comparison_sentences(comparison) if comparison else [],
+        "slices": comparison["slices"][:SLICES_SHOWN] if comparison else [],
+        "slices_total": len(comparison["slices"]) if comparison else 0,
+    }
 
 
 def _accuracy_charts(summary: Mapping[str, Any]) -> list[str]:

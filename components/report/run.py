@@ -1,18 +1,22 @@
 """`report` from artifacts to artifacts."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from llm2llm.components.leakage.final_check import final_check
 from llm2llm.components.leakage.settings import LeakSettings
+from llm2llm.components.lineage.manifest import extend_manifest, manifest_text, read_manifest
 from llm2llm.components.problems import UserError
+from llm2llm.components.report.answers import count_answers
+from llm2llm.components.report.promotion import read_promotion
 from llm2llm.components.report.report import render_html, render_markdown
 from llm2llm.components.report.summary import summarise
 from llm2llm.components.rows.artifacts import Artifact, MetricsArtifact, read_optional, write_metrics
 from llm2llm.components.rows.files import read_rows
-from llm2llm.components.rows.kinds import Call, Decision, Example, Reject, Score, StudentError
+from llm2llm.components.rows.kinds import Call, Decision, Example, Prediction, Reject, Score, Split, StudentError
 from llm2llm.components.stage import stage
-from llm2llm.components.tasks import load_task
+from llm2llm.components.tasks import Task, load_task
 from llm2llm.components.whole import write_text
 
 
@@ -27,27 +31,55 @@ def run(
     calls: Artifact | None,
     validation_set: Artifact | None = None,
     test_set: Artifact | None = None,
+    predictions: Artifact | None = None,
+    promotion: Artifact | None = None,
+    previous_manifest: Artifact | None = None,
     iteration: int,
     html: Artifact,
     markdown: Artifact,
     summary: Artifact,
     metrics: MetricsArtifact,
+    manifest: Artifact,
 ) -> None:
     """See the component."""
-    outputs = {"html": html, "markdown": markdown, "summary": summary, "metrics": metrics}
-    with stage("report", iteration, outputs=outputs):
+    outputs = {"html": html, "markdown": markdown, "summary": summary, "metrics": metrics, "manifest": manifest}
+    inputs = {
+        "config": config,
+        "training_set": training_set,
+        "history": history,
+        "errors": errors,
+        "decisions": decisions,
+        "rejects": rejects,
+        "calls": calls,
+        "validation_set": validation_set,
+        "test_set": test_set,
+        "predictions": predictions,
+        "promotion": promotion,
+        "previous_manifest": previous_manifest,
+    }
+    with stage("report", iteration, inputs=inputs, outputs=outputs):
         settings = _read_config(config.path)
         training = read_rows(training_set.path, "examples", Example)
         all_errors = read_rows(errors.path, "errors", StudentError)
         all_rejects = read_optional(rejects, "rejects", Reject)
+        scores = read_rows(history.path, "scores", Score)
+        all_decisions = read_rows(decisions.path, "decisions", Decision)
+        verdict = None if promotion is None else read_promotion(promotion.path, iteration)
+        splits: dict[Split, list[Example]] = {"seeds": [row for row in training if not row.generated]}
+        if validation_set is not None:
+            splits["validation"] = read_rows(validation_set.path, "examples", Example)
+        if test_set is not None:
+            splits["test"] = read_rows(test_set.path, "examples", Example)
         numbers = summarise(
             training,
-            read_rows(history.path, "scores", Score),
+            scores,
             all_errors,
-            read_rows(decisions.path, "decisions", Decision),
+            all_decisions,
             all_rejects,
             read_optional(calls, "calls", Call),
-            _leakage(settings, training, validation_set, test_set),
+            _leakage(settings, training, splits),
+            _answers(settings, predictions, splits, scores),
+            verdict,
         )
         write_text(html.path, render_html(settings, numbers, training, all_errors, all_rejects))
         write_text(markdown.path, render_markdown(settings, numbers, all_rejects))
@@ -55,20 +87,24 @@ def run(
         write_text(summary.path, json.dumps(numbers, indent=2, sort_keys=True) + "\n")
         summary.metadata.update({"kind": "summary", "schema_version": numbers["schema_version"]})
         write_metrics(metrics, _metrics(numbers))
+        before = None if previous_manifest is None else read_manifest(previous_manifest.path)
+        extended = extend_manifest(before, settings, inputs, all_decisions, verdict, iteration)
+        write_text(manifest.path, manifest_text(extended))
+        manifest.metadata.update({"kind": "manifest", "schema_version": extended["schema_version"]})
 
 
 def _leakage(
-    config: dict[str, Any], training_set: list[Example], validation: Artifact | None, test: Artifact | None
+    config: dict[str, Any], training_set: list[Example], splits: Mapping[Split, list[Example]]
 ) -> dict[str, Any] | None:
     """What the last check of the training set finds; None when there is nothing to hold it against."""
-    if validation is None and test is None:
+    if not splits.keys() & {"validation", "test"}:
         return None
-    task = config.get("task")
+    task = _task(config)
     found = final_check(
         training_set,
-        read_optional(validation, "examples", Example),
-        read_optional(test, "examples", Example),
-        load_task(task).form if isinstance(task, str | dict) else None,
+        splits.get("validation", []),
+        splits.get("test", []),
+        task.form if task else None,
         LeakSettings.model_validate((config.get("dedupe") or {}).get("leak", {})),
     )
     ids = sorted({match["id"] for match in found["matches"]})
@@ -78,6 +114,25 @@ def _leakage(
         "matches": len(ids),
         "ids": ids,
     }
+
+
+def _answers(
+    config: dict[str, Any],
+    predictions: Artifact | None,
+    splits: Mapping[Split, list[Example]],
+    scores: list[Score],
+) -> dict[str, Any] | None:
+    if predictions is None:
+        return None
+    task = _task(config)
+    has_labels = task is not None and task.form in ("classification", "multiple_choice")
+    return count_answers(read_rows(predictions.path, "predictions", Prediction), splits, scores, has_labels)
+
+
+def _task(config: dict[str, Any]) -> Task | None:
+    """The task, where the config names one that can be loaded by itself."""
+    task = config.get("task")
+    return load_task(task) if isinstance(task, str | dict) else None
 
 
 def _read_config(path: str) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """The numbers of a run, every one of them counted from rows.
 
-`summary.json`, schema version 2:
+`summary.json`, schema version 3:
 
-    schema_version      2
+    schema_version      3
     iterations          for each iteration so far, in order:
         iteration       from 0
         training_rows   rows that its student was trained on
@@ -14,6 +14,11 @@
             low, high   its 95% Wilson interval
             n           answers
             unparseable answers that could not be read; they count as wrong
+            calibration_error   the expected calibration error, in [0, 1]; null where no answer has a confidence
+            gain        against iteration 0 on the same rows; null in iteration 0, or without a comparison:
+                value       accuracy less that of iteration 0
+                low, high   its 95% paired bootstrap interval
+                p           of McNemar's exact test, two-sided
         go_on           whether another iteration follows
         reason          why or why not
     best_iteration      by validation accuracy; the earliest of equals
@@ -36,6 +41,16 @@
         per_kept_row    tokens and usd for each generated row in the training set
         per_point       split, points, tokens and usd: what each point of accuracy cost by which the best iteration is
                         ahead of iteration 0; null without a gain
+    answers             what the last student answered; null where the report was given no predictions
+        iteration
+        splits          for each split that was asked:
+            n           answers
+            truncated   answers that hit the token limit before they ended
+            confusion   right, given (null: none could be read), n: how many rows with one right answer were given
+                        which; null where answers are free, or the rows were not given
+            reliability from, to, n, confidence (mean), accuracy, low, high (95% Wilson): for each range of confidences
+                        that has answers; null where no answer has a confidence
+    promotion           the verdict of `promote` as it wrote it; null where nothing is promoted
     leakage             the last check of the training set against the rows that must stay unseen; null without any
         checked         rows of the training set
         against         validation, test: how many rows of each
@@ -53,7 +68,7 @@ from llm2llm.components.problems import UserError
 from llm2llm.components.report.cost import teacher_costs
 from llm2llm.components.rows.kinds import SPLITS, Call, Decision, Example, Reject, Score, StudentError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 def summarise(
@@ -64,6 +79,8 @@ def summarise(
     rejects: Sequence[Reject],
     calls: Sequence[Call],
     leakage: Mapping[str, Any] | None = None,
+    answers: Mapping[str, Any] | None = None,
+    promotion: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The summary of all iterations so far.
 
@@ -75,6 +92,8 @@ def summarise(
         rejects: All rejects so far.
         calls: All teacher calls so far.
         leakage: What the last check found; None when there was nothing to check against.
+        answers: As `count_answers` counts them; None without predictions.
+        promotion: What `promote` decided; None where nothing is promoted.
 
     Raises:
         UserError: Rows that contradict one another, such as an iteration with scores and no decision.
@@ -127,6 +146,8 @@ def summarise(
             for iteration in sorted(after_first | kept.keys() | rejected.keys())
         ],
         "teacher_calls": teacher_costs(calls, kept.total(), iterations, best),
+        "answers": None if answers is None else dict(answers),
+        "promotion": None if promotion is None else dict(promotion),
         "leakage": None if leakage is None else dict(leakage),
     }
 
@@ -167,4 +188,8 @@ def _accuracy(score: Score) -> dict[str, Any]:
         "high": score.high,
         "n": score.n,
         "unparseable": score.unparseable,
+        "calibration_error": score.calibration_error,
+        "gain": None
+        if score.gain is None
+        else {"value": score.gain, "low": score.gain_low, "high": score.gain_high, "p": score.gain_p},
     }

@@ -60,6 +60,29 @@ def points(difference: float) -> str:
     return f"{number} point" if number == "1.0" else f"{number} points"
 
 
+def signed_points(difference: float) -> str:
+    """A difference of shares in percentage points, with its sign: `+1.5 points`, `\u22120.3 points`."""
+    number = _signed(difference)
+    return f"{number} point" if number[1:] == "1.0" else f"{number} points"
+
+
+def signed_interval(bounds: Mapping[str, Any]) -> str:
+    """The `low` and `high` of a difference: `+0.5 to +2.5 points`."""
+    return f"{_signed(bounds['low'])} to {_signed(bounds['high'])} points"
+
+
+def _signed(difference: float) -> str:
+    number = f"{100 * abs(difference):.1f}"
+    return number if number == "0.0" else ("+" if difference > 0 else "\u2212") + number
+
+
+def probability(p: float) -> str:
+    """A p-value in words: `p = 0.03`, `p < 0.001`."""
+    if p < 0.001:
+        return "p < 0.001"
+    return f"p = {p:.3f}" if p < 0.01 else f"p = {p:.2f}"
+
+
 def _basis(score: Mapping[str, Any]) -> str:
     return f"95% interval {interval(score)}, {count(score['n'], 'question')}"
 
@@ -123,7 +146,7 @@ def _compare(
         return "open", "Nothing to compare on", ["Neither a test nor a validation split has been asked."]
     before, after = first["accuracy"][split], best["accuracy"][split]
     difference = after["value"] - before["value"]
-    overlap = after["low"] <= before["high"] and before["low"] <= after["high"]
+    may_be_chance, basis = _chance(before, after)
     figures = (
         f"{percent(after['value'])} ({_basis(after)}) against "
         f"{percent(before['value'])} ({interval(before)}) in iteration {first['iteration']}"
@@ -139,17 +162,28 @@ def _compare(
         return "unclear", f"No difference on the {split} split", sentences
     direction = "higher" if difference > 0 else "lower"
     sentences.append(f"On the {split} split its accuracy is {figures}: {points(difference)} {direction}.")
-    if overlap:
-        sentences.append("The two intervals overlap: a difference of this size may be chance.")
-    else:
-        sentences.append("The two intervals do not overlap.")
+    sentences.append(basis)
     if difference < 0:
         sentences.append("On these rows it got worse, not better.")
-        chance = ", which may be chance" if overlap else ""
+        chance = ", which may be chance" if may_be_chance else ""
         return "worse", f"Worse: {points(difference)} lower on the {split} split{chance}", sentences
-    if overlap:
+    if may_be_chance:
         return "unclear", f"{_capital(points(difference))} higher on the {split} split, which may be chance", sentences
     return "better", f"Better: {points(difference)} higher on the {split} split", sentences
+
+
+def _chance(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[bool, str]:
+    """Whether a difference may be chance, and what says so: the paired comparison, or for want of one whether the two
+    intervals overlap, which sees less."""
+    if gain := after["gain"]:
+        may_be = gain["low"] <= 0 <= gain["high"]
+        return may_be, (
+            f"Question by question, the 95% interval of the difference is {signed_interval(gain)} (paired bootstrap; "
+            f"McNemar's exact test: {probability(gain['p'])})" + (": it may be chance." if may_be else ".")
+        )
+    if after["low"] <= before["high"] and before["low"] <= after["high"]:
+        return True, "The two intervals overlap: a difference of this size may be chance."
+    return False, "The two intervals do not overlap."
 
 
 def _capital(text: str) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
+from llm2llm.components.lineage.records import Artifact as Artifact
 from llm2llm.components.rows.files import read_rows, write_rows
 from llm2llm.components.rows.kinds import VERSION
 from llm2llm.components.whole import write_text
@@ -12,19 +13,16 @@ from llm2llm.components.whole import write_text
 R = TypeVar("R")
 
 
-class Artifact(Protocol):
-    """Something stored at a path, with metadata that Kubeflow shows and keeps."""
-
-    metadata: dict[str, Any]
-
-    @property
-    def path(self) -> str: ...
-
-
 class MetricsArtifact(Artifact, Protocol):
     """Kubeflow's Metrics."""
 
     def log_metric(self, metric: str, value: float) -> None: ...
+
+
+class ConfusionArtifact(Artifact, Protocol):
+    """Kubeflow's ClassificationMetrics."""
+
+    def log_confusion_matrix(self, categories: list[str], matrix: list[list[int]]) -> None: ...
 
 
 @dataclass
@@ -36,6 +34,9 @@ class LocalArtifact:
 
     def log_metric(self, metric: str, value: float) -> None:
         self.metadata[metric] = value
+
+    def log_confusion_matrix(self, categories: list[str], matrix: list[list[int]]) -> None:
+        self.metadata["confusionMatrix"] = {"categories": categories, "matrix": matrix}
 
 
 def write_artifact(artifact: Artifact, kind: str, rows: Iterable[Any]) -> None:
@@ -58,3 +59,19 @@ def write_metrics(metrics: MetricsArtifact, values: Mapping[str, float]) -> None
     for name, value in values.items():
         metrics.log_metric(name, value)
     write_text(metrics.path, json.dumps(dict(values), indent=2) + "\n")
+
+
+MOST_CATEGORIES = 100
+"""Categories of a confusion matrix that Kubeflow can draw, and keep as metadata."""
+
+
+def write_confusion(confusion: ConfusionArtifact, counted: tuple[list[str], list[list[int]]] | None) -> None:
+    """Logs a confusion matrix for Kubeflow to show, and writes `{"categories": ..., "matrix": ...}` to the artifact's
+    path; `{}` for None. A matrix of more than `MOST_CATEGORIES` is in the file only."""
+    values = {}
+    if counted is not None:
+        categories, matrix = counted
+        values = {"categories": categories, "matrix": matrix}
+        if len(categories) <= MOST_CATEGORIES:
+            confusion.log_confusion_matrix(categories, matrix)
+    write_text(confusion.path, json.dumps(values, ensure_ascii=False) + "\n")

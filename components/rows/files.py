@@ -25,6 +25,8 @@ R = TypeVar("R")
 
 METADATA_KEY = b"llm2llm"
 PARQUET_MAGIC = b"PAR1"
+ROW_GROUP = 10_000
+"""Rows that can be read without the others: `why` looks for a few among very many."""
 
 
 def schema(kind: str) -> pa.Schema:
@@ -62,7 +64,7 @@ def write_rows(path: str | os.PathLike[str], kind: str, rows: Iterable[Any]) -> 
             columns[name].append(getattr(row, name))
     table = pa.table(columns, schema=table_schema)
     with whole_file(path) as partial:
-        pq.write_table(table, partial)
+        pq.write_table(table, partial, row_group_size=ROW_GROUP)
 
 
 def read_rows(path: str | os.PathLike[str], kind: str, row_type: type[R]) -> list[R]:

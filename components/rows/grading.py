@@ -20,8 +20,13 @@ def grade_file(source: str | os.PathLike[str], output: str | os.PathLike[str], t
         task: Reads and grades.
 
     Raises:
-        UserError: Names the line and the field of what is missing or no valid answer; an empty file.
+        UserError: Names the line and the field of what is missing or no valid answer; an empty file; a task for a judge.
     """
+    if task.match == "judge":
+        raise UserError(
+            f"task {task.name!r} has match 'judge': a file of completions is graded by rule only; set task.match to "
+            "normalised or exact, or evaluate a student with `llm2llm run`"
+        )
     counts: Counter[str] = Counter()
     graded = []
     for number, row in json_lines(source):

@@ -10,8 +10,12 @@ from llm2llm.components.problems import UserError
 from llm2llm.components.whole import whole_file
 
 
-def json_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+def json_lines(path: str | os.PathLike[str], name: str = "") -> Iterator[tuple[int, dict[str, Any]]]:
     """The objects of a JSON lines file with their line numbers from 1; blank lines are passed over.
+
+    Args:
+        path: The file.
+        name: What to call it in errors; default: its path.
 
     Raises:
         UserError: A line that is no JSON object, or bytes that are no UTF-8.
@@ -19,7 +23,7 @@ def json_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, An
     try:
         with open(path, "rb") as file:
             for number, line in enumerate(file, start=1):
-                where = f"{os.fspath(path)}:{number}"
+                where = f"{name or os.fspath(path)}:{number}"
                 if not line.strip():
                     continue
                 try:

@@ -15,7 +15,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Literal
 
-VERSION = 2  # of the schemas below; raise it when a field changes its name, type or meaning
+VERSION = 3  # of the schemas below; raise it when a field changes its name, type or meaning
 
 Split = Literal["seeds", "validation", "test"]
 Outcome = Literal["correct", "wrong", "unparseable"]
@@ -84,6 +84,9 @@ class Prediction:
     samples_correct: int = 0
     samples_unparseable: int = 0
     """How many of them are right, and how many have no answer that can be read."""
+    confidence: float | None = None
+    """The probability of the answer that was given, among all labels or choices; None for an answer that was written
+    freely."""
 
     loss: float | None = None
     """Mean negative log-likelihood of the right completion's tokens, in nats; None when it was not asked for. So are
@@ -192,6 +195,16 @@ class Score:
     high: float
     """The 95% Wilson interval of the accuracy."""
     training_rows: int
+    calibration_error: float | None = None
+    """The expected calibration error, in [0, 1], where every answer has a `confidence`."""
+    gain: float | None = None
+    """The accuracy less that of iteration 0 on the same rows; None where there is nothing to compare with. So are the
+    fields below."""
+    gain_low: float | None = None
+    gain_high: float | None = None
+    """The 95% paired bootstrap interval of the gain."""
+    gain_p: float | None = None
+    """The two-sided p-value of McNemar's exact test: could the two students be equally good?"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

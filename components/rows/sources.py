@@ -1,6 +1,7 @@
 """The rows that users bring: files of JSON lines, JSON, CSV or Parquet, Hugging Face dataset names, shipped data.
 
 tickets.jsonl   tickets.json   tickets.csv   tickets.parquet
+s3://bucket/tickets.jsonl            a file in object storage; see `components.storage` for server and credentials
 openai/gsm8k:main#train              a dataset on the Hugging Face hub: name[:config][@revision][#split]
 builtin:support_tickets/seeds.jsonl  data that comes with llm2llm
 """
@@ -8,7 +9,9 @@ builtin:support_tickets/seeds.jsonl  data that comes with llm2llm
 import csv
 import math
 import os
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -24,12 +27,13 @@ from llm2llm.components.tasks import Columns, Task
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet")
 BUILTIN = "builtin:"
+REMOTE = ("s3://", "minio://")
 MAX_TEXT = 1_000_000  # characters in one field; a longer one is a file read with the wrong delimiter or quoting
 
 
 def is_file_source(source: str) -> bool:
-    """Whether a source names a file rather than a dataset on the hub."""
-    return source.startswith((BUILTIN, "/", "./", "../", "~")) or source.lower().endswith(SUFFIXES)
+    """Whether a source names a file, here or in object storage, rather than a dataset on the hub."""
+    return source.startswith((BUILTIN, *REMOTE, "/", "./", "../", "~")) or source.lower().endswith(SUFFIXES)
 
 
 def builtin_path(name: str) -> Path:
@@ -49,6 +53,26 @@ def builtin_path(name: str) -> Path:
 def source_path(source: str) -> Path:
     """The local path of a file source."""
     return builtin_path(source) if source.startswith(BUILTIN) else Path(os.path.expanduser(source))
+
+
+@contextmanager
+def source_file(source: str) -> Iterator[Path]:
+    """A file source as a file on this machine, for as long as the block lasts; it keeps its name.
+
+    Raises:
+        UserError: It is in object storage, and cannot be fetched: nothing under this name, no bucket, no permission.
+    """
+    if not source.startswith(REMOTE):
+        yield source_path(source)
+        return
+    # boto3 takes a while, and few sources need it.
+    from llm2llm.components import storage
+
+    content = storage.read_bytes(source)
+    with tempfile.TemporaryDirectory(prefix="llm2llm-") as folder:
+        path = Path(folder) / source.rpartition("/")[2]
+        path.write_bytes(content)
+        yield path
 
 
 def read_examples(source: str, task: Task, columns: Columns | None = None) -> list[Example]:
@@ -163,26 +187,33 @@ def _records(source: str, labels: list[str]) -> Iterator[tuple[str, dict[str, An
     if not is_file_source(source) and not source_path(source).exists():
         yield from _hub_records(source, labels)
         return
-    path = source_path(source)
-    if path.is_dir():
-        raise UserError(f"{source}: is a folder; give a file ({', '.join(SUFFIXES)})")
-    if not path.exists():
-        raise UserError(f"{source}: no such file")
+    suffix = Path(source).suffix.lower()
     read = {
         ".jsonl": _jsonl_records,
         ".ndjson": _jsonl_records,
         ".json": _json_records,
         ".csv": _csv_records,
         ".parquet": _parquet_records,
-    }.get(path.suffix.lower())
-    if read is None:
-        raise UserError(f"{source}: unknown kind of file {path.suffix!r}; rows come as {', '.join(SUFFIXES)}")
-    try:
-        yield from read(path)
-    except OSError as problem:
-        raise UserError(f"cannot read {source}: {problem.strerror or problem}") from problem
-    except UnicodeDecodeError:
-        raise UserError(f"{_first_bad_line(path)}: not UTF-8 text; save the file as UTF-8") from None
+    }.get(suffix)
+    if read is None and source.startswith(REMOTE):
+        raise _unknown_suffix(source, suffix)  # before anything is fetched
+    with source_file(source) as path:
+        if path.is_dir():
+            raise UserError(f"{source}: is a folder; give a file ({', '.join(SUFFIXES)})")
+        if not path.exists():
+            raise UserError(f"{source}: no such file")
+        if read is None:
+            raise _unknown_suffix(source, suffix)
+        try:
+            yield from read(path)
+        except OSError as problem:
+            raise UserError(f"cannot read {source}: {problem.strerror or problem}") from problem
+        except UnicodeDecodeError:
+            raise UserError(f"{_first_bad_line(path)}: not UTF-8 text; save the file as UTF-8") from None
+
+
+def _unknown_suffix(source: str, suffix: str) -> UserError:
+    return UserError(f"{source}: unknown kind of file {suffix!r}; rows come as {', '.join(SUFFIXES)}")
 
 
 def _first_bad_line(path: Path) -> str:
@@ -196,7 +227,7 @@ def _first_bad_line(path: Path) -> str:
 
 
 def _jsonl_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, row in json_lines(path):
+    for number, row in json_lines(path, path.name):
         yield f"{path.name}:{number}", row
 
 

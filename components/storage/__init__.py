@@ -5,6 +5,7 @@
     create_bytes("s3://models/run-7/claim", data)            True for exactly one of many writers
     upload_folder("student", "s3://models/run-7/student")    readers see all of it or nothing
     download_folder("s3://models/run-7/student", "student")  every file checked against the manifest
+    fetched("s3://models/run-7/student")                     a copy on this machine, kept for the next who asks
     append_generation("s3://models/production", data, after=3)   moves a pointer; False when another was faster
 
 A URI is a local path, `s3://bucket/key`, or `minio://bucket/key`, which Kubeflow writes for the same. The server and
@@ -28,12 +29,15 @@ MinIO do.
 """
 
 from llm2llm.components.storage.errors import NotThere
+from llm2llm.components.storage.fetch import content_of, fetched
 from llm2llm.components.storage.folders import Entry, delete_folder, download_folder, read_manifest, upload_folder
 from llm2llm.components.storage.generations import append_generation, latest_generation
 from llm2llm.components.storage.objects import (
+    Stored,
     create_bytes,
     delete,
     exists,
+    list_objects,
     list_uris,
     read_bytes,
     size,
@@ -44,15 +48,19 @@ from llm2llm.components.storage.uris import is_remote, join
 __all__ = [
     "Entry",
     "NotThere",
+    "Stored",
     "append_generation",
+    "content_of",
     "create_bytes",
     "delete",
     "delete_folder",
     "download_folder",
     "exists",
+    "fetched",
     "is_remote",
     "join",
     "latest_generation",
+    "list_objects",
     "list_uris",
     "read_bytes",
     "read_manifest",

@@ -81,7 +81,12 @@ def upload_folder(folder: str | os.PathLike[str], uri: Uri) -> Manifest:
     return manifest
 
 
-def download_folder(uri: Uri, folder: str | os.PathLike[str], manifest: bool = True) -> None:
+def download_folder(
+    uri: Uri,
+    folder: str | os.PathLike[str],
+    manifest: bool = True,
+    wanted: Callable[[str], bool] | None = None,
+) -> None:
     """Fetches a folder, many files at once, large ones in ranges; `folder` appears whole or stays as it is.
 
     Args:
@@ -89,6 +94,7 @@ def download_folder(uri: Uri, folder: str | os.PathLike[str], manifest: bool = T
         folder: On this machine. It then holds the files of the manifest, and nothing else.
         manifest: Whether there must be one. False fetches every object, as another tool left them: then only their
             number of bytes is checked, against the list of what is there.
+        wanted: Says of a file's name whether to fetch it; None: all.
 
     Raises:
         NotThere: There is no such folder, or its upload never ended.
@@ -96,6 +102,8 @@ def download_folder(uri: Uri, folder: str | os.PathLike[str], manifest: bool = T
     """
     place, target = parse(uri), Path(folder)
     entries = read_manifest(uri) if manifest else _unchecked(place)
+    if wanted is not None:
+        entries = {name: entry for name, entry in entries.items() if wanted(name)}
     with whole_folder(target) as partial:
         for parent in sorted({(partial / name).parent for name in entries}):
             parent.mkdir(parents=True, exist_ok=True)

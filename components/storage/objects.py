@@ -2,13 +2,25 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from llm2llm.components.storage import local, s3
 from llm2llm.components.storage.errors import not_there
 from llm2llm.components.storage.uris import parse, parse_object
 
 Uri = str | os.PathLike[str]
+
+
+class Stored(NamedTuple):
+    """One object, as a listing tells of it."""
+
+    uri: str
+    size: int
+    """In bytes."""
+    modified: float
+    """When it was written, in seconds since 1970, by the clock of who stores it."""
 
 
 def read_bytes(uri: Uri, start: int | None = None, end: int | None = None) -> bytes:
@@ -107,3 +119,20 @@ def list_uris(prefix: Uri) -> Iterator[str]:
         folder = os.fspath(prefix).rstrip("/")
         return (f"{folder}/{name}" for name, _ in local.names(place))
     return (f"{place}/{name}" for name, _ in s3.names(place))
+
+
+def list_objects(prefix: Uri) -> Iterator[Stored]:
+    """Like `list_uris`, with sizes and times.
+
+    Raises:
+        UserError: It cannot be listed.
+    """
+    place = parse(prefix)
+    if isinstance(place, Path):
+        folder = os.fspath(prefix).rstrip("/")
+        for name, size in local.names(place):
+            # Another process may have removed it since.
+            with suppress(FileNotFoundError):
+                yield Stored(f"{folder}/{name}", size, (place / name).stat().st_mtime)
+    else:
+        yield from (Stored(f"{place}/{name}", found.size, found.modified) for name, found in s3.listed(place))

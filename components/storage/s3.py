@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from llm2llm.components.problems import UserError
 from llm2llm.components.storage.errors import code_of, explained, is_absent, no_s3, not_there
@@ -228,8 +228,24 @@ def delete(name: S3Name) -> None:
         client().delete_object(Bucket=name.bucket, Key=name.key)
 
 
+class Listed(NamedTuple):
+    """What a listing tells of one object."""
+
+    size: int
+    """In bytes."""
+    modified: float
+    """When it was written, in seconds since 1970."""
+    etag: str
+    """Changes with the content."""
+
+
 def names(folder: S3Name) -> Iterator[tuple[str, int]]:
     """Name within the folder and size of every object below it, sorted by the names' bytes."""
+    return ((name, about.size) for name, about in listed(folder))
+
+
+def listed(folder: S3Name) -> Iterator[tuple[str, Listed]]:
+    """Like `names`, with all that the listing tells."""
     prefix = f"{folder.key}/" if folder.key else ""
     token: dict[str, str] = {}
     while True:
@@ -238,7 +254,8 @@ def names(folder: S3Name) -> Iterator[tuple[str, int]]:
         for found in page.get("Contents", []):
             # Consoles make an empty object called `folder/` for a folder.
             if not found["Key"].endswith("/"):
-                yield found["Key"].removeprefix(prefix), found["Size"]
+                about = Listed(found["Size"], found["LastModified"].timestamp(), found["ETag"])
+                yield found["Key"].removeprefix(prefix), about
         if not page.get("IsTruncated"):
             return
         token = {"ContinuationToken": page["NextContinuationToken"]}

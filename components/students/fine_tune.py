@@ -1,26 +1,44 @@
-"""Supervised fine-tuning with TRL, on the completion only."""
+"""Supervised fine-tuning with TRL: rows to tokens (`batches`), which weights (`methods`), the steps (`trainer`)."""
 
 import json
 import time
-from dataclasses import dataclass, field
+from contextlib import closing, nullcontext
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from datasets import Dataset
-from peft import LoraConfig, PeftModel
+from peft import PeftModel
 from transformers import TrainerCallback, set_seed
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig
 
 from llm2llm.components.problems import UserError
 from llm2llm.components.progress import Progress
 from llm2llm.components.rows.kinds import Example
+from llm2llm.components.students.batches import Encoding, draw_replay, encode_rows
+from llm2llm.components.students.checkpoints import NO_WEIGHTS, Checkpoints, data_hash, versions
+from llm2llm.components.students.devices import Share, share, this_process
 from llm2llm.components.students.hardness import losses, save_losses
+from llm2llm.components.students.interruption import (
+    SaveCheckpoints,
+    resume_from,
+    shared_folder,
+    step_of,
+    whole_model,
+)
 from llm2llm.components.students.load import device, load_model, load_tokenizer, precision
-from llm2llm.components.students.prompts import encode
+from llm2llm.components.students.measure import (
+    check_loggers,
+    device_names,
+    flops_per_token,
+    loss_curve,
+    peak_memory,
+    reset_peak_memory,
+)
+from llm2llm.components.students.methods import attention, prepare, save, weights_dtype
 from llm2llm.components.students.scratch import build_student
 from llm2llm.components.students.settings import SCRATCH, TRAINING_FILE, FineTuneSettings
+from llm2llm.components.students.trainer import StudentTrainer, refuse_leaky_packing
 from llm2llm.components.tasks import Task
 
 
@@ -29,17 +47,45 @@ class TrainingLog:
     """What a training run measured; saved beside the model as `training.json`, without the times."""
 
     rows: int
+    """Rows trained on, general ones among them."""
     rows_too_long: int
+    """Rows left out for their length."""
+    rows_truncated: int
+    """Rows whose prompt was cut."""
+    rows_replayed: int
+    """General rows drawn from the replay set."""
+    sequences: int
+    """What the trainer takes for rows: as many, or fewer where they are packed."""
     steps: int
     tokens: int
     """Tokens seen, padding not counted."""
     loss_curve: list[tuple[int, float]]
     """(step, mean loss since the point before)."""
+    devices: int
+    """Processes that trained together."""
+    rows_in_one_pass: int
+    """The most that one of them was given at once."""
     seconds: float = field(metadata={"saved": False})
+    """Of training, since it began or was taken up again."""
+    share_timed: float = field(default=1.0, metadata={"saved": False})
+    """Which share of the steps was taken in that time."""
+    flops_per_token: float = field(default=0.0, metadata={"saved": False})
+    gpus: list[str] = field(default_factory=list, metadata={"saved": False})
+    """The name of each device, if it is a GPU."""
+    sixteen_bit: bool = field(default=False, metadata={"saved": False})
+    """Whether it computed in bfloat16."""
+    peak_memory: int = field(default=0, metadata={"saved": False})
+    """Bytes, of the first process."""
+    resumed_from_step: int = field(default=0, metadata={"saved": False})
+    """0: it began at the beginning."""
+    checkpoints: int = field(default=0, metadata={"saved": False})
+    checkpoints_failed: int = field(default=0, metadata={"saved": False})
+    """How many were stored, and how many could not be."""
 
     @property
     def tokens_per_second(self) -> float:
-        return self.tokens / self.seconds if self.seconds > 0 else 0.0
+        """Of all devices together, padding not counted."""
+        return self.tokens * self.share_timed / self.seconds if self.seconds > 0 else 0.0
 
 
 def fine_tune(
@@ -50,78 +96,108 @@ def fine_tune(
     random_seed: int,
     output: Path,
     seeds: list[Example] | None = None,
+    replay: list[Example] | None = None,
+    iteration: int = 0,
+    checkpoints: str | None = None,
+    rows_in_one_pass: int | None = None,
 ) -> TrainingLog:
     """Fine-tunes a student and saves it to the folder `output`: safetensors and tokenizer, or the PEFT adapter.
 
     Args:
         training_set: Rows to train on.
         task: Gives prompt and target.
-        student: `scratch`, a Hugging Face name, or a folder (full weights or adapter).
+        student: `scratch`, a Hugging Face name, or a folder (full weights or adapter), also in object storage.
         settings: See `FineTuneSettings`.
         random_seed: Seeds weights, order of rows and dropout.
         output: An existing empty folder.
         seeds: The rows that a scratch student's tokenizer is learnt from, and whose losses are recorded when the
             settings say so; default: those of `training_set` that no teacher wrote.
+        replay: General rows, of which `settings.replay_fraction` are mixed in.
+        iteration: Of the loop: with the random seed decides which general rows, and which half of the weights for hft.
+        checkpoints: Where to keep checkpoints, and to look for one to go on from (`checkpoints_uri`); None: nowhere.
+        rows_in_one_pass: The most rows at once, where fewer than `settings.batch_size` fit into memory.
+
+    In one of several processes (torchrun's environment variables say so) it trains with the others; the first saves.
 
     Raises:
-        UserError: An empty training set, rows that are all too long, a student that cannot be loaded, a contradiction.
-        FloatingPointError: The loss is not a number.
+        UserError: An empty training set, rows that are all too long, a student that cannot be loaded, a contradiction,
+            a loss that is not a number.
     """
     if not training_set:
         raise UserError("train: the training set is empty")
+    check_loggers(settings)
+    here = this_process()
+    part = share(settings, here.num_processes, rows_in_one_pass)
     set_seed(random_seed)
     seeds = seeds or _seeds(training_set)
+    general = draw_replay(replay or [], len(training_set), settings.replay_fraction, random_seed, iteration)
     model, tokenizer = _base(student, task, settings, random_seed, seeds)
-    encoded = [encode(tokenizer, task, example) for example in training_set]
-    limit = min(settings.max_length, getattr(model.config, "max_position_embeddings", settings.max_length))
-    rows = [
-        {"input_ids": e.prompt + e.completion, "labels": [-100] * len(e.prompt) + e.completion}
-        for e in encoded
-        if len(e.prompt) + len(e.completion) <= limit
-    ]
-    too_long = len(encoded) - len(rows)
-    if too_long:
-        print(f"train: {too_long} of {len(encoded)} rows have more than {limit} tokens and are left out", flush=True)
-    if not rows:
-        raise UserError(f"train: every row has more than {limit} tokens; raise train.max_length or shorten the rows")
+    limit = _longest_row(model, settings)
+    encoding = encode_rows(tokenizer, task, training_set, general, limit, settings)
+    _say_what_is_missing(encoding, limit)
+    rows = encoding.rows
+    _refuse_other_tokenizer(model, tokenizer, encoding)
+    if settings.packing:
+        refuse_leaky_packing(model, rows)
 
     model.config.use_cache = False
-    recorder = _Recorder(len(rows))
-    early = _EarlyLosses(tokenizer, seeds, task, settings.batch_size)
+    early = _EarlyLosses(tokenizer, seeds, task, part.rows)
     base_losses = early.measure(model) if settings.record_losses else {}
-    with TemporaryDirectory(prefix="llm2llm-train-") as scratch_folder:
-        trainer = SFTTrainer(
+    model, adapter = prepare(model, settings, random_seed, iteration)
+    with shared_folder() as folder, closing(Checkpoints(checkpoints)) if checkpoints else nullcontext() as kept:
+        trainer = StudentTrainer(
+            rows,
+            limit if settings.packing else None,
+            _arguments(settings, part, here.num_processes, random_seed, str(folder)),
+            settings.batch_size * settings.gradient_accumulation,
+            kept,
             model=model,
-            args=_arguments(settings, random_seed, scratch_folder),
-            train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
-            peft_config=_new_adapter(settings)
-            if settings.method == "lora" and not isinstance(model, PeftModel)
-            else None,
-            callbacks=[recorder, early] if settings.record_losses else [recorder],
+            peft_config=adapter,
+            callbacks=[_ShowProgress(), *([early] if settings.record_losses else [])],
         )
-        for name in ("ProgressCallback", "PrinterCallback"):  # our own progress line replaces theirs
-            for callback in [c for c in trainer.callback_handler.callbacks if type(c).__name__ == name]:
-                trainer.remove_callback(callback)
+        _silence(trainer)
+        resumed = None
+        if kept is not None:
+            trainer.add_callback(SaveCheckpoints(kept, trainer.order, early, settings))
+            resumed = resume_from(kept, trainer.order, early, folder / "resumed")
+        lengths = [len(row.tokens) for row in rows]
+        flops = flops_per_token(trainer.model, lengths)
+        reset_peak_memory()
         started = time.monotonic()
-        trainer.train()
+        trainer.train(resume_from_checkpoint=resumed)
         seconds = time.monotonic() - started
-    steps = trainer.state.global_step
-    trained = trainer.model
-    trained.config.use_cache = True
-    trained.save_pretrained(output, safe_serialization=True)
-    tokenizer.save_pretrained(output)
+    steps, steps_before = trainer.state.global_step, step_of(resumed)
     log = TrainingLog(
         rows=len(rows),
-        rows_too_long=too_long,
+        rows_too_long=encoding.left_out,
+        rows_truncated=encoding.truncated,
+        rows_replayed=len(general),
+        sequences=trainer.sequences,
         steps=steps,
-        tokens=round(sum(len(row["input_ids"]) for row in rows) * (trainer.state.epoch or 0)),
-        loss_curve=recorder.curve,
+        tokens=round(sum(lengths) * (trainer.state.epoch or 0)),
+        loss_curve=loss_curve(trainer.state),
+        devices=here.num_processes,
+        rows_in_one_pass=part.rows,
         seconds=seconds,
+        share_timed=(steps - steps_before) / steps if steps else 0.0,
+        flops_per_token=flops,
+        gpus=device_names(),
+        sixteen_bit=precision() is torch.bfloat16,
+        peak_memory=peak_memory(),
+        resumed_from_step=steps_before,
+        checkpoints=kept.stored if kept else 0,
+        checkpoints_failed=kept.failed if kept else 0,
     )
-    _save_log(output / TRAINING_FILE, log, student, settings, random_seed)
-    if settings.record_losses:
-        save_losses(output, base_losses, early.losses)
+    trained = whole_model(trainer)  # all processes have a part in it
+    if here.is_main_process:
+        trained.config.use_cache = True
+        save(trained, settings, student, output)
+        tokenizer.save_pretrained(output)
+        data = data_hash(training_set, general)
+        _save_log(output / TRAINING_FILE, log, student, settings, random_seed, iteration, data)
+        if settings.record_losses:
+            save_losses(output, base_losses, early.losses)
     return log
 
 
@@ -137,31 +213,67 @@ def _base(
         # that does anything else, as the threads spin in wait for one another. One thread also gives the same weights
         # whatever the number of cores.
         torch.set_num_threads(1)
-        if settings.method == "lora":
+        if settings.adapts:
             raise UserError(
-                "train.method: 'lora' adapts a pretrained model, and student 'scratch' has random weights; "
-                "set train.method: full, or name a pretrained student"
+                f"train.method: {settings.method!r} adapts a pretrained model, and student 'scratch' has random "
+                "weights; set train.method: full, or name a pretrained student"
             )
         model, tokenizer = build_student(seeds, task, settings.scratch, random_seed)
         return model.to(device()), tokenizer
     tokenizer = load_tokenizer(student, settings.trust_remote_code)
-    model = load_model(student, settings.trust_remote_code, train_adapter=settings.method == "lora")
-    if isinstance(model, PeftModel) and settings.method == "full":
+    model = load_model(
+        student,
+        settings.trust_remote_code,
+        train_adapter=settings.adapts,
+        dtype=weights_dtype(settings),
+        four_bit=settings.method == "qlora",
+        attention=attention(settings),
+    )
+    if isinstance(model, PeftModel) and not settings.adapts:
         model = model.merge_and_unload()
     return model, tokenizer
 
 
-def _new_adapter(settings: FineTuneSettings) -> LoraConfig:
-    return LoraConfig(
-        r=settings.lora_rank,
-        lora_alpha=settings.lora_alpha,
-        lora_dropout=settings.lora_dropout,
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
-    )
+def _longest_row(model: Any, settings: FineTuneSettings) -> int:
+    context: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return min(settings.max_length, context or settings.max_length)
 
 
-def _arguments(settings: FineTuneSettings, random_seed: int, folder: str) -> SFTConfig:
+def _refuse_other_tokenizer(model: Any, tokenizer: Any, encoding: Encoding) -> None:
+    """Checks that the student has an embedding for each token.
+
+    Raises:
+        UserError: It has not.
+    """
+    known = model.get_input_embeddings().num_embeddings
+    highest = max(max(row.tokens) for row in encoding.rows)
+    if highest >= known:
+        raise UserError(
+            f"train: the student's tokenizer gives token {highest}, and its weights know {known} tokens: tokenizer and "
+            "weights are of two models; save the right tokenizer beside the weights"
+        )
+    if tokenizer.pad_token_id >= known:  # one that was added for padding alone; nothing is ever learnt from it
+        tokenizer.pad_token = tokenizer.eos_token
+
+
+def _say_what_is_missing(encoding: Encoding, limit: int) -> None:
+    total = len(encoding.rows) + encoding.left_out
+    if encoding.left_out:
+        print(f"train: {encoding.left_out} of {total} rows have more than {limit} tokens and are left out", flush=True)
+    if encoding.truncated:
+        print(f"train: {encoding.truncated} of {total} rows have more than {limit} tokens; their prompts are cut in "
+              "the middle", flush=True)  # fmt: skip
+
+
+def _silence(trainer: StudentTrainer) -> None:
+    """Takes the Trainer's own progress lines out: ours replaces them."""
+    for name in ("ProgressCallback", "PrinterCallback"):
+        for callback in [c for c in trainer.callback_handler.callbacks if type(c).__name__ == name]:
+            trainer.remove_callback(callback)
+
+
+def _arguments(settings: FineTuneSettings, part: Share, devices: int, random_seed: int, folder: str) -> SFTConfig:
+    sharded = settings.sharding == "fsdp" and devices > 1
     return SFTConfig(
         output_dir=folder,
         num_train_epochs=settings.epochs,
@@ -170,49 +282,34 @@ def _arguments(settings: FineTuneSettings, random_seed: int, folder: str) -> SFT
         lr_scheduler_type=settings.scheduler,
         warmup_steps=settings.warmup,
         weight_decay=settings.weight_decay,
-        per_device_train_batch_size=settings.batch_size,
-        gradient_accumulation_steps=settings.gradient_accumulation,
-        max_length=None,  # rows that are too long are already out, and counted
+        per_device_train_batch_size=part.rows,
+        gradient_accumulation_steps=part.passes,
+        max_length=None,  # what is too long is already out or cut, and counted
         dataset_kwargs={"skip_prepare_dataset": True},
-        gradient_checkpointing=False,
+        remove_unused_columns=False,
+        neftune_noise_alpha=settings.neftune_alpha or None,
+        gradient_checkpointing=settings.activation_checkpointing and not sharded,
+        fsdp=sharded,
+        fsdp_config={"version": 2, "activation_checkpointing": settings.activation_checkpointing} if sharded else None,
+        ddp_find_unused_parameters=False,
         bf16=precision() is torch.bfloat16,
         use_cpu=device() == "cpu",
         dataloader_pin_memory=device() != "cpu",
         seed=random_seed,
         data_seed=random_seed,
-        train_sampling_strategy="group_by_length",
         logging_steps=1,
         logging_nan_inf_filter=False,
         save_strategy="no",
-        report_to="none",
+        report_to=list(settings.report_to) or "none",
         disable_tqdm=True,
     )
 
 
-class _Recorder(TrainerCallback):  # type: ignore[misc]  # transformers ships no types for it
-    """Keeps the loss curve, prints progress, and stops at the first loss that is not a number."""
+class _ShowProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships no types for it
+    """Prints progress."""
 
-    POINTS = 100
-
-    def __init__(self, rows: int) -> None:
-        self.rows = rows
-        self.curve: list[tuple[int, float]] = []
-        self._since: list[float] = []
+    def __init__(self) -> None:
         self._progress: Progress | None = None
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        loss = (logs or {}).get("loss")
-        if loss is None:
-            return
-        if loss != loss or loss in (float("inf"), float("-inf")):
-            raise FloatingPointError(
-                f"train: the loss is {loss} at step {state.global_step}; lower train.learning_rate"
-            )
-        self._since.append(loss)
-        every = max(1, state.max_steps // self.POINTS)
-        if state.global_step % every == 0 or state.global_step == state.max_steps:
-            self.curve.append((state.global_step, round(sum(self._since) / len(self._since), 6)))
-            self._since = []
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self._progress is None:
@@ -237,15 +334,23 @@ class _EarlyLosses(TrainerCallback):  # type: ignore[misc]  # as above
             self.losses = self.measure(model)
 
 
-def _save_log(path: Path, log: TrainingLog, student: str, settings: FineTuneSettings, random_seed: int) -> None:
-    values = {
+def _save_log(
+    path: Path,
+    log: TrainingLog,
+    student: str,
+    settings: FineTuneSettings,
+    random_seed: int,
+    iteration: int,
+    data: str,
+) -> None:
+    values: dict[str, Any] = {
         "student": student,
-        "settings": settings.model_dump(),
+        "settings": settings.model_dump(exclude=NO_WEIGHTS),
         "random_seed": random_seed,
-        "rows": log.rows,
-        "rows_too_long": log.rows_too_long,
-        "steps": log.steps,
-        "tokens": log.tokens,
-        "loss_curve": log.loss_curve,
+        "iteration": iteration,
+        "data_sha256": data,
+        "versions": versions(),
     }
+    saved = [one.name for one in fields(log) if one.metadata.get("saved", True)]
+    values |= {name: getattr(log, name) for name in saved}
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

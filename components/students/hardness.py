@@ -1,7 +1,6 @@
 """How hard a row is for a student, without gradients: its loss, and the probabilities of its labels.
 
-label_probability   softmax over the labels' log-likelihoods, each label as a whole completion with its end token, so
-                    that a label that begins another one is not favoured
+label_probability   that of the right label; see `score`
 margin              the right label's probability less that of its likeliest rival
 el2n                the L2 norm of (label probabilities - one-hot right label): Paul, Ganguli and Dziugaite, "Deep
                     learning on a data diet: finding important examples early in training", NeurIPS 2021. They average
@@ -13,7 +12,6 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from string import ascii_uppercase
 from typing import Any
 
 import torch
@@ -21,6 +19,7 @@ import torch
 from llm2llm.components.problems import UserError
 from llm2llm.components.rows.kinds import Example
 from llm2llm.components.students.prompts import Encoded, encode
+from llm2llm.components.students.score import completions_of, labels_of, probabilities
 from llm2llm.components.students.settings import LOSSES_FILE
 from llm2llm.components.tasks import Task
 
@@ -50,23 +49,20 @@ def hardness(model: Any, tokenizer: Any, examples: Sequence[Example], task: Task
     Raises:
         UserError: A row whose answer is none of the task's labels.
     """
-    options = [_labels(task, example) for example in examples]
-    encoded: list[Encoded] = []
-    for example, labels in zip(examples, options, strict=True):
-        rows = [dataclasses.replace(example, answer=label) for label in labels] or [example]
-        encoded += [encode(tokenizer, task, row) for row in rows]
-    likelihoods = log_likelihoods(model, tokenizer, encoded, batch_size)
-    measured = []
-    place = 0
-    for example, labels in zip(examples, options, strict=True):
-        right = place + (labels.index(example.answer) if labels else 0)
-        loss = -likelihoods[right] / len(encoded[right].completion)
-        found = Hardness(loss)
-        if labels:
-            found = _of_labels(loss, likelihoods[place : place + len(labels)], labels, example.answer)
-        measured.append(found)
-        place += len(labels) or 1
-    return measured
+    measured = [completions_of(tokenizer, task, example) for example in examples]
+    values = iter(log_likelihoods(model, tokenizer, [one for row in measured for one in row], batch_size))
+    return [
+        hardness_of(task, example, completions, [next(values) for _ in completions])
+        for example, completions in zip(examples, measured, strict=True)
+    ]
+
+
+def hardness_of(task: Task, example: Example, completions: Sequence[Encoded], likelihoods: Sequence[float]) -> Hardness:
+    """The hardness of a row, from the log-likelihoods of its `completions_of`."""
+    labels = labels_of(task, example)
+    right = labels.index(example.answer) if labels else 0
+    loss = -likelihoods[right] / len(completions[right].completion)
+    return _of_labels(loss, likelihoods, labels, right) if labels else Hardness(loss)
 
 
 def losses(model: Any, tokenizer: Any, examples: Sequence[Example], task: Task, batch_size: int) -> list[float]:
@@ -131,28 +127,16 @@ def read_losses(student: Path) -> tuple[dict[str, float], dict[str, float]]:
     return base, early
 
 
-def _labels(task: Task, example: Example) -> list[str]:
-    if task.form not in ("classification", "multiple_choice"):
-        return []
-    labels = task.labels if task.form == "classification" else list(ascii_uppercase[: len(example.choices)])
-    if example.answer not in labels:
-        raise UserError(f"evaluate: row {example.id}: the answer {example.answer!r} is none of the labels {labels}")
-    return labels
-
-
-def _of_labels(loss: float, likelihoods: Sequence[float], labels: Sequence[str], answer: str) -> Hardness:
-    highest = max(likelihoods)
-    weights = [math.exp(value - highest) for value in likelihoods]
-    probabilities = [weight / sum(weights) for weight in weights]
-    right = labels.index(answer)
+def _of_labels(loss: float, likelihoods: Sequence[float], labels: Sequence[str], right: int) -> Hardness:
+    shares = probabilities(likelihoods)
     others = [i for i in range(len(labels)) if i != right]
     if not others:  # a row with one choice
         return Hardness(loss, 1.0, 1.0, None, 0.0)
-    rival = max(others, key=lambda i: (probabilities[i], -i))
+    rival = max(others, key=lambda i: (shares[i], -i))
     return Hardness(
         loss=loss,
-        label_probability=probabilities[right],
-        margin=probabilities[right] - probabilities[rival],
+        label_probability=shares[right],
+        margin=shares[right] - shares[rival],
         rival=labels[rival],
-        el2n=math.sqrt(sum((p - (i == right)) ** 2 for i, p in enumerate(probabilities))),
+        el2n=math.sqrt(sum((p - (i == right)) ** 2 for i, p in enumerate(shares))),
     )

@@ -101,7 +101,11 @@ def matches(task: Task, parsed: str, answer: str) -> bool:
 
 
 def grade(task: Task, completion: str, answer: str) -> tuple[str | None, Outcome]:
-    """(parsed, outcome) of a completion; `unparseable` is not the same as `wrong`."""
+    """(parsed, outcome) of a completion; `unparseable` is not the same as `wrong`.
+
+    Where the task's match is `judge`, `wrong` says no more than that it is not the right answer's own text: whether it
+    is right all the same, `judge.judge_answers` finds out.
+    """
     parsed = parse(task, completion)
     if parsed is None:
         return None, "unparseable"

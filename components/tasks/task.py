@@ -33,7 +33,7 @@ class Task(Settings):
     """What reports call it."""
     form: Form
     """`classification` (one of a label set), `multiple_choice` (a letter), `numeric` (a number) or `text` (exact or
-    normalised match)."""
+    normalised match, or the verdict of a judge)."""
     instruction: str = ""
     """Put before every question, in training and evaluation alike; may be empty."""
     question_cue: str = "Question"
@@ -43,8 +43,11 @@ class Task(Settings):
     labels: list[str] = Field(default=[])
     """`classification`: every label. A whole number as the answer of a user's row is an index into this list,
     unless a label is a number itself."""
-    match: Literal["exact", "normalised"] = "normalised"
-    """`text`: whether case, white space and punctuation at the ends count."""
+    match: Literal["exact", "normalised", "judge"] = "normalised"
+    """`text`: when an answer is right. `exact`: it is the same text; `normalised`: the same but for case, white space
+    and punctuation at the ends; `judge`: that, or a language model (`evaluate.judge`) says so by the `rubric`."""
+    rubric: str = ""
+    """`match: judge` only: what the judge goes by, such as what a right answer must say and what it may leave out."""
     rationale: bool = False
     """`numeric`: whether the student writes a rationale, then `#### number`, as in GSM8K."""
     choice_count: int | None = None
@@ -73,6 +76,14 @@ class Task(Settings):
             raise ValueError(f"choice_count: only for form 'multiple_choice', this is form {self.form!r}; remove it")
         if self.choice_count is not None and not 2 <= self.choice_count <= 26:
             raise ValueError(f"choice_count: from 2 to 26, got {self.choice_count}")
+        if self.match == "judge" and self.form != "text":
+            raise ValueError(f"match: 'judge' is for form 'text', and this is form {self.form!r}; remove match")
+        if self.match == "judge" and not self.rubric.strip():
+            raise ValueError("rubric: missing; match 'judge' needs one: say when an answer is right")
+        if self.rubric and self.match != "judge":
+            raise ValueError(
+                f"rubric: only for match 'judge', this is match {self.match!r}; set match, or remove rubric"
+            )
         if self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens: at least 1, got {self.max_new_tokens}")
         return self

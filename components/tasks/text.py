@@ -2,7 +2,8 @@
 
 target   "Marie Curie"
 read     the completion, after an answer cue if it begins with one
-grade    the same text; with match: normalised (default) case, white space and punctuation at the ends do not count
+grade    the same text; with match: normalised (default) case, white space and punctuation at the ends do not count;
+         with match: judge another text may be right as well, see `judge`
 """
 
 import re

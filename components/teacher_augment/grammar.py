@@ -22,7 +22,7 @@ import yaml
 
 from llm2llm.components.problems import UserError, nearest
 from llm2llm.components.rows.kinds import Call
-from llm2llm.components.rows.sources import source_path
+from llm2llm.components.rows.sources import source_file
 from llm2llm.components.settings import Settings
 from llm2llm.components.similarity import rouge_l
 from llm2llm.components.tasks.words import folded
@@ -52,7 +52,8 @@ def load_grammar(value: str | dict[str, Any]) -> Grammar:
     where = value if isinstance(value, str) else "teacher_augment.grammar"
     if isinstance(value, str):
         try:
-            value = yaml.safe_load(source_path(value).read_text(encoding="utf-8"))
+            with source_file(value) as file:
+                value = yaml.safe_load(file.read_text(encoding="utf-8"))
         except OSError as problem:
             raise UserError(f"cannot read the grammar {where}: {problem.strerror}") from None
         except (UnicodeDecodeError, yaml.YAMLError) as problem:

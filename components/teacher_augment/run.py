@@ -12,7 +12,7 @@ from llm2llm.components.problems import UserError
 from llm2llm.components.rows.artifacts import Artifact, read_optional, write_artifact
 from llm2llm.components.rows.files import read_rows
 from llm2llm.components.rows.kinds import Call, Example, Reject, StudentError
-from llm2llm.components.stage import stage
+from llm2llm.components.stage import RUN_VARIABLE, stage
 from llm2llm.components.tasks import load_task
 from llm2llm.components.teacher_augment.asking import OpenTeacher
 from llm2llm.components.teacher_augment.settings import TeacherAugmentSettings
@@ -21,10 +21,6 @@ from llm2llm.components.teacher_augment.teacher_augment import Augmented, teache
 from llm2llm.components.teachers.account import Account, Spent
 from llm2llm.components.teachers.settings import ModelSettings, Price
 from llm2llm.components.teachers.teacher import open_teacher, with_revision
-
-RUN_VARIABLE = "LLM2LLM_RUN_ID"
-"""Names the run that a stage belongs to, the same for all its stages and all their attempts. Without it a stage that is
-tried again does not know what it had paid for itself: it still finds it, but its budget does not count it."""
 
 
 def run(
@@ -49,7 +45,15 @@ def run(
 ) -> None:
     """See the component."""
     outputs = {"candidates": candidates, "rejects": rejects, "calls": calls}
-    with stage("teacher_augment", iteration, outputs=outputs):
+    inputs = {
+        "errors": errors,
+        "training_set": training_set,
+        "pool_set": pool_set,
+        "previous_rejects": previous_rejects,
+        "previous_calls": previous_calls,
+        "student_model": student_model,
+    }
+    with stage("teacher_augment", iteration, inputs=inputs, outputs=outputs):
         checked = TeacherAugmentSettings.load(
             settings,
             "teacher_augment",

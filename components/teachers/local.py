@@ -18,6 +18,7 @@ from typing import Any
 
 from llm2llm.components.problems import UserError
 from llm2llm.components.progress import Progress
+from llm2llm.components.storage import content_of, fetched, is_remote
 from llm2llm.components.teachers.account import Account, Hold
 from llm2llm.components.teachers.asks import Answer, Ask, Message, call_key, without_control_tokens
 from llm2llm.components.teachers.settings import ModelSettings
@@ -59,7 +60,12 @@ def fingerprint(settings: ModelSettings) -> ModelSettings:
 
     Without it the ledger would answer for whatever lies in a folder, say a student that has been trained anew, with
     what another model there once said.
+
+    Raises:
+        UserError: The folder is in object storage, and cannot be read there.
     """
+    if is_remote(settings.model) and not settings.revision:
+        return settings.model_copy(update={"revision": content_of(settings.model)[:16]})
     folder = Path(settings.model).expanduser()
     if settings.revision or not folder.is_dir():
         return settings
@@ -72,12 +78,14 @@ def fingerprint(settings: ModelSettings) -> ModelSettings:
 
 
 def find_model(settings: ModelSettings) -> str:
-    """The folder of the model: a folder is itself, whatever its revision is called; a Hugging Face name is downloaded
-    at the revision that the settings name, and stays a name where they name none.
+    """The folder of the model: a folder is itself, whatever its revision is called, and one in object storage a copy; a
+    Hugging Face name is downloaded at the revision that the settings name, and stays a name where they name none.
 
     Raises:
-        UserError: The revision cannot be downloaded.
+        UserError: The folder or the revision cannot be downloaded.
     """
+    if is_remote(settings.model):
+        return str(fetched(settings.model))
     folder = Path(settings.model).expanduser()
     if folder.is_dir():
         return str(folder)

@@ -14,6 +14,7 @@ def train(
     model: Output[Model],
     metrics: Output[Metrics],
     previous: Input[Model] = None,
+    replay_set: Input[Dataset] = None,
     iteration: int = 0,
     epochs: float = 3.0,
     learning_rate: float = 2e-5,
@@ -27,8 +28,9 @@ def train(
         student: The base model: a Hugging Face name, a folder, or scratch.
         task: The task: {"name": "snips"} for a shipped one, or all its fields.
         model: The student: safetensors, tokenizer, training.json with the loss curve.
-        metrics: Rows, steps, first and last loss, tokens per second.
+        metrics: Rows, steps, first and last loss, tokens per second, memory, use of the GPU, checkpoints.
         previous: The student of the iteration before, for start_from: previous.
+        replay_set: General rows (examples), of which replay_fraction are mixed in.
         iteration: Which iteration this is, from 0.
         epochs: Passes over the training set.
         learning_rate: Peak learning rate.
@@ -42,6 +44,7 @@ def train(
         student=student,
         task=task,
         previous=previous,
+        replay_set=replay_set,
         iteration=iteration,
         epochs=epochs,
         learning_rate=learning_rate,

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from llm2llm.components.lineage.records import Inputs
 from llm2llm.components.problems import UserError
-from llm2llm.components.rows.artifacts import Artifact, MetricsArtifact, write_metrics
+from llm2llm.components.rows.artifacts import Artifact, MetricsArtifact, read_optional, write_metrics
 from llm2llm.components.rows.files import read_rows
 from llm2llm.components.rows.kinds import Example
 from llm2llm.components.stage import stage
@@ -19,6 +20,7 @@ def run(
     student: str,
     task: Mapping[str, Any],
     previous: Artifact | None,
+    replay_set: Artifact | None = None,
     iteration: int,
     epochs: float,
     learning_rate: float,
@@ -29,7 +31,8 @@ def run(
 ) -> None:
     """See the component."""
     outputs = {"model": model, "metrics": metrics}
-    with stage("train", iteration, outputs=outputs):
+    inputs: Inputs = {"training_set": training_set, "previous": previous, "replay_set": replay_set, "student": student}
+    with stage("train", iteration, inputs=inputs, outputs=outputs):
         checked = FineTuneSettings.load(settings, "train", epochs=epochs, learning_rate=learning_rate)
         rows = read_rows(training_set.path, "examples", Example)
         if checked.start_from == "previous" and iteration > 0 and previous is None:
@@ -38,7 +41,7 @@ def run(
                 "with 'base'; compile the config again"
             )
         # After the checks: importing torch and trl takes seconds.
-        from llm2llm.components.train.train import train
+        from llm2llm.components.train.train import figures, train
 
         log = train(
             rows,
@@ -48,16 +51,8 @@ def run(
             checked,
             random_seed,
             Path(model.path),
+            replay=read_optional(replay_set, "examples", Example),
+            iteration=iteration,
         )
         model.metadata.update({"student": student, "iteration": iteration, "training_rows": len(rows)})
-        write_metrics(
-            metrics,
-            {
-                "training_rows": log.rows,
-                "rows_too_long": log.rows_too_long,
-                "steps": log.steps,
-                "first_loss": log.loss_curve[0][1],
-                "last_loss": log.loss_curve[-1][1],
-                "tokens_per_second": round(log.tokens_per_second, 1),
-            },
-        )
+        write_metrics(metrics, figures(log))

@@ -4,7 +4,11 @@ from pathlib import Path
 
 from llm2llm.components.problems import UserError
 from llm2llm.components.rows.kinds import Example
-from llm2llm.components.students.fine_tune import TrainingLog, fine_tune
+from llm2llm.components.students.checkpoints import checkpoints_uri, remove_checkpoints
+from llm2llm.components.students.fine_tune import TrainingLog
+from llm2llm.components.students.launch import train_on_devices
+from llm2llm.components.students.load import refuse_other_base
+from llm2llm.components.students.measure import flops_utilisation
 from llm2llm.components.students.settings import SCRATCH, FineTuneSettings
 from llm2llm.components.tasks import Task
 from llm2llm.components.whole import whole_folder
@@ -18,6 +22,8 @@ def train(
     settings: FineTuneSettings,
     random_seed: int,
     model: Path,
+    replay: list[Example] | None = None,
+    iteration: int = 0,
 ) -> TrainingLog:
     """Fine-tunes the student into the folder `model`, which appears whole or not at all.
 
@@ -29,17 +35,30 @@ def train(
         settings: See `FineTuneSettings`.
         random_seed: The same seed and rows give the same weights on the same machine.
         model: Where to save: safetensors, tokenizer and `training.json`.
+        replay: General rows, of which `settings.replay_fraction` are mixed in.
+        iteration: Of the loop.
+
+    An attempt that was cut off is taken up from its newest checkpoint; when the student is saved they are removed.
 
     Raises:
-        UserError: See `fine_tune`.
+        UserError: See `fine_tune` and `train_on_devices`.
     """
     start = student
     if settings.start_from == "previous" and previous is not None:
         if not previous.is_dir():
             raise UserError(f"train: the previous student {previous} is no folder")
+        refuse_other_base(previous, student)
         start = str(previous)
+    given = (training_set, task, start, settings, random_seed)
+    checkpoints = checkpoints_uri(*given, replay=replay, iteration=iteration)
+    if settings.nodes > 1:
+        from llm2llm.components.train.train_job import train_on_nodes as train_on
+    else:
+        train_on = train_on_devices
     with whole_folder(model) as partial:
-        log = fine_tune(training_set, task, start, settings, random_seed, partial)
+        log = train_on(*given, partial, replay=replay, iteration=iteration, checkpoints=checkpoints)
+    if checkpoints:
+        remove_checkpoints(checkpoints)
     print(
         f"train: {log.rows} rows, {log.steps} steps, {log.tokens_per_second:,.0f} tokens/s, "
         f"loss {log.loss_curve[0][1]:.3f} to {log.loss_curve[-1][1]:.3f}"
@@ -47,3 +66,26 @@ def train(
         flush=True,
     )
     return log
+
+
+def figures(log: TrainingLog) -> dict[str, float]:
+    """What Kubeflow shows of a training; `flops_utilisation` only for a GPU that the table in `measure` has."""
+    shown = {
+        "training_rows": log.rows,
+        "rows_too_long": log.rows_too_long,
+        "rows_truncated": log.rows_truncated,
+        "rows_replayed": log.rows_replayed,
+        "sequences": log.sequences,
+        "steps": log.steps,
+        "first_loss": log.loss_curve[0][1],
+        "last_loss": log.loss_curve[-1][1],
+        "devices": log.devices,
+        "rows_in_one_pass": log.rows_in_one_pass,
+        "tokens_per_second": round(log.tokens_per_second, 1),
+        "peak_memory_mib": round(log.peak_memory / 2**20, 1),
+        "resumed_from_step": log.resumed_from_step,
+        "checkpoints": log.checkpoints,
+        "checkpoints_failed": log.checkpoints_failed,
+    }
+    used = flops_utilisation(log.tokens_per_second, log.flops_per_token, log.gpus, log.sixteen_bit)
+    return shown if used is None else {**shown, "flops_utilisation": round(used, 4)}

@@ -7,12 +7,22 @@ import pytest
 import yaml
 
 from llm2llm.components.problems import UserError
+from llm2llm.components.stage import RUN_VARIABLE
 from llm2llm.pipelines.compile import compile_config
 from llm2llm.pipelines.config import Config, load_config
-from llm2llm.pipelines.placement import RUN_ID, STAGES, load_placement, seconds, shipped_profiles
+from llm2llm.pipelines.placement import (
+    GRADING,
+    STAGES,
+    check_devices,
+    judged,
+    load_placement,
+    seconds,
+    shipped_profiles,
+    stage_placement,
+)
 
 PROFILES = list(shipped_profiles())
-GPU_STAGES = {"train", "evaluate", "out_of_fold"}
+GPU_STAGES = {"train", "evaluate", "answer", "promote", "out_of_fold"}
 
 
 def compiled(tmp_path: Path, *overrides: str, config: str = "quickstart") -> tuple[dict[str, Any], dict[str, Any], str]:
@@ -47,7 +57,7 @@ def test_every_stage_has_limits_time_outs_and_retries(profile: str, config: str,
         assert asked["resourceCpuRequest"] == wanted.cpu
         assert place["activeDeadlineSeconds"] == str(seconds(wanted.timeout))
         assert place["securityContext"]["runAsNonRoot"] is True
-        assert {"name": RUN_ID, "fieldPath": "metadata.labels['pipeline/runid']"} in place["fieldPathAsEnv"]
+        assert {"name": RUN_VARIABLE, "fieldPath": "metadata.labels['pipeline/runid']"} in place["fieldPathAsEnv"]
         mounts = {mount["mountPath"]: mount for mount in place["emptyDirMounts"]}
         assert mounts["/tmp"]["sizeLimit"] == wanted.scratch
         if stage in GPU_STAGES and profile != "kind":
@@ -142,3 +152,53 @@ def test_placement_is_no_parameter_of_the_run() -> None:
     assert isinstance(config, Config)
     assert config.placement.profile == "gke"
     assert config.placement.stages["train"].gpus == 1
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_profile_places_every_stage_and_names_the_account_of_the_manifests(profile: str) -> None:
+    placement = load_placement({"profile": profile})
+    assert tuple(placement.stages) == STAGES
+    assert placement.service_account == "llm2llm-runs"
+    asked = {name for name, wanted in placement.stages.items() if wanted.gpus}
+    assert asked == (set() if profile == "kind" else GPU_STAGES)
+
+
+def test_a_stage_that_leaves_its_gpus_to_others_asks_for_none() -> None:
+    placement = load_placement({"profile": "gke", "stages": {"train": {"spot": True, "queue": "q", "priority": "p"}}})
+    for stage, values in (("train", {"nodes": 2}), ("evaluate", {"shards": 4})):
+        alone, among = stage_placement(placement, stage), stage_placement(placement, stage, **values)
+        assert alone is not None and among is not None  # noqa: PT018
+        assert (alone.gpus, alone.accelerator) == (1, "nvidia-l4")
+        assert (among.gpus, among.accelerator, among.shm, among.spot, among.queue) == (0, "", "", False, "")
+        assert (among.timeout, among.retries, among.scratch) == (alone.timeout, alone.retries, alone.scratch)
+    assert stage_placement(placement, "answer", shards=4) == placement.stages["answer"]
+    assert stage_placement(load_placement({}), "train", nodes=2) is None
+
+
+def test_the_judges_key_goes_to_the_stages_that_grade_and_to_no_other() -> None:
+    before = load_placement({"profile": "gke"})
+    after = judged(before, "OPENAI_API_KEY")
+    had, has = ({one.env: set(one.stages) for one in placement.secrets} for placement in (before, after))
+    assert has["OPENAI_API_KEY"] == had["OPENAI_API_KEY"] | set(GRADING)
+    assert has["HF_TOKEN"] == had["HF_TOKEN"]
+    assert judged(before, "OTHER_KEY") == before
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ((2, 1, "", 0, 1), r"train.gpus 2 and placement.stages.train.gpus 1 contradict"),
+        ((0, 2, "/tmp/x", 0, 1), r"train.checkpoint_uri to s3://bucket/folder \(it is '/tmp/x'\)"),
+        ((0, 1, "", 2, 1), r"evaluate.gpus 2 needs as many in placement.stages.evaluate.gpus, and it is 1"),
+        ((0, 1, "", 2, 3), r"placement.stages.answer.gpus"),
+    ],
+)
+def test_sections_that_ask_for_other_devices_than_the_placement_gives_are_refused(
+    values: tuple[int, int, str, int, int], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_devices(load_placement({"profile": "gke"}), *values)
+    check_devices(load_placement({"profile": "gke"}), 1, 2, "s3://bucket/x", 1, 3)
+    check_devices(load_placement({}), 2, 1, "", 2, 1)
+    with pytest.raises(ValueError, match=r"train.nodes 2 without GPUs"):
+        check_devices(load_placement({"profile": "kind"}), 0, 2, "s3://bucket/x", 0, 1)

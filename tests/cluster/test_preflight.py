@@ -114,6 +114,18 @@ def test_places_that_cannot_be_written_to_fail(run: Run, tmp_path: Path, monkeyp
     assert CANARY not in out + err
 
 
+def test_checkpoints_are_written_to_a_place_that_is_tried_beforehand(run: Run, tmp_path: Path) -> None:
+    place = tmp_path / "checkpoints"
+    code, out, _ = run("preflight", "quickstart", "--set", f"train.checkpoint_uri={place}")
+    assert code == 0
+    assert lines(out)["checkpoints"] == ("ok", f"{place} is writable")
+    assert not place.exists() or list(place.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    code, out, _ = run("preflight", "quickstart", "--set", f"train.checkpoint_uri={tmp_path / 'file'}")
+    assert code == 1
+    assert lines(out)["checkpoints"][0] == "fail"
+
+
 def test_a_ledger_in_a_pods_own_folder_is_pointed_out(run: Run, tmp_path: Path) -> None:
     out = run("preflight", "quickstart", *KIND, "--set", f"teacher_augment.ledger={tmp_path}")[1]
     assert lines(out)["ledger"][0] == "warn"
@@ -201,6 +213,19 @@ def test_a_teacher_that_is_not_up_fails_and_one_inside_the_cluster_is_pointed_ou
 
 LLAMA_7B = {"model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
             "intermediate_size": 11008, "vocab_size": 32000, "tie_word_embeddings": False}  # fmt: skip
+
+
+def test_a_judge_is_asked_as_a_teacher_is(server: Server, run: Run, tmp_path: Path) -> None:
+    asked = teacher(server(), by_schema, "judge-1")
+    url = next(one.partition("=")[2] for one in asked if one.startswith("teacher_augment.url="))
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"question": f"why {i}?", "answer": f"since {i}"}) + "\n" for i in range(40)))
+    task = {"name": "open", "form": "text", "match": "judge", "rubric": "same meaning"}
+    overrides = [f"task={json.dumps(task)}", f"data={{seeds: {rows}}}", "prepare={}",
+                 "teacher_augment={strategy: eda}", "filter_errors={}",
+                 f"evaluate={{judge: {{model: judge-1, url: '{url}', structured: json_schema}}}}"]  # fmt: skip
+    _, out, _ = run("preflight", "quickstart", *(part for one in overrides for part in ("--set", one)))
+    assert lines(out)["judge"] == ("ok", f"judge-1 at {url} answers, and takes structure asked for by JSON schema")
 
 
 def model(folder: Path, **config: Any) -> str:
@@ -316,6 +341,7 @@ class Cluster:
         claim = {"spec": {"accessModes": ["ReadWriteMany"]}, "status": {"phase": "Bound"}}
         self.put("persistentvolumeclaims/llm2llm-model-cache", claim)
         self.put("resourcequotas", {"items": []})
+        self.put("serviceaccounts/llm2llm-runs", {})
         self.nodes(node("cpu-1", {}, cpu="8", memory="32Gi"), node("gpu-1", L4, gpus="1", taint="nvidia.com/gpu"))
         for name in ("cpu", "train"):
             self.image(name, 200)
@@ -441,6 +467,24 @@ def test_on_machines_of_ones_own_a_missing_node_fails(cluster: Cluster, run: Run
     code, out, _ = run(*cluster.arguments, "--set", "placement.profile=onprem")
     assert code == 1
     assert "no node has nvidia.com/gpu.product=NVIDIA-L4" in out
+
+
+def test_training_on_several_nodes_needs_its_runtime_its_account_and_quota_for_all_nodes(
+    cluster: Cluster, run: Run
+) -> None:
+    nodes = ("--set", "train.nodes=3", "--set", "train.checkpoint_uri=s3://bucket/checkpoints")
+    quota = {"metadata": {"name": "gpus"}, "spec": {"hard": {"requests.nvidia.com/gpu": "2"}},
+             "status": {"hard": {"requests.nvidia.com/gpu": "2"}, "used": {}}}  # fmt: skip
+    cluster.put("resourcequotas", {"items": [quota]})
+    _, out, _ = run(*cluster.arguments, *nodes)
+    found = lines(out)
+    assert found["training runtime torch-distributed"][0] == "fail"
+    assert found["quota gpus"][0] == "fail"
+    assert "train asks 3 requests.nvidia.com/gpu, of 2" in found["quota gpus"][1]
+    cluster.put("/apis/trainer.kubeflow.org/v1alpha1/clustertrainingruntimes/torch-distributed", {})
+    cluster.put("serviceaccounts/llm2llm-train", {})
+    _, out, _ = run(*cluster.arguments, *nodes)
+    assert lines(out)["training runtime torch-distributed"] == ("ok", "is there")
 
 
 def test_queues_priorities_and_service_accounts_are_looked_for(cluster: Cluster, run: Run) -> None:

@@ -468,6 +468,15 @@ def test_a_parameter_that_the_run_would_choke_on_is_refused_here(parameter: str,
     assert says in err
 
 
+def test_runs_run_as_the_account_of_the_placement_unless_another_is_named(kfp_server: KfpServer, run: Run) -> None:
+    gke = ("submit", "quickstart", "--host", kfp_server.url, "--set", "placement.profile=gke")
+    for flags in ((), ("--service-account", "mine"), ("--set", "placement.service_account=")):
+        assert run(*gke, *flags)[0] == 0
+    assert run("submit", "quickstart", "--host", kfp_server.url)[0] == 0
+    accounts = [started.get("service_account") for started in kfp_server.runs.values()]
+    assert accounts == ["llm2llm-runs", "mine", None, None]
+
+
 def test_parameters_reach_the_run(kfp_server: KfpServer, run: Run) -> None:
     given = (
         "--parameter",

@@ -555,7 +555,7 @@ class TestRun:
         one = iteration(1, [new("a leaf", "3")], seeds, None)
         two = iteration(2, [new("a rose", "4")], one["next_training_set"], one["index"])
         assert "dedupe: 3 of 3 training rows are in the index of the iteration before" in capfd.readouterr().out
-        assert two["index"].metadata == {"kind": "index", "rows": 4}
+        assert (two["index"].metadata["kind"], two["index"].metadata["rows"]) == ("index", 4)
         Path(two["index"].path).write_bytes(b"rubbish")
         iteration(3, [new("a tree", "5")], two["next_training_set"], two["index"])
         printed = capfd.readouterr().out

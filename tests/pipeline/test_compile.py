@@ -37,7 +37,7 @@ def test_the_form_of_the_ui_has_described_parameters_with_the_configs_values(tmp
     form = spec["root"]["inputDefinitions"]["parameters"]
     expected = to_parameters(load_config("snips"))
     assert form.keys() == expected.keys()
-    assert len(KNOBS) <= 15
+    assert len(KNOBS) <= 16
     for name, definition in form.items():
         assert len(definition["description"]) > 15, name
         assert definition["defaultValue"] == expected[name], name

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from llm2llm.pipelines.placement import STAGES
+
 HEAVY = {"torch", "transformers", "trl", "datasets", "peft", "vllm"}
 # What a base install has not: compiling and submitting must do without.
 EXTRAS = HEAVY | {
@@ -45,7 +47,7 @@ def test_compiling_needs_the_base_install_only(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "stage",
-    ["prepare", "train", "evaluate", "out_of_fold", "filter_errors", "teacher_augment", "dedupe", "report"],
+    [stage for stage in STAGES if stage != "configure"],
 )
 def test_the_faces_import_nothing_heavy(stage: str) -> None:
     assert not imported("-c", f"import llm2llm.components.{stage}.component") & EXTRAS
@@ -54,7 +56,9 @@ def test_the_faces_import_nothing_heavy(stage: str) -> None:
 def test_pure_rooms_import_nothing_heavy() -> None:
     modules = [
         *["tasks", "rows.kinds", "rows.jsonl", "rows.grading", "statistics", "settings", "students.settings"],
-        *["storage", "leakage.settings"],
+        *["storage", "leakage.settings", "judge.settings", "judge.judge", "registry.settings", "promote.settings"],
+        *["registry", "registry.overview", "lineage.hashes", "lineage.records", "lineage.manifest"],
+        *["students.questions", "students.score", "students.vllm_answers", "students.trained", "evaluate.evaluate"],
         *["teachers.settings", "teachers.account", "teachers.ledger", "teachers.teacher", "teachers.local"],
         *["teachers.batch_endpoint", "teachers.vllm_engine", "teachers.transformers_model"],
     ]

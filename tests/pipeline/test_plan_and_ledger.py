@@ -31,6 +31,20 @@ def test_a_plan_counts_pods_and_bounds_gpu_hours() -> None:
     assert "teacher: none is paid" in shown
 
 
+def test_a_plan_shows_nodes_and_shards() -> None:
+    config = load_config("quickstart", [
+        "placement.profile=gke", "max_iterations=2", "train.nodes=4", "train.checkpoint_uri=s3://bucket/checkpoints",
+        "placement.stages.train={accelerator: nvidia-h100-80gb, gpus: 8}", "evaluate.shards=3",
+    ])  # fmt: skip
+    stages = {one.stage: one for one in planned_stages(config)}
+    assert (stages["train"].node, stages["train"].pods, stages["train"].gpu_hours) == ("CPU", 3, 0)
+    assert stages["train's nodes"].node == "4 nodes of 8 x nvidia-h100-80gb"
+    assert stages["train's nodes"].gpu_hours == 3 * 4 * 8 * 4 * 12
+    assert (stages["answer"].pods, stages["answer"].node) == (9, "1 x nvidia-l4")
+    assert (stages["evaluate"].node, stages["evaluate"].image) == ("CPU", config.images.cpu)
+    assert "4 nodes of 8 x nvidia-h100-80gb" in plan(config)
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [

@@ -1,5 +1,6 @@
 """`prepare`: draws, splits, duplicates, contradictions, leaks between the sets."""
 
+import hashlib
 import json
 import random
 from collections import Counter
@@ -361,6 +362,11 @@ class TestRepeatable:
                 **artifacts,
             )
             made.append({name: Path(artifact.path).read_bytes() for name, artifact in artifacts.items()})
+            made_by = json.loads(artifacts["seeds_set"].metadata.pop("lineage"))
+            assert made_by["inputs"]["seeds"] == {
+                "source": "seeds.jsonl",
+                "sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
+            }
             assert artifacts["seeds_set"].metadata == {
                 "kind": "examples",
                 "schema_version": VERSION,

@@ -236,7 +236,7 @@ def test_summary_has_one_entry_for_each_iteration() -> None:
     assert [one["go_on"] for one in iterations] == [True, True, False]
     low, high = wilson_interval(500, 1000)
     assert iterations[0]["accuracy"]["test"] == {
-        "value": 0.5, "low": low, "high": high, "n": 1000, "unparseable": 7,
+        "value": 0.5, "low": low, "high": high, "n": 1000, "unparseable": 7, "calibration_error": None, "gain": None,
     }  # fmt: skip
 
 
@@ -764,7 +764,7 @@ def artifacts(folder: Path, rows: Rows) -> dict[str, Any]:
     for name, (kind, kind_rows) in inputs.items():
         given[name] = LocalArtifact(str(folder / name))
         write_artifact(given[name], kind, kind_rows)
-    for name in ("html", "markdown", "summary", "metrics"):
+    for name in ("html", "markdown", "summary", "metrics", "manifest"):
         given[name] = LocalArtifact(str(folder / "out" / name))
     return given
 
@@ -776,6 +776,7 @@ def test_run_writes_report_summary_and_metrics(tmp_path: Path) -> None:
     assert json.loads(Path(given["summary"].path).read_text(encoding="utf-8")) == rows.summary
     assert Path(given["html"].path).read_text(encoding="utf-8") == rows.html()
     assert Path(given["markdown"].path).read_text(encoding="utf-8") == rows.markdown()
+    given["metrics"].metadata.pop("lineage")
     assert given["metrics"].metadata == {
         "iterations": 3,
         "best_iteration": 1,
@@ -789,7 +790,8 @@ def test_run_writes_report_summary_and_metrics(tmp_path: Path) -> None:
         "teacher_calls": 3,
         "teacher_calls_failed": 1,
     }
-    assert given["summary"].metadata == {"kind": "summary", "schema_version": 2}
+    given["summary"].metadata.pop("lineage")
+    assert given["summary"].metadata == {"kind": "summary", "schema_version": 3}
 
 
 def test_run_twice_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ def test_says_that_it_starts_and_ends(capsys: pytest.CaptureFixture[str]) -> Non
         "iteration": 2,
         "fold": 1,
         "outputs": {"model": "outputs/model"},
+        "sha256": {"model": None},
     }
 
 

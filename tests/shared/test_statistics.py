@@ -1,4 +1,4 @@
-"""The Wilson interval, the paired comparisons of two students, pass@k."""
+"""The Wilson interval, the paired comparisons of two students, pass@k, calibration."""
 
 from itertools import combinations
 from math import comb, isclose, sqrt
@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm2llm.components.statistics import Z_95, mcnemar_p, paired_difference, pass_at_k, wilson_interval
+from llm2llm.components.statistics import (
+    Z_95,
+    calibration_error,
+    mcnemar_p,
+    paired_difference,
+    pass_at_k,
+    reliability_bins,
+    wilson_interval,
+)
 
 
 @pytest.mark.parametrize(
@@ -160,3 +168,51 @@ class TestPassAtK:
     def test_impossible_counts_are_refused(self, n: int, correct: int, k: int) -> None:
         with pytest.raises(ValueError, match="must be in"):
             pass_at_k(n, correct, k)
+
+
+sure = st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=60)
+
+
+class TestCalibration:
+    def test_by_hand(self) -> None:
+        """Two bins: 0.2 and 0.4 with one of two right, 0.9 and 0.7 with one of two right."""
+        confidences, correct = [0.2, 0.4, 0.9, 0.7], [True, False, True, False]
+        low, high = reliability_bins(confidences, correct, 2)
+        assert (low.low, low.high, low.n, low.accuracy) == (0.0, 0.5, 2, 0.5)
+        assert (low.confidence, high.confidence) == pytest.approx((0.3, 0.8))
+        assert calibration_error(confidences, correct, 2) == pytest.approx((2 * 0.2 + 2 * 0.3) / 4)
+
+    @given(sure, st.integers(1, 20))
+    def test_is_that_of_the_authors_code(self, answers: list[tuple[float, bool]], bins: int) -> None:
+        """temperature_scaling.py of Guo et al., but for a confidence of 0, which it leaves out of every bin."""
+        confidences = np.array([max(confidence, 1e-12) for confidence, _ in answers])
+        accuracies = np.array([right for _, right in answers], dtype=float)
+        expected = 0.0
+        for place in range(bins):
+            inside = (confidences > place / bins) & (confidences <= (place + 1) / bins)
+            if inside.any():
+                expected += abs(confidences[inside].mean() - accuracies[inside].mean()) * inside.mean()
+        found = calibration_error([confidence for confidence, _ in answers], [right for _, right in answers], bins)
+        assert found == pytest.approx(expected, abs=1e-9)
+        assert 0 <= found <= 1
+
+    @given(sure, st.integers(1, 20))
+    def test_each_answer_is_in_the_bin_of_its_confidence(self, answers: list[tuple[float, bool]], bins: int) -> None:
+        found = reliability_bins([confidence for confidence, _ in answers], [right for _, right in answers], bins)
+        assert sum(one.n for one in found) == len(answers)
+        for one in found:
+            inside = [c for c, _ in answers if one.low < c <= one.high or (c == 0 and one.low == 0)]
+            assert one.n == len(inside)
+
+    def test_a_student_that_is_always_sure_is_off_by_its_errors(self) -> None:
+        assert calibration_error([1.0] * 10, [True] * 7 + [False] * 3) == pytest.approx(0.3)
+
+    def test_nonsense_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="same rows"):
+            calibration_error([0.5], [True, False])
+        with pytest.raises(ValueError, match="no answers"):
+            calibration_error([], [])
+        with pytest.raises(ValueError, match=r"in \[0, 1\], got 1.5"):
+            reliability_bins([1.5], [True])
+        with pytest.raises(ValueError, match="at least 1"):
+            reliability_bins([0.5], [True], 0)

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +22,7 @@ from llm2llm.components.storage import (
     exists,
     join,
     latest_generation,
+    list_objects,
     list_uris,
     read_bytes,
     size,
@@ -183,3 +185,13 @@ def test_without_hard_links_a_create_is_refused_rather_than_unsafe(
     with pytest.raises(UserError, match="no hard links"):
         create_bytes(tmp_path / "a", b"")
     assert os.listdir(tmp_path) == []
+
+
+def test_a_listing_tells_sizes_and_times(place: str) -> None:
+    before = time.time() - 2  # servers know whole seconds, by a clock of their own
+    for name, data in (("b", b"12"), ("a/c", b"")):
+        write_bytes(join(place, name), data)
+    found = list(list_objects(place))
+    assert [(one.uri, one.size) for one in found] == [(join(place, "a/c"), 0), (join(place, "b"), 2)]
+    assert all(before <= one.modified <= time.time() + 2 for one in found)
+    assert list(list_objects(join(place, "none"))) == []

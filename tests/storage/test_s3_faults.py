@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,8 @@ from llm2llm.components.storage import (
     upload_folder,
     write_bytes,
 )
+from llm2llm.components.teachers.asks import Ask, call_key
+from llm2llm.components.teachers.ledger import Entry, find_entries, list_entries, request_of, write_entry
 from tests.storage.rgw import S3Server
 
 pytestmark = pytest.mark.s3
@@ -281,3 +284,105 @@ def test_an_answer_that_breaks_off_is_fetched_again(s3_server: S3Server, monkeyp
     assert len(answers) == 2
     assert list(list_uris(uri.rpartition("/")[0])) == [uri]
     way.listening.close()
+
+
+def entries(count: int) -> list[Entry]:
+    """Answers that were paid for, for a ledger."""
+    asks = [
+        Ask(messages=[{"role": "user", "content": f"row {number}"}], temperature=0.7, max_tokens=64)
+        for number in range(count)
+    ]
+    when = "2026-01-01T00:00:00.000+00:00"
+    return [
+        Entry(key=call_key("who", ask), identity="who", model="m", request=request_of(ask), text="fine" * 500, run="r",
+              written_at=when)
+        for ask in asks
+    ]  # fmt: skip
+
+
+def test_no_answer_is_lost_when_the_server_restarts_while_a_ledger_is_written(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3_server.use(monkeypatch)
+    bucket = s3_server.bucket()
+    ledger, paid = f"s3://{bucket}/ledger", entries(FILES)
+    with ThreadPoolExecutor(16) as pool:
+        writing = [pool.submit(write_entry, ledger, entry) for entry in paid]
+        wait_until_half_way(s3_server, bucket)
+        s3_server.kill()
+        time.sleep(0.5)
+        s3_server.restart()
+        assert all(one.result() for one in writing), "each was the first, whatever became of the answer to its writer"
+    assert find_entries(ledger, [entry.key for entry in paid]) == {entry.key: entry for entry in paid}
+    assert not write_entry(ledger, paid[0])
+
+
+def test_a_process_that_is_killed_while_it_writes_a_ledger_leaves_whole_entries(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3_server.use(monkeypatch)
+    bucket = s3_server.bucket()
+    code = (
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "from llm2llm.components.teachers.ledger import write_entry\n"
+        "from tests.storage.test_s3_faults import FILES, entries\n"
+        f"list(ThreadPoolExecutor(8).map(lambda e: write_entry('s3://{bucket}/ledger', e), entries(FILES)))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code])
+    wait_until_half_way(s3_server, bucket)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    paid = {entry.key: entry for entry in entries(FILES)}
+    there = list(list_entries(f"s3://{bucket}/ledger"))  # a damaged one would raise
+    assert 10 <= len(there) < FILES
+    assert all(entry == paid[entry.key] for entry in there)
+    for entry in paid.values():
+        write_entry(f"s3://{bucket}/ledger", entry)
+    assert len(list(list_entries(f"s3://{bucket}/ledger"))) == FILES
+
+
+def test_a_full_quota_is_named_and_leaves_nothing_half_visible(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_path: Path
+) -> None:
+    s3_server.use(monkeypatch)
+    bucket = s3_server.bucket()
+    upload_folder(folder, f"s3://{bucket}/before")
+    quota = ("--quota-scope=bucket", f"--bucket={bucket}", f"--uid={s3_server.owner.name}")
+    s3_server.admin("quota", "set", *quota, f"--max-objects={FILES + 10}")
+    s3_server.admin("quota", "enable", *quota)
+    s3_server.kill()  # it keeps what it knows of quotas for minutes
+    s3_server.restart()
+    with pytest.raises(UserError, match=f"s3://{bucket}/after/.*quota is used up: delete something or raise the quota"):
+        upload_folder(folder, f"s3://{bucket}/after")
+    with pytest.raises(NotThere):
+        read_manifest(f"s3://{bucket}/after")
+    (entry,) = entries(1)
+    with pytest.raises(UserError, match="quota is used up"):
+        write_entry(f"s3://{bucket}/ledger", entry)
+    assert find_entries(f"s3://{bucket}/ledger", [entry.key]) == {}
+    download_folder(f"s3://{bucket}/before", tmp_path / "back")  # what was there is whole
+    s3_server.admin("quota", "disable", *quota)
+    s3_server.kill()
+    s3_server.restart()
+    assert write_entry(f"s3://{bucket}/ledger", entry)
+    upload_folder(folder, f"s3://{bucket}/after")
+    assert len(read_manifest(f"s3://{bucket}/after")) == FILES
+
+
+def test_a_key_that_is_revoked_while_a_ledger_is_written_loses_no_answer_that_was_stored(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user, bucket = s3_server.user(), s3_server.bucket()
+    s3_server.let(user, bucket, "s3:*")
+    s3_server.use(monkeypatch, user)
+    ledger, paid = f"s3://{bucket}/ledger", entries(40)
+    assert all(write_entry(ledger, entry) for entry in paid[:20])
+    s3_server.revoke(user)
+    with pytest.raises(UserError, match=r"does not know this access key|need s3:(Put|Get)Object"):
+        list(map(partial(write_entry, ledger), paid[20:]))  # Ceph may take a while to forget the key
+    keys = (f"--access-key={user.access_key}", f"--secret-key={user.secret_key}")
+    s3_server.admin("key", "create", f"--uid={user.name}", "--key-type=s3", *keys)
+    stored = list(list_entries(ledger))
+    assert {entry.key for entry in paid[:20]} <= {entry.key for entry in stored}
+    assert all(entry in paid for entry in stored)
+    assert not write_entry(ledger, paid[0])

@@ -16,9 +16,11 @@ from llm2llm.components.problems import UserError
 from llm2llm.components.rows.artifacts import LocalArtifact, write_artifact
 from llm2llm.components.rows.files import read_rows
 from llm2llm.components.rows.kinds import Example, Prediction, Score
-from llm2llm.components.students.answer import answer, draw, load_student
+from llm2llm.components.students import answer as answer_module
+from llm2llm.components.students.answer import Answer, answer, answer_batches, load_student
 from llm2llm.components.students.predict import predict
 from llm2llm.components.students.prompts import encode_prompt
+from llm2llm.components.students.questions import Question, cut
 from llm2llm.components.students.settings import AnswerSettings, FineTuneSettings
 from llm2llm.components.tasks import Task, grade
 
@@ -31,6 +33,34 @@ def test_batches_and_order_do_not_change_the_answers(rows: list[Example], colour
     backwards = answer(tiny_student, rows[::-1], colours, AnswerSettings(batch_size=64))
     assert [a.completion for a in whole] == [a.completion for a in single]
     assert [a.completion for a in whole] == [a.completion for a in backwards][::-1]
+
+
+@pytest.mark.parametrize("samples", [1, 4])
+def test_rows_that_have_ended_leave_the_batch_and_change_nothing(
+    samples: int, rows: list[Example], colours: Task, taught_student: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers of 1 to 40 tokens, looked at after every second token, and not at all."""
+    settings = AnswerSettings(batch_size=8, samples=samples, temperature=2.0, max_new_tokens=40)
+    model, tokenizer = load_student(taught_student, settings)
+    steps: list[int] = []
+    forward = type(model).forward
+
+    def counted(self: Any, *args: Any, **inputs: Any) -> Any:
+        steps.append(len(inputs["input_ids"]))
+        return forward(self, *args, **inputs)
+
+    monkeypatch.setattr(type(model), "forward", counted)
+    monkeypatch.setattr(answer_module, "_cache_to_cut", lambda model: None)
+    whole = draw(model, tokenizer, rows, samples, colours, settings)
+    plain = sum(steps)
+    steps.clear()
+    monkeypatch.undo()
+    monkeypatch.setattr(type(model), "forward", counted)
+    monkeypatch.setattr(answer_module, "SEGMENT", 2)
+    assert draw(model, tokenizer, rows, samples, colours, settings) == whole
+    if samples > 1:
+        assert len({len(one.completion) for drawn in whole for one in drawn}) > 3, "of many lengths"
+        assert sum(steps) < 0.8 * plain
 
 
 def test_an_untrained_student_runs_into_the_limit(rows: list[Example], colours: Task, tiny_student: Path) -> None:
@@ -54,6 +84,20 @@ def test_a_failed_batch_fails_the_evaluation(
         evaluate(tiny_student, {"seeds": rows}, [], 0, len(rows), colours, AnswerSettings(batch_size=8))
 
 
+def draw(
+    model: Any, tokenizer: Any, rows: list[Example], samples: int, task: Task, settings: AnswerSettings
+) -> list[list[Answer]]:
+    """`samples` answers to each row, in the rows' order."""
+    limit = settings.max_new_tokens or task.max_new_tokens
+    questions = [
+        Question(split="seeds", example=row, prompt=encode_prompt(tokenizer, task, row), samples=samples, limit=limit)
+        for row in rows
+    ]
+    replies = answer_batches(model, tokenizer, cut(questions, settings.batch_size), settings)
+    found = {question.example.id: reply.answers for question, reply in replies}
+    return [found[row.id] for row in rows]
+
+
 SAMPLED = AnswerSettings(samples=5, temperature=1.0)
 
 
@@ -61,13 +105,13 @@ def test_samples_depend_on_the_row_alone(rows: list[Example], colours: Task, tau
     """Not on the batches, nor on the order, nor on what other rows there are."""
     model, tokenizer = load_student(taught_student, SAMPLED)
     hot = SAMPLED.model_copy(update={"temperature": 3.0})
-    whole = draw(model, tokenizer, rows, [5] * 24, colours, hot)
-    single = draw(model, tokenizer, rows, [5] * 24, colours, hot.model_copy(update={"batch_size": 3}))
-    part = draw(model, tokenizer, rows[10:][::-1], [5] * 14, colours, hot)
+    whole = draw(model, tokenizer, rows, 5, colours, hot)
+    single = draw(model, tokenizer, rows, 5, colours, hot.model_copy(update={"batch_size": 3}))
+    part = draw(model, tokenizer, rows[10:][::-1], 5, colours, hot)
     assert whole == single
     assert whole[10:] == part[::-1]
     assert any(len({answer.completion for answer in drawn}) > 1 for drawn in whole), "something is drawn"
-    other = draw(model, tokenizer, rows, [5] * 24, colours, hot.model_copy(update={"sampling_seed": 1}))
+    other = draw(model, tokenizer, rows, 5, colours, hot.model_copy(update={"sampling_seed": 1}))
     assert other != whole
 
 
@@ -77,7 +121,7 @@ def test_samples_are_drawn_as_the_model_says(rows: list[Example], colours: Task,
     model, tokenizer = load_student(taught_student, settings)
     logits = model(torch.tensor([encode_prompt(tokenizer, colours, rows[0])])).logits[0, -1]
     expected = (logits / 2.0).softmax(-1)
-    (drawn,) = draw(model, tokenizer, [rows[0]], [2000], colours, settings)
+    (drawn,) = draw(model, tokenizer, [rows[0]], 2000, colours, settings)
     counted = Counter(answer.completion for answer in drawn)
     for token in expected.topk(3).indices.tolist():
         text = tokenizer.decode([token], skip_special_tokens=True).strip()
@@ -97,7 +141,7 @@ def test_only_seeds_are_sampled_and_the_rest_is_answered_as_ever(
     assert {(p.samples, p.samples_correct) for p in greedy if p.outcome == "correct"} == {(1, 1)}
     assert {p.samples for p in sampled if p.split == "seeds"} == {6}
     model, tokenizer = load_student(taught_student, hot)
-    for row, drawn in zip(rows[:9], draw(model, tokenizer, rows[:9], [6] * 9, colours, hot), strict=True):
+    for row, drawn in zip(rows[:9], draw(model, tokenizer, rows[:9], 6, colours, hot), strict=True):
         outcomes = [grade(colours, answer.completion, row.answer)[1] for answer in drawn]
         (found,) = [p for p in sampled if p.example_id == row.id]
         assert (found.completion, found.outcome) == (drawn[0].completion, outcomes[0])

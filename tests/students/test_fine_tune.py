@@ -188,6 +188,9 @@ def test_an_empty_training_set_is_refused(quick: FineTuneSettings, tmp_path: Pat
 def test_a_loss_that_is_not_a_number_stops_training(
     quick: FineTuneSettings, tmp_path: Path, rows: list[Example], colours: Task
 ) -> None:
-    with pytest.raises(FloatingPointError, match=r"at step \d+; lower train.learning_rate"):
+    with pytest.raises(UserError, match=r"is (nan|inf) at step \d+; lower train.learning_rate.*: (.+)$") as caught:
         train(rows, colours, "scratch", None, quick.model_copy(update={"learning_rate": 1e30}), 0, tmp_path / "model")
+    named = str(caught.value).rsplit(": ", 1)[1].split(", ")
+    assert len(named) == quick.batch_size
+    assert set(named) <= {row.id for row in rows}
     assert list(tmp_path.iterdir()) == []

@@ -12,6 +12,7 @@ from llm2llm.components import tasks
 from llm2llm.components.rows.kinds import Example
 from llm2llm.components.students import answer as answer_module
 from llm2llm.components.students import fine_tune as fine_tune_module
+from llm2llm.components.students import trainer as trainer_module
 from llm2llm.components.students.load import load_tokenizer
 from llm2llm.components.students.prompts import encode, encode_prompt
 from llm2llm.components.students.settings import AnswerSettings, FineTuneSettings
@@ -57,13 +58,14 @@ def test_training_and_evaluation_use_the_same_prompt(
     for module in (fine_tune_module, answer_module):
         monkeypatch.setattr(module, "load_model", load_model)
     trained_on: list[list[int]] = []
-    from_list = fine_tune_module.Dataset.from_list
+    from_list = trainer_module.Dataset.from_list
 
-    def record(given: list[dict[str, list[int]]]) -> Any:
-        trained_on.extend(row["input_ids"][: sum(label == -100 for label in row["labels"])] for row in given)
+    def record(given: list[dict[str, Any]]) -> Any:
+        real = [row for row in given if row["places"]]  # the last one only fills up
+        trained_on.extend(row["input_ids"][: sum(label == -100 for label in row["labels"])] for row in real)
         return from_list(given)
 
-    monkeypatch.setattr(fine_tune_module.Dataset, "from_list", record)
+    monkeypatch.setattr(trainer_module.Dataset, "from_list", record)
     settings = quick.model_copy(update={"max_steps": 1, "max_length": 128})
     fine_tune_module.fine_tune(rows, colours, str(tiny_student), settings, 0, tmp_path)
 

@@ -1,7 +1,7 @@
 """Tasks as users configure them, and what all forms have in common: prompt, target, the teacher's schema."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -76,6 +76,7 @@ class CharacterTokenizer:
 
     chat_template = None
     eos_token_id = 0
+    added_tokens_decoder: ClassVar[dict[int, object]] = {}
 
     def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
         return {"input_ids": [ord(character) for character in text]}
@@ -139,6 +140,10 @@ def test_a_task_of_ones_own() -> None:
         ({"name": "x", "form": "multiple_choice", "choice_count": 27}, "choice_count: from 2 to 26, got 27"),
         ({"name": "x", "form": "text", "max_new_tokens": 0}, "max_new_tokens: at least 1, got 0"),
         ({"name": "x", "form": "text", "match": "fuzzy"}, r"task\.match: .*'fuzzy'"),
+        ({"name": "x", "form": "text", "match": "judge"}, "rubric: missing; match 'judge' needs one"),
+        ({"name": "x", "form": "text", "match": "judge", "rubric": " "}, "rubric: missing"),
+        ({"name": "x", "form": "text", "rubric": "the year"}, "rubric: only for match 'judge', this is match 'norm"),
+        ({"name": "gsm8k", "match": "judge", "rubric": "x"}, "match: 'judge' is for form 'text', and this is form"),
     ],
 )  # fmt: skip
 def test_load_task_refuses(value: Any, says: str) -> None:

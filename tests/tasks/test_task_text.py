@@ -9,6 +9,7 @@ from llm2llm.components.tasks import Task
 
 NORMALISED = Task(name="people", form="text")
 EXACT = Task(name="people", form="text", match="exact")
+JUDGED = Task(name="people", form="text", match="judge", rubric="the same person")
 
 
 @pytest.mark.parametrize(
@@ -50,6 +51,7 @@ def test_parse(completion: str, parsed: str | None) -> None:
 def test_grade(completion: str, answer: str, normalised: str, exact: str) -> None:
     assert tasks.grade(NORMALISED, completion, answer)[1] == normalised
     assert tasks.grade(EXACT, completion, answer)[1] == exact
+    assert tasks.grade(JUDGED, completion, answer)[1] == normalised, "what needs no judge"
 
 
 def test_normalise() -> None:
@@ -63,7 +65,7 @@ def test_normalise() -> None:
 
 @given(st.text())
 def test_whatever_answer_is_accepted_is_read_from_its_own_target(answer: str) -> None:
-    for task in (NORMALISED, EXACT):
+    for task in (NORMALISED, EXACT, JUDGED):
         try:
             kept, _ = tasks.normalise(task, answer, [], None)
         except ValueError:

@@ -11,7 +11,7 @@ import yaml
 
 from llm2llm.components.problems import UserError
 from llm2llm.components.rows.kinds import Call
-from llm2llm.components.rows.sources import source_path
+from llm2llm.components.rows.sources import source_file
 from llm2llm.components.teacher_augment.replies import Draft, Problem, Reply, Request, call_key
 
 TRIES = 20
@@ -28,7 +28,8 @@ def load_synonyms(path: str | None) -> Synonyms:
     if path is None:
         return {}
     try:
-        value = yaml.safe_load(source_path(path).read_text(encoding="utf-8"))
+        with source_file(path) as file:
+            value = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
         raise UserError(f"teacher_augment.eda_synonyms: cannot read {path}: {problem}") from None
     if not isinstance(value, dict) or not all(isinstance(v, list) and v for v in value.values()):

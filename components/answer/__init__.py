@@ -1,0 +1,1 @@
+"""Stage `answer`: one pod's share of what `evaluate` asks the student."""

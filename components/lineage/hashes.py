@@ -1,0 +1,63 @@
+"""The hash of a file or a folder: the same bytes under the same names have the same hash, wherever they lie.
+
+file     SHA-256 of its bytes
+folder   SHA-256 of one line for each file, sorted by name: `<sha256>  <size>  <name>`, the name with slashes
+"""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+THREADS = 8
+"""Files of a folder that are hashed at once; the hashing itself does not hold Python's lock."""
+
+
+def hash_of(path: str | os.PathLike[str]) -> str:
+    """The hash of a file or folder as 64 hexadecimal digits; read piece by piece, so of any size.
+
+    Links are followed.
+
+    Raises:
+        OSError: Not there, or not readable.
+    """
+    place = Path(path)
+    if not place.is_dir():
+        return _hash_of_file(place)
+    files = {
+        str(Path(folder, name).relative_to(place).as_posix()): Path(folder, name)
+        for folder, _, names in os.walk(place, followlinks=True, onerror=_refuse)
+        for name in names
+    }
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="hash") as threads:
+        hashes = dict(zip(files, threads.map(_hash_of_file, files.values()), strict=True))
+    return hash_of_entries({name: (files[name].stat().st_size, hashes[name]) for name in files})
+
+
+def hash_of_entries(files: Mapping[str, tuple[int, str]]) -> str:
+    """The hash of a folder of which (size in bytes, SHA-256) of every file are known."""
+    lines = [f"{sha256}  {size}  {name}\n" for name, (size, sha256) in sorted(files.items())]
+    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def hash_of_bytes(content: bytes) -> str:
+    """The hash of a file that holds these bytes."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def size_of(path: str | os.PathLike[str]) -> int:
+    """The bytes of a file, or of all files in a folder."""
+    place = Path(path)
+    if not place.is_dir():
+        return place.stat().st_size
+    return sum(Path(folder, name).stat().st_size for folder, _, names in os.walk(place) for name in names)
+
+
+def _hash_of_file(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _refuse(problem: OSError) -> None:
+    raise problem

@@ -1,0 +1,132 @@
+"""Two students on the same validation rows: figures, and the conditions of a promotion."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from llm2llm.components.promote.verdict import Check, Comparison, SliceChange
+from llm2llm.components.registry.settings import PromoteSettings
+from llm2llm.components.rows.kinds import Example
+from llm2llm.components.statistics import mcnemar_p, paired_difference
+from llm2llm.components.tasks import Task
+
+ROUNDING = 1e-9
+"""Shares are compared with this tolerance: 0.8 - 0.75 is more than 0.05 in floating point."""
+
+
+def compare(
+    incumbent: Mapping[str, bool],
+    candidate: Mapping[str, bool],
+    rows: Sequence[Example],
+    task: Task,
+    settings: PromoteSettings,
+    random_seed: int,
+    left_out: int = 0,
+    answered_now: int = 0,
+) -> Comparison:
+    """The figures of a comparison.
+
+    Args:
+        incumbent, candidate: Whether each answers a row right, by the row's id; of every row in `rows`.
+        rows: The validation rows to compare on; at least one.
+        task: Says whether right answers are slices.
+        settings: See `PromoteSettings`.
+        random_seed: Of the bootstrap.
+        left_out, answered_now: See `Comparison`.
+    """
+    rows = sorted(rows, key=lambda row: row.id)
+    before, after = [incumbent[row.id] for row in rows], [candidate[row.id] for row in rows]
+    difference = paired_difference(before, after, random_seed, level=1 - settings.level)
+    both = sum(a and b for a, b in zip(before, after, strict=True))
+    return Comparison(
+        rows=len(rows),
+        both=both,
+        only_candidate=sum(after) - both,
+        only_incumbent=sum(before) - both,
+        neither=len(rows) - sum(before) - sum(after) + both,
+        gain=difference.value,
+        low=difference.low,
+        high=difference.high,
+        p=mcnemar_p(before, after),
+        test=settings.test,
+        level=settings.level,
+        slices=_slices(incumbent, candidate, rows, task, settings),
+        left_out=left_out,
+        answered_now=answered_now,
+    )
+
+
+def checks(comparison: Comparison, settings: PromoteSettings) -> list[Check]:
+    """Whether the candidate is better, by enough, and no slice falls too far."""
+    return [_better(comparison), _min_gain(comparison, settings), _no_drop(comparison, settings)]
+
+
+def _better(found: Comparison) -> Check:
+    if found.test == "bootstrap":
+        passed = found.low > 0
+        figures = f"{1 - found.level:.0%} interval {_points(found.low)} to {_points(found.high)}"
+    else:
+        passed = found.gain > 0 and found.p < found.level
+        figures = f"McNemar p = {found.p:.2g}, level {found.level:g}"
+    word = "better beyond chance" if passed else "not better beyond chance"
+    gain = f"{_points(found.gain)} points on {found.rows:,} validation rows"
+    return Check(name="better", passed=passed, text=f"{word}: {gain} ({figures})")
+
+
+def _min_gain(found: Comparison, settings: PromoteSettings) -> Check:
+    passed = found.gain >= settings.min_gain - ROUNDING
+    return Check(
+        name="min_gain",
+        passed=passed,
+        text=f"the gain of {_points(found.gain)} points is {'at least' if passed else 'below'} the "
+        f"{100 * settings.min_gain:.1f} that min_gain asks for",
+    )
+
+
+def _no_drop(found: Comparison, settings: PromoteSettings) -> Check:
+    fallen = [one for one in found.slices if one.counts and -one.change > settings.max_slice_drop + ROUNDING]
+    counted = sum(one.counts for one in found.slices)
+    limit = f"{100 * settings.max_slice_drop:.1f} points"
+    if not fallen:
+        text = f"none of {counted} slices falls by more than {limit}" if counted else "there are no slices to look at"
+    else:
+        shown = "; ".join(
+            f"{one.slice} by {100 * -one.change:.1f} points ({one.incumbent:.1%} to {one.candidate:.1%}, {one.n} rows)"
+            for one in fallen[:5]
+        )
+        more = f" and {len(fallen) - 5} more" if len(fallen) > 5 else ""
+        text = f"{len(fallen)} of {counted} slices fall by more than {limit}: {shown}{more}"
+    return Check(name="slices", passed=not fallen, text=text)
+
+
+def _slices(
+    incumbent: Mapping[str, bool],
+    candidate: Mapping[str, bool],
+    rows: Sequence[Example],
+    task: Task,
+    settings: PromoteSettings,
+) -> list[SliceChange]:
+    members: defaultdict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        if "label" in settings.slices and task.form in ("classification", "multiple_choice"):
+            members[f"label: {row.answer}"].append(row.id)
+        if "skills" in settings.slices:
+            for skill in sorted(set(row.skills)):
+                members[f"skill: {skill}"].append(row.id)
+    found = []
+    for name, ids in members.items():
+        before, after = (sum(answers[one] for one in ids) for answers in (incumbent, candidate))
+        found.append(
+            SliceChange(
+                slice=name,
+                n=len(ids),
+                incumbent=before / len(ids),
+                candidate=after / len(ids),
+                change=(after - before) / len(ids),
+                counts=len(ids) >= settings.min_slice_rows,
+            )
+        )
+    return sorted(found, key=lambda one: (not one.counts, one.change, one.slice))
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:+.1f}"

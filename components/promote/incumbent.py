@@ -1,0 +1,78 @@
+"""What the version in production answers on today's validation rows."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from llm2llm.components.problems import UserError
+from llm2llm.components.registry import digests
+from llm2llm.components.registry.records import Answers, Record, TrainedOn
+from llm2llm.components.registry.versions import find_version, read_document
+from llm2llm.components.rows.kinds import Example
+from llm2llm.components.students.settings import AnswerSettings
+from llm2llm.components.tasks import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Incumbent:
+    """A version in production, and its answers."""
+
+    version: str
+    record: Record
+    correct: dict[str, bool] = field(default_factory=dict)
+    """By the id of each validation row that it was not trained on."""
+    left_out: int = 0
+    """Validation rows that it was trained on."""
+    answered_now: int = 0
+    """Rows that it was asked just now."""
+
+
+def read_incumbent(
+    registry: str, version: str, validation: Sequence[Example], task: Task, config: Mapping[str, Any]
+) -> Incumbent:
+    """The version with its answers to the validation rows: those that came with it, and the rest asked now.
+
+    A row that it was trained on, itself or the same question with another answer or rationale, is left out: there it
+    would look better than it is.
+
+    Raises:
+        UserError: The version is damaged, or must be asked and cannot be loaded here.
+    """
+    uri = find_version(registry, version)
+    record, trained_on = read_document(uri, Record), read_document(uri, TrainedOn)
+    ids, questions = set(trained_on.rows), set(trained_on.questions)
+    fresh = [
+        row
+        for row in validation
+        if row.id not in ids and digests.of_question(row.question, row.choices) not in questions
+    ]
+    answers = read_document(uri, Answers)
+    known = answers.correct if answers.graded_with == digests.of_grading(config) else {}
+    missing = [row for row in fresh if row.id not in known]
+    correct = {row.id: known[row.id] for row in fresh if row.id in known}
+    if missing:
+        print(f"promote: asking {version}, which is in production, {len(missing):,} validation rows", flush=True)
+        correct |= _asked(uri, version, missing, task, config)
+    return Incumbent(version, record, correct, len(validation) - len(fresh), len(missing))
+
+
+def _asked(uri: str, version: str, rows: Sequence[Example], task: Task, config: Mapping[str, Any]) -> dict[str, bool]:
+    from llm2llm.components.storage import fetched
+
+    settings = AnswerSettings.load(config.get("evaluate") or {}, "evaluate").model_copy(
+        update={"shards": 1, "samples": 1, "hardness": False}
+    )
+    if settings.backend == "vllm" and find_spec("vllm") is None:
+        settings = settings.model_copy(update={"backend": "transformers", "gpus": 1})
+    folder: Path = fetched(uri)
+    try:
+        from llm2llm.components.students.predict import predict
+    except ModuleNotFoundError as problem:
+        raise UserError(
+            f"promote: {version}, which is in production, has no answers to {len(rows):,} of the validation rows and "
+            f"must be asked, which needs the package {problem.name}: run the stage promote in the image of evaluate"
+        ) from None
+    found = predict(folder, {"validation": rows}, iteration=0, fold=None, task=task, settings=settings)
+    return {row.example_id: row.outcome == "correct" for row in found}

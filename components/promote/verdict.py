@@ -1,0 +1,130 @@
+"""What promotion decided, with all its numbers: the artifact `verdict`, JSON.
+
+    {"schema_version": 1, "outcome": "kept", "reason": "...", "candidate": {...}, "comparison": {...}, ...}
+
+It holds no times, so the same rows give the same file, whether the pointer moved or not.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+SCHEMA_VERSION = 1
+
+Outcome = Literal["pending", "promoted", "would_promote", "kept"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contender:
+    """A student in a comparison. Its accuracy is that on the rows that both were compared on."""
+
+    version: str
+    """Its name in the registry, or what it would be called there."""
+    iteration: int
+    """The iteration of its run that made it."""
+    training_rows: int
+    n: int
+    correct: int
+    accuracy: float
+    low: float
+    high: float
+    """The 95% Wilson interval of the accuracy."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SliceChange:
+    """One slice of the validation rows under both students."""
+
+    slice: str
+    """`label: refund`, `skill: fractions`."""
+    n: int
+    incumbent: float
+    candidate: float
+    """Accuracies, in [0, 1]."""
+    change: float
+    """The candidate's accuracy less the incumbent's."""
+    counts: bool
+    """Whether it has enough rows to block a promotion."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """The candidate and the version in production on the same validation rows."""
+
+    rows: int
+    both: int
+    only_candidate: int
+    only_incumbent: int
+    neither: int
+    """How many rows each answers right."""
+    gain: float
+    """The candidate's accuracy less the incumbent's, in [-1, 1]."""
+    low: float
+    high: float
+    """The paired bootstrap interval of the gain, at 1 - `level`."""
+    p: float
+    """The two-sided p-value of McNemar's exact test."""
+    test: Literal["bootstrap", "mcnemar"]
+    """Which of the two decides."""
+    level: float
+    slices: list[SliceChange]
+    """The worst change first."""
+    left_out: int
+    """Validation rows that the incumbent was trained on, and that were left out for it."""
+    answered_now: int
+    """Rows that the incumbent was asked for this comparison; its answers to the others came with it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One condition of a promotion."""
+
+    name: Literal["better", "min_gain", "slices", "first", "new", "not_rolled_back", "comparable"]
+    """`first`: with nothing in production, that it answers something right. `new`: that it is not in production
+    already. `not_rolled_back`: that no person took this very version out of production. `comparable`: that rows are
+    left to compare on."""
+    passed: bool
+    text: str
+    """In words, with the figures."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What promotion decided."""
+
+    outcome: Outcome
+    """`pending`: the run goes on, and decides when it stops. `promoted`: the candidate is in production now.
+    `would_promote`: it passed every check, in mode report_only. `kept`: production stays as it is."""
+    reason: str
+    """One sentence, for a person."""
+    run: str
+    iteration: int
+    """The iteration after which this was written."""
+    mode: Literal["report_only", "promote"]
+    registry: str
+    candidate: Contender | None = None
+    """The run's best student so far; None while nothing is compared."""
+    incumbent: Contender | None = None
+    """The version that was in production; None: there was none."""
+    incumbent_generation: int = 0
+    """The pointer's generation that the comparison was made against; 0: there was none."""
+    generation: int | None = None
+    """The pointer's generation that the promotion made."""
+    comparison: Comparison | None = None
+    """None without an incumbent to compare with."""
+    checks: list[Check] = field(default_factory=list)
+    """The conditions, in the order in which they were looked at; a failed one that makes the rest pointless is the
+    last."""
+    rounds: int = 0
+    """How often it was decided: above 1 when another run moved the pointer in between."""
+
+
+def to_json(verdict: Verdict) -> dict[str, Any]:
+    """The verdict as `verdict.json` holds it: `schema_version`, then the fields above by name."""
+    return {"schema_version": SCHEMA_VERSION, **asdict(verdict)}
+
+
+def verdict_text(verdict: Mapping[str, Any]) -> str:
+    """A verdict, as `to_json` gives it, on one line of JSON: ASCII, keys sorted, so that equal ones are equal bytes."""
+    return json.dumps(verdict, sort_keys=True)

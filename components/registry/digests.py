@@ -1,0 +1,69 @@
+"""What tells one set of rows, one config, one way of grading from another."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from llm2llm.components.rows.kinds import content_id
+
+_NOT_THE_STUDENT = {
+    "": ("name", "images", "placement", "promote"),
+    # The rows themselves are compared, wherever they lie.
+    "data": ("seeds", "validation", "test"),
+    "teacher_augment": ("ledger",),
+}
+"""Keys of a config that have no say in what the student becomes, by section."""
+
+_NOT_THE_GRADE = (
+    *("backend", "gpus", "shards", "batch_size", "samples", "temperature", "sampling_seed", "hardness"),
+    *("trust_remote_code", "ledger", "budget", "prices"),
+)
+"""Keys of `evaluate`, and of its judge, that do not change the one answer to a validation row or its grade."""
+
+
+def of_ids(ids: Iterable[str]) -> str:
+    """A digest of a set of ids, whatever their order: 64 hexadecimal digits."""
+    return hashlib.sha256("".join(f"{one}\n" for one in sorted(ids)).encode()).hexdigest()
+
+
+def of_question(question: str, choices: list[str]) -> str:
+    """A digest of what a row asks, whatever its answer and rationale."""
+    return content_id(question, choices, None, "")
+
+
+def of_config(config: Mapping[str, Any]) -> str:
+    """A digest of what in a config decides what the student becomes, besides its rows: 64 hexadecimal digits.
+
+    Two runs on one machine keep their inputs in folders of their own, so of an absolute path the last two parts count.
+    """
+    decides = {key: value for key, value in config.items() if key not in _NOT_THE_STUDENT[""]}
+    for section, keys in _NOT_THE_STUDENT.items():
+        if section and isinstance(decides.get(section), Mapping):
+            decides[section] = {key: value for key, value in decides[section].items() if key not in keys}
+    return _of_json(_portable(decides))
+
+
+def of_grading(config: Mapping[str, Any]) -> str:
+    """A digest of how a config has validation rows asked and graded: 64 hexadecimal digits."""
+    return _of_json(_portable({"task": config.get("task"), "evaluate": _graded(config.get("evaluate"))}))
+
+
+def _graded(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    return {key: _graded(one) for key, one in value.items() if key not in _NOT_THE_GRADE}
+
+
+def _portable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _portable(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_portable(one) for one in value]
+    if isinstance(value, str) and value.startswith("/") and "\n" not in value:
+        return "/".join(value.rstrip("/").split("/")[-2:])
+    return value
+
+
+def _of_json(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode("ascii")).hexdigest()

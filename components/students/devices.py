@@ -1,0 +1,76 @@
+"""How many devices train, what each does of a batch, and what it is like when one has no memory left."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from llm2llm.components.problems import UserError
+from llm2llm.components.students.settings import FineTuneSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one device does of a global batch: `passes` forward passes of `rows` rows."""
+
+    rows: int
+    passes: int
+
+
+def share(settings: FineTuneSettings, devices: int, at_most: int | None = None) -> Share:
+    """How a global batch, `batch_size * gradient_accumulation` rows, is split.
+
+    Args:
+        settings: Names the global batch, and how many rows a device may be given at once.
+        devices: How many there are.
+        at_most: Fewer rows at once than the settings allow, as after running out of memory.
+
+    Raises:
+        UserError: The global batch cannot be divided by the number of devices.
+    """
+    batch = settings.batch_size * settings.gradient_accumulation
+    if batch % devices:
+        raise UserError(
+            f"train.batch_size {settings.batch_size} * train.gradient_accumulation {settings.gradient_accumulation} = "
+            f"{batch} rows in one optimiser step cannot be divided by {devices} devices (train.gpus * train.nodes): "
+            f"make the product a multiple of {devices}"
+        )
+    of_device = batch // devices
+    most = min(of_device, settings.batch_size, at_most or settings.batch_size)
+    rows = next(rows for rows in range(most, 0, -1) if of_device % rows == 0)
+    return Share(rows, of_device // rows)
+
+
+def devices_here(settings: FineTuneSettings) -> int:
+    """How many devices of this machine train: its GPUs; without one, so many processes on its CPU.
+
+    Raises:
+        UserError: More GPUs are asked for than there are.
+    """
+    import torch
+
+    # Without initialising CUDA, so that processes which are started from here can.
+    visible = torch.cuda.device_count()
+    if visible and settings.gpus > visible:
+        raise UserError(
+            f"train.gpus: {settings.gpus} GPUs are asked for, and {visible} can be seen here: ask the cluster for as "
+            "many (placement), or set train.gpus lower"
+        )
+    return settings.gpus or visible or 1
+
+
+def this_process() -> Any:
+    """accelerate's `PartialState`: which of the processes that train together this one is; the only one, else."""
+    import torch
+    from accelerate import PartialState
+
+    # Without the flag processes on a CPU would not join.
+    return PartialState(cpu=not torch.cuda.is_available())
+
+
+def out_of_memory(problem: BaseException) -> bool:
+    """Whether it says that a device, or the machine, has no memory left."""
+    import torch
+    from accelerate.utils.memory import should_reduce_batch_size
+
+    if isinstance(problem, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(problem, Exception) and should_reduce_batch_size(problem)

@@ -1,0 +1,195 @@
+"""A training on all the devices of this machine: one process for each, started with torchrun's own agent.
+
+With one device the training runs in this process. With several, each process is a `worker` on a job's folder; what ends
+one of them ends all, and comes through here: a user's mistake with its message, SIGTERM and Ctrl-C as such. A training
+that runs out of memory is begun again, or taken up from its newest checkpoint, with half as many rows at once; the
+optimiser's steps see the same rows.
+"""
+
+import dataclasses
+import gc
+import os
+import shutil
+import signal
+import sys
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llm2llm.components.problems import UserError
+from llm2llm.components.rows.kinds import Example
+from llm2llm.components.stage import EXIT_TERMINATED, PARENT_VARIABLE
+from llm2llm.components.students.devices import devices_here, out_of_memory, share
+from llm2llm.components.students.job import Failed, Job, raise_failure, read_result, run_job, take_model, write_job
+from llm2llm.components.students.settings import FineTuneSettings
+from llm2llm.components.tasks import Task
+
+if TYPE_CHECKING:
+    from llm2llm.components.students.fine_tune import TrainingLog
+
+GRACE_SECONDS = 20
+"""How long the processes may take to end after SIGTERM; Kubernetes gives a pod 30 seconds unless told otherwise."""
+
+
+def train_on_devices(
+    training_set: list[Example],
+    task: Task,
+    student: str,
+    settings: FineTuneSettings,
+    random_seed: int,
+    output: Path,
+    seeds: list[Example] | None = None,
+    replay: list[Example] | None = None,
+    iteration: int = 0,
+    checkpoints: str | None = None,
+) -> "TrainingLog":
+    """Fine-tunes a student on `settings.gpus` devices and saves it to `output`; the arguments are those of `fine_tune`.
+
+    Raises:
+        UserError: As `fine_tune`; also more GPUs than there are, a global batch that cannot be divided among them, and
+            no memory for a single row.
+    """
+    devices = devices_here(settings)
+    at_most: int | None = None
+    while True:
+        rows = share(settings, devices, at_most).rows
+        job = Job(training_set, task, student, settings, random_seed, seeds, replay, iteration, checkpoints, rows)
+        try:
+            if devices == 1 and not _several_visible():
+                return _in_this_process(job, output)
+            return _in_processes(devices, job, output)
+        except Exception as problem:
+            if not out_of_memory(problem):
+                raise
+            reason = str(problem).split("\n", 1)[0]
+        if rows == 1:
+            raise UserError(
+                f"train: no memory left with one row at once ({reason}): set train.activation_checkpointing: true, "
+                "a lower train.max_length, method: lora or qlora, sharding: fsdp on several GPUs, or take a larger GPU"
+            )
+        at_most = rows // 2
+        print(f"train: no memory left with {rows} rows at once; again with at most {at_most} ({reason})", flush=True)
+        _empty(output)
+
+
+def _several_visible() -> bool:
+    """Whether transformers would spread one process over several GPUs (`DataParallel`)."""
+    import torch
+
+    return bool(torch.cuda.device_count() > 1)
+
+
+def _in_this_process(job: Job, output: Path) -> "TrainingLog":
+    try:
+        return run_job(job, output)
+    except Exception as problem:
+        if not out_of_memory(problem):
+            raise
+        reason = str(problem)
+    # Here nothing holds the traceback any more, and with it the student.
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    raise MemoryError(reason)
+
+
+def _in_processes(devices: int, job: Job, output: Path) -> "TrainingLog":
+    from llm2llm.components.students.fine_tune import TrainingLog
+
+    folder = output / ".job"
+    try:
+        write_job(str(folder), **{field.name: getattr(job, field.name) for field in dataclasses.fields(job)})
+        ended_well = _run_workers(devices, str(folder))
+        result = read_result(str(folder))
+        if isinstance(result, Failed):
+            raise_failure(result)
+        if not ended_well or result is None:
+            raise RuntimeError("train: a process ended without a word; the kernel kills one that takes too much memory")
+        assert isinstance(result, dict)
+        take_model(str(folder), output)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return TrainingLog(**{**result, "loss_curve": [(step, loss) for step, loss in result["loss_curve"]]})
+
+
+def _run_workers(devices: int, job: str) -> bool:
+    """Runs a worker for each device to their end; whether all ended well.
+
+    Raises:
+        SystemExit: With code 143, on SIGTERM; the workers have been ended.
+        KeyboardInterrupt: On Ctrl-C; the same.
+    """
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=devices,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="127.0.0.1:0",
+        local_addr="127.0.0.1",
+        max_restarts=0,
+        shutdown_timeout=GRACE_SECONDS,
+    )
+    with _environment(), _signals_restored():
+        try:
+            elastic_launch(config, sys.executable)("-m", "llm2llm.components.students.worker", job)
+        except ChildFailedError:
+            return False
+        except SignalException as given:
+            if given.sigval == signal.SIGINT:
+                raise KeyboardInterrupt from None
+            raise SystemExit(EXIT_TERMINATED) from None
+    return True
+
+
+@contextmanager
+def _environment() -> Iterator[None]:
+    """What the workers find in their environment: whose end is theirs, and that they are on one machine."""
+    ours = {PARENT_VARIABLE: str(os.getpid())}
+    if sys.platform == "linux":
+        # A pod's own name need not resolve, and no worker is elsewhere.
+        ours |= {"GLOO_SOCKET_IFNAME": "lo"}
+    # Each process would else start a thread for each core; torchrun sets the same, with a warning.
+    ours |= {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": "1"}
+    before = {name: os.environ.get(name) for name in ours}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _signals_restored() -> Iterator[None]:
+    """Puts back the handlers that torchrun's agent replaces by its own."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handled = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+    before = {number: signal.getsignal(number) for number in handled}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()

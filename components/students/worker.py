@@ -1,0 +1,86 @@
+"""One process of a training on several devices: `python -m llm2llm.components.students.worker JOB`.
+
+torchrun, accelerate or a Kubeflow TrainJob starts it once for each device, with their usual environment variables
+(RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT). JOB is a folder that `write_job` stored, local or `s3://`. The
+first process stores the student there; whichever fails says why there.
+
+Exit codes: 0; 2 for a user's mistake; 3 when a device is out of memory; 143 on SIGTERM; 1 else.
+"""
+
+import hashlib
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from types import FrameType
+
+from llm2llm.components.problems import UserError
+from llm2llm.components.stage import EXIT_TERMINATED, EXIT_USER_ERROR, end_with_parent
+from llm2llm.components.storage import is_remote
+from llm2llm.components.students.devices import out_of_memory, this_process
+from llm2llm.components.students.job import fetch_job, read_job, run_job, write_failure, write_result
+
+EXIT_OUT_OF_MEMORY = 3
+
+
+def main(uri: str) -> int:
+    """Trains on this process's device and returns the exit code."""
+    end_with_parent()
+    # Who started it says why it ends, on Ctrl-C too.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, _end)
+    try:
+        _train(uri)
+    except UserError as problem:
+        write_failure(uri, "user_error", str(problem))
+        print(f"error: {problem}", file=sys.stderr, flush=True)
+        return EXIT_USER_ERROR
+    except Exception as problem:
+        if out_of_memory(problem):
+            write_failure(uri, "out_of_memory", str(problem).split("\n", 1)[0])
+            return EXIT_OUT_OF_MEMORY
+        write_failure(uri, "error", f"{type(problem).__name__}: {problem}")
+        raise
+    return 0
+
+
+def _train(uri: str) -> None:
+    state = this_process()
+    if not state.is_main_process:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # said once is enough
+    here = _folder(uri)
+    if is_remote(uri) and state.is_local_main_process:
+        here.mkdir(mode=0o700, exist_ok=True)
+        fetch_job(uri, here)
+    state.wait_for_everyone()
+    job = read_job(here)
+    with tempfile.TemporaryDirectory(prefix="llm2llm-train-") as folder:
+        log = run_job(job, Path(folder))
+        if state.is_main_process:
+            write_result(uri, Path(folder), log)
+        # Who leaves earlier takes the others' connection with it.
+        state.wait_for_everyone()
+    if is_remote(uri) and state.is_local_main_process:
+        shutil.rmtree(here, ignore_errors=True)
+    state.destroy_process_group()
+
+
+def _folder(uri: str) -> Path:
+    """Where on this machine the job is, the same for every process of one start of it."""
+    if not is_remote(uri):
+        return Path(uri)
+    name = hashlib.sha256(f"{uri} {os.environ.get('TORCHELASTIC_RUN_ID', '')}".encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"llm2llm-job-{os.getuid()}-{name}"
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(EXIT_TERMINATED)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        print("usage: python -m llm2llm.components.students.worker JOB", file=sys.stderr)
+        raise SystemExit(EXIT_USER_ERROR)
+    raise SystemExit(main(sys.argv[1]))

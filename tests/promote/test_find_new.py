@@ -1,0 +1,96 @@
+"""With nothing new a scheduled run ends early, and says so."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm2llm.components.find_new.find_new import find_new
+from llm2llm.components.find_new.run import run
+from llm2llm.components.promote.settings import PromoteSettings
+from llm2llm.components.rows.artifacts import LocalArtifact, write_artifact
+from tests.registry.makers import CONFIG, SEEDS, VALIDATION, example, finish, keep, rows
+
+
+@pytest.fixture
+def promoted(registry: str, tmp_path: Path) -> tuple[str, str]:
+    """A registry, and the version in production there."""
+    version = keep(registry, "run-1", tmp_path / "model", lambda i: i < 60)
+    finish(registry, "run-1")
+    return registry, version
+
+
+def test_nothing_in_production_is_something_new(registry: str) -> None:
+    assert find_new(registry, SEEDS, VALIDATION, CONFIG) == (True, "nothing is in production yet")
+
+
+def test_the_same_seeds_and_config_are_nothing_new(promoted: tuple[str, str]) -> None:
+    registry, version = promoted
+    elsewhere = CONFIG | {"name": "tonight", "data": {"seeds": "/mnt/other/seeds.jsonl"}, "images": {"cpu": "newer"}}
+    for config in (CONFIG, elsewhere):
+        assert find_new(registry, SEEDS[::-1], VALIDATION, config) == (
+            False,
+            f"nothing new since {version}: the same 12 seeds and the same config",
+        )
+
+
+def test_seeds_that_came_or_went_and_another_config_are_new(promoted: tuple[str, str]) -> None:
+    registry, version = promoted
+    more = [*SEEDS, example("one more", "red")]
+    assert find_new(registry, more, None, CONFIG) == (True, f"since {version}: 1 seed added, 12 the same")
+    assert find_new(registry, SEEDS[2:], None, CONFIG) == (True, f"since {version}: 0 seeds added, 2 gone, 10 the same")
+    assert find_new(registry, SEEDS, None, CONFIG | {"train": {"epochs": 9}})[0]
+
+
+def test_what_was_tried_and_lost_is_not_tried_every_night(tmp_path: Path) -> None:
+    registry = str(tmp_path / "registry")
+    keep(registry, "run-1", tmp_path / "model", lambda i: i < 60)
+    finish(registry, "run-1")
+    more = [*SEEDS, *rows(3, "more")]
+    assert find_new(registry, more, VALIDATION, CONFIG)[0]
+    keep(registry, "run-2", tmp_path / "model", lambda i: i < 61, training=more)
+    finish(registry, "run-2", seeds=more)
+    found, why = find_new(registry, more, VALIDATION, CONFIG)
+    assert not found
+    assert why.startswith("nothing new: run run-2 tried the same 15 seeds under the same config, and colours-")
+    assert find_new(registry, more, None, CONFIG)[0], "who does not say what is compared on is not held back"
+    assert find_new(registry, more, [*VALIDATION, *rows(1, "v")], CONFIG)[0], "it could do better on other rows"
+    assert find_new(registry, [*more, *rows(1, "last")], VALIDATION, CONFIG)[0]
+    # Against another version in production it is worth another try.
+    keep(registry, "run-3", tmp_path / "model", lambda i: i < 90)
+    finish(registry, "run-3")
+    assert find_new(registry, more, VALIDATION, CONFIG)[0]
+
+
+def test_a_run_that_only_reported_has_not_tried(tmp_path: Path) -> None:
+    registry = str(tmp_path / "registry")
+    keep(registry, "run-1", tmp_path / "model", lambda i: i < 60)
+    finish(registry, "run-1", mode="report_only")
+    assert find_new(registry, SEEDS, VALIDATION, CONFIG)[0]
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_the_stage_returns_it_and_says_it(tmp_path: Path, capsys: pytest.CaptureFixture[str], new: bool) -> None:
+    registry = str(tmp_path / "registry")
+    keep(registry, "run-1", tmp_path / "model", lambda i: i < 60)
+    finish(registry, "run-1")
+    seeds, config = LocalArtifact(str(tmp_path / "seeds")), LocalArtifact(str(tmp_path / "config"))
+    notes = LocalArtifact(str(tmp_path / "notes.md"))
+    write_artifact(seeds, "examples", [*SEEDS, *rows(2, "new")] if new else SEEDS)
+    Path(config.path).write_text(json.dumps(CONFIG))
+    settings: dict[str, Any] = PromoteSettings(registry=registry, only_if_new=True).model_dump()
+    assert run(seeds_set=seeds, validation_set=None, config=config, settings=settings, notes=notes) is new
+    text, said = Path(notes.path).read_text(), capsys.readouterr().out
+    assert text.startswith("# Something new\n" if new else "# Nothing new\n")
+    assert ("2 seeds added" if new else "the same 12 seeds and the same config") in text
+    assert ("the run goes on" if new else "the run ends here") in said
+
+
+def test_the_stage_without_a_registry_says_what_to_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nothing = LocalArtifact(str(tmp_path / "x"))
+    Path(nothing.path).write_text("{}")
+    with pytest.raises(SystemExit) as ended:
+        run(seeds_set=nothing, validation_set=None, config=nothing, settings={}, notes=nothing)
+    assert ended.value.code == 2
+    assert "promote.registry: no registry is set" in capsys.readouterr().err

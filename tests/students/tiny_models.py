@@ -1,0 +1,56 @@
+"""Students of several architectures, with random weights and the tiny tokenizer: as any model in a folder."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+)
+
+_WIDTHS = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+    "max_position_embeddings": 128,
+}
+
+ARCHITECTURES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "llama": (LlamaConfig, LlamaForCausalLM, _WIDTHS),
+    "gpt2": (GPT2Config, GPT2LMHeadModel, {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 128}),
+    "qwen2": (Qwen2Config, Qwen2ForCausalLM, {**_WIDTHS, "tie_word_embeddings": True}),
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM, _WIDTHS),
+    "gemma2": (Gemma2Config, Gemma2ForCausalLM, {**_WIDTHS, "sliding_window": 64}),
+    "qwen3_moe": (
+        Qwen3MoeConfig,
+        Qwen3MoeForCausalLM,
+        {**_WIDTHS, "moe_intermediate_size": 32, "num_experts": 4, "num_experts_per_tok": 2},
+    ),
+    "mamba": (MambaConfig, MambaForCausalLM, {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}),
+}
+
+
+def save_tiny(architecture: str, tokenizer: Any, folder: Path) -> Path:
+    """Saves a model of an architecture and its tokenizer to `folder`, the same weights every time."""
+    config, model, widths = ARCHITECTURES[architecture]
+    torch.manual_seed(11)
+    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    model(config(vocab_size=len(tokenizer), pad_token_id=None, **ends, **widths)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
