@@ -7,10 +7,18 @@ from typing import Any
 import pytest
 
 from llm2llm.components.rows.kinds import Example, content_id
+from llm2llm.components.stage import PARENT_VARIABLE, RUN_VARIABLE
 from llm2llm.components.tasks import Task
 from tests.storage.rgw import s3_server  # noqa: F401  # a fixture that several rooms use
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def of_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run in this process leaves these in the environment, and what a run has paid for counts against its budget."""
+    for variable in (RUN_VARIABLE, PARENT_VARIABLE):
+        monkeypatch.delenv(variable, raising=False)
 
 
 @pytest.fixture(scope="session")
