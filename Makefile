@@ -3,7 +3,8 @@
 #   make quickstart   the whole loop on this machine, a few minutes
 #   make test         every test
 #   make check        lint, types, and every shipped config compiled
-#   make images       the container images cpu and train; BASE and PIP_FIND_LINKS are passed on when set
+#   make images       the container images cpu and train; EXTRAS="cpu train vllm", PLATFORM=linux/arm64 (cpu only),
+#                     BASE=python@sha256:... and PIP_FIND_LINKS are passed on when set
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,6 +13,7 @@ BIN := $(VENV)/bin
 OUTPUT ?= quickstart
 
 IMAGES ?= ghcr.io/llm2llm
+EXTRAS ?= cpu train
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 .PHONY: quickstart quickstart-random test test-fast check lint types compile images locks manifests gitops vllm clean bench-selection bench-dedupe bench-leaks bench-teachers bench-storage bench-students bench-answers bench-why
@@ -67,9 +69,10 @@ compile: $(VENV)/dev.done
 	done
 
 images:
-	for extra in cpu train; do \
+	for extra in $(EXTRAS); do \
 	  docker build --file images/Dockerfile --build-arg EXTRA=$$extra --build-arg VERSION=$(VERSION) \
 	    --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
+	    $(if $(PLATFORM),--platform $(PLATFORM)) \
 	    $(if $(BASE),--build-arg BASE=$(BASE)) $(if $(PIP_FIND_LINKS),--build-arg PIP_FIND_LINKS=$(PIP_FIND_LINKS)) \
 	    $(BUILD_ARGS) --tag $(IMAGES)/$$extra:$(VERSION) . || exit 1; \
 	done
@@ -90,7 +93,7 @@ gitops: $(VENV)/dev.done
 # What the images install, pinned by version and hash; run it when pyproject.toml or constraints.txt changes.
 locks:
 	$(PYTHON) -m venv build/locks
-	build/locks/bin/python -m pip install --quiet pip-tools
+	build/locks/bin/python -m pip install --quiet uv
 	build/locks/bin/python images/lock.py
 
 clean:

@@ -23,7 +23,7 @@ from llm2llm.components.students.settings import SCRATCH, AnswerSettings, FineTu
 from llm2llm.components.tasks import Task, load_task
 from llm2llm.components.teacher_augment.settings import TeacherAugmentSettings, check_task
 from llm2llm.components.whole import write_text
-from llm2llm.pipelines.placement import PlacementSettings, load_placement
+from llm2llm.pipelines.placement import PlacementSettings, check_devices, load_placement
 
 
 class DataSettings(Settings):
@@ -136,6 +136,9 @@ class Config(Settings):
                 "placement.stages.teacher_augment: teacher 'vllm' runs in the stage's own pod and needs a GPU there; "
                 "set accelerator and gpus, or serve the model behind an endpoint (teacher openai)"
             )
+        engine = self.evaluate.gpus if self.evaluate.backend == "vllm" else 0
+        train = self.train
+        check_devices(self.placement, train.gpus, train.nodes, train.checkpoint_uri, engine, self.evaluate.shards)
         return self
 
     @property
@@ -229,58 +232,54 @@ def from_parameters(name: str, parameters: Mapping[str, Any], images: ImageSetti
 
 
 def compiled_settings(config: Config) -> dict[str, Any]:
-    """What is fixed when the pipeline is compiled, for `configure_run` to hold the run's parameters against."""
+    """What is fixed when the pipeline is compiled, by the words in which a run's parameters are held against it."""
     return {
+        "filter_errors_settings.selection": config.filter_errors.selection,
+        "filter_errors_settings.folds": config.filter_errors.folds,
+        "filter_errors_settings.auto_above": config.filter_errors.auto_above,
+        "train_settings.start_from": config.train.start_from,
+        "train_settings.nodes": config.train.nodes,
+        "evaluate_settings.backend": config.evaluate.backend,
+        "evaluate_settings.shards": config.evaluate.shards,
+        "promote_settings.only_if_new": config.promote.only_if_new,
+        "whether there is a registry": bool(config.promote.registry),
+        "whether there are replay rows": bool(config.data.replay),
+        "whether the teacher is the student": config.teacher_augment.needs_student,
+        "the image that the teacher needs": config.teacher_image,
         "max_iterations": config.max_iterations,
-        "selection": config.filter_errors.selection,
-        "folds": config.filter_errors.folds,
-        "auto_above": config.filter_errors.auto_above,
-        "start_from": config.train.start_from,
-        "teacher_image": config.teacher_image,
-        "backend": config.evaluate.backend,
-        "shards": config.evaluate.shards,
-        "replay": bool(config.data.replay),
-        "registry": bool(config.promote.registry),
-        "only_if_new": config.promote.only_if_new,
-        "teacher_is_student": config.teacher_augment.needs_student,
         "images": config.images.model_dump(),
     }
+
+
+def check_compiled(config: Config, compiled: Mapping[str, Any]) -> None:
+    """Holds a run's config against what its pipeline was compiled with.
+
+    Raises:
+        UserError: It asks for more iterations, or for anything else that would be another pipeline.
+    """
+    if config.max_iterations > compiled["max_iterations"]:
+        raise UserError(
+            f"max_iterations: {config.max_iterations} is more than the {int(compiled['max_iterations'])} that the "
+            "pipeline was compiled with; lower it, or compile the config again with a higher max_iterations"
+        )
+    for where, now in compiled_settings(config).items():
+        if where not in ("max_iterations", "images") and now != compiled[where]:
+            raise UserError(
+                f"{where}: {now!r}, but the pipeline was compiled with {compiled[where]!r}; compile it again"
+            )
 
 
 def configure_run(name: str, compiled: Mapping[str, Any], parameters: Mapping[str, Any], artifact: Artifact) -> None:
     """The body of the component `configure`: checks a run's parameters and writes the config to `artifact`, as JSON.
 
     Raises:
-        SystemExit: For anything that `from_parameters` finds, and for a parameter that asks for more than was compiled.
+        SystemExit: For anything that `from_parameters` and `check_compiled` find.
     """
     with stage("configure", outputs={"config": artifact}):
         # Kubeflow hands mappings over in an order of its own; the file is to be the same each time.
         parameters = json.loads(json.dumps(dict(parameters), sort_keys=True))
         config = from_parameters(name, parameters, ImageSettings.load(compiled["images"], "images"))
-        if config.max_iterations > compiled["max_iterations"]:
-            raise UserError(
-                f"max_iterations: {config.max_iterations} is more than the {int(compiled['max_iterations'])} that the "
-                "pipeline was compiled with; lower it, or compile the config again with a higher max_iterations"
-            )
-        for where, now, then in (
-            ("filter_errors_settings.selection", config.filter_errors.selection, compiled["selection"]),
-            ("filter_errors_settings.folds", config.filter_errors.folds, compiled["folds"]),
-            ("filter_errors_settings.auto_above", config.filter_errors.auto_above, compiled["auto_above"]),
-            ("train_settings.start_from", config.train.start_from, compiled["start_from"]),
-            ("the image that the teacher needs", config.teacher_image, compiled["teacher_image"]),
-            ("evaluate_settings.backend", config.evaluate.backend, compiled["backend"]),
-            ("evaluate_settings.shards", config.evaluate.shards, compiled["shards"]),
-            ("whether there are replay rows", bool(config.data.replay), compiled["replay"]),
-            ("whether there is a registry", bool(config.promote.registry), compiled["registry"]),
-            ("promote_settings.only_if_new", config.promote.only_if_new, compiled["only_if_new"]),
-            (
-                "whether the teacher is the student",
-                config.teacher_augment.needs_student,
-                compiled["teacher_is_student"],
-            ),
-        ):
-            if now != then:
-                raise UserError(f"{where}: {now!r}, but the pipeline was compiled with {then!r}; compile it again")
+        check_compiled(config, compiled)
         write_text(artifact.path, json.dumps(config.model_dump(mode="json"), indent=2) + "\n")
 
 

@@ -37,7 +37,7 @@ from llm2llm.components.teacher_augment.component import teacher_augment
 from llm2llm.components.train.component import train
 from llm2llm.pipelines.config import Config, compiled_settings
 from llm2llm.pipelines.configure import configure
-from llm2llm.pipelines.placement import placed
+from llm2llm.pipelines.placement import judged, placed
 
 
 def build_pipeline(config: Config) -> Any:
@@ -51,9 +51,12 @@ def build_pipeline(config: Config) -> Any:
     folds = config.filter_errors.folds if config.filter_errors.selection in ("out_of_fold", "auto") else 0
     hand_on_student = config.train.start_from == "previous"
 
+    judge = config.evaluate.judge
+    placement = judged(config.placement, judge.api_key_env) if judge else config.placement
+
     def on(image: str, task: PipelineTask, name: str) -> PipelineTask:
         task.set_container_image(image).set_display_name(name)
-        return placed(task, name.split()[0], config.placement)
+        return placed(task, name.split()[0], placement, config.train.nodes, shards)
 
     def on_cpu(task: PipelineTask, name: str) -> PipelineTask:
         return on(config.images.cpu, task, name)

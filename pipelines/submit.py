@@ -27,7 +27,7 @@ import yaml
 from llm2llm.components.problems import UserError, nearest
 from llm2llm.pipelines.cluster import Cluster, ClusterProblem, equals
 from llm2llm.pipelines.compile import compile_config
-from llm2llm.pipelines.config import Config, from_parameters, to_parameters
+from llm2llm.pipelines.config import Config, check_compiled, compiled_settings, from_parameters, to_parameters
 from llm2llm.pipelines.table import summary_table
 
 EXIT_SUCCEEDED, EXIT_FAILED, EXIT_TERMINATED, EXIT_TIMEOUT, EXIT_INTERRUPTED = 0, 1, 3, 124, 130
@@ -101,17 +101,10 @@ def _checked_parameters(config: Config, given: Iterable[str]) -> dict[str, Any]:
         except yaml.YAMLError:
             raise UserError(f"--parameter {one}: the value is not YAML") from None
     changed = from_parameters(config.name, {**defaults, **values}, config.images)
-    for name, now, then in (
-        ("max_iterations", changed.max_iterations, config.max_iterations),
-        ("filter_errors_settings", changed.filter_errors.folds, config.filter_errors.folds),
-        ("filter_errors_settings", changed.filter_errors.selection, config.filter_errors.selection),
-        ("train_settings", changed.train.start_from, config.train.start_from),
-    ):
-        if (now > then) if name == "max_iterations" else (now != then):  # type: ignore[operator]
-            raise UserError(
-                f"--parameter {name}: {now!r}, and the pipeline is compiled with {then!r}; change it with --set, which "
-                "compiles another pipeline"
-            )
+    try:
+        check_compiled(changed, compiled_settings(config))
+    except UserError as problem:
+        raise UserError(f"--parameter {problem} by changing it with --set") from None
     return values
 
 

@@ -20,7 +20,7 @@ def grade_file(source: str | os.PathLike[str], output: str | os.PathLike[str], t
         task: Reads and grades.
 
     Raises:
-        UserError: Names the line and the field of what is missing or no valid answer; an empty file; a task for a judge.
+        UserError: Names the line and the field of what is missing or no valid answer; no lines; a task for a judge.
     """
     if task.match == "judge":
         raise UserError(

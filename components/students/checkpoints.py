@@ -225,8 +225,8 @@ class Checkpoints:
         while (thread := self._thread) is not None:
             thread.join()
 
-    def close(self, seconds: float = 20.0) -> None:
-        """Lets the one that is being stored end, for so long at most, and drops the one that waits."""
+    def close(self, seconds: float | None = 20.0) -> None:
+        """Lets the one that is being stored end, for so long at most (None: however long), and drops one that waits."""
         with self._lock:
             if self._waiting is not None:
                 shutil.rmtree(self._waiting[0], ignore_errors=True)

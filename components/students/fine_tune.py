@@ -167,6 +167,8 @@ def fine_tune(
         started = time.monotonic()
         trainer.train(resume_from_checkpoint=resumed)
         seconds = time.monotonic() - started
+        if kept is not None:
+            kept.close(seconds=None)  # nothing may be stored after the student's checkpoints have been removed
     steps, steps_before = trainer.state.global_step, step_of(resumed)
     log = TrainingLog(
         rows=len(rows),

@@ -457,7 +457,7 @@ def test_a_dry_run_needs_no_server_and_tells_what_would_be_sent(run: Run) -> Non
         ("epoch=2", "did you mean 'epochs'?"),
         ("epochs", "expected name=value"),
         ("epochs=-1", "greater than 0"),
-        ("max_iterations=9", "compiled with 3"),
+        ("max_iterations=9", "more than the 3 that the pipeline was compiled with"),
         ("train_settings={start_from: previous}", "compiled with 'base'"),
         ("task={", "not YAML"),
     ],

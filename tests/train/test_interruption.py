@@ -170,12 +170,20 @@ def test_an_unreachable_place_is_refused_when_a_training_begins(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="processes on a CPU")
+@pytest.mark.parametrize(
+    "changes", [{"method": "lora", "lora_dropout": 0.2}, {"sharding": "fsdp"}], ids=["ddp", "fsdp"]
+)
 def test_one_of_two_processes_is_killed(
-    tmp_path: Path, rows: list[Example], colours: Task, tiny_student: Path, quick: FineTuneSettings
+    changes: dict[str, object],
+    tmp_path: Path,
+    rows: list[Example],
+    colours: Task,
+    tiny_student: Path,
+    quick: FineTuneSettings,
 ) -> None:
     from tests.train.test_several_devices import alive, workers
 
-    settings = settings_of(quick, str(tmp_path / "place"), gpus=2, method="lora", lora_dropout=0.2, epochs=10.0)
+    settings = settings_of(quick, str(tmp_path / "place"), gpus=2, epochs=10.0, **changes)
     off = settings.model_copy(update={"checkpoint_steps": 0, "checkpoint_minutes": 0})
     undisturbed = train(rows, colours, str(tiny_student), None, off, 0, tmp_path / "undisturbed")
     write_job(str(tmp_path / "job"), rows, colours, str(tiny_student), settings, 0)
