@@ -11,6 +11,7 @@ VENV ?= .venv
 VLLM_VENV ?= .venv-vllm
 BIN := $(VENV)/bin
 OUTPUT ?= quickstart
+WORKERS ?= 3
 
 IMAGES ?= ghcr.io/llm2llm
 EXTRAS ?= cpu train
@@ -43,8 +44,9 @@ quickstart: $(VENV)/train.done
 quickstart-random: $(VENV)/train.done
 	$(BIN)/llm2llm run quickstart-random --output $(OUTPUT)-random
 
+# A file's tests run in one of several processes: many of them wait, for servers and for processes they have started.
 test: $(VENV)/dev.done
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 test-fast: $(VENV)/dev.done
 	$(BIN)/python -m pytest -m "not slow and not browser and not s3 and not vllm"

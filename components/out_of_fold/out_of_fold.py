@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from llm2llm.components.problems import UserError
 from llm2llm.components.rows.folds import fold_of
 from llm2llm.components.rows.kinds import Example, Prediction
-from llm2llm.components.students.fine_tune import fine_tune
+from llm2llm.components.students.launch import train_on_devices
 from llm2llm.components.students.predict import predict
 from llm2llm.components.students.settings import AnswerSettings, FineTuneSettings
 from llm2llm.components.students.vllm_answers import vllm_is_here
@@ -31,7 +31,7 @@ def out_of_fold(
     """The predictions for the seeds of one fold, by a student trained on everything else.
 
     Generated rows stay in, also those written from seeds of this fold: the question is which seeds still need help
-    after what was added for them. `dedupe` sees to it that none of them copies a seed.
+    after what was added for them. `dedupe` sees to it that none of them copies a seed. Replay rows do not take part.
 
     Args:
         training_set: Seeds and generated rows.
@@ -61,5 +61,7 @@ def out_of_fold(
         evaluate_settings = evaluate_settings.model_copy(update={"backend": "transformers", "gpus": 1})
     with TemporaryDirectory(prefix="llm2llm-fold-") as folder:
         # A scratch student's tokenizer comes from all seeds: the folds differ in what they train on, not in the base.
-        fine_tune(rest, task, student, train_settings, random_seed, Path(folder), seeds=seeds)
+        train_on_devices(
+            rest, task, student, train_settings, random_seed, Path(folder), seeds=seeds, iteration=iteration
+        )
         return predict(Path(folder), {"seeds": held_out}, iteration, fold, task, evaluate_settings)

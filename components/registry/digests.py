@@ -11,9 +11,9 @@ _NOT_THE_STUDENT = {
     "": ("name", "images", "placement", "promote"),
     # The rows themselves are compared, wherever they lie.
     "data": ("seeds", "validation", "test"),
-    "teacher_augment": ("ledger",),
+    "train": ("checkpoint_uri", "checkpoint_minutes", "checkpoint_steps", "report_to"),
 }
-"""Keys of a config that have no say in what the student becomes, by section."""
+"""Keys of a config that have no say in what the student becomes, by section; nor has a `ledger` in any."""
 
 _NOT_THE_GRADE = (
     *("backend", "gpus", "shards", "batch_size", "samples", "temperature", "sampling_seed", "hardness"),
@@ -57,7 +57,7 @@ def _graded(value: Any) -> Any:
 
 def _portable(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _portable(one) for key, one in value.items()}
+        return {key: _portable(one) for key, one in value.items() if key != "ledger"}
     if isinstance(value, list):
         return [_portable(one) for one in value]
     if isinstance(value, str) and value.startswith("/") and "\n" not in value:
