@@ -141,7 +141,8 @@ def test_a_config_is_the_same_wherever_its_rows_and_runs_lie() -> None:
         "name": "other", "images": {"cpu": "x"}, "promote": {"registry": "y"}, "placement": {},
         "data": {"seeds": "/elsewhere"},
         "train": {"epochs": 3, "words": "/mnt/b/1f/words.txt", "checkpoint_uri": "/out/2/checkpoints"},
-        "teacher_augment": {"ledger": "/out/2/ledger"}, "evaluate": {"judge": {"model": "m", "ledger": "/out/2/ledger"}},
+        "teacher_augment": {"ledger": "/out/2/ledger"},
+        "evaluate": {"judge": {"model": "m", "ledger": "/out/2/ledger"}},
     }  # fmt: skip
     assert of_config(here) == of_config(there)
     assert of_config(CONFIG) != of_config(CONFIG | {"train": {"epochs": 4}})
