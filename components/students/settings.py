@@ -151,8 +151,7 @@ class FineTuneSettings(Settings):
                 )
         if self.sharding == "fsdp" and self.adapts:
             raise ValueError(
-                f"sharding: 'fsdp' is for methods full and hft, and method is {self.method!r}; set sharding: "
-                "ddp"
+                f"sharding: 'fsdp' is for methods full and hft, and method is {self.method!r}; set sharding: ddp"
             )
         if self.lora_targets == []:
             raise ValueError("lora_targets: an empty list; name layers, or say all-linear")
