@@ -277,6 +277,7 @@ def _done(artifacts: Path, stage: str, run: Callable[..., Any], outputs: list[st
     kept = {
         "inputs": going_in,
         "outputs": {name: artifact.metadata for name, artifact in written.items()},
+        "sha256": {name: hash_of(Path(artifact.path)) for name, artifact in written.items()},
         "returned": returned,
     }
     write_text(folder / "done.json", json.dumps(kept, indent=1) + "\n")
@@ -293,9 +294,9 @@ def _before(folder: Path, outputs: list[str], going_in: Mapping[str, Any]) -> Do
     if kept["inputs"] != going_in:
         return None
     found = {name: LocalArtifact(str(folder / name), kept["outputs"][name]) for name in outputs}
-    for artifact in found.values():
+    for name, artifact in found.items():
         path = Path(artifact.path)
-        if _known_by(artifact) != (hash_of(path) if path.exists() else None):
+        if not path.exists() or hash_of(path) != kept["sha256"][name]:
             print(f"{path} is damaged, or was changed, since it was written: its stage runs again", flush=True)
             return None
     return Done(found, kept["returned"])

@@ -1,6 +1,7 @@
 """Fixtures that several rooms use."""
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,16 @@ from llm2llm.components.tasks import Task
 from tests.storage.rgw import s3_server  # noqa: F401  # a fixture that several rooms use
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def quick_stacks() -> Iterator[None]:
+    """KFP asks `inspect.stack` for its caller's name whenever something is set on a task. With source lines, which it
+    does not use, that takes a tenth of a second under pytest beside a loaded PyTorch; a pipeline sets 500 things."""
+    with pytest.MonkeyPatch.context() as patch:
+        whole = inspect.stack
+        patch.setattr(inspect, "stack", lambda context=0: whole(context))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -28,6 +28,7 @@ LEFT = {
         "pipeline.yaml",
         "report.html",
         "report.md",
+        "manifest.json",
         "run.json",
         "run.log",
     ),
