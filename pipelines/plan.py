@@ -29,9 +29,9 @@ def stage_image(config: Config, stage: str) -> str:
     """The image that a stage runs in, unless its placement names one of its own."""
     if stage == "teacher_augment":
         return config.teacher_image
-    if stage in ("train", "out_of_fold"):
+    if stage in ("train", "out_of_fold", "promote"):
         return config.images.train
-    if stage in ("answer", "promote") or (stage == "evaluate" and config.evaluate.shards == 1):
+    if stage == "answer" or (stage == "evaluate" and config.evaluate.shards == 1):
         return config.evaluate_image
     return config.images.cpu
 

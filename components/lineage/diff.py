@@ -17,7 +17,7 @@ from llm2llm.components.statistics import mcnemar_p, paired_difference
 
 SCHEMA_VERSION = 1
 EXAMPLES = 3  # rows shown of those that are in one run only
-PLACES = ("data.", "teacher_augment.ledger", "teacher_augment.grammar", "train.checkpoints")
+PLACES = ("data.", "teacher_augment.ledger", "teacher_augment.grammar", "train.checkpoint_uri", "evaluate.judge.ledger")
 """Settings that name a place: the same file lies elsewhere in each run's folder."""
 SETS = ("seeds_set", "validation_set", "test_set", "pool_set")
 
