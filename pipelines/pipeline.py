@@ -357,6 +357,7 @@ def build_pipeline(config: Config) -> Any:
                         decisions=found.outputs["decisions"],
                         rejects=rejects,
                         predictions=evaluated.outputs["predictions"],
+                        training_metrics=trained.outputs["metrics"],
                         iteration=iteration,
                         **calls,
                         **promotion,

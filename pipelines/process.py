@@ -245,6 +245,7 @@ def run_process(config: Config, artifacts: Path) -> None:
             rejects=rejects,
             calls=left_by(written, "calls"),
             predictions=evaluated["predictions"],
+            training_metrics=trained["metrics"],
             promotion=left_by(promoted, "verdict"),
             previous_manifest=left_by(reported, "manifest"),
             iteration=iteration,
@@ -307,7 +308,8 @@ def _known_by(value: Any) -> Any:
     if isinstance(value, LocalArtifact):
         record = record_of(value)
         assert record is not None, f"{value.path} has no record"
-        return record["outputs"][record["output"]]["sha256"]
+        known = record["outputs"].get(record["output"])  # of measured times a record holds no hash
+        return known["sha256"] if known else hash_of(Path(value.path))
     return [_known_by(one) for one in value] if isinstance(value, list) else value
 
 

@@ -23,6 +23,7 @@ def report(
     validation_set: Input[Dataset] = None,
     test_set: Input[Dataset] = None,
     predictions: Input[Dataset] = None,
+    training_metrics: Input[Metrics] = None,
     promotion: Input[Artifact] = None,
     previous_manifest: Input[Artifact] = None,
     iteration: int = 0,
@@ -46,6 +47,7 @@ def report(
         validation_set: The training set is held against it once more (examples).
         test_set: Likewise (examples).
         predictions: What the student of this iteration answered (predictions): for confusions and confidence.
+        training_metrics: What train measured in this iteration: rows that it cut or left out.
         promotion: What promote decided (JSON); iterations without promotion have none.
         previous_manifest: The manifest of the iteration before; iteration 0 has none.
         iteration: Which iteration this is, from 0.
@@ -63,6 +65,7 @@ def report(
         validation_set=validation_set,
         test_set=test_set,
         predictions=predictions,
+        training_metrics=training_metrics,
         promotion=promotion,
         previous_manifest=previous_manifest,
         iteration=iteration,

@@ -32,6 +32,7 @@ def run(
     validation_set: Artifact | None = None,
     test_set: Artifact | None = None,
     predictions: Artifact | None = None,
+    training_metrics: Artifact | None = None,
     promotion: Artifact | None = None,
     previous_manifest: Artifact | None = None,
     iteration: int,
@@ -43,6 +44,7 @@ def run(
 ) -> None:
     """See the component."""
     outputs = {"html": html, "markdown": markdown, "summary": summary, "metrics": metrics, "manifest": manifest}
+    # Without what train measured: it holds times, and two equal runs leave equal records.
     inputs = {
         "config": config,
         "training_set": training_set,
@@ -80,6 +82,7 @@ def run(
             _leakage(settings, training, splits),
             _answers(settings, predictions, splits, scores),
             verdict,
+            None if training_metrics is None else _training(training_metrics.path),
         )
         write_text(html.path, render_html(settings, numbers, training, all_errors, all_rejects))
         write_text(markdown.path, render_markdown(settings, numbers, all_rejects))
@@ -127,6 +130,18 @@ def _answers(
     task = _task(config)
     has_labels = task is not None and task.form in ("classification", "multiple_choice")
     return count_answers(read_rows(predictions.path, "predictions", Prediction), splits, scores, has_labels)
+
+
+def _training(path: str) -> dict[str, int]:
+    """The counts of rows among what `train` measured: its times differ from run to run, and a report does not."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            measured = json.load(file)
+        return {
+            key: int(measured[key]) for key in ("training_rows", "rows_too_long", "rows_truncated", "rows_replayed")
+        }
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        raise UserError(f"report: {path}: not the metrics of a training ({problem})") from None
 
 
 def _task(config: dict[str, Any]) -> Task | None:

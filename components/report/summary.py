@@ -51,6 +51,11 @@
             reliability from, to, n, confidence (mean), accuracy, low, high (95% Wilson): for each range of confidences
                         that has answers; null where no answer has a confidence
     promotion           the verdict of `promote` as it wrote it; null where nothing is promoted
+    training            what the last training did with its rows; null where the report was not told
+        training_rows   rows trained on, without those left out
+        rows_too_long   rows left out, as they have more tokens than `train.max_length` or the student's context
+        rows_truncated  rows whose prompt was cut to fit
+        rows_replayed   general rows mixed in
     leakage             the last check of the training set against the rows that must stay unseen; null without any
         checked         rows of the training set
         against         validation, test: how many rows of each
@@ -81,6 +86,7 @@ def summarise(
     leakage: Mapping[str, Any] | None = None,
     answers: Mapping[str, Any] | None = None,
     promotion: Mapping[str, Any] | None = None,
+    training: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """The summary of all iterations so far.
 
@@ -94,6 +100,7 @@ def summarise(
         leakage: What the last check found; None when there was nothing to check against.
         answers: As `count_answers` counts them; None without predictions.
         promotion: What `promote` decided; None where nothing is promoted.
+        training: What the last training did with its rows, as in the summary; None when it is not known.
 
     Raises:
         UserError: Rows that contradict one another, such as an iteration with scores and no decision.
@@ -148,6 +155,7 @@ def summarise(
         "teacher_calls": teacher_costs(calls, kept.total(), iterations, best),
         "answers": None if answers is None else dict(answers),
         "promotion": None if promotion is None else dict(promotion),
+        "training": None if training is None else dict(training),
         "leakage": None if leakage is None else dict(leakage),
     }
 

@@ -794,6 +794,26 @@ def test_run_writes_report_summary_and_metrics(tmp_path: Path) -> None:
     assert given["summary"].metadata == {"kind": "summary", "schema_version": 3}
 
 
+def test_rows_that_the_training_cut_or_left_out_are_said(tmp_path: Path) -> None:
+    given = artifacts(tmp_path, Rows())
+    counts = {"training_rows": 5, "rows_too_long": 1, "rows_truncated": 2, "rows_replayed": 0}
+    measured = counts | {"tokens_per_second": 9.1}
+    given["training_metrics"] = LocalArtifact(str(tmp_path / "measured"))
+    Path(given["training_metrics"].path).write_text(json.dumps(measured), encoding="utf-8")
+    run(**given, iteration=2)
+    said = "1 row had too many tokens and was left out, and 2 rows had the middle of the prompt cut out"
+    assert said in Path(given["html"].path).read_text(encoding="utf-8")
+    assert said in Path(given["markdown"].path).read_text(encoding="utf-8")
+    summary = json.loads(Path(given["summary"].path).read_text(encoding="utf-8"))
+    assert summary["training"] == counts
+    assert "left out" not in Rows().html(), "nothing is said where nothing was cut"
+
+    Path(given["training_metrics"].path).write_text("{}", encoding="utf-8")
+    with pytest.raises(SystemExit) as refused:
+        run(**given, iteration=2)
+    assert refused.value.code == 2
+
+
 def test_run_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     first, second = artifacts(tmp_path / "a", Rows()), artifacts(tmp_path / "b", Rows())
     run(**first, iteration=2)
