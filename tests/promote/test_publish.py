@@ -4,7 +4,7 @@ import base64
 import json
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -15,6 +15,7 @@ from llm2llm.components.problems import UserError
 from llm2llm.components.promote.publish import check_publishers, publish
 from llm2llm.components.promote.settings import PromoteSettings
 from llm2llm.components.registry.production import Generation
+from tests.loopback import LoopbackServer
 from tests.registry.makers import finish, keep
 
 TOKEN = "hf_of-the-test"
@@ -73,11 +74,9 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
 
-class Server(ThreadingHTTPServer):
-    daemon_threads = True
-
+class Server(LoopbackServer):
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(Handler)
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.posted: list[tuple[str, dict[str, Any]]] = []
         self.files: dict[str, bytes] = {}

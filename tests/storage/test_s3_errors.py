@@ -5,7 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,7 @@ from llm2llm.components.storage import (
     upload_folder,
     write_bytes,
 )
+from tests.loopback import LoopbackServer
 from tests.storage.rgw import S3Server, User
 
 SECRET = "wJalrXUtnFEMI-not-to-be-seen"
@@ -185,7 +186,7 @@ class Refusing:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = LoopbackServer(Handler)
         self.thread = threading.Thread(target=self.server.serve_forever)
         self.thread.start()
 
