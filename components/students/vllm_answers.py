@@ -203,6 +203,11 @@ def _reply(request: Request) -> Request:
         from vllm.platforms import current_platform
     except ImportError as problem:
         raise UserError(f"evaluate.backend 'vllm': vLLM cannot be imported ({problem})") from problem
+    if current_platform.is_unspecified():
+        raise UserError(
+            "evaluate.backend 'vllm': vLLM sees no GPU here: give the stage one (placement), or set backend: "
+            "transformers"
+        )
     imported = time.monotonic()
     on_cpu = current_platform.is_cpu()
     adapter = request.get("adapter")

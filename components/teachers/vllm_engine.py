@@ -45,6 +45,10 @@ def opened(settings: ModelSettings) -> Iterator[Send]:
             f"teacher 'vllm': vLLM cannot be imported ({problem}); run the stage in the image `vllm`, install "
             "'llm2llm[vllm]', or set teacher: transformers"
         ) from problem
+    if current_platform.is_unspecified():
+        raise UserError(
+            "teacher 'vllm': vLLM sees no GPU here: give the stage one (placement), or set teacher: transformers"
+        )
     try:
         tokenizer = load_tokenizer(name, settings.trust_remote_code)
     except UserError as problem:

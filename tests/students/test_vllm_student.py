@@ -185,6 +185,20 @@ def test_without_vllm_the_fix_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path
         ask_vllm(tmp_path, [], [([1], [2])], [2], 1, False)
 
 
+def test_without_a_gpu_the_fix_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As vLLM's build for GPUs reports it; the packages of its own name say nothing more here."""
+    package = tmp_path / "packages" / "vllm"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("class LLM: ...")
+    (package / "platforms.py").write_text(
+        "class current_platform:\n    is_cpu = staticmethod(bool)\n    is_unspecified = staticmethod(lambda: True)"
+    )
+    monkeypatch.setenv(PYTHON_VARIABLE, sys.executable)
+    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+    with pytest.raises(UserError, match=r"vLLM sees no GPU here: give the stage one \(placement\)"):
+        ask_vllm(tmp_path, [], [([1], [2])], [2], 1, False)
+
+
 @pytest.mark.parametrize(
     ("config", "said"),
     [
