@@ -39,7 +39,7 @@ def test_the_hub_reads_base_data_and_scores(record: Record) -> None:
     on_hub = changed(record, student="org/base-1b", data={"seeds": "org/data:small#train", "test": "org/data#test"})
     card = ModelCard(render_card(on_hub))
     assert card.data.base_model == "org/base-1b"
-    assert card.data.library_name == "transformers"
+    assert card.data.to_dict()["library_name"] == "transformers"
     assert card.data.datasets == ["org/data"]
     assert {"llm2llm", "colours"} <= set(card.data.tags or [])
     found = {one.dataset_split: one for one in card.data.eval_results or []}
