@@ -27,7 +27,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     except OSError as problem:
         raise cannot_write(target, problem) from problem
     finally:
-        with suppress(OSError):
+        with suppress(OSError):  # renamed by now, or never made
             partial.unlink()
 
 
@@ -36,18 +36,21 @@ def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Like `whole_file`, for a folder: a fresh one that takes the place of `path` when the block ends well."""
     target = Path(path)
     partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
+    replaced = target.with_name(f"{partial.name}.old")
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         yield partial
-        # A retry of the stage finds what the attempt before it left here.
+        # A retry of the stage finds what the attempt before it left here. Removed under its own name, it would be
+        # there in part for a moment, or for good when this process is killed.
         if target.exists():
-            shutil.rmtree(target)
+            os.replace(target, replaced)
         os.replace(partial, target)
     except OSError as problem:
         raise cannot_write(target, problem) from problem
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

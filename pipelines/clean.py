@@ -13,7 +13,8 @@ Only what is known by its form is ever named, and of that only what is older tha
     checkpoints   <checkpoints>/<key>, <checkpoints>/jobs/<name>
 
 What a kept version needs stays: the runs that promoted it, and what its documents name, such as the model that its
-adapter belongs to. So do a ledger, wherever it lies, the pointer, and what a user has put into an output folder.
+adapter belongs to. So does what a younger run, candidate or version names, and a younger run's candidate; and a ledger,
+wherever it lies, the pointer, and what a user has put into an output folder.
 """
 
 import json
@@ -28,7 +29,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from llm2llm.components.problems import UserError
-from llm2llm.components.registry.production import POINTER, Generation, current, generations
+from llm2llm.components.registry.production import POINTER, Generation, generations
 from llm2llm.components.registry.versions import CANDIDATES, VERSIONS, registry_uri
 from llm2llm.components.storage import NotThere, Stored, delete, is_remote, join, list_objects, read_bytes
 from llm2llm.components.storage.folders import MANIFEST
@@ -45,6 +46,10 @@ _CLUSTER_RUN = re.compile(rf"((?:[^/]+/)*?({_UUID}))/configure(?:-[0-9]+)?/(?:[^
 _LEDGER_ENTRY = re.compile(r"(?:.*/)?([0-9a-f]{2})/\1[0-9a-f]{14,}\.json\.gz")
 _CHECKPOINTS = re.compile(r"([0-9a-f]{32})/step-[0-9]{8}/.+")
 _JOB = re.compile(r"(jobs/[^/]+)/.+")
+_DOCUMENT = re.compile(
+    r"(.*/)?(llm2llm|adapter_config)\.json|run\.json|configure(-[0-9]+)?/([^/]+/)?config|input/job\.json"
+)
+"""What names places: of a version, a candidate or a student; of a run; of a training's job."""
 _DAYS = re.compile(r"([1-9][0-9]{0,4})([dw])")
 
 
@@ -133,33 +138,33 @@ def find_leftovers(
     if checkpoints:
         found += _below(checkpoints, "", "checkpoints", _CHECKPOINTS)
         found += _below(checkpoints, "", "checkpoints", _JOB)
-    leftovers, kept, young = [], {}, 0
-    for one, run in found:
-        if one.modified >= before:
-            young += 1
-        elif why := needs.reason(one, run):
-            kept[one.uri] = why
-        else:
-            leftovers.append(one)
-    return Found(sorted(leftovers, key=lambda one: (one.kind, one.uri)), kept, young)
+    stays = _staying(found, before, needs)
+    kept = {uri: why for uri, why in stays.items() if why}
+    leftovers = sorted((one for one, _ in found if one.uri not in stays), key=lambda one: (one.kind, one.uri))
+    return Found(leftovers, kept, len(stays) - len(kept))
 
 
-def remove(leftovers: Iterable[Leftover], registry: str = "") -> None:
+def remove(leftovers: Iterable[Leftover], registry: str = "") -> int:
     """Removes what `find_leftovers` found. Cut off, it is done again by the next that looks.
+
+    Each is looked at once more before it goes, as a person may have thought about the list for hours: what was written
+    to since stays, and so does a version that has been in production since.
 
     Args:
         leftovers: What to remove.
-        registry: Looked at once more before a version goes: it may be in production since.
+        registry: Says what has been in production.
+
+    Returns:
+        How many of them it removed.
 
     Raises:
         UserError: Something cannot be removed.
     """
+    removed = 0
     for one in leftovers:
-        if one.kind == "version" and registry:
-            now = current(_place(registry))
-            if now is not None and one.uri.endswith(f"/{now.version}"):
-                print(f"kept: in production since: {one.uri}", flush=True)
-                continue
+        if why := _since(one, registry):
+            print(f"kept: {why} since: {one.uri}", flush=True)
+            continue
         # A manifest first, so that no reader finds a part of its folder; what a run is known by last.
         manifests = [uri for uri in one.objects if uri.endswith(f"/{MANIFEST}")]
         others = [uri for uri in one.objects[:-1] if uri not in set(manifests)]
@@ -169,27 +174,45 @@ def remove(leftovers: Iterable[Leftover], registry: str = "") -> None:
         delete(one.objects[-1])
         if not is_remote(one.uri):
             _remove_empty_folders(Path(one.uri))
+        removed += 1
+    return removed
+
+
+def _since(one: Leftover, registry: str) -> str:
+    """What has happened to something since it was listed; empty: nothing."""
+    name = one.uri.rpartition("/")[2]
+    if one.kind == "version" and registry and any(name == moved.version for moved in generations(_place(registry))):
+        return "in production"
+    # A user's own files in an output folder are none of the run's.
+    ours = set(one.objects) if one.objects[-1].endswith(f"/{_RUN_FILE}") else None
+    for stored in list_objects(one.uri):
+        if stored.modified > one.modified and (ours is None or stored.uri in ours):
+            return "written to"
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
 class _Needs:
-    """What the kept versions need."""
+    """What the registry's pointer needs."""
 
     versions: frozenset[str] = frozenset()
     runs: Mapping[str, str] = field(default_factory=dict)
     """The id of a run -> the version that it promoted."""
-    named: Mapping[str, str] = field(default_factory=dict)
-    """A place -> the version whose documents name it."""
 
-    def reason(self, one: Leftover, run: str) -> str:
-        """Why something stays; empty: nothing needs it."""
-        if one.kind == "version" and run in self.versions:
+    def reason(self, one: Leftover, name: str, live: set[str]) -> str:
+        """Why something stays although it is old; empty: it is not known to be needed.
+
+        Args:
+            one: It.
+            name: The version's, or the id of the run.
+            live: The ids of runs that are not old.
+        """
+        if one.kind == "version" and name in self.versions:
             return "it is or was in production"
-        if one.kind == "run" and run in self.runs:
-            return f"version {self.runs[run]} comes from it"
-        for place, version in self.named.items():
-            if place == one.uri or place.startswith(f"{one.uri}/"):
-                return f"version {version} names {place}"
+        if one.kind == "run" and name in self.runs:
+            return f"version {self.runs[name]} comes from it"
+        if one.kind == "candidate" and name in live:
+            return "its run was written to since"
         return ""
 
 
@@ -201,40 +224,62 @@ def _needs(registry: str, keep_promoted: bool) -> _Needs:
             "check the name"
         )
     kept = {one.version for one in history} if keep_promoted else {one.version for one in history[-1:]}
-    named: dict[str, str] = {}
-    below = join(registry, VERSIONS) + "/"
-    waiting, seen = sorted(kept), set(kept)
-    while waiting:
-        version = waiting.pop()
-        for place in _places_named(below + version):
-            named[place] = version
-            # An adapter's base may be a version that never was in production itself.
-            base = place.removeprefix(below).split("/")[0]
-            if place.startswith(below) and base not in seen:
-                seen.add(base)
-                waiting.append(base)
-    return _Needs(frozenset(kept), _promoting_runs(history, kept), named)
+    return _Needs(frozenset(kept), _promoting_runs(history, kept))
+
+
+def _staying(found: Sequence[tuple[Leftover, str]], before: float, needs: _Needs) -> dict[str, str]:
+    """The URIs of what stays, and why: empty for what is not old enough.
+
+    What stays keeps what its documents name, and so on: an adapter's base may be a version that never was in production
+    itself, and a run that goes on may train what an old one has left.
+    """
+    at = {one.uri: (one, name) for one, name in found}
+    stays = {one.uri: "" for one, _ in found if one.modified >= before}
+    live = {name for one, name in found if one.kind == "run" and one.uri in stays}
+    stays |= {one.uri: why for one, name in found if one.uri not in stays and (why := needs.reason(one, name, live))}
+    waiting = list(stays)
+    with ThreadPoolExecutor(WORKERS) as threads:
+        while waiting:
+            looked_at, waiting = waiting, []
+            named = threads.map(lambda uri: _places_named(at[uri][0]), looked_at)
+            for uri, places in zip(looked_at, named, strict=True):
+                one, name = at[uri]
+                for place in places:
+                    parts = place.split("/")
+                    for above in ("/".join(parts[:end]) for end in range(1, len(parts) + 1)):
+                        if above in at and above not in stays and _holds(at[above][0], place):
+                            stays[above] = f"{one.kind} {name} names {place}"
+                            waiting.append(above)
+    return stays
+
+
+def _holds(one: Leftover, place: str) -> bool:
+    """Whether a place would go with something; a ledger in an output folder would not."""
+    return any(uri == place or uri.startswith(f"{place}/") for uri in one.objects)
 
 
 def _promoting_runs(history: Sequence[Generation], kept: set[str]) -> dict[str, str]:
     return {one.run: one.version for one in history if one.run and one.version in kept}
 
 
-def _places_named(version: str) -> Iterator[str]:
-    """The places that the JSON documents of a version name."""
-    for stored in list_objects(version):
-        name = stored.uri.rpartition("/")[2]
-        if name in ("llm2llm.json", "adapter_config.json"):
+def _places_named(one: Leftover) -> list[str]:
+    """The places that the JSON documents in something name."""
+    named = []
+    for uri in one.objects:
+        if _DOCUMENT.fullmatch(uri.removeprefix(f"{one.uri}/")):
             try:
-                content = json.loads(read_bytes(stored.uri))
+                content = json.loads(read_bytes(uri))
+            except NotThere:  # somebody is writing it anew
+                continue
             except ValueError as problem:
-                raise UserError(
-                    f"{stored.uri}: damaged ({problem}), so what it needs is not known; restore it"
-                ) from None
+                if one.kind not in ("version", "candidate"):  # no other has ever to be restored for what it names
+                    continue
+                raise UserError(f"{uri}: damaged ({problem}), so what it needs is not known; restore it") from None
             for text in _texts(content):
                 if text.startswith(("/", "~", "s3://", "minio://")):
                     with suppress(UserError):  # a text that only looks like a place
-                        yield _place(text)
+                        named.append(_place(text))
+    return named
 
 
 def _texts(value: Any) -> Iterator[str]:

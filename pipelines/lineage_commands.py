@@ -30,10 +30,10 @@ def why(row_id: str, run_uri: str, as_json: bool) -> None:
 @click.argument("run_b")
 @click.option("--json", "as_json", is_flag=True, help="Print every field as JSON.")
 def diff(run_a: str, run_b: str, as_json: bool) -> None:
-    """Tell what differs between two runs: settings, data, code, scores, training rows.
+    """Tell what differs between two runs.
 
-    RUN_A and RUN_B are output folders, or folders or s3:// prefixes of a run's artifacts. Scores are those of the best
-    iterations, with a paired test on the rows that both have answered.
+    Settings, data, code, scores, training rows. RUN_A and RUN_B are output folders, or folders or s3:// prefixes of a
+    run's artifacts. Scores are those of the best iterations, with a paired test on the rows that both have answered.
     """
     from llm2llm.components.lineage import diff as lookup
     from llm2llm.components.lineage.run_files import open_run
@@ -41,6 +41,3 @@ def diff(run_a: str, run_b: str, as_json: bool) -> None:
 
     found = lookup.diff(open_run(run_a), open_run(run_b))
     click.echo(json.dumps(found, indent=2) if as_json else diff_text(found))
-
-
-COMMANDS = (why, diff)

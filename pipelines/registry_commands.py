@@ -21,19 +21,23 @@ EXIT_DECLINED = 1
 
 @click.group()
 def registry() -> None:
-    """See which students are in the registry and which is in production; go back to an earlier one."""
+    """See which students are in a registry; move production."""
 
 
 @registry.command("list")
 @registry_option
 @json_option
 def list_command(uri: str, as_json: bool) -> None:
-    """List the versions, the one in production first and starred, and the candidates of runs."""
+    """List the versions and the candidates of runs.
+
+    The version in production stands first, starred.
+    """
+    from llm2llm.components.lineage.texts import printable
     from llm2llm.components.registry.overview import list_registry
     from llm2llm.components.registry.versions import registry_uri
 
     found = list_registry(registry_uri(uri))
-    click.echo(json.dumps(found, indent=2, sort_keys=True) if as_json else _list_text(found))
+    click.echo(json.dumps(found, indent=2, sort_keys=True) if as_json else printable(_list_text(found)))
 
 
 @registry.command("show")
@@ -42,15 +46,17 @@ def list_command(uri: str, as_json: bool) -> None:
 @click.option("--check", is_flag=True, help="Fetch every file and hold it against its hash.")
 @json_option
 def show_command(version: str | None, uri: str, check: bool, as_json: bool) -> None:
-    """Show a version: scores, data, where it comes from, and the verdict that brought it to production.
+    """Show a version.
 
-    VERSION is the one in production unless it is given.
+    Scores, data, where it comes from, and the verdict that brought it to production. VERSION is the one in production
+    unless it is given.
     """
+    from llm2llm.components.lineage.texts import printable
     from llm2llm.components.registry.overview import show_version
     from llm2llm.components.registry.versions import registry_uri
 
     found = show_version(registry_uri(uri), version, check)
-    click.echo(json.dumps(found, indent=2, sort_keys=True) if as_json else _show_text(found))
+    click.echo(json.dumps(found, indent=2, sort_keys=True) if as_json else printable(_show_text(found)))
 
 
 @registry.command("rollback")
@@ -80,10 +86,10 @@ def rollback_command(version: str | None, uri: str, yes: bool, as_json: bool) ->
 @yes_option
 @json_option
 def promote_command(run: str, uri: str, yes: bool, as_json: bool) -> int:
-    """Put the candidate of a run into production by hand, whatever its verdict says.
+    """Put the candidate of a run into production by hand.
 
-    RUN is the id under which `llm2llm registry list` names the candidate: the best student of a run in mode
-    report_only, or of one that did not pass. Exit codes: 0 done; 1 declined.
+    Whatever its verdict says. RUN is the id under which `llm2llm registry list` names the candidate: the best student
+    of a run in mode report_only, or of one that did not pass. Exit codes: 0 done; 1 declined.
     """
     from llm2llm.components.problems import nearest
     from llm2llm.components.registry.production import current
@@ -102,7 +108,11 @@ def promote_command(run: str, uri: str, yes: bool, as_json: bool) -> int:
     state = f"{now.version} is in production" if now else "Nothing is in production"
     if not yes and not _confirmed(f"{state}. Put {version}, the candidate of run {run}, in its place?"):
         return EXIT_DECLINED
-    return _move(address, enter(address, run), "by_hand", now, run, as_json)
+    enter(address, run, version)
+    code = _move(address, version, "by_hand", now, run, as_json)
+    # Before the pointer named the version, `llm2llm clean` could have taken an old one away.
+    enter(address, run, version)
+    return code
 
 
 def _move(address: str, target: str, kind: Any, now: Any, run: str | None, as_json: bool) -> int:
@@ -145,6 +155,7 @@ def _list_text(found: Mapping[str, Any]) -> str:
         came = f"{_came(moves[-1])}, {moves[-1]['at']}" if moves else "never"
         marks = [
             *(["rolled back"] if one["rolled_back"] else []),
+            *(["removed since"] if one["removed"] else []),
             *(["DAMAGED: " + one["damage"]] if one["damage"] else []),
         ]
         rows.append(
@@ -219,6 +230,3 @@ def _score(score: Mapping[str, Any]) -> str:
 def _table(rows: list[list[str]]) -> list[str]:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
-COMMANDS: tuple[click.Command, ...] = (registry,)

@@ -26,7 +26,8 @@ def clean(older_than: str, run_root: str, registry: str, checkpoints: str, keep_
     """Remove what old runs have left and no promoted version needs.
 
     Lists runs, candidates, versions that never were in production, and checkpoints; asks; then removes them. Ledgers
-    stay, and so does what a kept version names. A URI is a folder or an s3:// prefix. Where Kubeflow's cache is used, a
+    stay, and so does what a kept version or a younger run names. Checkpoints do not tell whose they are: choose an AGE
+    above that of your longest training. A URI is a folder or an s3:// prefix. Where Kubeflow's cache is used, a
     later run cannot take over stages of a run that is removed: turn caching off, or let it outlive the cache.
 
     Exit codes: 0 removed, or nothing to remove; 1 the answer was no; 2 the input is wrong.
@@ -45,6 +46,5 @@ def clean(older_than: str, run_root: str, registry: str, checkpoints: str, keep_
             raise UserError("nobody can be asked here: look at the list, and add --yes to remove what it names")
         if not click.confirm("remove them?"):
             return 1
-    remove(found.leftovers, registry)
-    click.echo(f"removed {len(found.leftovers)}")
+    click.echo(f"removed {remove(found.leftovers, registry)}")
     return 0

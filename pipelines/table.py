@@ -20,13 +20,25 @@ def summary_table(summary: Mapping[str, Any]) -> str:
         rows.append(cells)
     widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    counts = summary["rows"]
+    counts, judge = summary["rows"], summary.get("judge_calls")
+    judged = f", {judge['total']} answers of the judge" if judge else ""
     reasons = ", ".join(f"{count} {reason}" for reason, count in counts["rejected"]["by_reason"].items())
     lines += [
         "",
         f"* best by validation. {counts['generated']} rows generated, {counts['kept']} kept, "
         f"{counts['rejected']['total']} rejected{f' ({reasons})' if reasons else ''}; "
-        f"{summary['teacher_calls']['total']} teacher calls.",
+        f"{summary['teacher_calls']['total']} teacher calls{judged}.",
         f"Stopped: {summary['iterations'][-1]['reason']}.",
     ]
+    if counts["left_out"]:
+        lines.append(
+            f"{counts['left_out']} of your rows were left out: they match validation or test rows; see the report."
+        )
+    best = next(one for one in summary["iterations"] if one["iteration"] == summary["best_iteration"])
+    score = best["accuracy"].get("validation")
+    if score and 2 * score["unparseable"] > score["n"]:
+        lines.append(
+            f"{score['unparseable']} of the {score['n']} validation answers are unparseable: the student has not "
+            "learnt to answer. Raise train.learning_rate (a student from scratch: 1.0e-3) or train.epochs."
+        )
     return "\n".join(lines)

@@ -6,23 +6,29 @@ from typing import Any
 from llm2llm.components.registry import digests, tried
 from llm2llm.components.registry.production import current
 from llm2llm.components.registry.records import Record, TrainedOn
+from llm2llm.components.registry.settings import PromoteSettings
 from llm2llm.components.registry.versions import find_version, read_document
 from llm2llm.components.rows.kinds import Example
 
 
 def find_new(
-    registry: str, seeds: Sequence[Example], validation: Sequence[Example] | None, config: Mapping[str, Any]
+    registry: str,
+    seeds: Sequence[Example],
+    validation: Sequence[Example] | None,
+    config: Mapping[str, Any],
+    settings: PromoteSettings,
 ) -> tuple[bool, str]:
     """Whether a run could come to anything new, and why or why not, in one sentence.
 
     Nothing is new when the version in production was made from the same seeds under the same config, or when another
-    run has made of them what was not good enough against that version.
+    run has made of them what was not good enough against that version, by the same conditions.
 
     Args:
         registry: Folder or s3:// prefix, as `versions.registry_uri` gives it.
         seeds: Those of this run.
         validation: What students are compared on; None: what others have tried is not looked up.
         config: This run's.
+        settings: Say what is good enough.
 
     Raises:
         UserError: The registry cannot be read, or the version in production is damaged.
@@ -35,6 +41,7 @@ def find_new(
             digests.of_ids(ids),
             digests.of_ids(row.id for row in validation),
             config_now,
+            digests.of_conditions(settings),
             production.version if production else "",
         )
         if before := tried.read_tried(uri):

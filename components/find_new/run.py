@@ -1,8 +1,6 @@
 """`find_new` from artifacts to artifacts."""
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from llm2llm.components.find_new.find_new import find_new
@@ -10,7 +8,7 @@ from llm2llm.components.lineage.records import Inputs
 from llm2llm.components.problems import UserError
 from llm2llm.components.registry.settings import PromoteSettings
 from llm2llm.components.registry.versions import registry_uri
-from llm2llm.components.rows.artifacts import Artifact
+from llm2llm.components.rows.artifacts import Artifact, read_config
 from llm2llm.components.rows.files import read_rows
 from llm2llm.components.rows.kinds import Example
 from llm2llm.components.stage import stage
@@ -31,15 +29,12 @@ def run(
         checked = PromoteSettings.load(settings, "promote")
         if not checked.registry:
             raise UserError("promote.registry: no registry is set; give a folder or an s3:// prefix")
-        try:
-            run_config = json.loads(Path(config.path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as problem:
-            raise UserError(f"cannot read the config {config.path}: {problem}") from None
         found, why = find_new(
             registry_uri(checked.registry),
             read_rows(seeds_set.path, "examples", Example),
             read_rows(validation_set.path, "examples", Example) if validation_set else None,
-            run_config,
+            read_config(config),
+            checked,
         )
         ending = "The run goes on." if found else "The run ends here, and that is no failure."
         write_text(notes.path, f"# {'Something new' if found else 'Nothing new'}\n\n{why}. {ending}\n")

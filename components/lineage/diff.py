@@ -54,7 +54,7 @@ def diff(a: Run, b: Run) -> dict[str, Any]:
 
 
 def _versions(run: Run) -> dict[str, Any]:
-    manifest = run.json(run.last("report", "manifest")) or {}
+    manifest = run.manifest()
     return {key: manifest.get(key) for key in ("code", "libraries")}
 
 

@@ -98,8 +98,17 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
         manifest = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as problem:
         raise UserError(f"{path}: not a run's manifest, or damaged: {problem}") from None
+    return checked_manifest(manifest, str(path))
+
+
+def checked_manifest(manifest: Any, where: str) -> dict[str, Any]:
+    """A manifest that was read from JSON; `where` says from which file.
+
+    Raises:
+        UserError: Of another version of llm2llm, or none.
+    """
     if not isinstance(manifest, dict) or manifest.get("schema_version") != VERSION:
-        raise UserError(f"{path}: no run's manifest of schema version {VERSION}; use the llm2llm that wrote it")
+        raise UserError(f"{where}: no run's manifest of schema version {VERSION}; use the llm2llm that wrote it")
     return manifest
 
 

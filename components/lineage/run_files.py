@@ -8,8 +8,9 @@ Rows are read by column, and a file only when a question needs it. Where its has
 """
 
 import json
+import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,11 +22,14 @@ import pyarrow.parquet as pq
 
 from llm2llm.components import storage
 from llm2llm.components.lineage.hashes import hash_of_bytes
+from llm2llm.components.lineage.manifest import checked_manifest
 from llm2llm.components.lineage.records import label_of
 from llm2llm.components.problems import UserError
 from llm2llm.components.rows.files import METADATA_KEY
 from llm2llm.components.rows.kinds import KINDS
 from llm2llm.components.rows.kinds import VERSION as ROWS_VERSION
+from llm2llm.components.storage.folders import refuse_outside
+from llm2llm.components.storage.uris import parse
 
 R = TypeVar("R")
 
@@ -119,6 +123,15 @@ class Run:
         """The run's settings; empty when they are not there."""
         return self.json(self.last("configure", "config")) or {}
 
+    def manifest(self) -> dict[str, Any]:
+        """The last manifest that a report has left; empty before the first.
+
+        Raises:
+            UserError: It is missing or damaged, or of another version of llm2llm.
+        """
+        file = self.last("report", "manifest")
+        return {} if file is None else checked_manifest(self.json(file), file.uri)
+
     def best_iteration(self) -> int | None:
         """The iteration with the best validation accuracy, as the last decision names it."""
         file = self.last("filter_errors", "decisions")
@@ -181,11 +194,11 @@ def open_run(uri: str) -> Run:
     Raises:
         UserError: No run is there, or more than one.
     """
-    uri = uri.rstrip("/") or "/"
+    uri = str(parse(os.path.expanduser(uri)))
     if not storage.is_remote(uri) and not Path(uri).is_dir():
         raise UserError(f"--run {uri}: no such folder")
     is_output_folder = storage.exists(storage.join(uri, EVENTS))
-    files = list(_from_events(uri) if is_output_folder else _with_hashes(_from_names(uri)))
+    files = list(_from_events(uri) if is_output_folder else _from_names(uri))
     if not files:
         raise UserError(
             f"{uri}: holds no run: give the output folder of `llm2llm run`, or the folder or s3:// prefix of one run "
@@ -195,7 +208,10 @@ def open_run(uri: str) -> Run:
         files,
         key=lambda f: (f.stage, f.output, -1 if f.iteration is None else f.iteration, f.fold or 0, f.uri),
     )
-    return Run(uri, order, _run_id(uri) if is_output_folder else uri.rsplit("/", 1)[-1])
+    run = Run(uri, order, _run_id(uri) if is_output_folder else uri.rsplit("/", 1)[-1])
+    if not is_output_folder:
+        run.files = _with_hashes(run)
+    return run
 
 
 def _from_events(uri: str) -> Iterator[RunFile]:
@@ -211,47 +227,49 @@ def _from_events(uri: str) -> Iterator[RunFile]:
             if path := event["outputs"].get(output):
                 # The folder may have been moved or copied since.
                 _, _, within = str(path).rpartition("/artifacts/")
+                refuse_outside(within, storage.join(uri, EVENTS))
                 place = storage.join(uri, "artifacts", within)
                 yield RunFile(place, stage, output, iteration, fold, (event.get("sha256") or {}).get(output))
 
 
 def _from_names(uri: str) -> Iterator[RunFile]:
-    """By how Kubeflow names what it stores. Of a task that was tried again, the last by name counts."""
-    found: dict[tuple[str, str, str], str] = {}
-    for one in storage.list_uris(uri):
-        parts = one.removeprefix(uri).strip("/").split("/")
+    """By how Kubeflow names what it stores. Of a task that was tried again, what was written last counts."""
+    found: dict[tuple[str, str, str], tuple[float, str]] = {}
+    for stored in storage.list_objects(uri):
+        parts = stored.uri.removeprefix(uri).strip("/").split("/")
         task = re.fullmatch(r"([a-z-]+?)(?:-(\d+))?", parts[0])
         stage = task[1].replace("-", "_") if task else ""
         if not task or stage not in OUTPUTS:
             if any(re.sub(r"-\d+$", "", part).replace("-", "_") in OUTPUTS for part in parts[1:2]):
                 raise UserError(f"{uri}: holds several runs, such as {parts[0]}; give one of them: {uri}/{parts[0]}")
             continue
+        if task[2] == "0":  # `--runner process` counts from 0: its folders would be taken for the iteration before
+            raise UserError(f"{uri}: holds what the stages of a run on one machine wrote; give the run's output folder")
         # <task>/<id>/<output> in a cluster, <task>/<output> on one machine; a model's files come below that.
         at = next((place for place in (1, 2) if len(parts) > place and parts[place] in OUTPUTS[stage]), None)
         if at is not None:
             place = storage.join(uri, *parts[: at + 1])
             attempt = parts[1] if at == 2 and stage == "out_of_fold" else ""
-            found[parts[0], parts[at], attempt] = place
-    for (name, output, _), place in found.items():
+            key = parts[0], parts[at], attempt
+            found[key] = max(found.get(key, (0.0, "")), (stored.modified, place))
+    for (name, output, _), (_, place) in found.items():
         number = int(re.sub(r"\D", "", name) or 1)
         stage = re.sub(r"-\d+$", "", name).replace("-", "_")
         iteration = None if stage in ("configure", "prepare") else number - 1 + (stage in AFTER_ERRORS)
         yield RunFile(place, stage, output, iteration)
 
 
-def _with_hashes(files: Iterable[RunFile]) -> list[RunFile]:
-    """With the hashes that the last manifest names."""
-    known = list(files)
-    reports = sorted((f for f in known if f.output == "manifest"), key=lambda f: f.iteration or 0)
-    manifest = Run("", []).json(reports[-1] if reports else None) or {}
+def _with_hashes(run: Run) -> list[RunFile]:
+    """A run's files with the hashes that its last manifest names."""
     hashes = {
         (label_of(stage), output): entry.get("sha256")
-        for stage in manifest.get("stages", [])
+        for stage in run.manifest().get("stages", [])
         for output, entry in stage["outputs"].items()
         if stage["fold"] is None  # Kubeflow's names do not tell the folds apart
     }
     return [
-        RunFile(f.uri, f.stage, f.output, f.iteration, f.fold, hashes.get((label_of(vars(f)), f.output))) for f in known
+        RunFile(f.uri, f.stage, f.output, f.iteration, f.fold, hashes.get((label_of(vars(f)), f.output)))
+        for f in run.files
     ]
 
 

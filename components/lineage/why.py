@@ -158,10 +158,11 @@ def _origin(run: Run, row: Example | Reject) -> dict[str, Any]:
     errors = run.rows(run.last("filter_errors", "errors"), "errors", StudentError, "example_id", parent)
     answered = next((one for one in errors if one.iteration == row.iteration - 1), None)
     calls = run.rows(run.last("teacher_augment", "calls"), "calls", Call, "parent_id", parent)
-    own = next((one for one in calls if one.key == row.call_key), None)
-    if own is None and row.call_key is not None:  # one call may write rows of several seeds
+    found = [one for one in calls if one.key == row.call_key]
+    if not found and row.call_key is not None:  # one call may write rows of several seeds
         found = run.rows(run.last("teacher_augment", "calls"), "calls", Call, "key", row.call_key)
-        own = next(iter(found), None)
+    # The same may have been asked in an earlier iteration, and answered out of the ledger in this one.
+    own = min(found, key=lambda one: one.iteration != row.iteration, default=None)
     entry, uri, note = _entry(run, row)
     return {
         "seed": asdict(seeds[0]) if seeds else None,

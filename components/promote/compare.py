@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from llm2llm.components.promote.verdict import Check, Comparison, SliceChange
 from llm2llm.components.registry.settings import PromoteSettings
 from llm2llm.components.rows.kinds import Example
-from llm2llm.components.statistics import mcnemar_p, paired_difference
+from llm2llm.components.statistics import FEW_ROWS, mcnemar_p, paired_difference
 from llm2llm.components.tasks import Task
 
 ROUNDING = 1e-9
@@ -64,6 +64,9 @@ def _better(found: Comparison) -> Check:
     if found.test == "bootstrap":
         passed = found.low > 0
         figures = f"{1 - found.level:.0%} interval {_points(found.low)} to {_points(found.high)}"
+        if passed and found.rows < FEW_ROWS:
+            passed = found.p < found.level
+            figures += f", and on so few rows McNemar p = {found.p:.2g}, level {found.level:g}"
     else:
         passed = found.gain > 0 and found.p < found.level
         figures = f"McNemar p = {found.p:.2g}, level {found.level:g}"

@@ -61,7 +61,27 @@ def keep_candidate(
         UserError: Answers to other rows than those of `validation`, a folder without a model, no access.
     """
     correct = _answers(predictions, validation, iteration)
-    record = _record(history, training_set, seeds, validation, calls, config, iteration, random_seed, model)
+    task = config.get("task") or {}
+    data = {key: value for key, value in (config.get("data") or {}).items() if isinstance(value, str) and value}
+    record = Record(
+        name=str(config.get("name") or "student"),
+        task=str(task.get("name", "")),
+        form=str(task.get("form", "")),
+        student=str(config.get("student", "")),
+        adapter=(model / "adapter_config.json").is_file(),
+        iteration=iteration,
+        seeds=_rows(seeds),
+        training=_rows(training_set),
+        validation=_rows(validation),
+        accuracy=_accuracies(history, iteration),
+        baseline=_accuracies(history, 0),
+        teaching=_teaching([call for call in calls if call.iteration <= iteration]),
+        # A run on one machine copies its inputs into a folder of its own; the file's name is what says something.
+        data={key: value.rpartition("/")[2] if value.startswith("/") else value for key, value in data.items()},
+        random_seed=random_seed,
+        config_digest=digests.of_config(config),
+        code=code_version(),
+    )
     trained_on = TrainedOn(
         seeds=sorted(row.id for row in seeds),
         rows=sorted(row.id for row in training_set),
@@ -130,7 +150,7 @@ def decide(
     for round_ in range(1, ROUNDS + 1):
         history = generations(registry)
         if mine := next((one for one in history if one.run == run and one.kind == "promote"), None):
-            _forget(registry, run)
+            _settle(registry, run, mine.version)
             return mine.verdict or {}, mine
         now = history[-1] if history else None
         version, record, answers = _candidate(registry, run, decision)
@@ -143,13 +163,11 @@ def decide(
         )  # fmt: skip
         if verdict.outcome != "promoted":
             break
-        versions.enter(registry, run)
+        versions.enter(registry, run, version)
         after = replace(verdict, generation=now.number + 1 if now else 1)
         made = move(registry, to=version, kind="promote", after=now, run=run, verdict=to_json(after))
         if made:
-            # Until a moment ago the version was nobody's, and `llm2llm clean` could have taken an old one away.
-            versions.enter(registry, run)
-            _forget(registry, run)
+            _settle(registry, run, version)
             return to_json(after), made
     else:
         verdict = replace(
@@ -162,6 +180,7 @@ def decide(
             digests.of_ids(row.id for row in seeds),
             digests.of_ids(row.id for row in validation),
             digests.of_config(config),
+            digests.of_conditions(settings),
             now.version if now else "",
         )
         tried.write_tried(uri, to_json(verdict))
@@ -282,8 +301,12 @@ def _contender(version: str, record: Record, correct: Mapping[str, bool], rows: 
     )
 
 
-def _forget(registry: str, run: str) -> None:
-    """Removes the candidate of a run that has promoted it: the version is the same folder."""
+def _settle(registry: str, run: str, version: str) -> None:
+    """Ends a promotion: the version is whole, so the candidate, which is the same folder, can go.
+
+    Before the pointer named the version, it was nobody's, and `llm2llm clean` could have taken an old one away.
+    """
+    versions.enter(registry, run, version)
     delete_folder(versions.candidate_uri(registry, run))
 
 
@@ -299,40 +322,6 @@ def _answers(predictions: Sequence[Prediction], validation: Sequence[Example], i
             f"{len(validation):,} rows: predictions and validation_set must be of the same iteration of the same run"
         )
     return dict(sorted(correct.items()))
-
-
-def _record(
-    history: Sequence[Score],
-    training_set: Sequence[Example],
-    seeds: Sequence[Example],
-    validation: Sequence[Example],
-    calls: Sequence[Call],
-    config: Mapping[str, Any],
-    iteration: int,
-    random_seed: int,
-    model: Path,
-) -> Record:
-    task = config.get("task") or {}
-    data = {key: value for key, value in (config.get("data") or {}).items() if isinstance(value, str) and value}
-    return Record(
-        name=str(config.get("name") or "student"),
-        task=str(task.get("name", "")),
-        form=str(task.get("form", "")),
-        student=str(config.get("student", "")),
-        adapter=(model / "adapter_config.json").is_file(),
-        iteration=iteration,
-        seeds=_rows(seeds),
-        training=_rows(training_set),
-        validation=_rows(validation),
-        accuracy=_accuracies(history, iteration),
-        baseline=_accuracies(history, 0),
-        teaching=_teaching([call for call in calls if call.iteration <= iteration]),
-        # A run on one machine copies its inputs into a folder of its own; the file's name is what says something.
-        data={key: value.rpartition("/")[2] if value.startswith("/") else value for key, value in data.items()},
-        random_seed=random_seed,
-        config_digest=digests.of_config(config),
-        code=code_version(),
-    )
 
 
 def _rows(rows: Sequence[Example]) -> Rows:

@@ -57,7 +57,6 @@ def publish(registry: str, generation: Generation, settings: PromoteSettings) ->
 
 def _push_to_hub(registry: str, generation: Generation, settings: PromoteSettings) -> None:
     from huggingface_hub import CommitOperationAdd, HfApi
-    from huggingface_hub.errors import HfHubHTTPError
 
     from llm2llm.components.storage import download_folder
 
@@ -77,9 +76,10 @@ def _push_to_hub(registry: str, generation: Generation, settings: PromoteSetting
                 commit_message=f"{version}, promoted by run {generation.run}",
             )
             api.create_tag(repo, tag=version, revision=commit.oid, exist_ok=True)
-        except (HfHubHTTPError, OSError) as problem:
-            # The first line only: what follows can quote the request.
-            first = str(problem).strip().partition("\n")[0]
+        except Exception as problem:
+            # The Hub's client speaks through requests, httpx or httpx2, by its version: what they raise has no common
+            # ancestor. The first line only: what follows can quote the request.
+            first = str(problem).strip().partition("\n")[0] or type(problem).__name__
             raise UserError(
                 f"{version} is in production, but was not pushed to {repo} on the Hub: {first}; check promote.hub_repo "
                 f"and {TOKEN_VARIABLE}, and run the stage again"
@@ -103,16 +103,22 @@ def _enter_model_registry(registry: str, generation: Generation, settings: Promo
     try:
         server = client.ModelRegistry(settings.model_registry_url, author=AUTHOR)
         known = server.get_registered_model(record.name) is not None
-        if not known or server.get_model_version(record.name, version) is None:
+        found = server.get_model_version(record.name, version) if known else None
+        form = {"model_format_name": "peft" if record.adapter else "safetensors", "model_format_version": "1"}
+        if found is None:
             server.register_model(
                 record.name,
                 uri,
                 version=version,
-                model_format_name="peft" if record.adapter else "safetensors",
-                model_format_version="1",
                 version_description=str((generation.verdict or {}).get("reason", "")),
                 metadata=metadata,
+                **form,
             )
+        elif server.get_model_artifact(record.name, version) is None:
+            # An earlier try broke off between the two. `register_model` refuses a version that is there, and the client
+            # has no public call for its artifact alone.
+            artifact = import_module("model_registry.types").ModelArtifact(name=record.name, uri=uri, **form)
+            server.async_runner(server._api.upsert_model_version_artifact(artifact, found.id))
     except Exception as problem:
         # The client is made of generated code over aiohttp: what it raises has no common ancestor.
         raise UserError(

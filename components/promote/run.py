@@ -1,6 +1,5 @@
 """`promote` from artifacts to artifacts."""
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from llm2llm.components.promote.publish import check_publishers, publish
 from llm2llm.components.promote.verdict import verdict_text
 from llm2llm.components.registry.settings import PromoteSettings
 from llm2llm.components.registry.versions import registry_uri
-from llm2llm.components.rows.artifacts import Artifact, MetricsArtifact, read_optional, write_metrics
+from llm2llm.components.rows.artifacts import Artifact, MetricsArtifact, read_config, read_optional, write_metrics
 from llm2llm.components.rows.files import read_rows
 from llm2llm.components.rows.kinds import Call, Decision, Example, Prediction, Score
 from llm2llm.components.stage import RUN_VARIABLE, stage
@@ -61,7 +60,7 @@ def run(
             raise UserError(f"promote: the last decision is of iteration {decision.iteration}, and this is {iteration}")
         from llm2llm.components.promote.promote import decide, keep_candidate, pending
 
-        run_config = _read_config(config.path)
+        run_config = read_config(config)
         seeds = read_rows(seeds_set.path, "examples", Example)
         validation = read_rows(validation_set.path, "examples", Example)
         if not validation:
@@ -104,18 +103,6 @@ def _run_id() -> str:
             "candidate is found again"
         )
     return run_id
-
-
-def _read_config(path: str) -> dict[str, Any]:
-    try:
-        config = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as problem:
-        raise UserError(f"cannot read {path}: {problem.strerror}") from problem
-    except ValueError as problem:
-        raise UserError(f"{path}: the config is not JSON: {problem}") from None
-    if not isinstance(config, dict):
-        raise UserError(f"{path}: the config must be a JSON object, not {type(config).__name__}")
-    return config
 
 
 def _metrics(verdict: Mapping[str, Any]) -> dict[str, float]:

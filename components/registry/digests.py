@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from llm2llm.components.registry.settings import PromoteSettings
 from llm2llm.components.rows.kinds import content_id
 
 _NOT_THE_STUDENT = {
@@ -20,6 +21,9 @@ _NOT_THE_GRADE = (
     *("trust_remote_code", "ledger", "budget", "prices"),
 )
 """Keys of `evaluate`, and of its judge, that do not change the one answer to a validation row or its grade."""
+
+_CONDITIONS = {"test", "level", "min_gain", "max_slice_drop", "min_slice_rows", "slices"}
+"""Keys of `promote` that say what is good enough."""
 
 
 def of_ids(ids: Iterable[str]) -> str:
@@ -47,6 +51,11 @@ def of_config(config: Mapping[str, Any]) -> str:
 def of_grading(config: Mapping[str, Any]) -> str:
     """A digest of how a config has validation rows asked and graded: 64 hexadecimal digits."""
     return _of_json(_portable({"task": config.get("task"), "evaluate": _graded(config.get("evaluate"))}))
+
+
+def of_conditions(settings: PromoteSettings) -> str:
+    """A digest of what a student must reach to enter production: 64 hexadecimal digits."""
+    return _of_json(settings.model_dump(include=_CONDITIONS) | {"slices": sorted(settings.slices)})
 
 
 def _graded(value: Any) -> Any:

@@ -18,7 +18,7 @@ from llm2llm.components.registry.versions import (
     version_uri,
     versions,
 )
-from llm2llm.components.storage import NotThere, download_folder, read_manifest
+from llm2llm.components.storage import NotThere, download_folder, list_uris, read_manifest
 
 
 def list_registry(registry: str) -> dict[str, Any]:
@@ -35,23 +35,11 @@ def list_registry(registry: str) -> dict[str, Any]:
         )
     newest = {generation.version: generation.number for generation in history}
     known = sorted({*stored, *newest}, key=lambda version: (-newest.get(version, 0), version))
-    out = rolled_back(history)
     return {
         "registry": registry,
         "production": history[-1].version if history else None,
         "generation": history[-1].number if history else 0,
-        "versions": [
-            {
-                "version": version,
-                "uri": version_uri(registry, version),
-                "in_production": bool(history) and history[-1].version == version,
-                "rolled_back": version in out,
-                "damage": damage(version_uri(registry, version)),
-                "generations": _moves(history, version),
-                **_record(version_uri(registry, version)),
-            }
-            for version in known
-        ],
+        "versions": [_version(registry, version, history) for version in known],
         "candidates": [_candidate(registry, run) for run in runs],
     }
 
@@ -116,6 +104,23 @@ def rollback_target(registry: str, version: str | None) -> tuple[str, Generation
     if version == now.version:
         raise UserError(f"{version} is in production already")
     return version, now
+
+
+def _version(registry: str, version: str, history: Sequence[Generation]) -> dict[str, Any]:
+    uri, in_production = version_uri(registry, version), bool(history) and history[-1].version == version
+    damaged = damage(uri)
+    # `llm2llm clean --keep-production` takes away what was in production before.
+    removed = bool(damaged) and not in_production and not any(True for _ in list_uris(uri))
+    return {
+        "version": version,
+        "uri": uri,
+        "in_production": in_production,
+        "rolled_back": version in rolled_back(history),
+        "removed": removed,
+        "damage": "" if removed else damaged,
+        "generations": _moves(history, version),
+        **_record(uri),
+    }
 
 
 def _record(uri: str) -> dict[str, Any]:

@@ -19,7 +19,8 @@ class PromoteSettings(Settings):
     `llm2llm registry promote` can still move it by hand. `promote` moves it."""
     test: Literal["bootstrap", "mcnemar"] = "bootstrap"
     """How a student must be better than the one in production, on the same validation rows. `bootstrap`: the paired
-    bootstrap interval of the difference lies above 0. `mcnemar`: McNemar's exact test gives a p-value below `level`."""
+    bootstrap interval of the difference lies above 0; on fewer than 50 rows, where it is too narrow, the p-value must
+    be below `level` as well. `mcnemar`: McNemar's exact test gives a p-value below `level`."""
     level: float = Field(0.05, gt=0, lt=1)
     """The test's two-sided level: 0.05 takes a 95% interval, or a p-value below 0.05."""
     min_gain: float = Field(0.0, ge=0, lt=1)

@@ -12,18 +12,20 @@ from llm2llm.components.registry.records import parse_object
 TRIED = "tried"
 
 
-def tried_uri(registry: str, seeds: str, validation: str, config: str, incumbent: str) -> str:
-    """Where the verdict is on what comes of these seeds and this config, against this version in production.
+def tried_uri(registry: str, seeds: str, validation: str, config: str, conditions: str, incumbent: str) -> str:
+    """Where the verdict is on what comes of these seeds and this config, under these conditions of a promotion, against
+    this version in production.
 
     Args:
         registry: Folder or s3:// prefix.
         seeds, validation: `digests.of_ids` of the rows.
         config: `digests.of_config`.
+        conditions: `digests.of_conditions`.
         incumbent: The version; empty: there was none.
     """
     from llm2llm.components.storage import join
 
-    key = hashlib.sha256("\n".join([seeds, validation, config, incumbent]).encode()).hexdigest()[:20]
+    key = hashlib.sha256("\n".join([seeds, validation, config, conditions, incumbent]).encode()).hexdigest()[:20]
     return join(registry, TRIED, f"{key}.json")
 
 

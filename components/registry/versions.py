@@ -1,7 +1,7 @@
 """Candidates and versions: folders that are whole or absent, and versions that never change.
 
 stage("s3://models/registry", "run-7", model_folder, documents)      candidates/run-7, in place of an older one
-enter("s3://models/registry", "run-7")                               the same as versions/snips-3fa94c01b2d4
+enter("s3://models/registry", "run-7", "snips-3fa94c01b2d4")         the same as versions/snips-3fa94c01b2d4
 """
 
 import errno
@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,17 +33,15 @@ from llm2llm.components.storage import (
     list_objects,
     list_uris,
     read_bytes,
-    read_manifest,
     s3,
     upload_folder,
 )
-from llm2llm.components.storage.folders import MANIFEST
+from llm2llm.components.storage.fetch import PICKLES
+from llm2llm.components.storage.folders import MANIFEST, parse_manifest
 from llm2llm.components.storage.uris import S3Name, parse
 
 VERSIONS, CANDIDATES = "versions", "candidates"
 OURS = (RECORD, ANSWERS, TRAINED_ON, CARD)
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-"""Files that can run code when they are loaded; they stay outside."""
 COPIES = 16
 """Files that are copied within the registry at once."""
 
@@ -113,46 +111,72 @@ def version_of(registry: str, run: str) -> str:
         NotThere: The run has no candidate.
     """
     uri = candidate_uri(registry, run)
-    manifest = read_bytes(join(uri, MANIFEST))
-    return f"{read_document(uri, Record).name}-{hashlib.sha256(manifest).hexdigest()[:12]}"
+    return _name(uri, read_bytes(join(uri, MANIFEST)))
 
 
-def enter(registry: str, run: str) -> str:
-    """Makes a run's candidate a version, unless it is one already; returns the version's name.
+def _name(candidate: str, manifest: bytes) -> str:
+    return f"{read_document(candidate, Record).name}-{hashlib.sha256(manifest).hexdigest()[:12]}"
+
+
+def enter(registry: str, run: str, version: str) -> None:
+    """Makes a run's candidate a version, unless it is one already.
 
     Any number of runs may do so with the same student at the same moment: they write the same bytes, and the manifest
     last. Nothing is fetched: a server copies by itself.
 
+    Args:
+        registry: Folder or s3:// prefix.
+        run: Its id.
+        version: The name that `version_of` gave when it was decided to take the candidate.
+
     Raises:
-        NotThere: The run has no candidate.
-        UserError: It is damaged, or cannot be copied.
+        UserError: The run has another candidate by now, or none; it is damaged, or cannot be copied.
     """
-    source, version = candidate_uri(registry, run), version_of(registry, run)
-    target = version_uri(registry, version)
+    source, target = candidate_uri(registry, run), version_uri(registry, version)
     if not damage(target):
-        return version
+        return
+
+    def unchanged() -> bytes:
+        """The candidate's manifest, which goes away before any of its files is replaced."""
+        try:
+            manifest = read_bytes(join(source, MANIFEST))
+            if _name(source, manifest) == version:
+                return manifest
+        except NotThere:
+            pass  # it is being replaced just now
+        raise UserError(f"the candidate of run {run} is no longer {version}: look again")
+
+    manifest = unchanged()
     if found := damage(source):
         raise UserError(f"{found}: the candidate of run {run} cannot be promoted; run its stage promote again")
-    manifest, names = read_bytes(join(source, MANIFEST)), list(read_manifest(source))
+    names = list(parse_manifest(manifest, source))
     if isinstance(parse(registry), S3Name):
         _copy_on_server(source, target, names)
+        unchanged()
         create_bytes(join(target, MANIFEST), manifest)
     else:
-        _copy_here(Path(source), Path(target), [*names, MANIFEST])
+        _copy_here(Path(source), Path(target), [*names, MANIFEST], unchanged)
     if found := damage(target):
         raise UserError(f"{found}: the folder of version {version} cannot be completed; move it away, and run again")
-    return version
 
 
 def damage(uri: str) -> str:
-    """What is wrong with a stored folder, in words: no manifest, a file missing or of another size; empty: nothing.
+    """What is wrong with a stored folder, in words: no manifest, or none that can be read, a file missing or of another
+    size; empty: nothing.
 
     What was changed without changing its size is found when the folder is fetched.
+
+    Raises:
+        UserError: It cannot be told: no permission, no server.
     """
     try:
-        entries = read_manifest(uri)
+        data = read_bytes(join(uri, MANIFEST))
     except NotThere:
         return f"{uri}: is not there, or was never stored to its end"
+    try:
+        entries = parse_manifest(data, join(uri, MANIFEST))
+    except UserError as problem:
+        return str(problem)
     sizes = {stored.uri.removeprefix(f"{uri}/"): stored.size for stored in list_objects(uri)}
     for name, entry in entries.items():
         found = sizes.get(name)
@@ -178,7 +202,7 @@ def candidates(registry: str) -> list[str]:
     Raises:
         UserError: The registry cannot be listed.
     """
-    return sorted(_folders(registry, CANDIDATES))
+    return sorted(name for name in _folders(registry, CANDIDATES) if _RUN.fullmatch(name))
 
 
 def find_version(registry: str, version: str) -> str:
@@ -224,19 +248,27 @@ def _folders(registry: str, within: str) -> list[str]:
     return [name[0] for name in names if len(name) == 2 and name[1] == MANIFEST]
 
 
-def _copy_here(source: Path, target: Path, names: Sequence[str]) -> None:
-    """Copies files into a folder that appears whole, or that another process has made meanwhile."""
+def _copy_here(source: Path, target: Path, names: Sequence[str], unchanged: Callable[[], object]) -> None:
+    """Copies files, the manifest last, into a folder that appears whole, or that another process has made meanwhile.
+
+    `unchanged` raises when the source is another by now.
+    """
     partial = target.with_name(f".{target.name}.partial-{uuid.uuid4().hex}")
     try:
         for name in names:
             (partial / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / name, partial / name)
+        unchanged()
         try:
             partial.rename(target)
         except OSError as problem:
             # A rename never takes the place of a folder in which something is.
             if problem.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
+            if damage(str(target)):  # such as what a removal that was cut off has left
+                for name in names:
+                    (target / name).parent.mkdir(parents=True, exist_ok=True)
+                    os.replace(partial / name, target / name)
     except OSError as problem:
         raise cannot_write(target, problem) from problem
     finally:

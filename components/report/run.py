@@ -12,7 +12,7 @@ from llm2llm.components.report.answers import count_answers
 from llm2llm.components.report.promotion import read_promotion
 from llm2llm.components.report.report import render_html, render_markdown
 from llm2llm.components.report.summary import summarise
-from llm2llm.components.rows.artifacts import Artifact, MetricsArtifact, read_optional, write_metrics
+from llm2llm.components.rows.artifacts import Artifact, MetricsArtifact, read_config, read_optional, write_metrics
 from llm2llm.components.rows.files import read_rows
 from llm2llm.components.rows.kinds import Call, Decision, Example, Prediction, Reject, Score, Split, StudentError
 from llm2llm.components.stage import stage
@@ -60,7 +60,7 @@ def run(
         "previous_manifest": previous_manifest,
     }
     with stage("report", iteration, inputs=inputs, outputs=outputs):
-        settings = _read_config(config.path)
+        settings = read_config(config)
         training = read_rows(training_set.path, "examples", Example)
         all_errors = read_rows(errors.path, "errors", StudentError)
         all_rejects = read_optional(rejects, "rejects", Reject)
@@ -150,19 +150,6 @@ def _task(config: dict[str, Any]) -> Task | None:
     return load_task(task) if isinstance(task, str | dict) else None
 
 
-def _read_config(path: str) -> dict[str, Any]:
-    try:
-        with open(path, encoding="utf-8") as file:
-            config = json.load(file)
-    except OSError as problem:
-        raise UserError(f"cannot read {path}: {problem.strerror}") from problem
-    except ValueError as problem:
-        raise UserError(f"{path}: the config is not JSON: {problem}") from None
-    if not isinstance(config, dict):
-        raise UserError(f"{path}: the config must be a JSON object, not {type(config).__name__}")
-    return config
-
-
 def _metrics(numbers: dict[str, Any]) -> dict[str, float]:
     last = numbers["iterations"][-1]
     looked = [one["errors"] for one in numbers["iterations"] if one["errors"] is not None]
@@ -178,4 +165,5 @@ def _metrics(numbers: dict[str, Any]) -> dict[str, float]:
         "rows_rejected": numbers["rows"]["rejected"]["total"],
         "teacher_calls": numbers["teacher_calls"]["total"],
         "teacher_calls_failed": numbers["teacher_calls"]["failed"],
+        **({"judge_calls": numbers["judge_calls"]["total"]} if numbers["judge_calls"] else {}),
     }

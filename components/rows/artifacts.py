@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from llm2llm.components.lineage.records import Artifact as Artifact
+from llm2llm.components.problems import UserError
 from llm2llm.components.rows.files import read_rows, write_rows
 from llm2llm.components.rows.kinds import VERSION
 from llm2llm.components.whole import write_text
@@ -49,6 +50,25 @@ def write_artifact(artifact: Artifact, kind: str, rows: Iterable[Any]) -> None:
 def read_optional(artifact: Artifact | None, kind: str, row_type: type[R]) -> list[R]:
     """The rows of an artifact that only iterations after the first have; none for None."""
     return [] if artifact is None else read_rows(artifact.path, kind, row_type)
+
+
+def read_config(artifact: Artifact) -> dict[str, Any]:
+    """The run's config, as `configure` left it.
+
+    Raises:
+        UserError: Not there, or no JSON object.
+    """
+    path = artifact.path
+    try:
+        with open(path, encoding="utf-8") as file:
+            config = json.load(file)
+    except OSError as problem:
+        raise UserError(f"cannot read {path}: {problem.strerror}") from problem
+    except ValueError as problem:
+        raise UserError(f"{path}: the config is not JSON: {problem}") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: the config must be a JSON object, not {type(config).__name__}")
+    return config
 
 
 def write_metrics(metrics: MetricsArtifact, values: Mapping[str, float]) -> None:

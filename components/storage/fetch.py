@@ -24,7 +24,7 @@ from llm2llm.components.storage.uris import S3Name, parse
 CACHE_VARIABLE = "LLM2LLM_CACHE"
 """Names the folder of the cache."""
 
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack", ".joblib")
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack", ".joblib")
 """Weights in forms that can run code when they are loaded, or that nothing here reads."""
 
 
@@ -66,7 +66,7 @@ def content_of(uri: Uri) -> str:
 
 
 def _wanted(name: str) -> bool:
-    return not name.lower().endswith(_PICKLES)
+    return not name.lower().endswith(PICKLES)
 
 
 def _content(folder: S3Name) -> tuple[str, bool]:

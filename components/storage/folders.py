@@ -72,9 +72,9 @@ def upload_folder(folder: str | os.PathLike[str], uri: Uri) -> Manifest:
         hashing = beside.submit(_hashed, source, names)
         try:
             s3.upload_files({place.within(name): source / name for name in names})
+            manifest = hashing.result()
         except OSError as problem:
             raise UserError(f"cannot read {source}: {problem.strerror or problem}") from problem
-        manifest = hashing.result()
     for name in before.keys() - manifest.keys():
         delete(join(uri, name))
     write_bytes(join(uri, MANIFEST), _to_json(manifest))
@@ -139,7 +139,7 @@ def read_manifest(uri: Uri) -> Manifest:
         data = read_bytes(join(uri, MANIFEST))
     except NotThere:
         raise _no_folder(uri) from None
-    return _from_json(data, join(uri, MANIFEST))
+    return parse_manifest(data, join(uri, MANIFEST))
 
 
 def delete_folder(uri: Uri) -> None:
@@ -188,7 +188,7 @@ def _unchecked(place: Place) -> Manifest:
     if not entries:
         raise not_there(place)
     for name in entries:
-        _refuse_outside(name, str(place))
+        refuse_outside(name, str(place))
     return entries
 
 
@@ -200,7 +200,7 @@ def _take_down(uri: Uri) -> Manifest:
         return {}
     delete(join(uri, MANIFEST))
     try:
-        return _from_json(data, join(uri, MANIFEST))
+        return parse_manifest(data, join(uri, MANIFEST))
     except UserError:
         # Something else was called MANIFEST.json; what it meant is not ours to remove.
         return {}
@@ -259,7 +259,12 @@ def _to_json(manifest: Mapping[str, Entry]) -> bytes:
     return json.dumps(content, ensure_ascii=False, indent=1).encode() + b"\n"
 
 
-def _from_json(data: bytes, where: str) -> Manifest:
+def parse_manifest(data: bytes, where: str) -> Manifest:
+    """The manifest in these bytes.
+
+    Raises:
+        UserError: It is none, of another version, or names a file outside the folder; `where` says which.
+    """
     try:
         content = json.loads(data)
         version, files = content["version"], content["files"]
@@ -271,12 +276,12 @@ def _from_json(data: bytes, where: str) -> Manifest:
     if version != _VERSION:
         raise UserError(f"{where} has version {version}, this llm2llm reads {_VERSION}: use the llm2llm that wrote it")
     for name in entries:
-        _refuse_outside(name, where)
+        refuse_outside(name, where)
     return entries
 
 
-def _refuse_outside(name: str, where: str) -> None:
-    """A name that would leave the folder it is written to."""
+def refuse_outside(name: str, where: str) -> None:
+    """Raises a UserError for a name, read from `where`, that would leave the folder it is looked for in."""
     if "\0" in name or any(part in ("", ".", "..") for part in name.split("/")):
         raise UserError(
             f"{where}: {name!r} is no name of a file within the folder: whoever wrote that is not to be trusted"

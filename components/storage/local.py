@@ -69,7 +69,7 @@ def _partial(path: Path, data: bytes) -> Iterator[Path]:
     except OSError as problem:
         raise cannot_write(path, problem) from problem
     finally:
-        with suppress(OSError):
+        with suppress(OSError):  # renamed by now, or never made
             partial.unlink()
 
 

@@ -191,6 +191,11 @@ class TestNaming:
         with pytest.raises(UserError, match="holds no run"):
             open_run(str(tmp_path))
 
+    def test_the_artifacts_of_a_run_in_one_process_are_not_taken_for_kubeflows(self, tmp_path: Path) -> None:
+        write_rows(tmp_path / "artifacts/train-0/metrics", "examples", [seed(0)])
+        with pytest.raises(UserError, match="give the run's output folder"):
+            open_run(str(tmp_path / "artifacts"))
+
     def test_a_folder_of_several_runs_says_so(self, tmp_path: Path) -> None:
         make_run(tmp_path / "root" / "run-7", in_cluster=True)
         with pytest.raises(UserError, match="holds several runs, such as run-7"):

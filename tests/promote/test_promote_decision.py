@@ -58,6 +58,19 @@ def test_a_student_that_knows_nothing_does_not(tmp_path: Path) -> None:
     assert verdict["reason"].startswith("nothing enters production: it is the first, with 0 of 100")
 
 
+def test_a_promotion_that_was_cut_off_after_the_pointer_moved_keeps_its_version(registry: str, tmp_path: Path) -> None:
+    version = keep(registry, "run-1", tmp_path / "model", lambda i: i < 60)
+    verdict, made = finish(registry, "run-1")
+    # As if `clean`, which had seen the version before the pointer named it, had removed a part of it, and the stage
+    # had been killed before it looked again: its next try stores the candidate anew, and decides anew.
+    for name in ("MANIFEST.json", "model.safetensors"):
+        storage.delete(storage.join(versions.version_uri(registry, version), name))
+    keep(registry, "run-1", tmp_path / "model", lambda i: i < 60)
+    assert finish(registry, "run-1") == (verdict, made)
+    assert versions.find_version(registry, version)
+    assert versions.candidates(registry) == []
+
+
 def test_report_only_says_what_would_be_and_moves_nothing(tmp_path: Path) -> None:
     registry = str(tmp_path / "registry")
     keep(registry, "run-1", tmp_path / "model", lambda i: i < 60)
@@ -147,6 +160,19 @@ def test_counts_add_up_and_the_two_directions_mirror(outcomes: list[tuple[bool, 
     assert there.p == pytest.approx(back.p)
     passed = [all(check.passed for check in checks(found, PromoteSettings())) for found in (there, back)]
     assert passed != [True, True], "never is each better than the other"
+
+
+@pytest.mark.parametrize(("n", "better", "passed"), [(1, 1, False), (10, 4, False), (10, 6, True), (50, 6, True)])
+def test_on_few_rows_the_bootstrap_alone_promotes_nobody(n: int, better: int, passed: bool) -> None:
+    """On one row that was wrong and is right now, its interval is +100 to +100 points, and McNemar's p is 1."""
+    validation = rows(n)
+    before = {row.id: False for row in validation}
+    after = {row.id: place < better for place, row in enumerate(validation)}
+    found = compare(before, after, validation, TASK, PromoteSettings(), 0)
+    assert found.low > 0
+    check = checks(found, PromoteSettings())[0]
+    assert check.passed == passed
+    assert ("on so few rows McNemar p" in check.text) == (n < 50)
 
 
 def test_the_stage_tried_again_finds_its_own_promotion(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from llm2llm.components.registry.production import current, generations
 from llm2llm.components.rows.artifacts import LocalArtifact, write_artifact
 from llm2llm.components.rows.kinds import Example, Prediction
 from llm2llm.components.students.settings import AnswerSettings, FineTuneSettings, ScratchSettings
+from llm2llm.pipelines.config import load_config
+from llm2llm.pipelines.plan import planned_stages
 from tests.registry.makers import COLOURS, CONFIG, TASK, decision, example, model_folder, predictions, score
 
 SHAPES = ["a {} ball", "the door is {}", "{} is nice", "paint it {}", "my {} coat", "look, {}", "{}!", "so {}"]
@@ -178,3 +180,13 @@ def test_a_promoted_student_loads_as_it_is_and_answers_what_it_has_not(
     assert after["comparison"]["answered_now"] == 4
     assert after["incumbent"]["correct"] == sum(expected.values())
     assert (after["outcome"], len(generations(registry))) == ("kept", 1)
+
+
+def test_with_a_fixed_validation_set_it_can_be_placed_without_a_gpu() -> None:
+    """As the README tells: only new validation rows have to be answered, and only where the run stops."""
+    no_gpu = "placement.stages={promote: {accelerator: '', gpus: 0, shm: '', memory: 8Gi}}"
+    for override, gpus in (("random_seed=0", 1), (no_gpu, 0)):
+        config = load_config("quickstart", ["placement.profile=gke", "promote={registry: s3://b/r}", override])
+        planned = {one.stage: one for one in planned_stages(config)}
+        assert (planned["promote"].gpu_hours > 0) == bool(gpus)
+        assert planned["evaluate"].gpu_hours > 0

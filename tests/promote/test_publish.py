@@ -34,9 +34,8 @@ class Handler(BaseHTTPRequestHandler):
         kind, query = parts.path.rsplit("/", 1)[-1], parse_qs(parts.query)
         if kind in ("registered_models", "model_versions"):
             return self._answer({"items": [], "nextPageToken": "", "pageSize": 1, "size": 0})
-        found = [
-            one for path, one in self.server.posted if path.endswith(f"{kind}s") and one["name"] == query["name"][0]
-        ]
+        end = "/artifacts" if kind == "model_artifact" else f"/{kind}s"
+        found = [one for path, one in self.server.posted if path.endswith(end) and one["name"] == query["name"][0]]
         return (
             self._answer({"id": "1", **found[-1]}) if found else self._answer({"code": "404", "message": "none"}, 404)
         )
@@ -60,7 +59,12 @@ class Handler(BaseHTTPRequestHandler):
         if "/preupload/" in path:
             files = [{"path": one["path"], "uploadMode": "regular", "shouldIgnore": False} for one in value["files"]]
             return self._answer({"files": files})
-        self.server.posted.append((path, value))
+        self.server.calls += 1
+        fault = self.server.fault if self.server.calls == self.server.fault_at else ""
+        if fault != "refused":
+            self.server.posted.append((path, value))
+        if fault:
+            return self._answer({"error": fault}, 500)
         if path == "/api/repos/create":
             return self._answer({"url": f"{self.server.url}/me/student"})
         return self._answer({"id": "1", **value}, 201)
@@ -81,6 +85,11 @@ class Server(LoopbackServer):
         self.posted: list[tuple[str, dict[str, Any]]] = []
         self.files: dict[str, bytes] = {}
         self.broken = False
+        self.calls = 0
+        self.fault_at = 0
+        """The number of the call, from 1, that fails; 0: none."""
+        self.fault = "refused"
+        """Or `lost`: it is done, and its answer says that it is not."""
 
 
 @pytest.fixture
@@ -149,6 +158,37 @@ def test_a_promoted_student_is_entered_once_in_the_model_registry(
     assert [one["name"] for one in versions] == [made.version]
     assert [one["uri"] for one in artifacts] == [f"{registry}/versions/{made.version}"]
     assert versions[0]["customProperties"]["validation_accuracy"]["double_value"] == 0.6
+
+
+def test_a_hub_that_cannot_be_reached_says_that_the_promotion_stands(
+    hub: Server, promoted: tuple[str, Generation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    registry, made = promoted
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(UserError, match=rf"{made.version} is in production, but was not pushed to me/student") as found:
+        publish(registry, made, PromoteSettings(registry=registry, hub_repo="me/student"))
+    assert TOKEN not in str(found.value)
+
+
+@pytest.mark.parametrize("fault", ["refused", "lost"])
+@pytest.mark.parametrize("call", [1, 2, 3], ids=["model", "version", "artifact"])
+def test_a_model_registry_that_fails_at_one_call_is_completed_by_the_next_try(
+    server: Server, promoted: tuple[str, Generation], call: int, fault: str
+) -> None:
+    pytest.importorskip("model_registry")
+    registry, made = promoted
+    server.fault_at, server.fault = call, fault
+    settings = PromoteSettings(registry=registry, model_registry_url=server.url)
+    with pytest.raises(UserError, match="was not entered in the model registry"):
+        publish(registry, made, settings)
+    for _ in range(2):
+        publish(registry, made, settings)
+    ends = [path.rsplit("/", 1)[-1] for path, _ in server.posted]
+    assert ends == ["registered_models", "model_versions", "artifacts"]
+    assert server.posted[-1][1]["uri"] == f"{registry}/versions/{made.version}"
+    assert server.posted[-1][1]["modelFormatName"] == "safetensors"
 
 
 def test_a_model_registry_that_is_down_says_that_the_promotion_stands(promoted: tuple[str, Generation]) -> None:

@@ -1,4 +1,4 @@
-"""A registry on this machine, and one on a server."""
+"""A registry on this machine, and one on a server; the tests of promotion use it too."""
 
 from pathlib import Path
 

@@ -13,7 +13,7 @@ from llm2llm.components.problems import UserError
 from llm2llm.components.registry import versions
 from llm2llm.components.registry.production import current, generations
 from llm2llm.pipelines.registry_commands import registry as group
-from tests.registry.makers import finish, keep
+from tests.registry.makers import CONFIG, finish, keep
 
 
 def called(*arguments: str, answer: str = "") -> Result:
@@ -51,6 +51,27 @@ def test_list_names_every_version_and_candidate(three: tuple[str, list[str]]) ->
     assert values["production"] == found[2]
     assert [one["version"] for one in values["versions"]] == found[::-1]
     assert [one["run"] for one in values["candidates"]] == ["run-9"]
+
+
+def test_what_clean_took_away_is_listed_as_removed_and_not_as_damaged(three: tuple[str, list[str]]) -> None:
+    uri, found = three
+    storage.delete_folder(versions.version_uri(uri, found[0]))
+    storage.delete(storage.join(versions.version_uri(uri, found[1]), "model.safetensors"))
+    storage.delete_folder(versions.version_uri(uri, found[2]))
+    lines = {line.split()[0]: line for line in called("list", "--registry", uri).output.replace("*", "").splitlines()
+             if line.strip()}  # fmt: skip
+    assert lines[found[0]].endswith("removed since")
+    assert "DAMAGED: " in lines[found[1]]
+    assert "DAMAGED: " in lines[found[2]], "what is in production must be there"
+
+
+def test_what_a_registry_holds_cannot_command_the_terminal(tmp_path: Path) -> None:
+    uri = str(tmp_path / "registry")
+    version = keep(uri, "run-1", tmp_path / "model", lambda i: i < 60, config=CONFIG | {"student": "a\x1b[2Jb"})
+    finish(uri, "run-1")
+    text = called("show", version, "--registry", uri).output
+    assert "\x1b" not in text
+    assert "a\ufffd[2Jb" in text
 
 
 def test_show_tells_scores_and_verdict(three: tuple[str, list[str]]) -> None:
@@ -128,6 +149,21 @@ def test_a_person_can_take_the_candidate_of_a_run(three: tuple[str, list[str]], 
         called("promote", "run-99", "--registry", uri, "--yes")
     with pytest.raises(UserError, match="is in production already"):
         called("promote", "run-9", "--registry", uri, "--yes")
+
+
+def test_a_candidate_that_the_run_replaces_while_a_person_is_asked_is_not_taken(
+    three: tuple[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri, _ = three
+
+    def meanwhile(*args: Any, **kwargs: Any) -> bool:
+        keep(uri, "run-9", tmp_path / "model", lambda i: i < 50, iteration=1, content=b"another")
+        return True
+
+    monkeypatch.setattr(click, "confirm", meanwhile)
+    with pytest.raises(UserError, match=r"the candidate of run run-9 is no longer colours-\w+: look again"):
+        called("promote", "run-9", "--registry", uri)
+    assert len(generations(uri)) == 3
 
 
 def test_who_was_faster_is_named(three: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch) -> None:

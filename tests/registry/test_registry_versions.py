@@ -1,6 +1,7 @@
 """Versions: whole, immutable, the same for the same student; a pointer that never loses a move."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from llm2llm.components import storage
 from llm2llm.components.problems import UserError
 from llm2llm.components.registry import versions
 from llm2llm.components.registry.digests import of_config, of_grading, of_ids
+from llm2llm.components.registry.overview import list_registry
 from llm2llm.components.registry.production import Generation, current, generations, move, rolled_back, way_back
 from llm2llm.components.registry.records import Answers, Record, TrainedOn, from_json, to_json
 from llm2llm.components.storage.folders import MANIFEST
@@ -21,7 +23,7 @@ def test_a_candidate_becomes_a_version_with_the_same_files(registry: str, tmp_pa
     version = keep(registry, "run-1", tmp_path / "model", lambda i: i < 50)
     assert version.startswith("colours-")
     assert versions.versions(registry) == []
-    assert versions.enter(registry, "run-1") == version
+    versions.enter(registry, "run-1", version)
     assert versions.versions(registry) == [version]
     uri = versions.find_version(registry, version)
     storage.download_folder(uri, tmp_path / "back")
@@ -35,7 +37,7 @@ def test_a_candidate_becomes_a_version_with_the_same_files(registry: str, tmp_pa
     # Entered again, by the same run or another that has the same student, it stays as it is.
     before = storage.read_bytes(storage.join(uri, MANIFEST))
     keep(registry, "run-2", tmp_path / "model", lambda i: i < 50, content=b"run-1")
-    assert versions.enter(registry, "run-2") == version
+    versions.enter(registry, "run-2", version)
     assert storage.read_bytes(storage.join(uri, MANIFEST)) == before
     assert versions.candidates(registry) == ["run-1", "run-2"]
 
@@ -43,7 +45,7 @@ def test_a_candidate_becomes_a_version_with_the_same_files(registry: str, tmp_pa
 def test_weights_that_go_in_parts_arrive_as_they_are(registry: str, tmp_path: Path) -> None:
     weights = os.urandom(1 << 20) * 20 + b"end"
     version = keep(registry, "run", tmp_path / "model", lambda i: True, content=weights)
-    versions.enter(registry, "run")
+    versions.enter(registry, "run", version)
     assert storage.read_bytes(storage.join(versions.version_uri(registry, version), "model.safetensors")) == weights
 
 
@@ -67,15 +69,77 @@ def test_what_a_killed_copy_left_is_completed_or_out_of_the_way(registry: str, t
         half = str(Path(registry) / "versions" / f".{version}.partial-1")
     storage.write_bytes(storage.join(half, "config.json"), b"half")
     assert versions.versions(registry) == []
-    versions.enter(registry, "run")
+    versions.enter(registry, "run", version)
     assert versions.versions(registry) == [version]
     storage.download_folder(versions.find_version(registry, version), tmp_path / "back")
     assert (tmp_path / "back" / "config.json").read_bytes() == (tmp_path / "model" / "config.json").read_bytes()
 
 
+def test_what_a_cut_off_removal_left_is_completed(registry: str, tmp_path: Path) -> None:
+    version = keep(registry, "run", tmp_path / "model", lambda i: True)
+    versions.enter(registry, "run", version)
+    uri = versions.version_uri(registry, version)
+    for name in (MANIFEST, "chat/template.jinja", "config.json"):
+        storage.delete(storage.join(uri, name))
+    versions.enter(registry, "run", version)
+    storage.download_folder(versions.find_version(registry, version), tmp_path / "back")
+    assert (tmp_path / "back" / "config.json").is_file()
+
+
+def test_a_candidate_that_was_replaced_is_not_taken_for_the_one_that_was_seen(registry: str, tmp_path: Path) -> None:
+    seen = keep(registry, "run", tmp_path / "model", lambda i: i < 50)
+    keep(registry, "run", tmp_path / "model", lambda i: i < 60, content=b"better", iteration=1)
+    with pytest.raises(UserError, match=f"the candidate of run run is no longer {seen}"):
+        versions.enter(registry, "run", seen)
+    assert versions.versions(registry) == []
+
+
+def test_a_candidate_that_is_replaced_while_it_is_copied_makes_no_version(
+    registry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = keep(registry, "run", tmp_path / "model", lambda i: i < 50, content=b"first!")
+    checked = versions.damage
+
+    def replaced(uri: str) -> str:
+        found = checked(uri)
+        if "/candidates/" in uri:
+            keep(registry, "run", tmp_path / "model", lambda i: i < 50, content=b"second")
+        return found
+
+    monkeypatch.setattr(versions, "damage", replaced)
+    with pytest.raises(UserError, match=f"the candidate of run run is no longer {seen}"):
+        versions.enter(registry, "run", seen)
+    assert versions.versions(registry) == []
+
+
+def test_what_a_killed_upload_left_is_no_candidate(tmp_path: Path) -> None:
+    registry = str(tmp_path / "registry")
+    keep(registry, "run", tmp_path / "model", lambda i: True)
+    shutil.copytree(tmp_path / "registry/candidates/run", tmp_path / "registry/candidates/.run.partial-7")
+    assert versions.candidates(registry) == ["run"]
+    assert [one["run"] for one in list_registry(registry)["candidates"]] == ["run"]
+
+
+@pytest.mark.parametrize(
+    ("manifest", "what"),
+    [(b'{"version": 1, "fi', "is no manifest"), (b'{"version": 2, "files": {}}', "has version 2, this llm2llm reads")],
+)
+def test_a_version_whose_manifest_cannot_be_read_is_listed_as_damaged(
+    tmp_path: Path, manifest: bytes, what: str
+) -> None:
+    registry = str(tmp_path / "registry")
+    version = keep(registry, "run", tmp_path / "model", lambda i: True)
+    versions.enter(registry, "run", version)
+    storage.write_bytes(storage.join(versions.version_uri(registry, version), MANIFEST), manifest)
+    (found,) = list_registry(registry)["versions"]
+    assert what in found["damage"]
+    with pytest.raises(UserError, match=f"version {version} is damaged: .*{what}"):
+        versions.find_version(registry, version)
+
+
 def test_a_damaged_version_is_named_with_its_file(registry: str, tmp_path: Path) -> None:
     version = keep(registry, "run", tmp_path / "model", lambda i: True)
-    versions.enter(registry, "run")
+    versions.enter(registry, "run", version)
     weights = storage.join(versions.version_uri(registry, version), "model.safetensors")
     storage.write_bytes(weights, b"r")
     with pytest.raises(UserError, match=r"damaged: .*model\.safetensors: has 1 bytes instead of 3"):

@@ -40,6 +40,14 @@ def test_plain_lines_every_few_seconds(clock: Clock) -> None:
     ]
 
 
+def test_what_was_done_before_is_not_in_the_rate(clock: Clock) -> None:
+    stream = io.StringIO()
+    shown = Progress("train", 1000, "steps", stream, before=900)
+    clock.now += 10
+    shown.show(950)
+    assert stream.getvalue() == "train: 950/1,000 steps, 5.0 steps/s, 10 s left\n"
+
+
 def test_one_line_on_a_terminal(clock: Clock) -> None:
     stream = Terminal()
     shown = Progress("train", 4, "rows", stream)

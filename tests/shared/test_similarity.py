@@ -85,6 +85,7 @@ class TestWords:
             ("Café-Straße a\u0301b ﬁne", ["café", "strasse", "áb", "fine"]),
             ("Janet’s “ducks” lay 16", ["janet", "s", "ducks", "lay", "16"]),
             ("ｔｈｅ ＳＫＹ", ["the", "sky"]),
+            ("di\u00advi\u200bded, می\u200cروم\ufeff", ["divided", "میروم"]),
             ("?! 😀 —", []),
         ],
     )

@@ -3,7 +3,9 @@
 
 import errno
 import os
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -93,6 +95,25 @@ class TestFolder:
             (partial / "new").write_text("x")
             raise problem
         assert everything(tmp_path) == ["model", "model/old"]
+
+    def test_killed_while_it_takes_the_place_it_leaves_no_part_of_the_old_one(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with whole_folder(tmp_path / "model") as partial:
+            (partial / "a").write_text("x")
+            (partial / "b").write_text("x")
+        remove, seen = shutil.rmtree, list[list[str]]()
+
+        def watched(path: Path, **more: Any) -> None:
+            seen.append(everything(tmp_path / "model"))
+            remove(path, **more)
+            seen.append(everything(tmp_path / "model"))
+
+        monkeypatch.setattr(shutil, "rmtree", watched)
+        with whole_folder(tmp_path / "model") as partial:
+            (partial / "new").write_text("x")
+            seen.append(everything(tmp_path / "model"))
+        assert set(map(tuple, seen)) == {("a", "b"), ("new",)}
 
     def test_a_full_disk_is_named_with_the_fix(self, tmp_path: Path) -> None:
         with (

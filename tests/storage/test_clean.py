@@ -119,7 +119,7 @@ def test_what_was_written_to_since_stays_as_a_whole(runs: str, registry: str, pl
     time.sleep(1.1)
     write_bytes(join(runs, "deeper/b/events.jsonl"), b"it goes on")
     found = find_leftovers(now, runs, registry)
-    assert names(found, place) == [("candidate", "registry/candidates/run-b"), ("version", "registry/versions/v-3")]
+    assert names(found, place) == [("version", "registry/versions/v-3")]
     assert found.young == 1
 
 
@@ -134,6 +134,64 @@ def test_what_a_kept_versions_documents_name_stays(runs: str, registry: str, pla
     write_bytes(join(registry, "versions/v-2/adapter_config.json"), b"{")
     with pytest.raises(UserError, match="damaged"):
         find_leftovers(LATER, runs, registry)
+
+
+def test_what_a_younger_run_needs_stays(runs: str, registry: str, place: str) -> None:
+    time.sleep(1.1)  # servers know whole seconds
+    now = time.time()
+    time.sleep(1.1)
+    output_folder(join(runs, "live"), "run-b")
+    config = {"student": join(runs, "deeper/b/student"), "teacher_augment": {"ledger": "/elsewhere"}}
+    write_bytes(
+        join(runs, "live/run.json"), json.dumps({"run_id": "run-b", "llm2llm": "0.1.0", "config": config}).encode()
+    )
+    found = find_leftovers(now, runs, registry)
+    assert names(found, place) == [("version", "registry/versions/v-3")]
+    assert found.kept[join(registry, "candidates/run-b")] == "its run was written to since"
+    assert f"run run-b names {config['student']}" in found.kept[join(runs, "deeper/b")]
+    assert found.young == 1
+
+
+def test_a_run_whose_ledger_a_younger_one_uses_can_go_without_it(runs: str, registry: str, place: str) -> None:
+    time.sleep(1.1)  # servers know whole seconds
+    now = time.time()
+    time.sleep(1.1)
+    config = {"teacher_augment": {"ledger": join(runs, "deeper/b/ledger")}, "train": {"checkpoint_uri": runs}}
+    write_bytes(
+        join(runs, "live/run.json"), json.dumps({"run_id": "run-c", "llm2llm": "0.1.0", "config": config}).encode()
+    )
+    found = find_leftovers(now, runs, registry)
+    assert ("run", "runs/deeper/b") in names(found, place)
+    remove(found.leftovers, registry)
+    assert join(runs, f"deeper/b/ledger/{LEDGER_ENTRY}") in set(list_uris(runs))
+
+
+@pytest.mark.parametrize("what", ["candidate", "run", "version"])
+def test_what_was_written_to_after_it_was_listed_is_not_removed(
+    runs: str, registry: str, place: str, tmp_path: Path, what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = find_leftovers(LATER, runs, registry)
+    time.sleep(1.1)
+    new = {
+        "candidate": join(registry, "candidates/run-b"),
+        "run": join(runs, "deeper/b"),
+        "version": join(registry, "versions/v-3"),
+    }
+    if what == "candidate":
+        write_bytes(tmp_path / "better" / "model.safetensors", b"better")
+        upload_folder(tmp_path / "better", new[what])
+    elif what == "run":
+        write_bytes(join(new[what], "events.jsonl"), b"it goes on")
+    else:
+        assert move(registry, to="v-3", kind="by_hand", after=current(registry))
+        assert move(registry, to="v-1", kind="rollback", after=current(registry))
+    before = below(list_uris(new[what]), place)
+    write_bytes(join(runs, "deeper/b/notes of mine.txt"), b"newer, and none of the run's")
+    assert remove(found.leftovers, registry) == len(found.leftovers) - 1
+    assert below(list_uris(new[what]), place) >= before
+    assert f"since: {new[what]}" in capsys.readouterr().out
+    if what != "run":
+        assert join(runs, "deeper/b/run.json") not in set(list_uris(runs))
 
 
 def test_a_version_that_came_into_production_since_it_was_listed_stays(registry: str, place: str) -> None:
