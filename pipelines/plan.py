@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from llm2llm.components.teachers.settings import Budget
 from llm2llm.pipelines.config import Config
 from llm2llm.pipelines.placement import StagePlacement, seconds, stage_placement
 
@@ -86,14 +87,8 @@ def teacher_bound(config: Config) -> str:
         return "teacher: none is paid"
     if augment.teacher in ("vllm", "transformers"):
         return "teacher: runs in the stage's own pod; it costs that pod's time"
-    limits = augment.budget
-    parts = [
-        f"${limits.usd:,.2f}" if limits.usd is not None else "",
-        f"{limits.tokens:,} tokens" if limits.tokens is not None else "",
-        f"{limits.calls:,} calls" if limits.calls is not None else "",
-    ]
-    if any(parts):
-        return f"teacher: at most {', '.join(part for part in parts if part)}, by teacher_augment.budget"
+    if limits := _limits(augment.budget):
+        return f"teacher: at most {limits}, by teacher_augment.budget"
     rows = augment.rows_per_iteration
     if not rows and config.prepare.seed_count:
         rows = config.prepare.seed_count * augment.examples_per_error
@@ -114,6 +109,38 @@ def teacher_bound(config: Config) -> str:
         f"{known}; if every one took all of max_tokens and attempts, ${usd:,.2f} for what is written; set "
         "teacher_augment.budget for a limit"
     )
+
+
+def judge_bound(config: Config) -> str:
+    """In words, the most that the judge can cost; empty without one.
+
+    Its budget is for one pod. A pod that is tried again finds in the ledger what its first try has spent; without a
+    ledger it may spend the budget again.
+    """
+    judge = config.evaluate.judge
+    if judge is None:
+        return ""
+    if judge.teacher == "transformers":
+        return "judge: runs in the stage's own pod; it costs that pod's time"
+    if not _limits(judge.budget):
+        return "judge: no bound: set evaluate.judge.budget"
+    grading = ("evaluate" if config.evaluate.shards == 1 else "answer", "out_of_fold", "promote")
+    stages = [one for one in planned_stages(config) if one.stage in grading]
+    pods = sum(one.pods * (1 if judge.ledger else 1 + one.retries) for one in stages)
+    again = "" if judge.ledger else "; retries counted, as evaluate.judge.ledger is not set"
+    return (
+        f"judge: at most {_limits(judge.budget, pods)}: evaluate.judge.budget for each of {pods} pods that grade{again}"
+    )
+
+
+def _limits(budget: Budget, pods: int = 1) -> str:
+    """A budget in words, for so many pods that each have it; empty for one without a limit."""
+    parts = [
+        f"${budget.usd * pods:,.2f}" if budget.usd is not None else "",
+        f"{budget.tokens * pods:,} tokens" if budget.tokens is not None else "",
+        f"{budget.calls * pods:,} calls" if budget.calls is not None else "",
+    ]
+    return ", ".join(part for part in parts if part)
 
 
 def plan(config: Config) -> str:
@@ -148,5 +175,6 @@ def plan(config: Config) -> str:
             "",
             bound,
             teacher_bound(config),
+            *filter(None, [judge_bound(config)]),
         ]
     )

@@ -8,6 +8,7 @@ from statistics import fmean
 from string import ascii_uppercase
 from typing import get_args
 
+from llm2llm.components.judge.cost import total
 from llm2llm.components.problems import UserError
 from llm2llm.components.rows.kinds import SPLITS, Difficulty, Example, Prediction, Score, Split
 from llm2llm.components.statistics import calibration_error, mcnemar_p, paired_difference, pass_at_k, wilson_interval
@@ -167,6 +168,7 @@ def score_split(predictions: Sequence[Prediction], training_rows: int) -> Score 
         high=high,
         training_rows=training_rows,
         calibration_error=calibration_error(confidences, were_right) if confidences else None,
+        **total(predictions),
     )
 
 

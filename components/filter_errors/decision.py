@@ -66,7 +66,8 @@ def is_better(validation: Sequence[Prediction], reference: Sequence[Prediction],
     Raises:
         UserError: The two are not of the same rows.
     """
-    return _right(validation) > _right(reference) and _p(validation, reference) < level
+    p = _p(validation, reference)
+    return _right(validation) > _right(reference) and p < level
 
 
 def best_iteration(history: Sequence[Score]) -> int:

@@ -16,6 +16,7 @@ from llm2llm.components.filter_errors.diversity import k_center
 from llm2llm.components.filter_errors.selections import Chosen, fails, select, tier
 from llm2llm.components.filter_errors.settings import FilterErrorsSettings
 from llm2llm.components.filter_errors.suspects import find_suspects
+from llm2llm.components.judge.cost import total
 from llm2llm.components.problems import UserError
 from llm2llm.components.rows.kinds import Decision, Example, Prediction, Reject, Score, StudentError
 from llm2llm.components.students.difficulty import difficulty, share_solved
@@ -110,6 +111,7 @@ def filter_errors(
         go_on=go_on,
         reason=reason,
         best_iteration=best,
+        **total(fold_predictions or []),
     )
     # Without the reference of earlier iterations this one's answers are to be beaten only if it is the best.
     beaten = best == iteration if not reference else is_better(validation, reference, settings.patience_level)

@@ -1,8 +1,10 @@
 """A language model as the grader of open answers, for tasks of form `text` with `match: judge`.
 
     settings = JudgeSettings(model="gpt-x", ledger="ledger")
-    judge_answers(task, [(example, "In Warsaw, in 1867.")], settings)      [("In Warsaw, in 1867.", "correct")]
+    grades, told = judge_answers(task, [(example, "In Warsaw, in 1867.")], settings)
+    grades               [("In Warsaw, in 1867.", "correct")]
+    cost_of(told[0])     {"judge_calls": 1, "judge_input_tokens": 210, ...}
 
-`settings` says who judges, `judge` asks. The calls go through `teachers`: a verdict is in the ledger and not paid for
-twice, and retries, pacing and budget are those of a teacher.
+`settings` says who judges, `judge` asks, `cost` counts what that cost. The calls go through `teachers`: a verdict is in
+the ledger and not paid for twice, and retries, pacing and budget are those of a teacher.
 """

@@ -47,7 +47,7 @@ class NotJudged(RuntimeError):
 
 def judge_answers(
     task: Task, asked: Sequence[tuple[Example, str]], settings: JudgeSettings
-) -> list[tuple[str | None, Outcome]]:
+) -> tuple[list[tuple[str | None, Outcome]], list[list[Answer]]]:
     """Grades completions: by rule where a rule can, else by a judge (reference-guided, as in Zheng et al., "Judging
     LLM-as-a-judge with MT-Bench and Chatbot Arena", NeurIPS 2023, section 3.4).
 
@@ -57,8 +57,8 @@ def judge_answers(
         settings: Who judges.
 
     Returns:
-        (parsed, outcome) as of `tasks.grade`, in order. Where a missing verdict is allowed, the answer it was asked for
-        is (None, "unparseable").
+        ((parsed, outcome) as of `tasks.grade`, in order; what the judge answered about each, nothing where a rule
+        graded). Where a missing verdict is allowed, the answer it was asked for is (None, "unparseable").
 
     Raises:
         UserError: The task needs no judge, the model cannot be asked at all, or the budget is too small.
@@ -68,12 +68,14 @@ def judge_answers(
     grades = [tasks.grade(task, completion, example.answer) for example, completion in asked]
     unsure = [i for i, (_, outcome) in enumerate(grades) if outcome == "wrong"]
     asks = [_ask("judge", get_args(Verdict), task, settings, asked[i][0], answer=grades[i][0]) for i in unsure]
-    for i, verdict in zip(unsure, _verdicts(asks, settings), strict=True):
+    told: list[list[Answer]] = [[] for _ in asked]
+    for i, (verdict, answers) in zip(unsure, _verdicts(asks, settings), strict=True):
+        told[i] = answers
         if verdict is None:
             grades[i] = None, "unparseable"
         elif verdict == "correct":
             grades[i] = grades[i][0], "correct"
-    return grades
+    return grades, told
 
 
 def compare_answers(task: Task, asked: Sequence[tuple[Example, str, str]], settings: JudgeSettings) -> list[Preference]:
@@ -99,7 +101,7 @@ def compare_answers(task: Task, asked: Sequence[tuple[Example, str, str]], setti
         for one, other in ((first, second), (second, first)):
             texts = {"first": one.strip(), "second": other.strip()}
             asks.append(_ask("compare", get_args(Preference), task, settings, example, **texts))
-    told = _verdicts(asks, settings)
+    told = [verdict for verdict, _ in _verdicts(asks, settings)]
     preferences: list[Preference] = ["tie"] * len(asked)
     for i, as_given, swapped in zip(differ, told[::2], told[1::2], strict=True):
         if (as_given, swapped) == ("first", "second"):
@@ -157,8 +159,8 @@ def _prompt(name: str) -> tuple[str, str]:
     return system.strip(), user.strip()
 
 
-def _verdicts(asks: Sequence[Ask], settings: JudgeSettings) -> list[str | None]:
-    """The verdict on each request, in order; None where none came.
+def _verdicts(asks: Sequence[Ask], settings: JudgeSettings) -> list[tuple[str | None, list[Answer]]]:
+    """(verdict, None where none came; all that the judge answered) of each request, in order.
 
     Raises:
         UserError, NotJudged: See `judge_answers`.
@@ -172,6 +174,7 @@ def _verdicts(asks: Sequence[Ask], settings: JudgeSettings) -> list[str | None]:
         prices=settings.prices,
     )
     verdicts: list[str | None] = [None] * len(asks)
+    told: list[list[Answer]] = [[] for _ in asks]
     problems: dict[int, tuple[str, str]] = {}
     pending = list(range(len(asks)))
     with open_teacher(settings, settings.teacher, account) as judge:
@@ -179,6 +182,7 @@ def _verdicts(asks: Sequence[Ask], settings: JudgeSettings) -> list[str | None]:
             answers = judge([replace(asks[i], attempt=attempt) for i in pending])
             again = []
             for i, answer in zip(pending, answers, strict=True):
+                told[i].append(answer)
                 verdicts[i] = _read(answer)
                 if verdicts[i] is not None:
                     problems.pop(i, None)
@@ -195,7 +199,7 @@ def _verdicts(asks: Sequence[Ask], settings: JudgeSettings) -> list[str | None]:
     line = f"judge: {len(asks):,} verdicts asked for, {len(problems):,} did not come; paid now: {paid.calls:,} requests"
     print(f"{line}, {paid.tokens:,} tokens" + (f", ${paid.usd:,.4f}" if settings.prices else ""), flush=True)
     _check_problems(problems, len(asks), settings)
-    return verdicts
+    return list(zip(verdicts, told, strict=True))
 
 
 def _read(answer: Answer) -> str | None:

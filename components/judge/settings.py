@@ -27,7 +27,10 @@ class JudgeSettings(ModelSettings):
     """Where verdicts that were paid for are kept and found again: a folder or an `s3://` prefix, the teacher's ledger
     or another. Empty: they are forgotten at the end of the stage."""
     budget: Budget = Budget()
-    """What the judge may cost in one stage: it is apart from the teacher's."""
+    """What the judge may cost in one stage's pod, apart from the teacher's budget. Pods that grade at the same time
+    cannot know what the others have spent, so the run's bound is this times their number: in each iteration one for
+    every shard of `evaluate`, one for every fold, and `promote`. Without a ledger a pod that is tried again may spend
+    it again. `llm2llm plan` says what that comes to; the report says what it came to."""
     prices: dict[str, Price] = Field(default={})
     """Model -> what it costs."""
 

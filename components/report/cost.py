@@ -1,4 +1,5 @@
-"""What the teacher cost: tokens and money, by iteration and purpose, for each row kept and each point gained.
+"""What the teacher cost: tokens and money, by iteration and purpose, for each row kept and each point gained; and what
+the judge cost, by iteration.
 
 The figures are the prices of the calls, whoever paid for them: a run that finds them all in the ledger pays nothing and
 reports the same.
@@ -8,7 +9,9 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from llm2llm.components.rows.kinds import Call
+from llm2llm.components.judge.cost import total
+from llm2llm.components.report.verdict import count
+from llm2llm.components.rows.kinds import Call, Decision, Score
 
 
 def teacher_costs(
@@ -33,6 +36,38 @@ def teacher_costs(
         ),
         "per_kept_row": _divided(total, kept),
         "per_point": _per_point(calls, iterations, best),
+    }
+
+
+def judge_costs(history: Sequence[Score], decisions: Sequence[Decision]) -> dict[str, Any] | None:
+    """The part `judge_calls` of the summary; None where no answer was judged.
+
+    Args:
+        history: All scores so far, which hold what judging each split cost.
+        decisions: All decisions so far, which hold what judging the folds cost.
+    """
+    judged: list[Score | Decision] = [*history, *decisions]
+    rows = [row for row in judged if row.judge_calls]
+    if not rows:
+        return None
+    iterations = sorted({row.iteration for row in rows})
+    return {
+        **_of_judge(rows),
+        "by_iteration": [
+            {"iteration": i, **_of_judge([row for row in rows if row.iteration == i])} for i in iterations
+        ],
+    }
+
+
+def _of_judge(rows: Sequence[Score | Decision]) -> dict[str, Any]:
+    sums = total(rows)
+    usd = sums["judge_usd"]
+    return {
+        "total": sums["judge_calls"],
+        "input_tokens": sums["judge_input_tokens"],
+        "output_tokens": sums["judge_output_tokens"],
+        "usd": None if usd is None else round(usd, 6),
+        "unpriced": sums["judge_calls"] if usd is None else 0,
     }
 
 
@@ -71,7 +106,9 @@ def _per_point(calls: Sequence[Call], iterations: Sequence[Mapping[str, Any]], b
     without one on validation; null without a gain."""
     by_number = {one["iteration"]: one["accuracy"] for one in iterations}
     first = min(by_number)
-    split = "test" if all("test" in by_number[i] for i in (first, best)) else "validation"
+    split = next((one for one in ("test", "validation") if one in by_number[first] and one in by_number[best]), None)
+    if split is None:
+        return None
     points = 100 * (by_number[best][split]["value"] - by_number[first][split]["value"])
     until = [call for call in calls if call.iteration <= best]
     if points <= 0 or not until:
@@ -114,7 +151,7 @@ def cost_sentences(calls: Mapping[str, Any]) -> list[str]:
 def _amount(each: Mapping[str, Any]) -> str:
     parts = []
     if each["tokens"] is not None:
-        parts.append(f"{each['tokens']:,.0f} tokens")
+        parts.append(count(round(each["tokens"]), "token"))
     if each["usd"] is not None:
         parts.append(dollars(each["usd"]))
     return " and ".join(parts)

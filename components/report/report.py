@@ -37,6 +37,7 @@ from llm2llm.components.report.verdict import (
     verdict,
 )
 from llm2llm.components.rows.kinds import SPLITS, Example, Reject, StudentError
+from llm2llm.components.statistics import FEW_ROWS
 
 KEPT_SHOWN = 5  # generated rows of each iteration
 REJECTED_SHOWN = 3  # rejected rows for each reason
@@ -111,7 +112,7 @@ def render_html(
     last = summary["iterations"][-1]
     looked = next((one for one in reversed(summary["iterations"]) if one["errors"] is not None), None)
     return environment.get_template("report.html.j2").render(
-        style=Markup(Path(__file__).with_name("report.css").read_text(encoding="utf-8")),  # noqa: S704
+        style=Markup(Path(__file__).with_name("report.css").read_text(encoding="utf-8")),  # noqa: S704  # our own file
         name=_name(config),
         about=_about(config),
         verdict=verdict(summary),
@@ -132,6 +133,7 @@ def render_html(
         cost_sentences=cost_sentences(summary["teacher_calls"]),
         leakage_sentence=leakage_sentence(summary["leakage"]),
         gains=_gains(summary),
+        few_rows=FEW_ROWS,
         answers=_answers(summary),
         promotion=_promotion(summary["promotion"]),
         config=yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=1_000),

@@ -41,6 +41,12 @@
         per_kept_row    tokens and usd for each generated row in the training set
         per_point       split, points, tokens and usd: what each point of accuracy cost by which the best iteration is
                         ahead of iteration 0; null without a gain
+    judge_calls         what the judge answered in evaluation and for the folds; null where none was asked. What
+                        `promote` has judged anew is in that stage's log
+        total           answers
+        input_tokens, output_tokens, usd: as above, and null where they are not known of every answer
+        unpriced        all of them, where `usd` is null
+        by_iteration    a list of the same sums
     answers             what the last student answered; null where the report was given no predictions
         iteration
         splits          for each split that was asked:
@@ -70,7 +76,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llm2llm.components.problems import UserError
-from llm2llm.components.report.cost import teacher_costs
+from llm2llm.components.report.cost import judge_costs, teacher_costs
 from llm2llm.components.rows.kinds import SPLITS, Call, Decision, Example, Reject, Score, StudentError
 
 SCHEMA_VERSION = 3
@@ -153,6 +159,7 @@ def summarise(
             for iteration in sorted(after_first | kept.keys() | rejected.keys())
         ],
         "teacher_calls": teacher_costs(calls, kept.total(), iterations, best),
+        "judge_calls": judge_costs(history, decisions),
         "answers": None if answers is None else dict(answers),
         "promotion": None if promotion is None else dict(promotion),
         "training": None if training is None else dict(training),

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from llm2llm.components.statistics import FEW_ROWS
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -176,7 +178,7 @@ def _chance(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[bool, 
     """Whether a difference may be chance, and what says so: the paired comparison, or for want of one whether the two
     intervals overlap, which sees less."""
     if gain := after["gain"]:
-        may_be = gain["low"] <= 0 <= gain["high"]
+        may_be = gain["low"] <= 0 <= gain["high"] or (after["n"] < FEW_ROWS and gain["p"] >= 0.05)
         return may_be, (
             f"Question by question, the 95% interval of the difference is {signed_interval(gain)} (paired bootstrap; "
             f"McNemar's exact test: {probability(gain['p'])})" + (": it may be chance." if may_be else ".")

@@ -15,7 +15,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Literal
 
-VERSION = 3  # of the schemas below; raise it when a field changes its name, type or meaning
+VERSION = 4  # of the schemas below; raise it when a field changes its name, type or meaning
 
 Split = Literal["seeds", "validation", "test"]
 Outcome = Literal["correct", "wrong", "unparseable"]
@@ -103,6 +103,14 @@ class Prediction:
     """`loss` under the model that the fine-tuning started from."""
     early_loss: float | None = None
     """`loss` after the first epoch."""
+
+    judge_calls: int = 0
+    """Answers of the judge about what was drawn; 0 where a rule could grade all of it."""
+    judge_input_tokens: int | None = None
+    judge_output_tokens: int | None = None
+    """Of those answers, as the endpoint reports them; None when it does not, or there are none."""
+    judge_usd: float | None = None
+    """The price of those tokens; None when it is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,7 +204,7 @@ class Score:
     """The 95% Wilson interval of the accuracy."""
     training_rows: int
     calibration_error: float | None = None
-    """The expected calibration error, in [0, 1], where every answer has a `confidence`."""
+    """The expected calibration error, in [0, 1], of the answers that have a `confidence`; None where none has one."""
     gain: float | None = None
     """The accuracy less that of iteration 0 on the same rows; None where there is nothing to compare with. So are the
     fields below."""
@@ -205,6 +213,11 @@ class Score:
     """The 95% paired bootstrap interval of the gain."""
     gain_p: float | None = None
     """The two-sided p-value of McNemar's exact test: could the two students be equally good?"""
+    judge_calls: int = 0
+    judge_input_tokens: int | None = None
+    judge_output_tokens: int | None = None
+    judge_usd: float | None = None
+    """What the judge cost: those of the predictions, summed; None where any of them is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,6 +237,11 @@ class Decision:
     reason: str
     best_iteration: int
     """The iteration with the best validation accuracy so far; the earliest of equals."""
+    judge_calls: int = 0
+    judge_input_tokens: int | None = None
+    judge_output_tokens: int | None = None
+    judge_usd: float | None = None
+    """What the judge cost for the folds' predictions, summed as in a `Score`."""
 
 
 Row = Example | Prediction | StudentError | Reject | Call | Score | Decision

@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from transformers import DynamicCache, GenerationConfig, LogitsProcessor, LogitsProcessorList
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from transformers.utils import logging as transformers_logging
 
 from llm2llm.components.problems import UserError
 from llm2llm.components.progress import Progress
 from llm2llm.components.rows.kinds import Example
 from llm2llm.components.students.devices import out_of_memory
-from llm2llm.components.students.hardness import log_likelihoods
+from llm2llm.components.students.hardness import cache_of_rows, log_likelihoods
 from llm2llm.components.students.load import load_model, load_tokenizer
 from llm2llm.components.students.prompts import encode_prompt
 from llm2llm.components.students.questions import Answer, Question, Reply, cut
@@ -182,7 +181,7 @@ def _generate(
     ]
     clock = [_Clock(pace)] if pace.first_token is None else []
     (limit,) = {question.limit for question, _ in wanted}
-    cache = _cache_to_cut(model)
+    cache = cache_of_rows(model)
     tokens: list[list[int]] = [[] for _ in wanted]
     going = list(range(len(wanted)))
     written = 0
@@ -213,16 +212,6 @@ def _generate(
     return [to_answer(tokenizer, generated, ends) for generated in tokens]
 
 
-def _cache_to_cut(model: Any) -> Any:
-    """An empty cache of keys and values from which rows can be taken; None for a model whose layers keep something
-    else, as those with a recurrent state do."""
-    if not model._supports_default_dynamic_cache():
-        return None
-    cache = DynamicCache(config=model.config.get_text_config(decoder=True))
-    plain = (DynamicLayer, DynamicSlidingWindowLayer)
-    return cache if cache.layers and all(type(layer) in plain for layer in cache.layers) else None
-
-
 def to_answer(tokenizer: Any, generated: Sequence[int], ends: Sequence[int]) -> Answer:
     """The text of generated tokens up to the one that ends them; truncated where none does."""
     length = next((n for n, token in enumerate(generated) if token in ends), None)
@@ -249,7 +238,7 @@ class _Sampling(LogitsProcessor):  # type: ignore[misc]  # transformers ships no
         return sampled
 
 
-class _Clock(LogitsProcessor):  # type: ignore[misc]
+class _Clock(LogitsProcessor):  # type: ignore[misc]  # transformers ships no types for it
     """Notes when the first batch's first tokens are about to be chosen; changes nothing."""
 
     def __init__(self, pace: Pace) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llm2llm.components import tasks
+from llm2llm.components.judge.cost import cost_of
 from llm2llm.components.judge.settings import check_judge
 from llm2llm.components.problems import UserError
 from llm2llm.components.rows.kinds import SPLITS, Example, Outcome, Prediction, Split
@@ -22,6 +23,7 @@ from llm2llm.components.students.score import completions_of, labels_of, likelie
 from llm2llm.components.students.settings import AnswerSettings, check_mode
 from llm2llm.components.students.vllm_answers import ask_vllm, base_of, seed_of
 from llm2llm.components.tasks import Task
+from llm2llm.components.teachers.asks import Answer as JudgeAnswer
 
 Replies = list[tuple[Question, Reply]]
 
@@ -193,8 +195,8 @@ def _graded(
     predictions = []
     for (question, reply), (answers, confidence) in zip(replies, drawn, strict=True):
         graded = [next(grades) for _ in answers]
-        outcomes = Counter(outcome for _, outcome in graded)
-        parsed, outcome = graded[0]
+        outcomes = Counter(outcome for _, outcome, _ in graded)
+        parsed, outcome, _ = graded[0]
         on_seeds = question.split == "seeds"
         found: Hardness | None = None
         if reply.likelihoods:
@@ -220,6 +222,7 @@ def _graded(
                 el2n=found.el2n if found else None,
                 base_loss=base.get(question.example.id) if on_seeds else None,
                 early_loss=early.get(question.example.id) if on_seeds else None,
+                **cost_of(one for _, _, told in graded for one in told),
             )
         )
     return sorted(predictions, key=lambda p: (SPLITS.index(p.split), p.example_id))
@@ -239,21 +242,23 @@ def _answers(
 
 def _grades(
     task: Task, asked: Sequence[tuple[Example, str]], settings: AnswerSettings
-) -> list[tuple[str | None, Outcome]]:
+) -> list[tuple[str | None, Outcome, list[JudgeAnswer]]]:
+    """(parsed, outcome, what a judge said about it) of each answer."""
     if task.match == "judge":
         from llm2llm.components.judge.judge import judge_answers
 
         assert settings.judge is not None, "checked"
-        return judge_answers(task, asked, settings.judge)
+        judged, told = judge_answers(task, asked, settings.judge)
+        return [(*grade, said) for grade, said in zip(judged, told, strict=True)]
     if settings.mode == "score":
         # A label is its own reading, also one that a text could not be told from.
         return [
-            (None, "unparseable")
+            (None, "unparseable", [])
             if not label
-            else (label, "correct" if tasks.matches(task, label, example.answer) else "wrong")
+            else (label, "correct" if tasks.matches(task, label, example.answer) else "wrong", [])
             for example, label in asked
         ]
-    return [tasks.grade(task, completion, example.answer) for example, completion in asked]
+    return [(*tasks.grade(task, completion, example.answer), []) for example, completion in asked]
 
 
 def _config(student: Path, settings: AnswerSettings) -> Any:
@@ -266,8 +271,9 @@ def _model_ends(student: Path, settings: AnswerSettings) -> int | list[int] | No
     """The end tokens that a model names, where it is not loaded here."""
     from transformers import GenerationConfig
 
+    ends: int | list[int] | None
     try:
         ends = GenerationConfig.from_pretrained(base_of(student)).eos_token_id
-    except OSError:
+    except OSError:  # a model without a file of its own for generation
         ends = getattr(_config(student, settings).get_text_config(), "eos_token_id", None)
-    return ends  # type: ignore[no-any-return]
+    return ends

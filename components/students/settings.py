@@ -187,8 +187,8 @@ class AnswerSettings(Settings):
     """`samples` above 1 only: decides what is drawn, row by row, whatever the batches."""
     hardness: bool = False
     """Whether to measure each seed's loss and, where the task has labels or choices, the probability of each label
-    with margin and EL2N: one forward pass for each label. The selections `hard` and `learnable` need it, and so does
-    the search for wrong labels."""
+    with margin and EL2N: the student reads every label of a row. The selections `hard` and `learnable` need it, and
+    so does the search for wrong labels."""
     judge: JudgeSettings | None = None
     """The model that grades the answers of a task with `match: judge`."""
     trust_remote_code: bool = False

@@ -25,6 +25,7 @@ from typing import Any
 
 from llm2llm.components.problems import UserError
 from llm2llm.components.progress import Progress
+from llm2llm.components.storage import fetched, is_remote
 
 PYTHON_VARIABLE = "LLM2LLM_VLLM_PYTHON"
 """Names the Python that has vLLM, where it is not the stage's own."""
@@ -114,11 +115,7 @@ def base_of(student: Path) -> str:
     from llm2llm.components.students.load import base_name
 
     base = base_name(student)
-    if base.startswith("s3://"):
-        from llm2llm.components.storage.fetch import fetched
-
-        return str(fetched(base))
-    return base
+    return str(fetched(base)) if is_remote(base) else base
 
 
 def _model_of(student: Path, measures: bool) -> dict[str, Any]:
@@ -162,8 +159,9 @@ def _run(arguments: list[str]) -> int:
         "VLLM_LOGGING_LEVEL": "WARNING",
         **os.environ,
     }
-    # The pipe is closed when this process dies, even by SIGKILL, and the other one then ends.
     command = [python, "-m", "llm2llm.components.students.vllm_answers", *arguments]
+    # The pipe is closed when this process dies, even by SIGKILL, and the other one then ends. The command is a list of
+    # our own making, which no shell reads; whose Python it is, the user says.
     process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, start_new_session=True)  # noqa: S603
     try:
         return process.wait()

@@ -42,17 +42,25 @@ def _same_label(task: Task, text: str) -> str | None:
 
 def _key(text: str) -> str:
     """`Add to playlist`, `add_to_playlist` and `AddToPlaylist` are one label."""
-    return _SEPARATORS.sub("", folded(text))
+    return _SEPARATORS.sub("", folded(_with_minus(text)))
+
+
+def _with_minus(text: str) -> str:
+    """The text with a hyphen for a minus sign: \u22121 is -1, not 1."""
+    return text.replace("\u2212", "-")
 
 
 def _mentioned(task: Task, text: str) -> set[str]:
-    """The labels in a text, as whole words; where one label is a part of another, the longer one only."""
+    """The labels in a text, as whole words; where one label is a part of another, the longer one only. `not spam` is
+    no mention of `spam`."""
     mentioned: set[str] = set()
-    rest = text
+    rest = _with_minus(text)
     for label in sorted(task.labels, key=len, reverse=True):
-        words = _SEPARATORS.sub(" ", _CAMEL_HUMP.sub(" ", label)).split(" ")
+        words = _SEPARATORS.sub(" ", _CAMEL_HUMP.sub(" ", _with_minus(label))).split(" ")
         anyhow_joined = r"[\s_-]*".join(map(re.escape, words))
-        pattern = re.compile(rf"(?<!\w){anyhow_joined}(?!\w)", re.IGNORECASE)
+        # Where -1 is no label, the 1 of it is none either; that of "class-1" is.
+        unsigned = r"(?<!(?<!\w)-)" if label[:1].isdigit() else ""
+        pattern = re.compile(rf"(?<!\w)(?<!\bnot\s){unsigned}{anyhow_joined}(?!\w)", re.IGNORECASE)
         if pattern.search(rest):
             mentioned.add(label)
             rest = pattern.sub("|", rest)

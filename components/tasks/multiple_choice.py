@@ -16,7 +16,7 @@ _LETTER_FIRST = re.compile(r"[\s(\[{<*_\"'`$#]*([A-Za-z])(?![\w'’])")
 _LETTER_ALONE = re.compile(r"(?<![\w'’])([A-HJ-Z]|(?<=[(\[{])I(?=[)\]}]))(?![\w'’])")
 # "A dog", "I think", but not "A is right", "A or B"
 _WORD_FOLLOWS = re.compile(r"\s+(?!(?:is|because|since)\b|(?:or|and)\s+\(?[A-Z](?!\w))[^\W\d_]")
-_OTHER_LETTER_FOLLOWS = re.compile(r"\)?(?:\s+(?:or|and)\s+|\s*[,/&]\s*)\(?[A-Z](?![\w'’])")
+_OTHER_LETTER_FOLLOWS = re.compile(r"\)?(?:\s+(?:or|and)\s+|\s*[,/&]\s*|-)\(?[A-Z](?![\w'’])")
 
 
 def target(task: Task, answer: str, rationale: str | None) -> str:

@@ -129,6 +129,16 @@ class TestErrors:
         assert {error.fold for error in found.errors} == {0, 1, 2}
         assert found.decision.selection == "out_of_fold"
 
+    def test_the_decision_holds_what_judging_the_folds_cost(self, seeds) -> None:
+        """What judging the student's own answers cost is in the history."""
+        cost = {"judge_calls": 2, "judge_input_tokens": 20, "judge_output_tokens": 3, "judge_usd": 0.25}
+        folds = [replace(answered(row, "wrong", fold=0), **cost) for row in seeds]
+        own = [replace(answered(row, "wrong"), **cost) for row in seeds]
+        found = decide(seeds, own, history(0.5), settings=OUT_OF_FOLD, fold_predictions=folds)
+        sums = (found.judge_calls, found.judge_input_tokens, found.judge_output_tokens, found.judge_usd)
+        assert sums == (12, 120, 18, 1.5)
+        assert decide(seeds, own, history(0.5)).judge_calls == 0
+
     @pytest.mark.parametrize("change", ["missing", "twice", "unknown"])
     def test_predictions_that_do_not_cover_the_seeds_are_refused(self, seeds, example, change: str) -> None:
         predictions = [answered(row, "wrong") for row in seeds]
@@ -271,6 +281,15 @@ class TestPatienceBeyondNoise:
 
     def test_answers_to_other_rows_are_refused(self, seeds) -> None:
         predictions = [answered(row, "wrong", 2) for row in seeds] + on_validation("+++", 2)
+        with pytest.raises(UserError, match="0 answers on validation cannot be paired with the 2 of iteration 0"):
+            decide(
+                seeds,
+                predictions[: len(seeds)],
+                history(0, 0, 0),
+                2,
+                settings=self.PATIENT,
+                reference=on_validation("--", 0),
+            )
         with pytest.raises(UserError, match="3 answers on validation cannot be paired with the 2 of iteration 0"):
             decide(seeds, predictions, history(0, 0, 1), 2, 9, self.PATIENT, reference=on_validation("--", 0))
 

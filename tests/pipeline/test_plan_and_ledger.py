@@ -12,7 +12,7 @@ from llm2llm.components.teachers.asks import Answer, Ask, call_key
 from llm2llm.components.teachers.settings import ModelSettings
 from llm2llm.pipelines.cli import main
 from llm2llm.pipelines.config import load_config, shipped_configs
-from llm2llm.pipelines.plan import plan, planned_stages, teacher_bound
+from llm2llm.pipelines.plan import judge_bound, plan, planned_stages, teacher_bound
 
 OPENAI = ("teacher_augment.teacher=openai", "teacher_augment.grammar=", "teacher_augment.model=a-model",
           "teacher_augment.rows_per_iteration=0")  # fmt: skip
@@ -61,6 +61,44 @@ def test_a_plan_shows_nodes_and_shards() -> None:
 )  # fmt: skip
 def test_a_plan_says_what_the_teacher_may_cost(overrides: tuple[str, ...], words: str) -> None:
     assert re.search(words, teacher_bound(load_config("quickstart", [*OPENAI, *overrides])))
+
+
+JUDGED = (
+    "task={name: faq, form: text, match: judge, rubric: Right when it names the place.}",
+    "teacher_augment.teacher=pool", "teacher_augment.grammar=", "data.pool=more.jsonl",
+    "max_iterations=2", "filter_errors.selection=wrong",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("judge", "overrides", "words"),
+    [
+        ("budget: {usd: 5}, ledger: s3://b/l", (), "judge: at most $15.00: evaluate.judge.budget for each of 3 pods"),
+        ("budget: {calls: 10, tokens: 500}, ledger: s3://b/l", (), "at most 1,500 tokens, 30 calls: "),
+        ("budget: {usd: 1}, ledger: s3://b/l", ("evaluate.shards=4",), "$12.00: evaluate.judge.budget for each of 12"),
+        (
+            "budget: {usd: 1}, ledger: s3://b/l",
+            ("filter_errors.selection=out_of_fold", "filter_errors.folds=3", "promote.registry=s3://b/r"),
+            f"${3 + 3 * 2 + 3}.00: evaluate.judge.budget for each of 12",
+        ),
+        (
+            "budget: {usd: 1}",
+            ("placement.profile=gke", "placement.stages.evaluate={retries: 3}"),
+            "at most $12.00: evaluate.judge.budget for each of 12 pods that grade; retries counted",
+        ),
+        ("ledger: s3://b/l", (), "judge: no bound: set evaluate.judge.budget"),
+        ("teacher: transformers", (), "judge: runs in the stage's own pod"),
+    ],
+)
+def test_a_plan_says_what_the_judge_may_cost(judge: str, overrides: tuple[str, ...], words: str) -> None:
+    prices = "prices: {m: {input: 1, output: 4}}"
+    config = load_config("quickstart", [*JUDGED, f"evaluate.judge={{model: m, {prices}, {judge}}}", *overrides])
+    assert words in plan(config)
+
+
+def test_a_plan_without_a_judge_says_nothing_of_one() -> None:
+    assert judge_bound(load_config("quickstart", [])) == ""
+    assert "judge" not in plan(load_config("quickstart", []))
 
 
 def test_a_vllm_teacher_needs_a_gpu_where_it_runs() -> None:

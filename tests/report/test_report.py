@@ -272,8 +272,36 @@ def test_money_is_told_by_iteration_purpose_row_and_point() -> None:
     assert costs["per_point"] == {"split": "test", "points": 20.0, "tokens": 1.3, "usd": 0.0375}
     text = Page(rows.html()).text
     assert "Each row that was kept took 13 tokens and $0.29." in text
-    assert "of the 20.0 that the best iteration is ahead of the first, took 1 tokens and $0.037." in text
+    assert "of the 20.0 that the best iteration is ahead of the first, took 1 token and $0.037." in text
     assert r"3 teacher calls, 0 failed, \$0.88." in rows.markdown()
+
+
+def test_the_judge_has_lines_of_its_own() -> None:
+    rows = Rows()
+    assert rows.summary["judge_calls"] is None
+    assert "udge" not in rows.html() + rows.markdown()
+    judged = {"judge_calls": 40, "judge_input_tokens": 4000, "judge_output_tokens": 400, "judge_usd": 0.25}
+    rows.history = [replace(one, **judged) if one.split != "seeds" else one for one in rows.history]
+    rows.decisions[1] = replace(rows.decisions[1], **judged)
+    rows.calls = [replace(call("a"), usd=0.5)]
+    costs = rows.summary["judge_calls"]
+    assert {key: value for key, value in costs.items() if key != "by_iteration"} == {
+        "total": 280, "input_tokens": 28000, "output_tokens": 2800, "usd": 1.75, "unpriced": 0,
+    }  # fmt: skip
+    assert [(one["iteration"], one["total"]) for one in costs["by_iteration"]] == [(0, 80), (1, 120), (2, 80)]
+    assert rows.summary["teacher_calls"]["usd"] == 0.5, "what the teacher cost is the teacher's"
+    text = Page(rows.html()).text
+    assert "Teacher and judge calls" in text
+    assert re.search(r"Judge, iteration 1\s+120\s+120\s+12,000\s+1,200\s+\$0\.75", text)
+    assert re.search(r"Teacher, all\s+1\s+1\s+0\s+10\s+3\s+\$0\.50\s+Judge, all\s+280\s+280\s+28,000", text)
+    assert r"280 answers of the judge, \$1.75." in rows.markdown()
+    rows.calls = []
+    text = Page(rows.html()).text
+    assert "Judge, all" in text
+    assert "Teacher, all" not in text
+    rows.history = [replace(one, judge_usd=None) for one in rows.history]
+    assert "not known" in Page(rows.html()).text
+    assert "280 answers of the judge." in rows.markdown()
 
 
 def test_a_price_that_is_not_known_is_said_so() -> None:
@@ -289,6 +317,14 @@ def test_without_a_gain_no_point_has_a_price() -> None:
     rows.calls = [replace(call("a"), usd=1.0)]
     assert rows.summary["teacher_calls"]["per_point"] is None
     assert "Each point" not in rows.html()
+
+
+def test_a_run_that_was_asked_its_seeds_only_has_a_report_too() -> None:
+    rows = Rows()
+    rows.history = [one for one in rows.history if one.split == "seeds"]
+    assert rows.summary["teacher_calls"]["per_point"] is None
+    assert "Nothing to compare on" in rows.html()
+    assert "Nothing to compare on" in rows.markdown()
 
 
 def test_suspect_labels_are_listed_and_not_counted_as_errors() -> None:

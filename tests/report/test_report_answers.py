@@ -130,6 +130,16 @@ def test_the_verdict_rests_on_the_paired_comparison(
     assert "intervals" not in rows.words()
 
 
+@pytest.mark.parametrize(("n", "p", "outcome"), [(1, 1.0, "unclear"), (49, 0.05, "unclear"), (49, 0.04, "better"),
+                                                 (50, 0.06, "better")])  # fmt: skip
+def test_on_few_rows_an_interval_above_0_is_not_enough(n: int, p: float, outcome: str) -> None:
+    """On one row that was wrong and is right now, the bootstrap interval is +100 to +100 points, and p is 1."""
+    rows = gaining(0.16, 0.24, p)
+    rows.history = [replace(one, n=n, correct=n * one.correct // one.n) for one in rows.history]
+    assert verdict(rows.summary).outcome == outcome
+    assert ("it may be chance" in rows.words()) == (outcome == "unclear")
+
+
 def test_a_paired_gain_may_be_sure_where_intervals_overlap() -> None:
     rows = Rows()
     rows.history = [

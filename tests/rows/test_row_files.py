@@ -28,7 +28,8 @@ COLUMNS = {
     "predictions": "example_id:string split:string iteration:int64 fold:int64? completion:string parsed:string? "
     "outcome:string truncated:bool samples:int64 samples_correct:int64 samples_unparseable:int64 confidence:double? "
     "loss:double? label_probability:double? margin:double? rival:string? el2n:double? "
-    "base_loss:double? early_loss:double?",
+    "base_loss:double? early_loss:double? judge_calls:int64 judge_input_tokens:int64? "
+    "judge_output_tokens:int64? judge_usd:double?",
     "errors": "iteration:int64 example_id:string question:string choices:list rationale:string? answer:string "
     "completion:string parsed:string? outcome:string fold:int64? difficulty:string hardness:double? suspect:bool",
     "rejects": "iteration:int64 stage:string reason:string detail:string score:double? neighbour_id:string? "
@@ -38,15 +39,17 @@ COLUMNS = {
     "outcome:string attempts:int64 input_tokens:int64? output_tokens:int64? usd:double?",
     "scores": "iteration:int64 split:string n:int64 correct:int64 unparseable:int64 accuracy:double low:double "
     "high:double training_rows:int64 calibration_error:double? gain:double? gain_low:double? gain_high:double? "
-    "gain_p:double?",
+    "gain_p:double? judge_calls:int64 judge_input_tokens:int64? "
+    "judge_output_tokens:int64? judge_usd:double?",
     "decisions": "iteration:int64 selection:string errors:int64? suspects:int64 retired:int64 go_on:bool reason:string "
-    "best_iteration:int64",
+    "best_iteration:int64 judge_calls:int64 judge_input_tokens:int64? "
+    "judge_output_tokens:int64? judge_usd:double?",
 }
 COLUMNS["candidates"] = COLUMNS["examples"]
 
 
-def test_the_schemas_are_those_of_version_3() -> None:
-    assert VERSION == 3
+def test_the_schemas_are_those_of_version_4() -> None:
+    assert VERSION == 4
     assert set(COLUMNS) == set(KINDS)
 
 
@@ -155,12 +158,12 @@ def test_parquet_that_names_no_kind_is_refused(tmp_path: Path, metadata: dict[by
 
 def test_another_version_is_refused(tmp_path: Path) -> None:
     path = foreign(tmp_path / "rows", {b"llm2llm": b'{"kind": "examples", "version": 99}'})
-    with pytest.raises(UserError, match=r"/rows: 'examples' rows of schema version 99, this llm2llm reads version 3"):
+    with pytest.raises(UserError, match=r"/rows: 'examples' rows of schema version 99, this llm2llm reads version 4"):
         read_rows(path, "examples", Example)
 
 
 def test_other_columns_under_our_name_are_refused(tmp_path: Path) -> None:
-    path = foreign(tmp_path / "rows", {b"llm2llm": b'{"kind": "examples", "version": 3}'})
+    path = foreign(tmp_path / "rows", {b"llm2llm": b'{"kind": "examples", "version": 4}'})
     with pytest.raises(UserError, match=r"says that it holds 'examples' rows, but its columns are others: question"):
         read_rows(path, "examples", Example)
 

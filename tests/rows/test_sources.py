@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -251,12 +253,14 @@ def test_an_id_that_stands_twice(tmp_path: Path, suffix: str) -> None:
         ("rows.jsonl", '{"question": "a", "answer": "red"}\n{"question\n', "rows.jsonl:2: not JSON"),
         ("rows.jsonl", '{"question": {"text": "a"}, "answer": "red"}', "rows.jsonl:1: column 'question' holds a dict"),
         ("rows.jsonl", '{"question": "\\ud800", "answer": "red"}', "rows.jsonl:1: column 'question' holds half a"),
+        ("rows.jsonl", '{"question": "a", "question": "b"}', "rows.jsonl:1: not JSON: 'question' stands twice in one"),
+        ("rows.json", '[{"answer": "red", "answer": "blue"}]', "rows.json: not JSON: 'answer' stands twice"),
         ("rows.jsonl", '{"question": "a", "answer": NaN}', "rows.jsonl:1: column 'answer' is empty"),
         ("rows.csv", "question,answer\na,red\nb,green,x\n", "rows.csv:3: the row has 3 cells, the header 2"),
         ("rows.csv", "question,answer\na\n", "rows.csv:2: the row has 1 cells, the header 2"),
         ("rows.csv", 'question,answer\n"a,red\n', "rows.csv:2: not CSV: unexpected end of data"),
         ("rows.csv", "question,question,answer\na,b,red\n", "rows.csv:1: two columns are called 'question'"),
-        ("rows.csv", "question;answer\na;red\n", "rows.csv:2: no column 'question'; did you mean 'question;answer'?"),
+        ("rows.csv", 'question;answer\n"a, b";red\n', "rows.csv:1: columns are separated by ';'; save the file with"),
         ("rows.jsonl", b'{"question": "a", "answer": "red"}\n{"question": "\xe4"}', "rows.jsonl:2: not UTF-8 text"),
         ("rows.json", b'[\n{"question": "\xe4"}]', "rows.json:2: not UTF-8 text; save the file as UTF-8"),
         ("rows.csv", b"question,answer\na,red\n\xe4,red\n", "rows.csv:3: not UTF-8 text; save the file as UTF-8"),
@@ -298,6 +302,41 @@ def test_bytes_are_no_text(tmp_path: Path) -> None:
     pq.write_table(pa.table({"question": [b"a"], "answer": ["red"]}), tmp_path / "rows.parquet")
     with pytest.raises(UserError, match=r"rows\.parquet:1: column 'question' holds a bytes, expected text or a number"):
         read_examples(str(tmp_path / "rows.parquet"), COLOURS)
+
+
+@pytest.mark.parametrize(
+    ("column", "says"),
+    [
+        (
+            pa.array([3_000_000], pa.date32()),
+            "rows.parquet: holds a value that cannot be read, after row 0 (date value",
+        ),
+        (
+            pa.Array.from_buffers(
+                pa.string(), 1, [None, pa.py_buffer(bytes(4) + b"\2\0\0\0"), pa.py_buffer(b"\xff\xfe")]
+            ),
+            "rows.parquet: holds a value that cannot be read, after row 0 ('utf-8' codec",
+        ),
+    ],
+)
+def test_parquet_that_python_has_no_value_for(tmp_path: Path, column: Any, says: str) -> None:
+    pq.write_table(pa.table({"question": ["a"], "answer": ["red"], "more": column}), tmp_path / "rows.parquet")
+    with pytest.raises(UserError, match=re.escape(says)):
+        read_examples(str(tmp_path / "rows.parquet"), COLOURS)
+
+
+def test_two_columns_of_one_name_in_parquet(tmp_path: Path) -> None:
+    columns = [pa.array([text]) for text in ("a", "red", "blue")]
+    pq.write_table(pa.Table.from_arrays(columns, ["question", "answer", "answer"]), tmp_path / "rows.parquet")
+    with pytest.raises(UserError, match=r"rows\.parquet: two columns are called 'answer'"):
+        read_examples(str(tmp_path / "rows.parquet"), COLOURS)
+
+
+def test_a_file_name_that_is_no_text(tmp_path: Path) -> None:
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/d\xe9.jsonl")
+    Path(path).write_text(json.dumps(GOOD))
+    with pytest.raises(UserError, match=r"d\\udce9\.jsonl': the file's name is not UTF-8 text; rename the file"):
+        read_examples(path, COLOURS)
 
 
 def test_damaged_parquet(tmp_path: Path) -> None:

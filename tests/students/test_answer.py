@@ -50,7 +50,7 @@ def test_rows_that_have_ended_leave_the_batch_and_change_nothing(
         return forward(self, *args, **inputs)
 
     monkeypatch.setattr(type(model), "forward", counted)
-    monkeypatch.setattr(answer_module, "_cache_to_cut", lambda model: None)
+    monkeypatch.setattr(answer_module, "cache_of_rows", lambda model: None)
     whole = draw(model, tokenizer, rows, samples, colours, settings)
     plain = sum(steps)
     steps.clear()

@@ -1,5 +1,6 @@
 """Losses, label probabilities, margin and EL2N are those of a direct computation, one row at a time."""
 
+import inspect
 import json
 import math
 from collections.abc import Callable
@@ -14,25 +15,32 @@ from llm2llm.components.problems import UserError
 from llm2llm.components.rows.kinds import Example
 from llm2llm.components.students.answer import load_student
 from llm2llm.components.students.fine_tune import fine_tune
-from llm2llm.components.students.hardness import hardness, losses, read_losses
+from llm2llm.components.students.hardness import hardness, log_likelihoods, losses, read_losses
 from llm2llm.components.students.load import load_model, load_tokenizer
 from llm2llm.components.students.predict import predict
-from llm2llm.components.students.prompts import encode
+from llm2llm.components.students.prompts import Encoded, encode
+from llm2llm.components.students.score import completions_of
 from llm2llm.components.students.settings import LOSSES_FILE, AnswerSettings, FineTuneSettings
 from llm2llm.components.tasks import TASKS, Task
+from tests.students.tiny_models import ARCHITECTURES, save_tiny
 
 pytestmark = pytest.mark.slow
 
 
 def direct(model: Any, tokenizer: Any, task: Task, row: Example) -> tuple[float, int]:
-    """(log-likelihood, tokens) of the right completion, token by token, without padding or batches."""
+    """(log-likelihood, tokens) of the right completion."""
     encoded = encode(tokenizer, task, row)
+    return direct_tokens(model, encoded), len(encoded.completion)
+
+
+def direct_tokens(model: Any, encoded: Encoded) -> float:
+    """The log-likelihood of a completion, token by token, without padding or batches."""
     total = 0.0
     for place, token in enumerate(encoded.completion):
         before = torch.tensor([encoded.prompt + encoded.completion[:place]])
         with torch.no_grad():
             total += float(model(before).logits[0, -1].log_softmax(-1)[token])
-    return total, len(encoded.completion)
+    return total
 
 
 def loaded(folder: Path) -> tuple[Any, Any]:
@@ -65,6 +73,67 @@ def test_batches_and_order_change_nothing(rows: list[Example], colours: Task, ti
     one = losses(model, tokenizer, rows, colours, 1)
     many = losses(model, tokenizer, rows[::-1], colours, 24)[::-1]
     assert one == pytest.approx(many, abs=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("batch_size", [1, 4, 32])
+def test_a_prompt_that_labels_share_is_read_once(
+    tmp_path: Path,
+    rows: list[Example],
+    colours: Task,
+    example: Callable[..., Example],
+    tiny_student: Path,
+    architecture: str,
+    batch_size: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Padded on the left, in batches that part a row's labels, beyond the sliding window: as each row on its own."""
+    task = colours.model_copy(update={"labels": ["red", "green", "blue", "x", "red wine"]})
+    asked = [*rows[:7], example("so red " * 20, "red"), example("x", "x")]
+    model, tokenizer = loaded(save_tiny(architecture, load_tokenizer(tiny_student), tmp_path))
+    encoded = [one for row in asked for one in completions_of(tokenizer, task, row)]
+    assert min(len(one.completion) for one in encoded) < max(len(one.completion) for one in encoded)
+    assert max(len(one.prompt) for one in encoded) > 64, "the sliding window"
+    expected = [direct_tokens(model, one) for one in encoded]
+    read = 0
+    forward = model.forward
+
+    def counting(*args: Any, **values: Any) -> Any:
+        nonlocal read
+        read += int(values["attention_mask"][:, -values["input_ids"].shape[1] :].sum())
+        return forward(*args, **values)
+
+    counting.__signature__ = inspect.signature(forward)  # type: ignore[attr-defined]  # what it takes is looked at
+    monkeypatch.setattr(model, "forward", counting)
+    found = log_likelihoods(model, tokenizer, encoded, batch_size)
+    assert found == pytest.approx(expected, abs=1e-4)
+    whole = sum(len(one.prompt) + len(one.completion) for one in encoded)
+    if architecture == "mamba":
+        assert read == whole, "it keeps a state, of which no row can be taken"
+    elif batch_size == 32:
+        assert read < whole / 2
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+def test_a_short_completion_beside_a_long_one_may_fill_the_context(
+    tmp_path: Path, tiny_student: Path, architecture: str
+) -> None:
+    """A position embedding has no entry for the padding beyond the context."""
+    model, tokenizer = loaded(save_tiny(architecture, load_tokenizer(tiny_student), tmp_path))
+    long, short = [5 + i % 90 for i in range(126)], [7, 8, 9]
+    encoded = [Encoded(long, [20, 2]), Encoded(long, [21, 2]), Encoded(short, [30] * 40), Encoded(short, [31] * 40)]
+    alone = [direct_tokens(model, one) for one in encoded]
+    assert log_likelihoods(model, tokenizer, encoded, 4) == pytest.approx(alone, abs=1e-4)
+
+
+def test_an_adapters_labels_share_their_prompt_too(
+    tmp_path: Path, rows: list[Example], colours: Task, tiny_student: Path, quick_lora: FineTuneSettings
+) -> None:
+    fine_tune(rows, colours, str(tiny_student), quick_lora.model_copy(update={"max_steps": 3}), 0, tmp_path)
+    model, tokenizer = loaded(tmp_path)
+    encoded = [one for row in rows for one in completions_of(tokenizer, colours, row)]
+    alone = [direct_tokens(model, one) for one in encoded]
+    assert log_likelihoods(model, tokenizer, encoded, 32) == pytest.approx(alone, abs=1e-4)
 
 
 def test_the_loss_is_the_one_that_training_lowers(rows: list[Example], colours: Task, tiny_student: Path) -> None:

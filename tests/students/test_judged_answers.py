@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from llm2llm.components.evaluate.evaluate import extended
 from llm2llm.components.problems import UserError
 from llm2llm.components.rows.kinds import Example
 from llm2llm.components.students.predict import predict
@@ -35,7 +36,8 @@ def test_the_judge_has_the_last_word(
     endpoint = Endpoint()
     endpoint.answer = all_but_green
     try:
-        settings = AnswerSettings.load({"samples": 2, "judge": {"model": MODEL, "url": endpoint.url}}, "evaluate")
+        judge = {"model": MODEL, "url": endpoint.url, "prices": {MODEL: {"input": 1, "output": 1}}}
+        settings = AnswerSettings.load({"samples": 2, "judge": judge}, "evaluate")
         found = predict(taught_student, asked, 0, None, TASK, settings)
     finally:
         endpoint.close()
@@ -44,6 +46,11 @@ def test_the_judge_has_the_last_word(
         assert p.outcome == ("wrong" if "green" in (p.parsed or "") else "correct")
     assert {p.samples for p in found} == {2}
     assert any(p.samples_correct == 2 for p in found), "each sample is judged"
+    (score,) = extended([], found, [], 24)
+    assert score.judge_calls == sum(p.judge_calls for p in found) == len(judged)
+    assert {p.judge_calls for p in found} == {1, 2}, "two samples with the same text are one call"
+    assert (score.judge_input_tokens, score.judge_output_tokens) == (11 * len(judged), 7 * len(judged))
+    assert score.judge_usd == pytest.approx(18e-6 * len(judged))
 
 
 @pytest.mark.parametrize(

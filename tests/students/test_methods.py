@@ -13,10 +13,11 @@ from transformers import AutoModelForCausalLM
 from llm2llm.components.problems import UserError
 from llm2llm.components.rows.kinds import Example
 from llm2llm.components.students.answer import answer
-from llm2llm.components.students.fine_tune import TrainingLog, fine_tune
+from llm2llm.components.students.fine_tune import fine_tune
 from llm2llm.components.students.load import load_model, load_tokenizer, refuse_other_base
 from llm2llm.components.students.methods import other_half
 from llm2llm.components.students.settings import AnswerSettings, FineTuneSettings
+from llm2llm.components.students.training_log import TrainingLog
 from llm2llm.components.tasks import Task
 from tests.students.tiny_models import ARCHITECTURES, save_tiny
 

@@ -17,6 +17,8 @@ def labelled(*labels: str) -> Task:
 SNIPS, TREC, SST2 = TASKS["snips"], TASKS["trec"], TASKS["sst2"]
 PARTS = labelled("spam", "not spam", "play", "play_music", "music")
 SIGNS = labelled("-1", "0", "1")
+STARS = labelled("1", "2")
+MINUS = labelled("\u2212A", "+A")
 FACES = labelled(":)", ":(")
 CASES = labelled("it", "IT", "C", "C.", "C++")
 
@@ -70,6 +72,17 @@ CASES = labelled("it", "IT", "C", "C.", "C++")
         (SIGNS, "-1.", "-1"),
         (SIGNS, "the label is -1", "-1"),
         (SIGNS, "10", None),
+        (SIGNS, "\u22121", "-1"),
+        (SIGNS, "It is \u22121.", "-1"),
+        (STARS, "-1", None),
+        (STARS, "class-1", "1"),
+        (STARS, "- 1", "1"),
+        (SST2, "-positive", "positive"),
+        (SST2, "not positive", None),
+        (SST2, "It is positive, not negative.", "positive"),
+        (SST2, "Not negative; positive.", "positive"),
+        (SST2, "the knot positive", "positive"),
+        (MINUS, "it is \u2212a", "\u2212A"),
         (FACES, ":(", ":("),
         (FACES, "...", None),
         (CASES, "IT", "IT"),
