@@ -16,7 +16,9 @@ _TAG = re.compile(r"function-\w+|\[key\]|(?:str|int|float|bool)|\w+\[.*\]")
 class Settings(BaseModel):
     """Base of every settings class; a subclass documents each key in the docstring under it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
+    )
 
     @classmethod
     def load(cls, values: Mapping[str, Any], where: str, **inputs: Any) -> Self:

@@ -29,7 +29,7 @@ from llm2llm.pipelines.placement import PlacementSettings, check_devices, load_p
 class DataSettings(Settings):
     """The `data` section: files (JSON lines, JSON, CSV, Parquet), Hugging Face dataset names, or `builtin:...`."""
 
-    seeds: str
+    seeds: str = Field(min_length=1)
     """Labelled rows to draw the seeds from."""
     validation: str = ""
     """Rows to decide by; empty: a share of the seed rows is split off."""
@@ -64,7 +64,7 @@ class Config(Settings):
     """Iterations after iteration 0, the one that is trained on the seeds alone. The pipeline is compiled this deep."""
     random_seed: int = Field(0, ge=0)
     """Decides every draw: which rows are seeds, folds, weights, order of rows."""
-    student: str
+    student: str = Field(min_length=1)
     """The model to fine-tune: a Hugging Face name, a folder, or `scratch`."""
     task: Task
     """A shipped task's name (gsm8k, casehold, snips, trec, sst2), or a task of your own."""
@@ -318,15 +318,15 @@ def load_config(source: str, overrides: Iterable[str] = (), resolve: bool = Fals
         UserError: No such file, not YAML, or anything that `check_config` finds.
     """
     path = Path(source)
-    if not path.exists():
-        shipped = shipped_configs()
-        if source not in shipped:
-            raise UserError(
-                f"{source}: no such file, and no shipped config ({', '.join(shipped)}){nearest(source, shipped)}"
-            )
+    shipped = shipped_configs()
+    if source in shipped and not path.is_file():  # an output folder is often called like its config
         path = shipped[source]
+    elif not path.exists():
+        raise UserError(
+            f"{source}: no such file, and no shipped config ({', '.join(shipped)}){nearest(source, shipped)}"
+        )
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _KeysOnce)  # noqa: S506  # a SafeLoader
     except OSError as problem:
         raise UserError(f"cannot read {source}: {problem.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as problem:
@@ -339,6 +339,19 @@ def load_config(source: str, overrides: Iterable[str] = (), resolve: bool = Fals
     if resolve:
         _resolve_paths(values, path.resolve().parent)
     return check_config(values, path.name)
+
+
+class _KeysOnce(yaml.SafeLoader):
+    """Refuses a key that stands twice in one mapping: the last would win, and a budget in the first be lost."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if (key.tag, str(key.value)) in seen:
+                raise yaml.composer.ComposerError(None, None, f"the key {key.value!r} stands twice", key.start_mark)
+            seen.add((key.tag, str(key.value)))
+        return node
 
 
 def _override(values: dict[str, Any], override: str) -> None:
@@ -392,7 +405,8 @@ def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
             if path.exists() or value.startswith(("./", "../")) or (section and Path(value).suffix):
                 place[key] = str(path)
     for *sections, key in (("teacher_augment", "ledger"), ("train", "checkpoint_uri"), ("promote", "registry"),
-                           ("evaluate", "judge", "ledger")):  # fmt: skip
+                           ("evaluate", "judge", "ledger"), ("prepare", "leak", "semantic", "model"),
+                           ("dedupe", "leak", "semantic", "model"), ("dedupe", "semantic", "model")):  # fmt: skip
         within: Any = values
         for section in sections:
             within = within.get(section) if isinstance(within, dict) else None

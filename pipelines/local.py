@@ -27,17 +27,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, TextIO
 from uuid import uuid4
 
+from llm2llm.components.lineage.hashes import hash_of
 from llm2llm.components.problems import UserError, cannot_write
 from llm2llm.components.rows.sources import BUILTIN, is_file_source, source_file
 from llm2llm.components.stage import EVENT, EXIT_TERMINATED, PARENT_VARIABLE, RUN_VARIABLE
 from llm2llm.components.students.settings import SCRATCH
-from llm2llm.components.whole import whole_folder, write_text
+from llm2llm.components.students.vllm_answers import vllm_is_here
+from llm2llm.components.whole import whole_file, whole_folder, write_text
 from llm2llm.pipelines.compile import compile_config
 from llm2llm.pipelines.config import Config
 from llm2llm.pipelines.placement import PlacementSettings
@@ -87,8 +88,11 @@ def run_local(config: Config, output: Path, runner: Runner = "subprocess", fresh
         RunFailed: A stage failed otherwise.
         KeyboardInterrupt: Interrupted or terminated; nothing that was finished is lost.
     """
-    if runner != "docker" and find_spec("trl") is None:
-        raise UserError("the stages need PyTorch and TRL on this machine: pip install 'llm2llm[train]'")
+    if runner != "docker" and config.evaluate.backend == "vllm" and not vllm_is_here():
+        raise UserError(
+            "evaluate.backend 'vllm': there is no vLLM in this Python; let LLM2LLM_VLLM_PYTHON name one that has it, "
+            "use --runner docker, or set backend: transformers"
+        )
     if config.student.startswith(("/", "~")) and not Path(config.student).expanduser().is_dir():
         raise UserError(f"student {config.student}: no such folder")
     output = output.expanduser().absolute()
@@ -178,14 +182,10 @@ def _docker_runner(config: Config, output: Path) -> Any:
         raise UserError(
             f"--runner docker: no Docker engine answers; is it up, is DOCKER_HOST right? ({problem})"
         ) from None
-    augment = config.teacher_augment
-    passed = {augment.api_key_env, *(teacher.api_key_env for teacher in augment.teachers), RUN_VARIABLE}
-    if config.evaluate.judge is not None:
-        passed.add(config.evaluate.judge.api_key_env)
+    passed = {*_key_variables(config), RUN_VARIABLE}
     storage = ("AWS_", "LLM2LLM_S3_")
     environment = {key: value for key, value in os.environ.items() if key in passed or key.startswith(storage)}
-    places = (augment.ledger, config.train.checkpoint_uri, config.promote.registry)
-    written = [output / "artifacts", *(Path(place) for place in places if place.startswith("/"))]
+    written = _written_to(config, output)
     user, group = os.getuid(), os.getgid()
     for folder in written:
         folder.mkdir(parents=True, exist_ok=True)
@@ -203,6 +203,21 @@ def _docker_runner(config: Config, output: Path) -> Any:
         cap_drop=["ALL"],
         security_opt=["no-new-privileges"],
     )
+
+
+def _key_variables(config: Config) -> set[str]:
+    """The environment variables with the keys of whoever writes, verifies and judges."""
+    augment = config.teacher_augment
+    asked = [augment, *augment.teachers, augment.verification.by, config.evaluate.judge]
+    return {one.api_key_env for one in asked if one is not None}
+
+
+def _written_to(config: Config, output: Path) -> list[Path]:
+    """The folders of this machine that the stages write to, the artifacts first."""
+    judge = config.evaluate.judge
+    places = [config.teacher_augment.ledger, judge.ledger if judge else "", config.train.checkpoint_uri,
+              config.promote.registry]  # fmt: skip
+    return list(dict.fromkeys([output / "artifacts", *(Path(place) for place in places if place.startswith("/"))]))
 
 
 def _needs_network(config: Config) -> bool:
@@ -249,7 +264,7 @@ def _take(line: str, watch: _Watch) -> None:
             return  # two stages wrote into one line; the log has it
         _take_event(event, watch)
     elif watch.shown.isatty() and watch.running and " left" in line:
-        watch.shown.write(f"\r\x1b[K    {line[:100]}")
+        watch.shown.write(f"\r\x1b[K    {line[: shutil.get_terminal_size().columns - 5]}")  # a wrapped line would stay
         watch.shown.flush()
 
 
@@ -352,29 +367,28 @@ def _snapshot_inputs(config: Config, output: Path) -> Config:
     A changed file is then another input, and containers, which see the output folder only, can read it.
     """
 
-    def copied(source: str) -> str:
+    def copied(key: str, source: str) -> str:
         if not source or source.startswith(BUILTIN) or not is_file_source(source):
             return source
         with source_file(source) as path:
             if not path.is_file():
-                raise UserError(f"{source}: no such file")
+                raise UserError(f"{key}: {source}: no such file")
             try:
-                digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-                target = output / "artifacts" / "inputs" / digest / path.name
+                target = output / "artifacts" / "inputs" / hash_of(path)[:12] / path.name
                 if not target.is_file():
                     with whole_folder(target.parent) as partial:
                         shutil.copyfile(path, partial / path.name)
             except OSError as problem:
-                raise UserError(f"cannot read {source}: {problem.strerror or problem}") from None
+                raise UserError(f"{key}: cannot read {source}: {problem.strerror or problem}") from None
         return str(target)
 
-    data = config.data.model_copy(update={key: copied(value) for key, value in config.data.model_dump().items()})
+    data = config.data.model_copy(update={key: copied(f"data.{key}", value) for key, value in config.data})
     augment = config.teacher_augment
     changed: dict[str, Any] = {}
     if isinstance(augment.grammar, str):
-        changed["grammar"] = copied(augment.grammar)
+        changed["grammar"] = copied("teacher_augment.grammar", augment.grammar)
     if augment.eda_synonyms:
-        changed["eda_synonyms"] = copied(augment.eda_synonyms)
+        changed["eda_synonyms"] = copied("teacher_augment.eda_synonyms", augment.eda_synonyms)
     return config.model_copy(update={"data": data, "teacher_augment": augment.model_copy(update=changed)})
 
 
@@ -410,7 +424,7 @@ def _claim(config: Config, output: Path, runner: Runner) -> str:
     if path.is_file():
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError:
+        except ValueError:
             raise UserError(
                 f"{path}: not written by llm2llm; choose another --output, or --fresh to discard it"
             ) from None
@@ -469,9 +483,9 @@ def _collect(output: Path) -> dict[str, Any]:
         if iteration is None or iteration <= last:
             seconds[stage] = round(seconds.get(stage, 0.0) + event["seconds"], 3)
     summary["seconds_by_stage"] = dict(sorted(seconds.items()))
-    shutil.copyfile(report["html"], output / "report.html")
-    shutil.copyfile(report["markdown"], output / "report.md")
-    shutil.copyfile(report["manifest"], output / "manifest.json")
+    for name, shown_as in (("html", "report.html"), ("markdown", "report.md"), ("manifest", "manifest.json")):
+        with whole_file(output / shown_as) as partial:
+            shutil.copyfile(report[name], partial)
     best = finished["train", summary["best_iteration"], None]["outputs"]["model"]
     with whole_folder(output / "student") as partial:
         shutil.copytree(best, partial, dirs_exist_ok=True)
@@ -483,7 +497,7 @@ def _finished(output: Path) -> dict[tuple[str, int | None, int | None], dict[str
     """The last `finished` event of each stage, by stage, iteration and fold; none before the first run."""
     path = output / "events.jsonl"
     events = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+    for line in path.read_text(encoding="utf-8").split("\n") if path.is_file() else []:
         with suppress(json.JSONDecodeError):  # a run that was killed may have left half a line
             events.append(json.loads(line))
     return {(e["stage"], e["iteration"], e["fold"]): e for e in events if e["event"] == "finished"}

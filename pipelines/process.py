@@ -182,6 +182,7 @@ def run_process(config: Config, artifacts: Path) -> None:
                 # With `auto` the folds are for a student that solves most of its seeds; each asks for itself.
                 history=evaluated["history"] if selection == "auto" else None,
                 only_above=config.filter_errors.auto_above if selection == "auto" else 0.0,
+                replay_set=prepared["replay_set"] if config.data.replay else None,
                 student=student,
                 task=task,
                 fold=fold,
@@ -291,7 +292,11 @@ def _before(folder: Path, outputs: list[str], going_in: Mapping[str, Any]) -> Do
     file = folder / "done.json"
     if not file.is_file():
         return None
-    kept = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        kept = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        print(f"{file} is damaged: its stage runs again", flush=True)
+        return None
     if kept["inputs"] != going_in:
         return None
     found = {name: LocalArtifact(str(folder / name), kept["outputs"][name]) for name in outputs}

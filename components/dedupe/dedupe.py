@@ -73,7 +73,8 @@ def dedupe(
     Raises:
         TeacherHasSeenTheTest: Too many candidates leak.
     """
-    rows = sorted(candidates, key=lambda row: row.id)
+    # The same row may come twice: by other calls, of other parents.
+    rows = sorted(candidates, key=lambda row: (row.id, row.parent_id or "", row.call_key or "", row.iteration))
     training = sorted(training_set, key=lambda row: row.id)
 
     leaks = find_leaks(rows, test, validation, form, settings.leak)

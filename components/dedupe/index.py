@@ -23,7 +23,7 @@ from llm2llm.components.similarity import text_of
 from llm2llm.components.similarity.sketches import BITS, SEED, Sketches, minhash_version, sketch
 from llm2llm.components.whole import whole_file
 
-VERSION = 1  # raise it when words, sketches or the file change
+VERSION = 2  # raise it when words, sketches or the file change
 METADATA_KEY = b"llm2llm"
 DIGEST = 16
 

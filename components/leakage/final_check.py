@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from llm2llm.components.leakage.firewall import bag_of, compared_words
+from llm2llm.components.leakage.firewall import bag_of, compared_words, searched_texts
 from llm2llm.components.leakage.ngrams import ngrams, size_for
 from llm2llm.components.leakage.settings import LeakSettings
 from llm2llm.components.rows.kinds import Example
@@ -81,8 +81,12 @@ def _matches(
                 found.append((row, protected[nearest], "rouge_l", float(score[nearest])))
             elif bag_of(some, form) in bags:
                 found.append((row, bags[bag_of(some, form)], "words", 1.0))
-            elif held := {gram for n in set(sizes) - {0} for gram in ngrams(some, n)} & known:
-                shares = [len(held & grams) / len(grams) if grams else 0.0 for grams in passages]
-                if max(shares) >= settings.ngram_share:
-                    found.append((row, protected[int(np.argmax(shares))], "ngrams", max(shares)))
+            else:
+                shares = np.zeros(len(protected))
+                for text in searched_texts(row, form == "numeric"):
+                    if held := {gram for n in set(sizes) - {0} for gram in ngrams(text, n)} & known:
+                        of_text = [len(held & grams) / len(grams) if grams else 0.0 for grams in passages]
+                        shares = np.maximum(shares, of_text)
+                if shares.max() >= settings.ngram_share:
+                    found.append((row, protected[int(shares.argmax())], "ngrams", float(shares.max())))
     return found

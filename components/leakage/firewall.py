@@ -3,13 +3,13 @@
     exact      the same text but for case, white space, Unicode form and punctuation at the ends
     ROUGE-L    the words, in their order, from a threshold on that depends on the task's form
     words      the same words in another order
-    n-grams    a passage of the protected row, wherever it stands in the row (`ngrams`)
+    n-grams    a passage of the protected row, anywhere in the row, also in its rationale or answer (`ngrams`)
     meaning    close embeddings, if a model is configured and the words are alike as well
 
 In a numeric task ROUGE-L and n-grams compare the words with the numbers masked: a test question with other numbers in
 it is a leak, as a student that has seen the solution's steps is not tested by the same steps with other numbers. A row
 of few words besides its numbers is compared as it stands: without them `What is 17 + 4?` is every other such question.
-What is compared is the question with its choices, never the answer.
+What is compared is the question with its choices; rationale and answer are only searched for passages.
 """
 
 from collections.abc import Sequence
@@ -87,6 +87,13 @@ def compared_text(row: Example, masks_numbers: bool) -> str:
     return " ".join(masked(words(text))) if masks_numbers else spaced(text)
 
 
+def searched_texts(row: Example, masks_numbers: bool) -> list[list[str]]:
+    """The words of each text of a row that is searched for passages, all of them: question with choices, rationale,
+    answer."""
+    texts = [spaced(text, None).split() for text in (text_of(row), row.rationale, row.answer) if text]
+    return [masked(some) for some in texts] if masks_numbers else texts
+
+
 def bag_of(some: list[str], form: Form | None) -> tuple[str, ...]:
     """Words without their order; none for fewer than `FEW`, and where numbers are the question: 5 - 3 is not 3 - 5."""
     return () if len(some) < FEW or (form == "numeric" and not is_template(some)) else tuple(sorted(some))
@@ -156,9 +163,12 @@ class Protected:
                 continue
             if same := self._same_words.get(bag_of(some, self._form)):
                 found[place] = Leak(self._split, same, "words", 1.0, "the same words in another order")
-            elif (held := self._passages.most_held(some)) and held[1] >= self._settings.ngram_share:
-                detail = f"holds {held[1]:.0%} of its passages"
-                found[place] = Leak(self._split, self._rows[held[0]], "ngrams", held[1], detail)
+                continue
+            held = [one for text in searched_texts(rows[place], self._masks) if (one := self._passages.most_held(text))]
+            nearest, share = max(held, key=lambda one: (one[1], -one[0]), default=(0, 0.0))
+            if share >= self._settings.ngram_share:
+                detail = f"holds {share:.0%} of its passages"
+                found[place] = Leak(self._split, self._rows[nearest], "ngrams", share, detail)
         if self._settings.semantic is not None:
             self._by_meaning(rows, found, self._settings.semantic)
         return found

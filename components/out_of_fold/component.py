@@ -14,6 +14,7 @@ def out_of_fold(
     fold: int,
     predictions: Output[Dataset],
     history: Input[Dataset] = None,
+    replay_set: Input[Dataset] = None,
     only_above: float = 0.0,
     folds: int = 3,
     iteration: int = 0,
@@ -32,6 +33,7 @@ def out_of_fold(
         fold: Which fold to hold out, from 0.
         predictions: The answers to the fold's seeds (predictions); none when no student was trained.
         history: The scores of all iterations so far (scores), for only_above.
+        replay_set: General rows (examples), of which replay_fraction are mixed in, as for train.
         only_above: With history: train only when the student of this iteration solves more than this share of its
             seeds; for selection: auto.
         folds: How many folds there are.
@@ -47,6 +49,7 @@ def out_of_fold(
     run(
         training_set=training_set,
         history=history,
+        replay_set=replay_set,
         only_above=only_above,
         student=student,
         task=task,

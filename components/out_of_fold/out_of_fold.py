@@ -10,6 +10,8 @@ from tempfile import TemporaryDirectory
 from llm2llm.components.problems import UserError
 from llm2llm.components.rows.folds import fold_of
 from llm2llm.components.rows.kinds import Example, Prediction
+from llm2llm.components.similarity import question_key
+from llm2llm.components.students.job import Job
 from llm2llm.components.students.launch import train_on_devices
 from llm2llm.components.students.predict import predict
 from llm2llm.components.students.settings import AnswerSettings, FineTuneSettings
@@ -27,11 +29,13 @@ def out_of_fold(
     folds: int,
     iteration: int,
     random_seed: int,
+    replay: list[Example] | None = None,
 ) -> list[Prediction]:
     """The predictions for the seeds of one fold, by a student trained on everything else.
 
     Generated rows stay in, also those written from seeds of this fold: the question is which seeds still need help
-    after what was added for them. `dedupe` sees to it that none of them copies a seed. Replay rows do not take part.
+    after what was added for them. `dedupe` sees to it that none of them copies a seed, and other rationales for a
+    held-out question (strategies `cot` and `star`) go out with it.
 
     Args:
         training_set: Seeds and generated rows.
@@ -43,6 +47,7 @@ def out_of_fold(
         folds: How many there are.
         iteration: Which iteration this is.
         random_seed: As for `train`; also deals the folds.
+        replay: General rows, mixed in as by `train`: a student must not differ from that one in more than the fold.
 
     Raises:
         UserError: More folds than seeds.
@@ -53,15 +58,15 @@ def out_of_fold(
                         "and no more folds than seeds")  # fmt: skip
     fold_by_id = fold_of(seeds, folds, random_seed)
     held_out = [seed for seed in seeds if fold_by_id[seed.id] == fold]
-    held_out_ids = {seed.id for seed in held_out}
-    rest = [example for example in training_set if example.id not in held_out_ids]
+    # Of strategies `cot` and `star` the rows of a seed have its very question, with the right answer.
+    held_out_questions = {question_key(seed) for seed in held_out}
+    rest = [example for example in training_set if question_key(example) not in held_out_questions]
     if evaluate_settings.backend == "vllm" and not vllm_is_here():
         # The image that trains has no vLLM: the two pin different versions of PyTorch.
         print("out_of_fold: there is no vLLM beside the training, so transformers answers", flush=True)
         evaluate_settings = evaluate_settings.model_copy(update={"backend": "transformers", "gpus": 1})
     with TemporaryDirectory(prefix="llm2llm-fold-") as folder:
         # A scratch student's tokenizer comes from all seeds: the folds differ in what they train on, not in the base.
-        train_on_devices(
-            rest, task, student, train_settings, random_seed, Path(folder), seeds=seeds, iteration=iteration
-        )
+        job = Job(rest, task, student, train_settings, random_seed, seeds, replay, iteration)
+        train_on_devices(job, Path(folder))
         return predict(Path(folder), {"seeds": held_out}, iteration, fold, task, evaluate_settings)

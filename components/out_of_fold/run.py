@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llm2llm.components.lineage.records import Inputs
-from llm2llm.components.rows.artifacts import Artifact, write_artifact
+from llm2llm.components.rows.artifacts import Artifact, read_optional, write_artifact
 from llm2llm.components.rows.files import read_rows
 from llm2llm.components.rows.kinds import Example, Score
 from llm2llm.components.stage import beside_others, stage
@@ -17,6 +17,7 @@ def run(
     *,
     training_set: Artifact,
     history: Artifact | None,
+    replay_set: Artifact | None = None,
     only_above: float,
     student: str,
     task: Mapping[str, Any],
@@ -35,6 +36,7 @@ def run(
     inputs: Inputs = {
         "training_set": training_set,
         "history": history,
+        "replay_set": replay_set,
         "student": student,
     }
     with stage("out_of_fold", iteration, fold, inputs=inputs, outputs=outputs):
@@ -53,5 +55,8 @@ def run(
 
         if beside_others():
             torch.set_num_threads(max(1, torch.get_num_threads() // 2))
-        answered = out_of_fold(rows, load_task(task), student, to_train, to_answer, fold, folds, iteration, random_seed)
+        general = read_optional(replay_set, "examples", Example)
+        answered = out_of_fold(
+            rows, load_task(task), student, to_train, to_answer, fold, folds, iteration, random_seed, general
+        )
         write_artifact(predictions, "predictions", answered)

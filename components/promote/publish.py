@@ -32,15 +32,22 @@ def check_publishers(settings: PromoteSettings) -> None:
             raise UserError(
                 "promote.hub_repo: this needs the package huggingface_hub: pip install 'llm2llm[train]', or remove it"
             )
-        if not os.environ.get(TOKEN_VARIABLE):
+        if not (token := _token()):
             raise UserError(
                 f"promote.hub_repo: {TOKEN_VARIABLE} is not set: mount a token that may write, or remove it"
             )
+        if not (token.isascii() and token.isprintable()):  # the client would quote it in its error
+            raise UserError(f"promote.hub_repo: {TOKEN_VARIABLE} holds what no token can: copy the token again")
     if settings.model_registry_url and find_spec("model_registry") is None:
         raise UserError(
             "promote.model_registry_url: this needs the package model-registry: pip install 'model-registry>=0.3', or "
             "remove it"
         )
+
+
+def _token() -> str:
+    """Without the line break that a secret made from a file ends in."""
+    return os.environ.get(TOKEN_VARIABLE, "").strip()
 
 
 def publish(registry: str, generation: Generation, settings: PromoteSettings) -> None:
@@ -61,7 +68,7 @@ def _push_to_hub(registry: str, generation: Generation, settings: PromoteSetting
     from llm2llm.components.storage import download_folder
 
     repo, version = settings.hub_repo, generation.version
-    api = HfApi(token=os.environ[TOKEN_VARIABLE])
+    api = HfApi(token=_token())
     with TemporaryDirectory(prefix="llm2llm-hub-") as folder:
         at = Path(folder) / version
         download_folder(version_uri(registry, version), at)

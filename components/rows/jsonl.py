@@ -18,7 +18,7 @@ def json_lines(path: str | os.PathLike[str], name: str = "") -> Iterator[tuple[i
         name: What to call it in errors; default: its path.
 
     Raises:
-        UserError: A line that is no JSON object, or bytes that are no UTF-8.
+        UserError: A line that is no JSON object, or has a name twice, or bytes that are no UTF-8.
     """
     try:
         with open(path, "rb") as file:
@@ -27,7 +27,7 @@ def json_lines(path: str | os.PathLike[str], name: str = "") -> Iterator[tuple[i
                 if not line.strip():
                     continue
                 try:
-                    value = parse_json(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+                    value = parse_json(line.decode("utf-8-sig" if number == 1 else "utf-8"), names_once=True)
                 except UnicodeDecodeError as problem:
                     raise UserError(f"{where}: not UTF-8 text: {problem}") from None
                 except ValueError as problem:
@@ -39,16 +39,28 @@ def json_lines(path: str | os.PathLike[str], name: str = "") -> Iterator[tuple[i
         raise UserError(f"cannot read {os.fspath(path)}: {problem.strerror}") from problem
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str, names_once: bool = False) -> Any:
     """The value of a JSON text.
+
+    Args:
+        text: JSON.
+        names_once: Whether to refuse an object with the same name twice, of which the last would win.
 
     Raises:
         ValueError: Not JSON, a number of thousands of digits, or nested too deeply.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_named_once if names_once else None)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} stands twice in one object")
+    return value
 
 
 def is_text(value: str) -> bool:

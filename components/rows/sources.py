@@ -60,8 +60,11 @@ def source_file(source: str) -> Iterator[Path]:
     """A file source as a file on this machine, for as long as the block lasts; it keeps its name.
 
     Raises:
-        UserError: It is in object storage, and cannot be fetched: nothing under this name, no bucket, no permission.
+        UserError: It is in object storage, and cannot be fetched: nothing under this name, no bucket, no permission; or
+            its name is no valid text, which no row could keep as its source.
     """
+    if not is_text(source):
+        raise UserError(f"{source!a}: the file's name is not UTF-8 text; rename the file")
     if not source.startswith(REMOTE):
         yield source_path(source)
         return
@@ -233,7 +236,7 @@ def _jsonl_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _json_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
-        value = parse_json(path.read_text(encoding="utf-8-sig"))
+        value = parse_json(path.read_text(encoding="utf-8-sig"), names_once=True)
     except UnicodeDecodeError:
         raise
     except ValueError as problem:
@@ -261,6 +264,8 @@ def _csv_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                     header = cells
                     if twice := [name for name in header if header.count(name) > 1]:
                         raise UserError(f"{place}: two columns are called {twice[0]!r}")
+                    if len(header) == 1 and (other := next((mark for mark in ";\t|" if mark in header[0]), "")):
+                        raise UserError(f"{place}: columns are separated by {other!r}; save the file with commas")
                 elif cells:
                     if len(cells) != len(header):
                         raise UserError(f"{place}: the row has {len(cells)} cells, the header {len(header)}")
@@ -272,12 +277,19 @@ def _csv_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def _parquet_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     number = 0
     try:
-        for batch in pq.ParquetFile(path).iter_batches():
+        file = pq.ParquetFile(path)
+        names = file.schema_arrow.names
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise UserError(f"{path.name}: two columns are called {twice[0]!r}")
+        for batch in file.iter_batches():
             for row in batch.to_pylist():
                 number += 1
                 yield f"{path.name}:{number}", row
     except pa.ArrowException as problem:
         raise UserError(f"{path.name}: not a whole Parquet file ({problem})") from None
+    except (ValueError, OverflowError) as problem:
+        # Text that is not UTF-8, a date after the year 9999, a time in nanoseconds where pandas is not installed.
+        raise UserError(f"{path.name}: holds a value that cannot be read, after row {number} ({problem})") from None
 
 
 def _hub_records(source: str, labels: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -34,8 +34,9 @@ def question_key(example: Example) -> str:
 
 
 def folded_or_same(text: str) -> str:
-    """`folded`, but for text that is nothing but punctuation: folded to nothing, all such texts would be one."""
-    return folded(text) or text
+    """`folded`, without characters that nobody sees; but text that is nothing but punctuation as it is: folded to
+    nothing, all such texts would be one."""
+    return folded(text if text.isascii() else text.translate(_SEEN)) or text
 
 
 def text_of(row: Example) -> str:
@@ -49,18 +50,21 @@ def words(text: str) -> list[str]:
     Of ASCII text they are those of the `rouge_score` package: lower-case letters and digits. It finds no word in other
     scripts, and of two Russian tickets that name an iPhone 12 it compares the phone alone. Here a text that is not
     ASCII is taken in Unicode form NFKC, case folded, and its words are runs of letters, marks and digits; where a
-    script puts no space between words, each character is one.
+    script puts no space between words, each character is one. Characters that nobody sees, such as soft hyphens, part
+    no words.
     """
     return spaced(text).split()
 
 
-def spaced(text: str) -> str:
-    """The words of a text with white space between them, and nothing else."""
+def spaced(text: str, longest: int | None = LONGEST) -> str:
+    """The words of a text with white space between them, and nothing else; of more than `longest` the first."""
     if text.isascii():
         apart = text.encode().translate(_SPACED_ASCII).decode()
     else:
         apart = unicodedata.normalize("NFKC", text).casefold().translate(_SPACED)
-    return apart if len(apart) < 2 * LONGEST else " ".join(apart.split(None, LONGEST)[:LONGEST])
+    if longest is None or len(apart) < 2 * longest:
+        return apart
+    return " ".join(apart.split(None, longest)[:longest])
 
 
 def masked(some: list[str]) -> list[str]:
@@ -83,13 +87,23 @@ def _is_number(word: str) -> bool:
     return word.isdecimal() or word in _NUMBER_WORDS
 
 
+class _Seen(dict[int, str]):
+    """A table for `str.translate`, made as characters come up: nothing for a format character (category Cf), such as a
+    soft hyphen, a zero-width space or a mark of direction. One in each word would hide a copy."""
+
+    def __missing__(self, code: int) -> str:
+        self[code] = "" if unicodedata.category(chr(code)) == "Cf" else chr(code)
+        return self[code]
+
+
 class _Spaced(dict[int, str]):
-    """A table for `str.translate`, made as characters come up: a space for what is no part of a word, spaces around
-    what is a word by itself."""
+    """The same, and a space for what is no part of a word, spaces around what is a word by itself."""
 
     def __missing__(self, code: int) -> str:
         character = chr(code)
-        if unicodedata.category(character)[0] not in "LMN":
+        if not _SEEN[code]:
+            self[code] = ""
+        elif unicodedata.category(character)[0] not in "LMN":
             self[code] = " "
         elif any(first <= code <= last for first, last in _WITHOUT_SPACES):
             self[code] = f" {character} "
@@ -98,4 +112,5 @@ class _Spaced(dict[int, str]):
         return self[code]
 
 
+_SEEN = _Seen()
 _SPACED = _Spaced()

@@ -16,6 +16,9 @@ class Request:
     error: StudentError | None
     """What the student answered, when the parent is one of its errors."""
     count: int
+    number: int = 0
+    """Which part it is, from 0, of all that is wanted of the parent (or for the skill): the same part again, whatever
+    else is asked for, is the same request to the same teacher."""
 
 
 @dataclass(frozen=True, slots=True)

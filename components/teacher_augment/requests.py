@@ -79,4 +79,4 @@ def doubtful(errors: Sequence[StudentError], share: float) -> list[StudentError]
 def in_parts(request: Request, most: int) -> list[Request]:
     """A request as several of at most `most` rows each, as even as can be."""
     number = math.ceil(request.count / most)
-    return [replace(request, count=(request.count + part) // number) for part in range(number)]
+    return [replace(request, count=(request.count + part) // number, number=part) for part in range(number)]

@@ -140,13 +140,14 @@ def _claimed(row: Example) -> dict[str, object]:
 def _read_verdict(answer: Answer, task: Task, row: Example) -> Verdict:
     found = object_in(answer, "right", "confidence")
     right, confidence = found["right"], found["confidence"]
-    if not isinstance(right, bool) or not isinstance(confidence, int | float) or isinstance(confidence, bool):
+    is_number = isinstance(confidence, int | float) and not isinstance(confidence, bool) and confidence == confidence
+    if not isinstance(right, bool) or not is_number:  # NaN, which JSON does not know but Python reads, is none
         raise Unusable("unparseable", "the verdict lacks `right` or `confidence`")
     try:
         solution = read_solution(answer, task, row.choices)
     except Unusable:
         solution = None
-    return Verdict(right, min(max(confidence / 100, 0.0), 1.0), solution)
+    return Verdict(right, min(max(confidence, 0), 100) / 100, solution)
 
 
 def _judgement(context: Context, row: Example, told: Sequence[Told[Verdict]]) -> Example | Problem:

@@ -103,6 +103,39 @@ def without_control_tokens(text: str) -> str:
     return plain.encode("utf-8", "replace").decode("utf-8")
 
 
+MOST_TOKENS = 2**40
+"""A count above this is no count."""
+
+
+def read_completion(body: Any) -> dict[str, Any]:
+    """What a chat completion (the JSON that an endpoint answers with) says, as the fields of `Answer`: `text`,
+    `refusal`, `truncated`, `input_tokens`, `output_tokens`.
+
+    Raises:
+        ValueError: It is none.
+    """
+    try:
+        choice = body["choices"][0]
+        message, finish = choice["message"], choice.get("finish_reason")
+        content, refusal, usage = message.get("content"), str(message.get("refusal") or ""), body.get("usage")
+    except (AttributeError, IndexError, KeyError, TypeError, RecursionError):
+        raise ValueError("what came is no chat completion") from None
+    if finish == "content_filter" and not refusal:
+        refusal = "the endpoint's content filter stopped the answer"
+    tokens = [
+        value if type(value) is int and 0 <= value <= MOST_TOKENS else None
+        for name in ("prompt_tokens", "completion_tokens")
+        for value in [usage.get(name) if isinstance(usage, Mapping) else None]
+    ]
+    return {
+        "text": content if isinstance(content, str) else "",
+        "refusal": refusal,
+        "truncated": finish == "length",
+        "input_tokens": tokens[0],
+        "output_tokens": tokens[1],
+    }
+
+
 def call_row(answer: Answer, iteration: int, strategy: str, teacher: str) -> Call:
     """The row of kind `calls` for an answer that was asked for; one that was never sent has none."""
     assert answer.outcome != "over_budget", "a call that was never made"

@@ -17,7 +17,6 @@ the ledger.
 import hashlib
 import io
 import json
-import os
 import time
 import uuid
 from collections import deque
@@ -32,10 +31,10 @@ from llm2llm.components.problems import UserError, nearest
 from llm2llm.components.progress import Progress
 from llm2llm.components.rows.jsonl import parse_json
 from llm2llm.components.teachers.account import Account, Hold
-from llm2llm.components.teachers.asks import Answer, Ask, call_key, without_control_tokens
+from llm2llm.components.teachers.asks import Answer, Ask, call_key, read_completion, without_control_tokens
 from llm2llm.components.teachers.ledger import entry_uri
 from llm2llm.components.teachers.local import schema_in_words
-from llm2llm.components.teachers.settings import ModelSettings
+from llm2llm.components.teachers.settings import ModelSettings, api_key
 
 PRICE_SHARE = 0.5
 """What a batch costs of the normal price."""
@@ -306,26 +305,9 @@ def _read(ask: Ask, key: str, result: Mapping[str, Any] | None, state: Any, endp
     if _status(result) != 200:
         return Answer(**answer, outcome="failed", detail=endpoint.plain(_refused(result)))
     try:
-        body = result["response"]["body"]
-        choice = body["choices"][0]
-        content, refusal = choice["message"].get("content"), choice["message"].get("refusal")
-    except (AttributeError, IndexError, KeyError, TypeError):
-        return Answer(**answer, outcome="failed", detail="what came is no chat completion")
-    return Answer(
-        **answer,
-        outcome="answered",
-        text=content if isinstance(content, str) else "",
-        refusal=refusal if isinstance(refusal, str) else "",
-        truncated=choice.get("finish_reason") == "length",
-        input_tokens=_tokens(body, "prompt_tokens"),
-        output_tokens=_tokens(body, "completion_tokens"),
-    )
-
-
-def _tokens(body: Mapping[str, Any], name: str) -> int | None:
-    usage = body.get("usage")
-    value = usage.get(name) if isinstance(usage, Mapping) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+        return Answer(**answer, outcome="answered", **read_completion(result["response"].get("body")))
+    except ValueError as problem:
+        return Answer(**answer, outcome="failed", detail=str(problem))
 
 
 def _refused(result: Mapping[str, Any]) -> str:
@@ -337,10 +319,12 @@ def _refused(result: Mapping[str, Any]) -> str:
     said = error if isinstance(error, Mapping) else {}
     parts = [
         f"HTTP {status}" if status is not None else "",
-        str(said.get("code") or ""),
-        str(said.get("message") or ""),
+        said.get("code"),
+        said.get("message"),
     ]
-    return ": ".join(part for part in parts if part) or "no answer, and no reason given"
+    return ": ".join(str(part) for part in parts if part and isinstance(part, str | int)) or (
+        "no answer, and no reason given"
+    )
 
 
 def _errors(state: Any) -> str:
@@ -437,7 +421,7 @@ class _Endpoint:
         import openai
 
         self.settings = settings
-        self._key = os.environ.get(settings.api_key_env, "")
+        self._key = api_key(settings)
         self._client = openai.OpenAI(
             base_url=settings.url,
             # Servers in a cluster often need no key, and the client insists on one.

@@ -35,10 +35,10 @@ from llm2llm.components.problems import UserError, nearest
 from llm2llm.components.progress import Progress
 from llm2llm.components.rows.jsonl import parse_json
 from llm2llm.components.teachers.account import Account, Hold, most_input_tokens
-from llm2llm.components.teachers.asks import Answer, Ask, call_key, without_control_tokens
+from llm2llm.components.teachers.asks import Answer, Ask, call_key, read_completion, without_control_tokens
 from llm2llm.components.teachers.local import schema_in_words
 from llm2llm.components.teachers.pacing import Pacing, Sent
-from llm2llm.components.teachers.settings import ModelSettings
+from llm2llm.components.teachers.settings import ModelSettings, api_key
 from llm2llm.components.teachers.teacher import Send
 
 MAX_ANSWER = 2**20
@@ -57,14 +57,12 @@ STORES = 16
 """Answers written to the ledger at once."""
 KEEP_ALIVE = 4.0
 """Seconds for which an idle connection is used again; common servers close theirs after 5."""
-MOST_TOKENS = 2**40
-"""A count above this is no count."""
 
 BUSY = {429, 503, 529}
 """HTTP statuses of an endpoint that has too much to do."""
 RETRIED = {408, 409, 425}
 """Others after which the same request may succeed, besides all from 500 on."""
-HOPELESS = {401, 402, 403, 404}
+HOPELESS = {401, 402, 403, 404, 407}
 """After these no request will."""
 
 
@@ -106,7 +104,7 @@ class _Endpoint:
         self.limit_name = "max_tokens"
         """Newer models of some providers take only `max_completion_tokens`."""
         # Servers in a cluster often need no key, and some insist on seeing one.
-        self.key = os.environ.get(settings.api_key_env) or "none"
+        self.key = api_key(settings) or "none"
 
     def without_key(self, text: str) -> str:
         """Some servers and proxies repeat the key in what they answer."""
@@ -468,6 +466,8 @@ class _Sending:
                 f"teacher {self.settings.url}: no secure connection ({problem.os_error}); if the certificate is of an "
                 "authority of your own, set SSL_CERT_FILE to its file"
             ) from None
+        except aiohttp.ClientHttpProxyError as problem:  # its own words hold the proxy's password
+            raise _NotSent(f"the proxy refuses to connect (HTTP {problem.status})") from None
         except aiohttp.ClientConnectorError as problem:
             raise _NotSent(f"cannot connect ({_reason(problem.os_error)})") from None
         except (aiohttp.ClientError, OSError, ValueError) as problem:
@@ -480,23 +480,9 @@ class _Sending:
             return {"cut": True}, self._answer(call, outcome="answered", truncated=True, detail=detail)
         try:
             raw = self.endpoint.cleaned(parse_json(response.body.decode("utf-8")))
-            choice = raw["choices"][0]
-            message = choice["message"]
-            content, refusal = message.get("content"), message.get("refusal")
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+            return raw, self._answer(call, outcome="answered", **read_completion(raw))
+        except (ValueError, RecursionError):
             return None, None
-        finish = choice.get("finish_reason")
-        if finish == "content_filter" and not refusal:
-            refusal = "the endpoint's content filter stopped the answer"
-        return raw, self._answer(
-            call,
-            outcome="answered",
-            text=content if isinstance(content, str) else "",
-            refusal=str(refusal or ""),
-            truncated=finish == "length",
-            input_tokens=_tokens(raw, "prompt_tokens"),
-            output_tokens=_tokens(raw, "completion_tokens"),
-        )
 
     def _said(self, response: _Response) -> str:
         """What an answer that is none says, on one line and without the key."""
@@ -508,8 +494,8 @@ class _Sending:
                 text = f"{said[0]} ({', '.join(said[1:])})" if len(said) > 1 else said[0]
             else:
                 text = str(error)
-        except (KeyError, IndexError, TypeError, ValueError):
-            pass
+        except (KeyError, IndexError, TypeError, ValueError, RecursionError):
+            pass  # it is shown as it came
         text = " ".join(self.endpoint.without_key(text).split())
         return f"HTTP {response.status}{': ' if text else ''}{text}"[:DETAIL]
 
@@ -533,14 +519,14 @@ class _Sending:
             await self._wait(wait or random.uniform(0, min(LONGEST_WAIT, FIRST_WAIT * 2 ** (tries - 1))))
             if self.problem is not None:
                 raise self.problem
-        if response.status in (401, 402) or 300 <= response.status < 400:
+        if response.status in (401, 402, 407) or 300 <= response.status < 400:
             raise self._hopeless(response, self._said(response))
         if response.status != 200:
             return  # some servers have no list, and some keys may not see it; the first call will show
         try:
             models = self.endpoint.cleaned(parse_json(response.body.decode("utf-8")))["data"] or []
             known = sorted(str(model["id"]) for model in models)
-        except (AttributeError, KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
             raise UserError(
                 f"teacher {url}: what it answers is no list of models; check the url (it usually ends in /v1)"
             ) from None
@@ -560,6 +546,8 @@ class _Sending:
             return UserError(
                 f"{start} HTTP 404 for model {self.settings.model!r}; check url (it usually ends in /v1) and model"
             )
+        if status == 407:
+            return UserError(f"{start} the proxy wants a user name and password (HTTP 407); set them in HTTP_PROXY")
         if status < 400:
             where = self.endpoint.without_key(response.headers.get("Location", "elsewhere"))[:DETAIL]
             return UserError(f"{start} sends requests on to {where} (HTTP {status}); set url to where it really is")
@@ -572,7 +560,8 @@ def _proxy(url: str) -> str | None:
     if parts.hostname is None or urllib.request.proxy_bypass(parts.hostname):
         return None
     proxies = urllib.request.getproxies()
-    return proxies.get(parts.scheme) or proxies.get("all")
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
@@ -584,16 +573,10 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
             continue
     try:
         date = parsedate_to_datetime(headers["Retry-After"])
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, OverflowError):
         return None
     seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)) - datetime.now(UTC)
     return min(LONGEST_RETRY_AFTER, max(0.0, seconds.total_seconds()))
-
-
-def _tokens(raw: Any, name: str) -> int | None:
-    usage = raw.get("usage")
-    value = usage.get(name) if isinstance(usage, dict) else None
-    return value if type(value) is int and 0 <= value <= MOST_TOKENS else None
 
 
 def _reason(problem: Exception) -> str:

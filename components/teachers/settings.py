@@ -1,10 +1,12 @@
 """What can be set about a language model that is asked, and about what it may cost."""
 
+import os
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
+from llm2llm.components.problems import UserError
 from llm2llm.components.settings import Settings
 
 
@@ -20,7 +22,8 @@ class Price(Settings):
 class Budget(Settings):
     """What one run may spend on its teachers, all iterations and strategies together; None: no limit.
 
-    The limit is hard: the most that a request can cost is set aside before it is sent.
+    The limit is hard: the most that a request can cost is set aside before it is sent. Only what a killed process had
+    in flight, or had lost to timeouts, is on the bill and in no book: the ledger holds answers.
     """
 
     usd: float | None = Field(None, ge=0)
@@ -92,11 +95,33 @@ def check_model(settings: ModelSettings, teacher: str) -> None:
         return
     if not settings.url.startswith(("http://", "https://")):
         raise ValueError(f"url: must begin with http:// or https://, got {settings.url!r}")
-    if "@" in urlsplit(settings.url).netloc:
+    parts = urlsplit(settings.url)
+    if "@" in parts.netloc:
         raise ValueError(
             "url: holds a user name or password, which would be shown in logs and reports; remove it, and put the key "
             f"into the environment variable {settings.api_key_env}"
         )
+    if "?" in settings.url or "#" in settings.url:  # without its value, which may be a key
+        raise ValueError(
+            f"url: holds a '?' or '#', and paths are put behind it; end it at {parts.path or '/v1'}, and put a key "
+            f"into the environment variable {settings.api_key_env}"
+        )
+
+
+def api_key(settings: ModelSettings) -> str:
+    """The key for an endpoint, from the environment, without white space around it, as a file or a copied line has it;
+    empty where there is none.
+
+    Raises:
+        UserError: It holds what cannot stand in an HTTP header; the message does not hold the key.
+    """
+    key = os.environ.get(settings.api_key_env, "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise UserError(
+            f"the environment variable {settings.api_key_env} holds a line break, or other characters that are in no "
+            "key; copy the key again"
+        )
+    return key
 
 
 class TeacherSettings(ModelSettings):

@@ -190,7 +190,7 @@ class TestProperties:
     @settings(deadline=None)
     @given(candidates=some_texts, training=some_texts, test=some_texts, order=st.randoms(use_true_random=False))
     def test_order_changes_nothing(self, example, new, candidates, training, test, order: random.Random) -> None:
-        rows = [new(text) for text in candidates]
+        rows = [new(text, call_key=f"call {n}") for n, text in enumerate(candidates)]
         seeds, protected = [example(text, "red") for text in set(training)], [example(t, "red") for t in set(test)]
         expected = go(rows, seeds, test=protected)
         shuffled = [order.sample(some, len(some)) for some in (rows, seeds, protected)]
@@ -223,6 +223,7 @@ class TestProperties:
             near_copy=near_copy,
         )
         added = [row for row in following if row.generated]
+        assert [row for row in following if not row.generated] == sorted(seeds, key=lambda row: row.id), "all stay"
         assert len(added) + len(rejects) == len(candidates)
         reference = rouge_scorer.RougeScorer(["rougeL"], tokenizer=SimpleNamespace(tokenize=words))
         for row in added:
@@ -485,8 +486,8 @@ class TestIndex:
         table = pq.ParquetFile(path).read()
         pq.write_table(table.set_column(1, "length", pa.array([b"1234"], pa.binary(4))), path)
         assert read_index(path) == "its content has changed"
-        monkeypatch.setattr(index_module, "VERSION", 2)
-        assert read_index(path) == "it is of version 1, this llm2llm makes version 2"
+        monkeypatch.setattr(index_module, "VERSION", 3)
+        assert read_index(path) == "it is of version 2, this llm2llm makes version 3"
 
 
 class TestRun:

@@ -83,6 +83,29 @@ class TestChecks:
         assert leak_of(hidden, [row(STORY)], ngram=0) is None
         assert leak_of(hidden, [row(STORY)], ngram_share=0.3) is None
 
+    @pytest.mark.parametrize("where", ["rationale", "answer", "question"])
+    @pytest.mark.parametrize("form", ["text", "numeric"])
+    def test_a_passage_leaks_wherever_it_stands(self, example: Make, row, where: str, form: Form) -> None:
+        """A solution that begins with the test question; general rows that answer with one; the end of a book."""
+        said = f"{'once upon a time ' * 5_000} Somebody asks: {PROBLEM} Let us see."
+        given = {"question": "Write an exercise.", "answer": "1", where: said}
+        hidden = example(given.pop("question"), given.pop("answer"), **given)
+        found = leak_of(hidden, [row(STORY), row(PROBLEM)], form)
+        assert found is not None
+        assert (found.check, found.score, found.protected.question) == ("ngrams", 1.0, PROBLEM)
+        verdict = final_check([hidden], [], [row(STORY), row(PROBLEM)], form, LeakSettings())
+        assert [(one["check"], one["score"]) for one in verdict["matches"]] == [("ngrams", 1.0)]
+
+    @pytest.mark.parametrize("unseen", ["\u00ad", "\u200b", "\u200d", "\u2060", "\ufeff", "\u202e"])
+    def test_what_nobody_sees_hides_nothing(self, row, unseen: str) -> None:
+        """Soft hyphens from a web page, zero-width spaces, marks of direction: one in the middle of each word."""
+        hidden = " ".join(word[: len(word) // 2] + unseen + word[len(word) // 2 :] for word in PROBLEM.split())
+        found = leak_of(row(hidden), [row(PROBLEM)])
+        assert found is not None
+        assert found.check == "exact"
+        near = leak_of(row(hidden.replace("Lyon", "Rome").replace("sells", "bakes")), [row(PROBLEM)])
+        assert near is not None
+
     def test_a_short_row_is_its_own_passage(self, row) -> None:
         test = row("add the song to my evening playlist please")
         assert leak_of(row(f"hello there my dear friend {test.question} and thank you so much"), [test]) is not None
@@ -144,11 +167,15 @@ texts = st.lists(word, max_size=14).map(" ".join)
 class TestFinalCheck:
     @settings(deadline=None, max_examples=200)
     @given(
-        questions=st.lists(texts, max_size=8), validation=st.lists(texts, max_size=4), test=st.lists(texts, max_size=4),
+        questions=st.lists(st.tuples(texts, texts, texts), max_size=8),
+        validation=st.lists(texts, max_size=4), test=st.lists(texts, max_size=4),
         form=st.sampled_from(["numeric", "classification", "text"]), rouge_l=st.sampled_from([None, 0.3, 1.0]),
     )  # fmt: skip
-    def test_agrees_with_the_firewall(self, row, questions, validation, test, form: Form, rouge_l) -> None:
-        rows, in_validation, in_test = ([row(text) for text in some] for some in (questions, validation, test))
+    def test_agrees_with_the_firewall(
+        self, example: Make, row, questions, validation, test, form: Form, rouge_l
+    ) -> None:
+        rows = [example(question, answer, rationale=rationale or None) for question, answer, rationale in questions]
+        in_validation, in_test = ([row(text) for text in some] for some in (validation, test))
         checked = LeakSettings(rouge_l=rouge_l)
         leaks = find_leaks(rows, in_test, in_validation, form, checked)
         verdict = final_check(rows, in_validation, in_test, form, checked)

@@ -14,6 +14,7 @@ from llm2llm.components.rows.files import read_rows, write_rows
 from llm2llm.components.rows.kinds import Example, Prediction, Score
 from llm2llm.pipelines.cli import main
 from llm2llm.pipelines.config import shipped_configs
+from llm2llm.pipelines.table import summary_table
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -100,6 +101,18 @@ def test_config_prints_what_it_lists(run: Run) -> None:
     assert yaml.safe_load(out)["name"] == "snips"
     code, _, err = run("config", "snip")
     assert (code, "did you mean 'snips'" in err) == (2, True)
+
+
+def test_a_folder_does_not_hide_the_shipped_config_of_its_name(run: Run, tmp_path: Path) -> None:
+    """`llm2llm run quickstart --output quickstart`, which is how a run is begun, goes on when it is given again."""
+    (tmp_path / "quickstart").mkdir()
+    code, _, err = run("compile", "quickstart", "--output", "quickstart/pipeline.yaml")
+    assert (code, err) == (0, "")
+    (tmp_path / "snips").write_text("name: mine")
+    code, _, err = run("plan", "snips")
+    assert (code, "snips.task" in err or "snips: " in err) == (2, True), "a file does: it is the user's own config"
+    code, _, err = run("plan", ".")
+    assert (code, "cannot read .: Is a directory" in err) == (2, True)
 
 
 def test_grade(run: Run, tmp_path: Path) -> None:
@@ -233,17 +246,24 @@ def test_a_teacher_that_refuses_the_connection(run: Run, tmp_path: Path, example
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_run_refuses_bad_configs_before_it_starts(run: Run, tmp_path: Path) -> None:
+def test_run_refuses_bad_configs_before_it_starts(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = config(tmp_path / "c.yaml", train={"epoch": 3})
     code, _, err = run("run", path, "--output", "out")
     assert (code, "c.yaml.train.epoch: unknown key; did you mean 'epochs'?" in err) == (2, True)
     assert not (tmp_path / "out").exists()
     code, _, err = run("run", config(tmp_path / "c.yaml"), "--output", "out")
-    assert (code, "seeds.jsonl: no such file" in err) == (2, True)
+    assert (code, f"data.seeds: {tmp_path}/seeds.jsonl: no such file" in err) == (2, True)
+    for key in ("student", "data.seeds"):
+        code, _, err = run("run", path, "--set", "train={}", "--set", f"{key}=", "--output", "out2")
+        assert (code, f"c.yaml.{key}: " in err) == (2, True), err
     jsonl(tmp_path / "seeds.jsonl", tickets())
     jsonl(tmp_path / "test.jsonl", tickets(3))
     code, _, err = run("run", config(tmp_path / "c.yaml", student="./nowhere"), "--output", "out2")
     assert (code, f"student {tmp_path}/nowhere: no such folder" in err) == (2, True)
+    assert not (tmp_path / "out2").exists()
+    monkeypatch.delenv("LLM2LLM_VLLM_PYTHON", raising=False)
+    code, _, err = run("run", config(tmp_path / "c.yaml", evaluate={"backend": "vllm"}), "--output", "out2")
+    assert (code, "evaluate.backend 'vllm': there is no vLLM in this Python" in err) == (2, True)
     assert not (tmp_path / "out2").exists()
 
 
@@ -296,3 +316,41 @@ def test_a_package_that_is_not_installed_is_named_with_its_extra(run: Run, monke
     code, _, err = run("stage", "dedupe", "--candidates", "rows.jsonl", "--training-set", "rows.jsonl", "--output", "o")
     assert code == 2
     assert "error: this needs the package rapidfuzz: pip install 'llm2llm[cpu]'" in err
+
+
+def test_the_readmes_own_config_is_whole(run: Run, tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (tmp_path / "tickets.yaml").write_text(text.partition("```yaml\n")[2].partition("```")[0])
+    labels = ("billing", "delivery", "returns")
+    rows = "".join(f"number {i} is about {labels[i % 3]} {i * 7},{labels[i % 3]}\n" for i in range(300))
+    (tmp_path / "tickets.csv").write_text("body,queue\n" + rows)
+    code, out, err = run("preflight", "tickets.yaml")
+    assert (code, err, "0 to look at, 0 failed" in out) == (0, "", True)
+    assert run("plan", "tickets.yaml")[0] == 0
+
+
+def test_run_names_what_it_needs_at_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not pyarrow first, and PyTorch after that is installed."""
+    monkeypatch.setattr("llm2llm.pipelines.cli.find_spec", lambda name: None)
+    code, _, err = run("run", "quickstart", "--output", "out")
+    assert (code, "pip install 'llm2llm[train]'" in err) == (2, True)
+
+
+def test_every_command_has_a_whole_line_in_the_help(run: Run) -> None:
+    for group in ((), ("ledger",), ("registry",), ("stage",)):
+        commands = run(*group, "--help")[1].partition("Commands:")[2]
+        assert commands.strip(), group
+        assert "..." not in commands
+
+
+SCORE = {"value": 0.5, "low": 0.3, "high": 0.7, "n": 60, "unparseable": 0}
+
+
+@pytest.mark.parametrize(("unparseable", "left_out"), [(0, 0), (31, 50)])
+def test_the_table_says_when_a_student_has_learnt_nothing_and_rows_are_missing(unparseable: int, left_out: int) -> None:
+    iteration = {"iteration": 0, "training_rows": 60, "errors": 1, "reason": "iteration limit 1 reached",
+                 "accuracy": {"validation": {**SCORE, "unparseable": unparseable}}}  # fmt: skip
+    rows = {"generated": 0, "kept": 0, "left_out": left_out, "rejected": {"total": 0, "by_reason": {}}}
+    text = summary_table({"iterations": [iteration], "best_iteration": 0, "rows": rows, "teacher_calls": {"total": 0}})
+    assert ("31 of the 60 validation answers are unparseable" in text) == (unparseable > 0)
+    assert ("50 of your rows were left out" in text) == (left_out > 0)

@@ -52,6 +52,19 @@ def test_iterations_are_named_sub_graphs(tmp_path: Path) -> None:
     assert "out_of_fold 3" not in names, "at the limit no student of a fold is trained"
 
 
+def test_replay_rows_reach_every_training(tmp_path: Path) -> None:
+    general = tmp_path / "general.jsonl"
+    general.write_text('{"question": "Name a river.", "answer": "The Rhine."}\n')
+    more = (f"data.replay={general}", "train.replay_fraction=0.5", "max_iterations=1")
+    for name, overrides in (("with", more), ("without", more[2:])):
+        spec = compiled("quickstart", tmp_path / f"{name}.yaml", *overrides)
+        graphs = [c["dag"] for c in [spec["root"], *spec["components"].values()] if "dag" in c]
+        tasks = [task for graph in graphs for task in graph["tasks"].values()]
+        trainings = [task for task in tasks if task["taskInfo"]["name"].startswith(("train ", "out_of_fold "))]
+        assert len(trainings) == 3
+        assert {"replay_set" in task["inputs"]["artifacts"] for task in trainings} == {name == "with"}
+
+
 def test_every_reference_of_a_compacted_pipeline_resolves(tmp_path: Path) -> None:
     """What a task takes from its sub-graph's inputs is there, what it passes on is asked for, executors exist."""
     spec = compiled("quickstart", tmp_path / "p.yaml", "max_iterations=4")

@@ -80,6 +80,7 @@ def test_the_random_config_differs_from_the_quickstart_in_its_strategy_alone() -
             {"task": "gsm8k", "teacher_augment": {"teacher": "grammar", "grammar": "g.yaml"}},
             r"'grammar' writes a question and its answer only, and task 'gsm8k' needs choices or a rationale",
         ),
+        ({"teacher_augment": {"budget": {"usd": float("inf")}}}, r"budget\.usd: Input should be a finite number"),
         ({"data": {}}, r"data\.seeds: missing"),
         ({"train": {"trust_remote_code": "perhaps"}}, r"train\.trust_remote_code: .*\(got 'perhaps'\)"),
     ],
@@ -114,6 +115,12 @@ def test_paths_are_as_seen_from_the_config(tmp_path: Path) -> None:
     assert config.data.seeds == str(tmp_path / "seeds.jsonl")
     assert config.student == str(tmp_path / "model")
     assert config.data.test == "openai/gsm8k:main#test"
+    semantic = {"semantic": {"model": "embed"}}
+    path.write_text(yaml.safe_dump({**values, "prepare": {"leak": semantic}, "dedupe": {"leak": semantic, **semantic}}))
+    compared = load_config(str(path), resolve=True)
+    for settings in (compared.prepare.leak, compared.dedupe.leak, compared.dedupe):
+        assert settings.semantic is not None
+        assert settings.semantic.model == str(tmp_path / "embed")
     assert config.data.pool == "builtin:x/y.jsonl"
     assert load_config(str(path)).data.seeds == "seeds.jsonl", (
         "a path of this machine has no place in a compiled pipeline"
@@ -122,13 +129,28 @@ def test_paths_are_as_seen_from_the_config(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("a: [1", "not YAML"), ("- a\n", "a config is a mapping"), ("\x00", "not YAML")],
+    [
+        ("a: [1", "not YAML"),
+        ("- a\n", "a config is a mapping"),
+        ("\x00", "not YAML"),
+        ("name: a\ntrain: {epochs: 1}\nname: b\n", r"(?s)the key 'name' stands twice.*line 3, column 1"),
+        ("a: &b {c: 1}\nd: {<<: *b, c: 2, e: 3, e: 4}\n", "the key 'e' stands twice"),
+    ],
 )
 def test_files_that_are_no_config(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(text)
     with pytest.raises(UserError, match=message):
         load_config(str(path))
+
+
+def test_a_key_may_override_one_that_is_merged_in(tmp_path: Path) -> None:
+    """YAML's `<<`, also from a mapping that has overridden something itself."""
+    path = tmp_path / "c.yaml"
+    shared = "{<<: {layers: 1, heads: 2}, layers: 3}"
+    path.write_text(yaml.safe_dump(minimal()) + f"train: {{scratch: {{<<: {shared}, heads: 4}}}}\n")
+    scratch = load_config(str(path)).train.scratch
+    assert (scratch.layers, scratch.heads) == (3, 4)
 
 
 def test_an_unknown_config_is_answered_with_the_nearest() -> None:

@@ -1,5 +1,6 @@
 """A run that is repeated pays for nothing and leaves the same: the ledger answers."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,10 @@ def test_a_run_that_is_repeated_with_the_same_inputs_writes_the_same_and_pays_fo
     run_local(config, output, "process")
     paid = len(teacher.requests)
     assert paid == len(list(list_entries(ledger))) > 0
+    shown = json.dumps(teacher.requests)
+    for split, is_shown in (("seeds", True), ("validation", False), ("test", False)):
+        rows = [json.loads(line)["text"] for line in (small_config.parent / f"{split}.jsonl").read_text().splitlines()]
+        assert any(text in shown for text in rows) == is_shown, f"what the teacher was shown of {split}"
     output.rename(tmp_path / "first")
 
     run_local(config, output, "process")

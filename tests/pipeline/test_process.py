@@ -149,11 +149,14 @@ def test_a_stage_that_fails_is_named_and_its_traceback_is_in_the_log(small_confi
     assert "TooManyFailures" in (tmp_path / "out" / "run.log").read_text()
 
 
-def test_folds_and_going_on_from_the_previous_student(small_config: Path, tmp_path: Path) -> None:
+def test_folds_and_going_on_from_the_previous_student_with_replay_rows(small_config: Path, tmp_path: Path) -> None:
+    general = tmp_path / "general.jsonl"
+    general.write_text('{"question": "Name a river.", "answer": "The Rhine."}\n')
     summary = run(
         small_config,
         tmp_path / "out",
         *("filter_errors.selection=out_of_fold", "filter_errors.folds=2", "train.start_from=previous", *SHORT),
+        *(f"data.replay={general}", "train.replay_fraction=0.5"),
     )
     assert [one["errors"] is None for one in summary["iterations"]] == [False, True]
     assert [e["fold"] for e in events(tmp_path / "out") if (e["event"], e["stage"]) == ("started", "out_of_fold")] == [

@@ -142,6 +142,22 @@ def test_a_push_that_fails_says_that_the_promotion_stands(hub: Server, promoted:
     assert TOKEN not in str(found.value)
 
 
+def test_a_token_is_never_quoted(
+    hub: Server, promoted: tuple[str, Generation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A secret that was made from a file ends in a line break; a client quotes a header that it cannot send."""
+    registry, made = promoted
+    settings = PromoteSettings(registry=registry, hub_repo="me/student")
+    monkeypatch.setenv("HF_TOKEN", f"{TOKEN}\n")
+    check_publishers(settings)
+    publish(registry, made, settings)
+    assert hub.files["model.safetensors"] == b"run-1"
+    monkeypatch.setenv("HF_TOKEN", f"{TOKEN}\n{TOKEN}")
+    with pytest.raises(UserError, match=r"promote\.hub_repo: HF_TOKEN holds what no token can") as found:
+        check_publishers(settings)
+    assert TOKEN not in str(found.value)
+
+
 def test_a_promoted_student_is_entered_once_in_the_model_registry(
     server: Server, promoted: tuple[str, Generation], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -128,6 +128,10 @@ TWO = [{"model": "a"}, {"model": "b"}]
         ({"teacher": "openai"}, "teacher_augment: model: missing; teacher 'openai' needs the name of a model"),
         ({"teacher": "vllm"}, "teacher_augment: model: missing; teacher 'vllm' needs the name of a model"),
         ({"teacher": "openai", "model": "m", "url": "x"}, "teacher_augment: url: must begin with http:// or https://"),
+        ({"teacher": "openai", "model": "m", "url": "https://me:secret@host/v1"},
+         "teacher_augment: url: holds a user name or password, which would be shown in logs and reports; remove it"),
+        ({"teacher": "openai", "model": "m", "url": "https://host/v1?key=secret"},
+         "teacher_augment: url: holds a '?' or '#', and paths are put behind it; end it at /v1, and put a key into"),
         ({"teacher": "gpt"}, "teacher_augment.teacher: Input should be 'openai', 'batch', 'vllm', 'transformers', "),
         ({"examples_per_error": 0}, "teacher_augment.examples_per_error: Input should be greater than or equal to 1"),
         ({"max_failed_fraction": 2}, "teacher_augment.max_failed_fraction: Input should be less than or equal to 1"),
@@ -168,6 +172,7 @@ def test_wrong_settings_are_named(values, expected: str) -> None:
     with pytest.raises(UserError) as caught:
         settings(**values)
     assert str(caught.value).startswith(expected)
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

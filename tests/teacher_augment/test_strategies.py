@@ -14,7 +14,7 @@ from llm2llm.components.rows.kinds import Example
 from llm2llm.components.tasks import Task, prompt, teacher_schema
 from llm2llm.components.teacher_augment.strategies import STRATEGIES
 from llm2llm.components.teacher_augment.strategies.skills import profile, shares
-from llm2llm.components.teachers.asks import Ask
+from llm2llm.components.teachers.asks import Ask, call_key
 
 CHOICE = Task(name="choice", form="multiple_choice")
 
@@ -459,6 +459,29 @@ class TestSeveralTeachers:
         one, same = go(300), go(300)
         assert one == same
         assert 0.65 < len(one["a"]) / 300 < 0.85
+
+    @pytest.mark.parametrize("strategy", ["llm2llm", "paraphrase", "counterfactual", "cot"])
+    def test_what_else_went_wrong_changes_no_request(self, augment, gsm8k, example, mistake, strategy: str) -> None:
+        """Next week's run has some other errors, and pays for those only."""
+        task = gsm8k if strategy == "cot" else Task(name="c", form="classification", labels=list("ABCDEFG"))
+        seeds = [example(f"how many is {n}", "7" if strategy == "cot" else "A", rationale="") for n in range(30)]
+
+        def asked(wrong: list[Example]) -> dict[str, list[tuple[str, str]]]:
+            pair = [opened(lambda ask, n: "no", model=name) for name in "ab"]
+            errors = [mistake(seed, parsed=None, outcome="unparseable") for seed in wrong]
+            augment(
+                None, task, seeds, fakes=pair, errors=errors, strategy=strategy, attempts=1, examples_per_error=6,
+                teachers=[{"model": "a"}, {"model": "b"}],
+            )  # fmt: skip
+            by_parent: dict[str, list[tuple[str, str]]] = {seed.id: [] for seed in wrong}
+            for name, (_, fake) in zip("ab", pair, strict=True):
+                for ask in fake.asks:
+                    by_parent[ask.parent_id].append((name, call_key("", ask)))
+            return {parent: sorted(asks) for parent, asks in by_parent.items()}
+
+        everything, some = asked(seeds), asked(seeds[7:23])
+        assert all(len(asks) > 1 for asks in some.values())
+        assert some == {parent: everything[parent] for parent in some}
 
     def test_a_later_iteration_asks_others(self, augment, colours, seeds) -> None:
         def go(iteration: int) -> set[str]:

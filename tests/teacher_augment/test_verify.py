@@ -227,7 +227,17 @@ class TestJudge:
         assert [row.answer for row in got.candidates] == ["red"]
         assert [reject.reason for reject in got.rejects] == ["copy"]
 
-    @pytest.mark.parametrize("verdict", ["hm", {"right": "no", "confidence": 5, "answer": "red"}, {"right": True}])
+    def test_a_confidence_beyond_all_bounds_is_full(self, augment, colours, seeds) -> None:
+        """10^400 is no float, and Python reads 1e999 as infinite."""
+        got, _ = augment(judging((True, 10**400, "blue"), (False, -(10**400), "red")), colours, seeds, 1, **JUDGE)
+        assert [row.confidence for row in got.candidates] == [1.0]
+        got, _ = augment(judging((False, float("inf"), "red")), colours, seeds, 1, **JUDGE)
+        assert [(row.answer, row.confidence) for row in got.candidates] == [("red", 1.0)]
+
+    @pytest.mark.parametrize(
+        "verdict",
+        ["hm", {"right": "no", "confidence": 5, "answer": "red"}, {"right": True}, (False, float("nan"), "red")],
+    )
     def test_without_a_verdict_nothing_is_kept(self, augment, colours, seeds, verdict: Any) -> None:
         got, fake = augment(judging(verdict), colours, seeds, 1, **JUDGE)
         assert [reject.reason for reject in got.rejects] == ["not_judged"]

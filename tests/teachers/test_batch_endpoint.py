@@ -272,6 +272,21 @@ def test_doubled_missing_foreign_and_broken_lines_leave_one_outcome_for_each_req
     assert [len(batch.lines) for batch in server.batches] == [6, 4]
 
 
+def test_what_the_content_filter_stopped_is_a_refusal_and_a_count_beyond_reason_is_none(
+    server: BatchServer, tmp_path: Path
+) -> None:
+    def ends(batch: Batch) -> Ending:
+        line = answered(batch.keys[0], "half a")
+        line["response"]["body"]["choices"][0]["finish_reason"] = "content_filter"
+        line["response"]["body"]["usage"]["completion_tokens"] = 2**70
+        return Ending([line])
+
+    server.ends = ends
+    (answer,) = answers_of(server, account(tmp_path), asks(1))
+    assert (answer.refusal, answer.output_tokens) == ("the endpoint's content filter stopped the answer", None)
+    assert answer.input_tokens == 11
+
+
 @pytest.mark.parametrize("status", ["expired", "cancelled", "failed"])
 def test_of_a_batch_that_did_not_complete_what_finished_is_kept(
     server: BatchServer, tmp_path: Path, status: str
@@ -418,10 +433,11 @@ def test_without_a_ledger_a_batch_is_sent_and_collected_all_the_same(server: Bat
 
 
 def test_the_key_goes_to_the_server_and_nowhere_else(
-    server: BatchServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    server: BatchServer, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import gzip
 
+    monkeypatch.setenv("CANARY_KEY", f"{CANARY}\n")  # as a secret that was made from a file has it
     server.ends = lambda batch: Ending(
         [answered(key, f"your key is {CANARY}") for key in batch.keys[:2]], [refused(batch.keys[2], 400, CANARY)]
     )

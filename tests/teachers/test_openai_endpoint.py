@@ -331,6 +331,9 @@ class TestAnswersThatAreNotWhatWasAskedFor:
             Answer(200, b"[]"),
             Answer(200, b"\xff\xfe"),
             Answer(200, b"[" * 100_000),
+            Answer(200, b'{"choices": ' + b"[" * 900 + b"]" * 900 + b"}"),
+            Answer(200, b'{"choices": [{"message": {"refusal": ' + b"[" * 900 + b"]" * 900 + b"}}]}"),
+            Answer(500, b'{"error": ' + b"[" * 900 + b"]" * 900 + b"}"),
         ],
     )
     def test_is_asked_again_after(self, endpoint, ask, fault: Answer) -> None:
@@ -374,7 +377,9 @@ class TestAnswersThatAreNotWhatWasAskedFor:
         assert ask()[0].text == "fine"
         assert came[1] - came[0] >= 0.95
 
-    @pytest.mark.parametrize("value", ["", "soon", "-5", "nan", "1e99", "Wed, 99 Foo 2026"])
+    @pytest.mark.parametrize(
+        "value", ["", "soon", "-5", "nan", "1e99", "Wed, 99 Foo 2026", "Wed, 01 Jan 99999999999999999999 00:00:00 GMT"]
+    )
     def test_a_retry_after_that_is_none_is_survived(self, endpoint, ask, monkeypatch, value: str) -> None:
         monkeypatch.setattr(openai_endpoint, "LONGEST_RETRY_AFTER", 0.1)
         endpoint.answer = lambda body, number: completion("fine") if number else Answer(429, {}, {"Retry-After": value})
@@ -509,6 +514,45 @@ def test_a_proxy_of_the_environment_is_used_unless_it_is_excepted(endpoint, ask,
     monkeypatch.setenv("NO_PROXY", "teacher.invalid")
     with pytest.raises(UserError, match="cannot connect"):
         ask(url="http://teacher.invalid/v1", tries=1)
+
+
+def test_a_proxy_that_refuses_is_named_and_its_password_is_not(endpoint, ask, monkeypatch, capfd) -> None:
+    """It may refuse the tunnel (https) or answer the request itself (http)."""
+    endpoint.models = endpoint.answer = lambda *_: Answer(407, {})
+    host = endpoint.url.removeprefix("http://").removesuffix("/v1")
+    monkeypatch.setenv("NO_PROXY", "somewhere.else")
+    for scheme, said in (("https", "the proxy refuses to connect"), ("http", "the proxy wants a user name")):
+        # With and without http://, as other tools take it.
+        monkeypatch.setenv(f"{scheme.upper()}_PROXY", f"{'http://' * (scheme == 'https')}somebody:hunter2@{host}")
+        account = Account(run="r")
+        with pytest.raises(UserError, match=said) as problem:
+            ask(account=account, url=f"{scheme}://teacher.invalid/v1", tries=1)
+        assert "hunter2" not in str(problem.value)
+        assert account.spent.calls == 0
+    assert "hunter2" not in "".join(capfd.readouterr())
+    assert endpoint.requests == []
+
+
+def test_white_space_around_a_key_is_none_of_it(endpoint, ask, monkeypatch) -> None:
+    """As a file that ends in a line break leaves it in a Kubernetes secret."""
+    monkeypatch.setenv("OPENAI_API_KEY", f" {CANARY}\n")
+    endpoint.answer = lambda body, number: completion(f"you are {CANARY}")
+    assert ask()[0].text == "you are ***"
+    assert endpoint.keys == {f"Bearer {CANARY}"}
+
+
+@pytest.mark.parametrize("within", ["\n", "\r\nX-Other: 1", "\u201d", "\x7f"])
+@pytest.mark.parametrize("teacher", ["openai", "batch"])
+def test_a_key_that_cannot_be_one_is_refused_without_being_shown(
+    endpoint, monkeypatch, teacher: str, within: str
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", f"{CANARY}{within}{CANARY}")
+    settings = ModelSettings(model=MODEL, url=endpoint.url)
+    said = "OPENAI_API_KEY holds a line break, or other characters"
+    with pytest.raises(UserError, match=said) as problem, open_teacher(settings, teacher, Account(run="r")) as send:
+        send(requests(1))
+    assert CANARY not in str(problem.value)
+    assert not endpoint.keys
 
 
 def test_requests_per_minute_are_kept_to(endpoint, ask) -> None:

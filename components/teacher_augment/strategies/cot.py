@@ -20,15 +20,15 @@ def write(context: Context) -> list[Reply]:
     """A reply for each row that is wanted; a rationale to another answer is dropped as `wrong_answer`."""
     prompt = context.prompt("solve")
 
-    def question(part: Request, number: int) -> Question[Rows]:
-        teacher = context.teacher_for(part.parent.id, number)
+    def question(part: Request) -> Question[Rows]:
+        teacher = context.teacher_for(part.parent.id, part.number)
         parent = part.parent
         messages = render(prompt, task=about(context.task), question=shown(parent.question, parent.choices))
         ask = teacher.says(messages, tasks.answer_schema(context.task), "rationale", parent.id)
         return Question(teacher, ask, partial(_read, part=part, task=context.task))
 
     parts = context.single_rows()
-    told = ask_until(context.asking, [question(part, number) for number, part in enumerate(parts)])
+    told = ask_until(context.asking, [question(part) for part in parts])
     return [reply(part, one) for part, one in zip(parts, told, strict=True)]
 
 

@@ -21,9 +21,9 @@ def write(context: Context) -> list[Reply]:
     """A reply for each part of each request; a version whose answer has not changed is dropped as `same_answer`."""
     prompt = context.prompt("counterfactual")
 
-    def question(part: Request, number: int) -> Question[Rows]:
-        teacher = context.teacher_for(part.parent.id, number)
-        wanted = _new_label(part, context.task, f"{context.random_seed}:{part.parent.id}:{number}")
+    def question(part: Request) -> Question[Rows]:
+        teacher = context.teacher_for(part.parent.id, part.number)
+        wanted = _new_label(part, context.task, f"{context.random_seed}:{part.parent.id}:{part.number}")
         messages = render(
             prompt, task=about(context.task), count=part.count, example=example_data(part.parent), new_answer=wanted
         )
@@ -31,7 +31,7 @@ def write(context: Context) -> list[Reply]:
         return Question(teacher, ask, partial(_read, part=part, task=context.task))
 
     parts = context.parts()
-    told = ask_until(context.asking, [question(part, number) for number, part in enumerate(parts)])
+    told = ask_until(context.asking, [question(part) for part in parts])
     return [reply(part, one) for part, one in zip(parts, told, strict=True)]
 
 

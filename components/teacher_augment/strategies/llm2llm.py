@@ -18,8 +18,8 @@ def write(context: Context) -> list[Reply]:
     """A reply for each part of each request."""
     prompt = context.prompt("llm2llm")
 
-    def question(part: Request, number: int) -> Question[Rows]:
-        teacher = context.teacher_for(part.parent.id, number)
+    def question(part: Request) -> Question[Rows]:
+        teacher = context.teacher_for(part.parent.id, part.number)
         data = example_data(part.parent, part.error)
         messages = render(prompt, task=about(context.task), count=part.count, example=data)
         schema = tasks.teacher_schema(context.task, part.count)
@@ -27,5 +27,5 @@ def write(context: Context) -> list[Reply]:
         return Question(teacher, ask, partial(read_examples, task=context.task, count=part.count))
 
     parts = context.parts()
-    told = ask_until(context.asking, [question(part, number) for number, part in enumerate(parts)])
+    told = ask_until(context.asking, [question(part) for part in parts])
     return [reply(part, one) for part, one in zip(parts, told, strict=True)]

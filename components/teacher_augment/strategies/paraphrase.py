@@ -20,15 +20,15 @@ def write(context: Context) -> list[Reply]:
     prompt = context.prompt("paraphrase")
     numeric = context.task.form == "numeric"
 
-    def question(part: Request, number: int) -> Question[Rows]:
-        teacher = context.teacher_for(part.parent.id, number)
+    def question(part: Request) -> Question[Rows]:
+        teacher = context.teacher_for(part.parent.id, part.number)
         data = example_data(part.parent)
         messages = render(prompt, task=about(context.task), count=part.count, example=data)
         ask = teacher.says(messages, questions_schema(part.count), "write", part.parent.id)
         return Question(teacher, ask, partial(_read, part=part, numeric=numeric))
 
     parts = context.parts()
-    told = ask_until(context.asking, [question(part, number) for number, part in enumerate(parts)])
+    told = ask_until(context.asking, [question(part) for part in parts])
     return [reply(part, one) for part, one in zip(parts, told, strict=True)]
 
 

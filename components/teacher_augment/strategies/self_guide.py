@@ -38,18 +38,18 @@ def write(context: Context) -> list[Reply]:
     """A reply for each row that is wanted."""
     parts = context.single_rows()
     usual = _usual_length([len(seed.question) for seed in context.seeds])
-    told = ask_until(context.asking, [_input(context, part, number, usual) for number, part in enumerate(parts)])
+    told = ask_until(context.asking, [_input(context, part, usual) for part in parts])
     written = [i for i, one in enumerate(told) if one.value is not None and not isinstance(one.value, Problem)]
     answered = ask_until(context.asking, [_output(context, parts[i], told[i]) for i in written], attempts=1)
     outputs = dict(zip(written, answered, strict=True))
     return [_reply(part, one, outputs.get(i)) for i, (part, one) in enumerate(zip(parts, told, strict=True))]
 
 
-def _input(context: Context, part: Request, number: int, usual: tuple[float, float]) -> Question[Asked | Problem]:
+def _input(context: Context, part: Request, usual: tuple[float, float]) -> Question[Asked | Problem]:
     others = [seed for seed in context.seeds if seed.id != part.parent.id]
-    rng = random.Random(f"{context.random_seed}:{part.parent.id}:{number}")
+    rng = random.Random(f"{context.random_seed}:{part.parent.id}:{part.number}")
     examples = [part.parent, *rng.sample(others, min(SHOWN - 1, len(others)))]
-    student = context.teacher_for(part.parent.id, number)
+    student = context.teacher_for(part.parent.id, part.number)
     messages = render(
         context.prompt("self_question"),
         task=about(context.task),

@@ -56,7 +56,7 @@ def write(context: Context) -> list[Reply]:
     ]
     told = ask_until(
         context.asking,
-        [_rows(context, skill, part, number, skills_of) for number, (skill, part) in enumerate(parts)],
+        [_rows(context, skill, part, skills_of) for skill, part in parts],
     )
     return [reply(part, one) for (_, part), one in zip(parts, told, strict=True)]
 
@@ -160,17 +160,15 @@ def _read_labels(answer: Answer, names: Sequence[str], count: int) -> dict[int, 
     return labels
 
 
-def _rows(
-    context: Context, skill: str, part: Request, number: int, skills_of: Mapping[str, Sequence[str]]
-) -> Question[Rows]:
-    teacher = context.teacher_for(skill, part.parent.id, number)
+def _rows(context: Context, skill: str, part: Request, skills_of: Mapping[str, Sequence[str]]) -> Question[Rows]:
+    teacher = context.teacher_for(skill, part.parent.id, part.number)
     # The part's own error first, then other seeds of the skill.
     others = [
         seed
         for seed in context.seeds
         if seed.id != part.parent.id and (not skill or skill in skills_of.get(seed.id, []))
     ]
-    rng = random.Random(f"{context.random_seed}:{skill}:{part.parent.id}:{number}")
+    rng = random.Random(f"{context.random_seed}:{skill}:{part.parent.id}:{part.number}")
     wanted = min(context.settings.skills.examples - 1, len(others))
     drawn = rng.sample(sorted(others, key=lambda seed: seed.id), wanted)
     data: list[Any] = [example_data(part.parent, part.error), *map(example_data, drawn)]

@@ -24,21 +24,21 @@ def write(context: Context) -> list[Reply]:
     """A reply for each row that is wanted; where neither rationale reaches the answer it is a `wrong_answer`."""
     hint = context.prompt("star_hint")
 
-    def question(part: Request, number: int, hinted: bool) -> Question[Draft | Problem]:
+    def question(part: Request, hinted: bool) -> Question[Draft | Problem]:
         parent = part.parent
         asked = parent.question
         if hinted:
             asked += "\n" + render(hint, answer=parent.answer)[-1]["content"]
-        student = context.teacher_for(parent.id, number)
+        student = context.teacher_for(parent.id, part.number)
         text = tasks.prompt(context.task, asked, parent.choices)
         ask = student.says([{"role": "user", "content": text}], None, "rationale", parent.id)
         return Question(student, ask, lambda answer: _read(answer, part, context.task))
 
     # A rationale that fails is tried again with the hint instead of being asked for once more.
     parts = context.single_rows()
-    told = ask_until(context.asking, [question(part, number, False) for number, part in enumerate(parts)], attempts=1)
+    told = ask_until(context.asking, [question(part, False) for part in parts], attempts=1)
     failed = [i for i, one in enumerate(told) if isinstance(one.value, Problem)]
-    hinted = ask_until(context.asking, [question(parts[i], i, True) for i in failed], attempts=1)
+    hinted = ask_until(context.asking, [question(parts[i], True) for i in failed], attempts=1)
     for i, one in zip(failed, hinted, strict=True):
         told[i] = one
     return [_reply(part, one) for part, one in zip(parts, told, strict=True)]

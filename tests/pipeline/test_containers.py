@@ -1,0 +1,28 @@
+"""What the containers of `--runner docker` are given of this machine: what the config needs, and no more."""
+
+from pathlib import Path
+
+from llm2llm.pipelines.config import check_config
+from llm2llm.pipelines.local import _key_variables, _with_places, _written_to
+
+
+def test_whoever_is_asked_has_its_key_and_whatever_is_kept_its_folder(tmp_path: Path) -> None:
+    """A verifier and a judge with keys of their own; a judge that keeps verdicts where no teacher keeps anything."""
+    values = {
+        "name": "mine",
+        "student": "scratch",
+        "task": {"name": "own", "form": "text", "match": "judge", "rubric": "Is it right?"},
+        "data": {"seeds": "seeds.jsonl", "pool": "pool.jsonl"},
+        "evaluate": {"judge": {"model": "j", "api_key_env": "JUDGE_KEY"}},
+        "promote": {"registry": "s3://bucket/registry"},
+        "teacher_augment": {"teacher": "pool"},
+    }
+    config = _with_places(check_config(values, "c.yaml"), tmp_path)
+    kept = [tmp_path / name for name in ("artifacts", "ledger", "checkpoints")]
+    assert _written_to(config, tmp_path) == kept
+    assert "JUDGE_KEY" in _key_variables(config)
+    by = {"model": "v", "api_key_env": "VERIFIER_KEY"}
+    values["teacher_augment"] = {"model": "t", "verify": "judge", "verification": {"by": by}}
+    config = _with_places(check_config(values, "c.yaml"), tmp_path)
+    assert _key_variables(config) == {"OPENAI_API_KEY", "VERIFIER_KEY", "JUDGE_KEY"}
+    assert _written_to(config, tmp_path) == kept, "each folder once"
