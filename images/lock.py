@@ -17,12 +17,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = """\
-# What the image `{extra}` installs, pinned by version and hash. Written by images/lock.py from pyproject.toml and
+# What the image `{image}` installs, pinned by version and hash. Written by images/lock.py from pyproject.toml and
 # constraints.txt: do not edit.
 """
 PYTHON = "3.11"
 PYTORCH = re.compile(r"^(torch|triton|cuda-[\w-]+|nvidia-[\w-]+)==.*\n(?:    .*\n)*", re.MULTILINE)
 """PyTorch and what its CUDA build needs: a package with the lines of its hashes."""
+EXTRAS = {"cpu": ["cpu"], "train": ["train", "qlora", "publish"], "vllm": ["vllm"]}
+"""The extras of pyproject.toml that each image has, so that no setting of a config needs an image of one's own."""
 VLLM = "vllm==0.32.0"
 """The version that the tests marked `vllm` run, by its CPU build (tests/vllm-requirements.txt)."""
 VLLM_DECIDES = {"numpy"}
@@ -31,22 +33,22 @@ VLLM_DECIDES = {"numpy"}
 
 def main() -> None:
     """Locks every image."""
-    for extra in ("cpu", "train", "vllm"):
+    for image, extras in EXTRAS.items():
         with tempfile.TemporaryDirectory() as folder:
             constraints, output = Path(folder) / "constraints.txt", Path(folder) / "locked.txt"
-            constraints.write_text(_for_vllm() if extra == "vllm" else _read("constraints.txt"), encoding="utf-8")
+            constraints.write_text(_for_vllm() if image == "vllm" else _read("constraints.txt"), encoding="utf-8")
             command = [
                 sys.executable, "-m", "uv", "--quiet", "--no-config", "pip", "compile", "--generate-hashes",
                 "--no-header", "--no-annotate", "--python-version", PYTHON,
-                "--python-platform", "x86_64-manylinux_2_28", "--constraint", str(constraints), "--extra", extra,
-                "--output-file", str(output), "pyproject.toml",
+                "--python-platform", "x86_64-manylinux_2_28", "--constraint", str(constraints),
+                "--output-file", str(output), *(f"--extra={extra}" for extra in extras), "pyproject.toml",
             ]  # fmt: skip
-            subprocess.run(command, cwd=ROOT, check=True)  # noqa: S603
+            subprocess.run(command, cwd=ROOT, check=True)  # noqa: S603  # its parts are those above
             text = output.read_text(encoding="utf-8")
-            if extra == "train":
+            if image == "train":
                 text = PYTORCH.sub("", text)
-        path = ROOT / "images" / f"{extra}.txt"
-        path.write_text(HEADER.format(extra=extra) + text, encoding="utf-8")
+        path = ROOT / "images" / f"{image}.txt"
+        path.write_text(HEADER.format(image=image) + text, encoding="utf-8")
         print(f"wrote {path.relative_to(ROOT)}: {text.count('==')} packages")
 
 

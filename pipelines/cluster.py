@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 
 from llm2llm.components.problems import UserError, nearest
 
-TOKEN_VARIABLE = "LLM2LLM_KFP_TOKEN"  # noqa: S105
+TOKEN_VARIABLE = "LLM2LLM_KFP_TOKEN"  # noqa: S105  # the name of the variable, and below of a variable and a path
 TOKEN_PATH_VARIABLE = "KF_PIPELINES_SA_TOKEN_PATH"  # noqa: S105
 TOKEN_PATH = "/var/run/secrets/kubeflow/pipelines/token"  # noqa: S105
 NAMESPACE_PATH = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
@@ -84,7 +84,7 @@ class Cluster:
                 return self._checked(method, answer)
             except UserError:
                 raise
-            except Exception as problem:
+            except Exception as problem:  # the generated client's own errors, urllib3's, and those it stumbles into
                 explained = self._explained(problem)
                 if not explained.passing or number == tries - 1:
                     raise explained from None
@@ -269,7 +269,7 @@ def connect(
     import kfp_server_api
     from kfp.client import Client
 
-    class Quiet(Client):  # type: ignore[misc]
+    class Quiet(Client):  # type: ignore[misc]  # kfp has no types
         """The client's constructor asks for the server's health, five times with tracebacks; `connect` asks itself."""
 
         def get_kfp_healthz(self, sleep_duration: int = 0) -> Any:
@@ -349,7 +349,7 @@ def _from_file(path: Path) -> Any:
 
     from kfp.client.token_credentials_base import TokenCredentialsBase
 
-    class FromFile(TokenCredentialsBase):  # type: ignore[misc]
+    class FromFile(TokenCredentialsBase):  # type: ignore[misc]  # kfp has no types
         def refresh_api_key_hook(self, config: Any) -> None:
             config.api_key["authorization"] = read()
 

@@ -124,7 +124,9 @@ def schedule(
     cron: str, name: str, catchup: bool, max_concurrency: int, pause: str | None, resume: str | None,
     delete: str | None, force: bool, overrides: tuple[str, ...],
 ) -> None:  # fmt: skip
-    """Run a config in a cluster again and again: llm2llm schedule CONFIG --cron '0 2 * * 0' --host URL
+    """Run a config in a cluster again and again.
+
+    llm2llm schedule CONFIG --cron '0 2 * * 0' --host URL
 
     The same command again changes nothing; with a changed config or time it replaces the schedule: never are two
     enabled, and no time at which it is due is missed. Times are in the cluster's zone, UTC unless its administrators

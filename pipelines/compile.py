@@ -49,8 +49,8 @@ def compile_config(config: Config, output: Path, for_cluster: bool = True) -> No
         _ask_again(documents[0])
     # Not the compiler's own comments, in which the order of keys changes from one time to the next.
     header = f"# PIPELINE DEFINITION\n# Name: {config.name}\n"
-    style: dict[str, Any] = {"default_flow_style": None, "sort_keys": True, "width": 200, "allow_unicode": True}
-    _put_in_lines(documents[0])
+    style: dict[str, Any] = {"default_flow_style": None, "sort_keys": True, "width": 100_000, "allow_unicode": True}
+    _put_in_lines(*documents)
     write_text(output, header + yaml.dump_all(documents, Dumper=_Dumper, **style))
 
 
@@ -79,15 +79,16 @@ _Dumper.add_representer(
 )
 
 
-def _put_in_lines(spec: dict[str, Any]) -> None:
-    """What a component takes and gives, and what a task is given, in a line each."""
+def _put_in_lines(spec: dict[str, Any], *platforms: dict[str, Any]) -> None:
+    """Each task, what a component takes and gives, and where an executor runs, in a line."""
+    for platform in platforms:
+        places = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+        places |= {name: _Line(place) for name, place in places.items()}
     for component in [spec["root"], *spec["components"].values()]:
-        parts = [task["inputs"] for task in component.get("dag", {}).get("tasks", {}).values() if "inputs" in task]
+        tasks = component.get("dag", {}).get("tasks", {})
+        tasks |= {name: _Line(task) for name, task in tasks.items()}
         if component is not spec["root"]:  # the form's parameters have descriptions
-            parts += [component[side] for side in ("inputDefinitions", "outputDefinitions") if side in component]
-        for part in parts:
-            for kind in part:
-                part[kind] = _Line(part[kind])
+            component |= {side: _Line(component[side]) for side in component if side.endswith("Definitions")}
 
 
 def compact(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:

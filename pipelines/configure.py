@@ -38,33 +38,11 @@ def configure(
 ):
     """Checks the run's parameters together, before anything is spent, and writes them down as one config.
 
+    The arguments that are not named below are the pipeline's parameters, which `build_pipeline` describes.
+
     Args:
         name: The pipeline's name.
         compiled: What was fixed when the pipeline was compiled.
-        seeds: Labelled rows to draw the seeds from: a file or a Hugging Face dataset name[:config][#split].
-        validation: Rows to decide by; empty: a share of the seed rows is split off.
-        test: Rows to report on, never used to decide; may be empty.
-        pool: Further labelled rows for the teacher `pool`; may be empty.
-        replay: General rows to mix into training; may be empty.
-        student: The model to fine-tune: a Hugging Face name, a folder, or `scratch`.
-        seed_count: How many rows to draw as seeds; 0: all, or prepare_settings.seed_fraction of them.
-        max_iterations: Iterations after iteration 0; at most as many as the pipeline was compiled with.
-        patience: Stop when the best validation accuracy is this many iterations old; 0: never for this reason.
-        epochs: Passes over the training set in each iteration.
-        learning_rate: Peak learning rate.
-        teacher: Who writes new examples: openai (any OpenAI-compatible endpoint), grammar, or pool.
-        teacher_model: For the teacher openai: the model's name at the endpoint.
-        teacher_url: For the teacher openai: the endpoint's base URL, usually ending in /v1.
-        examples_per_error: New examples for each error.
-        random_seed: Decides every draw: seeds, folds, weights, order of rows.
-        task: The task: {"name": "snips"} for a shipped one, or all its fields.
-        prepare_settings: The other keys of the config's prepare section.
-        train_settings: The other keys of the config's train section.
-        evaluate_settings: The other keys of the config's evaluate section.
-        filter_errors_settings: The other keys of the config's filter_errors section.
-        teacher_augment_settings: The other keys of the config's teacher_augment section.
-        dedupe_settings: The other keys of the config's dedupe section.
-        promote_settings: The config's promote section.
         config: The config of this run, as JSON.
     """
     from llm2llm.pipelines.config import configure_run

@@ -195,6 +195,7 @@ def build_pipeline(config: Config) -> Any:
                     ),
                     "find_new",
                 ).set_caching_options(False)  # what it says depends on the registry
+                # `== True`, here and below, is what KFP compiles.
                 nest.enter_context(dsl.If(something_new.outputs["Output"] == True, name="something new"))  # noqa: E712
             for iteration in range(config.max_iterations + 1):
                 if iteration > 0:
@@ -297,6 +298,7 @@ def build_pipeline(config: Config) -> Any:
                                 random_seed=random_seed,
                                 train_settings=train_settings,
                                 evaluate_settings=evaluate_settings,
+                                **replayed,
                                 **only_if_needed,
                             ),
                             f"out_of_fold {iteration}",

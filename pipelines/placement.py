@@ -151,7 +151,8 @@ class StagePlacement(Settings):
     backoff: str = "60s"
     """The wait before the first retry; each further one is twice as long."""
     retry_window: str = "6h"
-    """No retry starts later than this after the first try. Kubeflow's own default, one hour, is hidden and short."""
+    """No retry starts later than this after the first try began; at least `timeout`. Kubeflow's own default, one hour,
+    is hidden and short."""
     image: str = ""
     """An image of its own, in place of that of `images`."""
     queue: str = ""
@@ -188,6 +189,11 @@ class StagePlacement(Settings):
         if bool(self.accelerator) != bool(self.gpus):
             raise ValueError(
                 f"accelerator {self.accelerator!r} and gpus {self.gpus} belong together: set both, or neither"
+            )
+        if self.retries and seconds(self.retry_window) < seconds(self.timeout):
+            raise ValueError(
+                f"retry_window {self.retry_window} is shorter than timeout {self.timeout}, so a try that ends late is "
+                "followed by no other: set retry_window to more than timeout, or retries to 0"
             )
         if self.priority and not self.queue:
             raise ValueError(f"priority {self.priority!r} is Kueue's and needs queue; set queue, or remove priority")
@@ -405,6 +411,7 @@ def placed(task: Any, stage: str, placement: PlacementSettings, nodes: int = 1, 
         backoff_max_duration=f"{seconds(wanted.retry_window)}s",
     )
     kubernetes.set_timeout(task, seconds(wanted.timeout))
+    # S108, here and below: these paths are the container's own.
     kubernetes.empty_dir_mount(task, volume_name="scratch", mount_path="/tmp", size_limit=wanted.scratch)  # noqa: S108
     if wanted.shm:
         kubernetes.empty_dir_mount(
@@ -501,6 +508,9 @@ def train_job(placement: PlacementSettings, image: str, nodes: int) -> dict[str,
         pod["imagePullSecrets"] = [{"name": name} for name in placement.image_pull_secrets]
     labels = _labels("train", wanted)
     about_pods = {"labels": {key: value for key, value in labels.items() if not key.startswith("kueue.")}}
+    # In a Kubeflow Profile's namespace Istio would put a sidecar beside each worker, which never ends, and needs more
+    # than the Pod Security Standard `restricted` permits. Kubeflow Pipelines says the same of its stages' pods.
+    about_pods["labels"]["sidecar.istio.io/inject"] = "false"
     if wanted.annotations:
         about_pods["annotations"] = dict(wanted.annotations)
     replicated = {"name": "node", "template": {"spec": {"template": {"metadata": about_pods, "spec": pod}}}}

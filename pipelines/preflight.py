@@ -20,8 +20,11 @@ from llm2llm.components.problems import UserError
 from llm2llm.components.storage.uris import is_remote
 from llm2llm.components.students.settings import SCRATCH
 from llm2llm.pipelines.config import Config
+from llm2llm.pipelines.placement import GRADING, judged
 
 OK, WARN, FAIL = "ok", "warn", "fail"
+_NO_KEY = "LLM2LLM_PREFLIGHT_WITHOUT_KEY"
+"""An environment variable that is never set."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ def shown(check: Check) -> str:
 
 
 def carefully(what: str, look: Callable[..., Iterable[Check]], *arguments: Any) -> Iterator[Check]:
-    """The checks that `look` makes of its arguments; whatever it raises is one more."""
+    """The checks that `look` makes of its arguments; whatever it raises is one more, and ends no other."""
     try:
         yield from look(*arguments)
     except UserError as problem:
@@ -50,7 +53,7 @@ def carefully(what: str, look: Callable[..., Iterable[Check]], *arguments: Any) 
         yield Check(
             WARN, what, f"not checked: the package {problem.name} is not installed", "pip install 'llm2llm[train]'"
         )
-    except Exception as problem:
+    except Exception as problem:  # a line in place of a traceback: the other checks are to be made all the same
         first = (str(problem).strip() or "no further word").splitlines()[0]
         yield Check(FAIL, what, f"{type(problem).__name__}: {first[:300]}")
 
@@ -115,7 +118,8 @@ def data_checks(config: Config) -> Iterator[Check]:
         prepared = prepare(rows["seeds"], rows["validation"], rows["test"], rows["pool"], config.task, config.prepare,
                            config.random_seed)  # fmt: skip
         counts = {name: len(getattr(prepared, name)) for name in ("seeds", "validation", "test", "pool")}
-        yield Check(OK, "prepare", ", ".join(f"{count:,} {name}" for name, count in counts.items()))
+        sets = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+        yield Check(OK, "prepare", "; ".join([sets, *prepared.notes]))
 
 
 def _unseen_dataset(what: str, source: str) -> Check | None:
@@ -199,8 +203,12 @@ def _endpoint(config: Config, what: str, settings: Any) -> Iterator[Check]:
     from llm2llm.components.teachers.settings import ModelSettings
     from llm2llm.components.teachers.teacher import open_teacher
 
-    key = os.environ.get(settings.api_key_env, "")
-    from_secret = [one.secret for one in config.placement.secrets if one.env == settings.api_key_env and not key]
+    stages = GRADING if what == "judge" else ("teacher_augment",)
+    placement = judged(config.placement, settings.api_key_env) if what == "judge" else config.placement
+    secrets = [one.secret for one in placement.secrets if one.env == settings.api_key_env and {*stages} & {*one.stages}]
+    from_secret = secrets if not os.environ.get(settings.api_key_env) else []
+    # Asked as pods ask: a key that is here and in no Secret is not there.
+    without_key = bool(config.placement.profile) and not secrets
     where = f"{settings.model} at {settings.url}"
     if _within_a_cluster(settings.url) and not _connects(settings.url):
         yield Check(WARN, what, f"{where}: a name within the cluster, which this machine does not reach",
@@ -209,6 +217,7 @@ def _endpoint(config: Config, what: str, settings: Any) -> Iterator[Check]:
 
     def ask(structured: str) -> Any:
         fields = {name: getattr(settings, name) for name in ModelSettings.model_fields}
+        fields |= {"api_key_env": _NO_KEY} if without_key else {}
         once = ModelSettings(**{**fields, "structured": structured, "tries": 2, "timeout": 30, "concurrency": 1})
         schema = {
             "type": "object", "properties": {"word": {"type": "string", "enum": ["yes"]}}, "required": ["word"],
@@ -240,6 +249,11 @@ def _endpoint(config: Config, what: str, settings: Any) -> Iterator[Check]:
         if from_secret:
             yield Check(WARN, what, f"{where}: its key is in Secret {from_secret[0]}, and without it: {problem}",
                         f"set {settings.api_key_env} here to have it tried")  # fmt: skip
+        elif without_key:
+            said = str(problem).replace(_NO_KEY, settings.api_key_env)
+            yield Check(FAIL, what, f"{where}: asked as {stages[0]} does, without a key: {said}",
+                        f"pods get it by placement.secrets: {{env: {settings.api_key_env}, secret: NAME, key: KEY, "
+                        f"stages: [{stages[0]}]}}")  # fmt: skip
         else:
             raise
         return
@@ -277,7 +291,13 @@ def student_checks(config: Config) -> Iterator[Check]:
     if config.student == SCRATCH:
         shape = memory.scratch_shape(config.train.scratch)
         parameters = shape.parameters
-        yield Check(OK, "student", f"scratch, {_count(parameters)} parameters")
+        detail = f"scratch, up to {_count(parameters)} parameters"
+        rate = config.train.learning_rate
+        if rate < 1e-4:
+            detail += f"; train.learning_rate {rate:g} is for pretrained weights, random ones hardly learn with it"
+            yield Check(WARN, "student", detail, "set train.learning_rate: 1.0e-3")
+        else:
+            yield Check(OK, "student", detail)
     else:
         name, values, parameters = config.student, None, 0
         found = _model_files(name)
@@ -317,17 +337,23 @@ def student_checks(config: Config) -> Iterator[Check]:
 def _fits(config: Config, shape: Any, parameters: int) -> Iterator[Check]:
     from llm2llm.pipelines import student_memory as memory
 
-    train, evaluate = config.train, config.evaluate
+    train, evaluate, placed = config.train, config.evaluate, config.placement.stages
     length = train.max_length + (evaluate.max_new_tokens or config.task.max_new_tokens)
-    training = memory.training_memory(shape, parameters, train)
-    answering = memory.answering_memory(shape, parameters, evaluate.batch_size, length)
+    gpus = train.gpus or (placed["train"].gpus if "train" in placed else 0) or 1
+    # With all rows of a batch at once, and with one: how many there are is halved where they do not fit.
+    training = [
+        memory.training_memory(shape, parameters, train, rows, gpus * train.nodes) for rows in (train.batch_size, 1)
+    ]
+    answering = [memory.answering_memory(shape, parameters, rows, length) for rows in (evaluate.batch_size, 1)]
     answers = "answer" if evaluate.shards > 1 else "evaluate"
     needs = {"train": training, answers: answering}
-    if config.filter_errors.selection == "out_of_fold":
-        needs["out_of_fold"] = max(training, answering, key=lambda one: one.total)
-    for stage, need in needs.items():
+    if config.filter_errors.selection in ("out_of_fold", "auto"):
+        needs["out_of_fold"] = max(training, answering, key=lambda one: one[0].total)
+    if config.promote.registry:
+        needs["promote"] = answering
+    for stage, (need, least) in needs.items():
         parts = f"weights {need.weights:.1f}, optimiser {need.optimiser:.1f}, activations {need.activations:.1f}"
-        wanted = config.placement.stages.get(stage)
+        wanted = placed.get(stage)
         if wanted is None or not wanted.gpus:
             yield Check(OK, f"memory of {stage}", f"about {need.total:.1f} GiB ({parts}); no accelerator is placed")
             continue
@@ -339,12 +365,30 @@ def _fits(config: Config, shape: Any, parameters: int) -> Iterator[Check]:
             continue
         larger = sorted((one.memory_gib, name) for name, one in known.items() if need.total <= 0.9 * one.memory_gib)
         ways = [f"set placement.stages.{stage}.accelerator={larger[0][1]}"] if larger else []
-        if stage != answers and train.method == "full" and config.student != SCRATCH:
-            ways.append("train.method=lora")
-        ways.append(
-            "a smaller evaluate.batch_size" if stage == answers else "a smaller train.batch_size or train.max_length"
-        )
-        yield Check(FAIL if need.total > has else WARN, f"memory of {stage}", detail, ", or ".join(ways))
+        if need is not answering[0]:
+            ways += ["train.method=lora"] if train.method == "full" and config.student != SCRATCH else []
+            ways.append("a smaller train.batch_size or train.max_length")
+        else:
+            ways.append("a smaller evaluate.batch_size")
+        if least.total <= has:
+            detail += f"; fewer rows at once are tried then, and one needs {least.total:.1f}"
+        yield Check(WARN if least.total <= has else FAIL, f"memory of {stage}", detail, ", or ".join(ways))
+    if config.placement.profile and config.student != SCRATCH:
+        yield from _loads(config, parameters, gpus)
+
+
+def _loads(config: Config, parameters: int, gpus: int) -> Iterator[Check]:
+    """Whether the pod's own memory holds the student on its way to the GPU."""
+    from llm2llm.pipelines import student_memory as memory
+    from llm2llm.pipelines.preflight_cluster import quantity
+
+    has = quantity(config.placement.stages["train"].memory) / memory.GIB
+    need = memory.loading_memory(parameters, config.train, gpus)
+    detail = f"about {need:.0f} of {has:.0f} GiB while the student is loaded"
+    if need <= has:
+        yield Check(OK, "pod memory of train", detail)
+    else:
+        yield Check(FAIL, "pod memory of train", detail, f"set placement.stages.train.memory={need * 1.2:.0f}Gi")
 
 
 def _model_files(name: str) -> tuple[Mapping[str, Any], bool, int, str] | Check:

@@ -93,7 +93,7 @@ class _Kubernetes:
             contexts, current = config.list_kube_config_contexts()
             chosen = next((one for one in contexts if one["name"] == context), current)
             found = chosen["context"].get("namespace", "default")
-        except Exception:
+        except Exception:  # a broken kubeconfig fails in many ways, of which the client's own error is one
             if context:
                 raise UserError(f"no context {context!r} in the kubeconfig; see kubectl config get-contexts") from None
             try:
@@ -205,16 +205,16 @@ class _Kubernetes:
             yield Check(OK, what, "is bound")
 
     def queues(self, stages: Mapping[str, StagePlacement]) -> Iterator[Check]:
-        group = ("kueue.x-k8s.io", "v1beta1")
+        def kueue(what: str, method: Callable[..., Any], *where: str) -> Any:
+            # As manifests/ have it; Kueue before 0.15 knows the older one only.
+            versions = (self._ask(what, method, "kueue.x-k8s.io", one, *where) for one in ("v1beta2", "v1beta1"))
+            return next((found for found in versions if found is not None), None)
+
         for name in sorted({one.queue for one in stages.values()} - {""}):
-            found = self._ask(
-                "queue", self._custom.get_namespaced_custom_object, *group, self.namespace, "localqueues", name
-            )
+            found = kueue("queue", self._custom.get_namespaced_custom_object, self.namespace, "localqueues", name)
             yield _there(f"queue {name}", found, "no pod of it would be admitted", "create the LocalQueue")
         for name in sorted({one.priority for one in stages.values()} - {""}):
-            found = self._ask(
-                "priority", self._custom.get_cluster_custom_object, *group, "workloadpriorityclasses", name
-            )
+            found = kueue("priority", self._custom.get_cluster_custom_object, "workloadpriorityclasses", name)
             yield _there(f"priority {name}", found, "Kueue does not know it", "create the WorkloadPriorityClass")
 
     def train_jobs(self, config: Config) -> Iterator[Check]:

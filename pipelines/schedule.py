@@ -12,7 +12,13 @@ Kubeflow can create, enable, disable and delete a schedule ("recurring run"), bu
 Never are two enabled. Between the two requests in the middle none is; no tick falls there, because of the wait. Should
 the program die there, the same command goes on, and the tick that was missed is run then: the controller counts from
 when the new schedule was created. The other order, enable first, would double a run, and a run that was paid for twice
-cannot be taken back. The limit: somebody else who enables or disables the same schedules at the same moment.
+cannot be taken back. Where a server is so slow that a tick comes all the same, and the old schedule has run it, the new
+one is made once more, so that it counts from then on. The limit: somebody else who enables or disables the same
+schedules at the same moment.
+
+A replacement that was cut off and a schedule that was paused while a run of the one before it goes on look alike:
+several, none enabled. So what is made while a schedule is paused says so in its description, and `pause` makes a copy
+that does.
 """
 
 import hashlib
@@ -20,12 +26,14 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from llm2llm.components.problems import UserError, nearest
 from llm2llm.pipelines.cluster import Cluster, ClusterProblem
 from llm2llm.pipelines.submit import Compiled
 
-MARK = "llm2llm schedule"
+MARK, PAUSED = "llm2llm schedule", "paused"
+"""A schedule's description: MARK, fingerprint, version, and PAUSED where it was made to be off."""
 SHORTEST_MINUTES = 10
 """A training run every few minutes is a mistake in the expression."""
 BEFORE_TICK, AFTER_TICK = 60, 75
@@ -60,6 +68,9 @@ class Schedule:
     """The name of the pipeline's version that it runs."""
     experiment_id: str
     created: str
+    """When, as the server says it; sorts."""
+    made_paused: bool
+    """Whether it was made to be off, until somebody resumes it."""
 
 
 def six_fields(cron: str) -> str:
@@ -163,6 +174,7 @@ def our_schedules(cluster: Cluster, name: str = "") -> list[Schedule]:
                     version=words[3],
                     experiment_id=one.experiment_id or "",
                     created=one.created_at.isoformat() if one.created_at else "",
+                    made_paused=words[4:] == [PAUSED],
                 )
             )
     return sorted(ours, key=lambda one: (one.name, one.created, one.id))
@@ -207,10 +219,10 @@ def set_schedule(
             f"schedule {name!r}: {len(enabled)} of this name are enabled ({ids}): somebody else enabled "
             "one; disable all but one"
         )
-    # Of two, none enabled, a replacement was cut off between its two middle steps; of one, it is paused.
-    paused = len(known) == 1 and not enabled
-    cut_off = len(known) > 1 and not enabled
-    current = enabled[0] if enabled else known[0] if paused else None
+    # Of several, none enabled, a replacement was cut off between its two middle steps, unless the last was made paused.
+    paused = bool(known) and not enabled and (len(known) == 1 or known[-1].made_paused)
+    cut_off = bool(known) and not enabled and not paused
+    current = enabled[0] if enabled else known[-1] if paused else None
     if current is not None and current.fingerprint == print_of:
         _delete_idle(cluster, [one for one in known if one is not current], say)
         if paused:
@@ -224,10 +236,15 @@ def set_schedule(
         new_id = known[-1].id
     else:
         # One of the same fingerprint that is not the last to be made would run again what others have run since.
-        new_id = _create(cluster, compiled, uploaded, experiment_id, name, cron, max_concurrency, catchup,
-                         service_account, pipeline_root, print_of, on=not known)  # fmt: skip
-    for one in enabled:
-        _switch(cluster, one.id, on=False)
+        began = time.time()
+        body = _body(cluster, compiled, uploaded, experiment_id, name, cron, max_concurrency, catchup,
+                     service_account, pipeline_root, print_of, on=not known, paused=paused)  # fmt: skip
+        new_id = _create(cluster, body)
+        for one in enabled:
+            _switch(cluster, one.id, on=False)
+        if enabled and time.time() - began > BEFORE_TICK and _ran_since(cluster, enabled[0], new_id):
+            cluster.call(cluster.client.recurring_runs.recurring_run_service_delete_recurring_run, new_id)
+            new_id = _create(cluster, body)
     if known and not paused:
         try:
             _switch(cluster, new_id, on=True)
@@ -252,7 +269,12 @@ def pause(cluster: Cluster, name: str, say: Callable[[str], None] = print) -> st
     for one in enabled:
         _switch(cluster, one.id, on=False)
     _delete_idle(cluster, known[:-1], say)
-    return "paused" if enabled else "unchanged"
+    left = our_schedules(cluster, name)
+    looks_cut_off = len(left) > 1 and not left[-1].made_paused
+    if looks_cut_off:
+        _create(cluster, _paused_copy(cluster, known[-1]))
+        _delete_idle(cluster, known[-1:], say)
+    return "paused" if enabled or looks_cut_off else "unchanged"
 
 
 def resume(cluster: Cluster, name: str, say: Callable[[str], None] = print) -> str:
@@ -313,17 +335,16 @@ def _named(cluster: Cluster, name: str) -> list[Schedule]:
     return known
 
 
-def _create(
+def _body(
     cluster: Cluster, compiled: Compiled, uploaded: tuple[str, str, bool], experiment_id: str, name: str, cron: str,
-    max_concurrency: int, catchup: bool, service_account: str, pipeline_root: str, print_of: str, on: bool,
-) -> str:  # fmt: skip
+    max_concurrency: int, catchup: bool, service_account: str, pipeline_root: str, print_of: str,
+    on: bool, paused: bool,
+) -> Any:  # fmt: skip
     import kfp_server_api
 
-    service = cluster.client.recurring_runs
-    known = {one.id for one in our_schedules(cluster, name)}
-    body = kfp_server_api.V2beta1RecurringRun(
+    return kfp_server_api.V2beta1RecurringRun(
         display_name=name,
-        description=f"{MARK} {print_of} {compiled.version}",
+        description=" ".join([MARK, print_of, compiled.version, *([PAUSED] if paused else [])]),
         experiment_id=experiment_id,
         pipeline_version_reference=kfp_server_api.V2beta1PipelineVersionReference(
             pipeline_id=uploaded[0], pipeline_version_id=uploaded[1]
@@ -339,12 +360,34 @@ def _create(
         **cluster.scope(),
     )
 
+
+def _paused_copy(cluster: Cluster, one: Schedule) -> Any:
+    import kfp_server_api
+
+    found = cluster.call(cluster.client.recurring_runs.recurring_run_service_get_recurring_run, one.id)
+    same = ("display_name", "experiment_id", "pipeline_version_reference", "runtime_config", "trigger",
+            "max_concurrency", "no_catchup", "service_account")  # fmt: skip
+    return kfp_server_api.V2beta1RecurringRun(
+        **{name: getattr(found, name) for name in same},
+        description=f"{MARK} {one.fingerprint} {one.version} {PAUSED}",
+        mode=kfp_server_api.RecurringRunMode.DISABLE,
+        **cluster.scope(),
+    )
+
+
+def _create(cluster: Cluster, body: Any) -> str:
+    """Makes a schedule; its id."""
+    service = cluster.client.recurring_runs
+    known = {one.id for one in our_schedules(cluster, body.display_name)}
+    print_of = body.description.split()[2]
+
     def make() -> str:
         made = cluster.call(service.recurring_run_service_create_recurring_run, body, tries=1)
         return str(made.recurring_run_id)
 
     def find() -> str | None:
-        new = [one for one in our_schedules(cluster, name) if one.id not in known and one.fingerprint == print_of]
+        ours = our_schedules(cluster, body.display_name)
+        new = [one for one in ours if one.id not in known and one.fingerprint == print_of]
         return new[-1].id if new else None
 
     return str(cluster.create(make, find))
@@ -371,13 +414,22 @@ def _delete_idle(cluster: Cluster, replaced: list[Schedule], say: Callable[[str]
             _delete(cluster, one)
 
 
-def _unfinished(cluster: Cluster, schedule: Schedule) -> list[str]:
-    """The ids of a schedule's runs that have not ended, among the latest of its experiment."""
+def _runs(cluster: Cluster, schedule: Schedule) -> list[Any]:
+    """A schedule's runs, among the latest of its experiment."""
     runs = cluster.pages(
         cluster.client.runs.run_service_list_runs, "runs", most=300,
         experiment_id=schedule.experiment_id, sort_by="created_at desc", **cluster.scope(),
     )  # fmt: skip
-    return [
-        run.run_id for run in runs
-        if run.recurring_run_id == schedule.id and run.state in ("PENDING", "RUNNING", "CANCELING", "PAUSED", None)
-    ]  # fmt: skip
+    return [run for run in runs if run.recurring_run_id == schedule.id]
+
+
+def _unfinished(cluster: Cluster, schedule: Schedule) -> list[str]:
+    """The ids of a schedule's runs that have not ended."""
+    going_on = ("PENDING", "RUNNING", "CANCELING", "PAUSED", None)
+    return [run.run_id for run in _runs(cluster, schedule) if run.state in going_on]
+
+
+def _ran_since(cluster: Cluster, old: Schedule, new_id: str) -> bool:
+    """Whether the old schedule has started a run since the new one was made."""
+    made = next((one.created for one in our_schedules(cluster, old.name) if one.id == new_id), "")
+    return any(run.created_at and run.created_at.isoformat() >= made for run in _runs(cluster, old))

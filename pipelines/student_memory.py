@@ -6,17 +6,21 @@ Parameters, for width h, L layers, vocabulary V, a query heads of width d, k key
     attention    L (2 h a d + 2 h k d)
     MLP          L e 3 h i where it is gated (Llama, Qwen, Gemma, Mistral), L e 2 h i where it is not (GPT-2, OPT, Phi)
 
-Bytes, in bfloat16, with b rows of s tokens in a pass:
+Bytes, with b rows of s tokens in a pass, on a GPU that has bfloat16:
 
-    full         8 for each parameter: weights 2, gradients 2, AdamW's two moments 2 each, as transformers keeps them
-                 for weights in bfloat16
+    full         18 for each parameter: weights 4, and their copies to multiply with 2; gradients 4, AdamW's two moments
+                 4 each (`students.methods.weights_dtype`). With `bf16_weights` 8: 2 of each
+    HFT          6 for each parameter, and 12 for each but half of the blocks'
     LoRA         2 for each parameter, and 16 for each of the adapter's, which PEFT keeps in float32
-    activations  b s L (17 h + 8 i), as training here keeps them all: Korthikanti et al. 2022 (arXiv:2205.05198),
-                 equation 1, whose quadratic term fused attention does not have, with a gated MLP
+    QLoRA        as LoRA, but 0.55 for each of the blocks', and 4 for each of the embeddings', which PEFT makes float32
+    activations  b s L (17 h + 8 i), as training keeps them all: Korthikanti et al. 2022 (arXiv:2205.05198), equation 1,
+                 whose quadratic term fused attention does not have, with a gated MLP; with `activation_checkpointing`
+                 2 b s L h, and one layer's
     logits       10 b s V: bfloat16, float32 and its gradient
     answering    2 for each parameter, and the cache of keys and values: 4 L k d for each of b tokens
 
-and 1 GiB for CUDA and 10% for what lies between allocations. With several GPUs each holds a whole copy.
+and 1 GiB for CUDA and 10% for what lies between allocations. Of several GPUs each holds all of it, or with `fsdp` its
+share of weights, gradients and moments. In the pod's own memory each process first loads the whole student.
 """
 
 from collections.abc import Mapping
@@ -45,14 +49,18 @@ class Shape:
     tied: bool
 
     @property
-    def parameters(self) -> int:
-        """How many weights, but for norms, biases and positions: within 2% for the usual models."""
+    def blocks(self) -> int:
+        """How many weights the layers have, but for norms and biases."""
         attention = (
             2 * self.hidden * self.heads * self.head_width + 2 * self.hidden * self.key_value_heads * self.head_width
         )
         mlp = self.experts * (3 if self.gated else 2) * self.hidden * self.mlp
-        embeddings = self.vocabulary * self.hidden * (1 if self.tied else 2)
-        return self.layers * (attention + mlp) + embeddings
+        return self.layers * (attention + mlp)
+
+    @property
+    def parameters(self) -> int:
+        """How many weights, but for norms, biases and positions: within 2% for the usual models."""
+        return self.blocks + self.vocabulary * self.hidden * (1 if self.tied else 2)
 
     def lora_parameters(self, rank: int) -> int:
         """The weights of an adapter on all linear layers: rank (inputs + outputs) of each."""
@@ -124,17 +132,46 @@ class Memory:
         return 1.1 * (self.weights + self.optimiser + self.activations) + 1.0
 
 
-def training_memory(shape: Shape, parameters: int, settings: FineTuneSettings) -> Memory:
+def training_memory(shape: Shape, parameters: int, settings: FineTuneSettings, rows: int, devices: int = 1) -> Memory:
     """See the module.
 
     Args:
         parameters: As counted, where the exact number is known; else `shape.parameters`.
+        rows: In one pass; with packing, sequences.
+        devices: GPUs of all nodes together.
     """
-    tokens = settings.batch_size * settings.max_length
-    activations = tokens * (shape.layers * (17 * shape.hidden + 8 * shape.mlp) + 10 * shape.vocabulary)
-    lora = settings.method == "lora"
-    optimiser = 16 * shape.lora_parameters(settings.lora_rank) if lora else 6 * parameters
-    return Memory(2 * parameters / GIB, optimiser / GIB, activations / GIB)
+    blocks = min(shape.blocks, parameters)
+    weights: float
+    optimiser: float
+    if settings.method == "qlora":
+        weights, optimiser = 0.55 * blocks + 4 * (parameters - blocks), 16 * shape.lora_parameters(settings.lora_rank)
+    elif settings.method == "lora":
+        weights, optimiser = 2 * parameters, 16 * shape.lora_parameters(settings.lora_rank)
+    else:
+        trained = parameters - blocks / 2 if settings.method == "hft" else parameters
+        kept, moved = (2, 6) if settings.bf16_weights else (6, 12)
+        weights, optimiser = kept * parameters, moved * trained
+    if settings.sharding == "fsdp":
+        weights, optimiser = weights / devices, optimiser / devices
+    tokens = rows * settings.max_length
+    layer = 17 * shape.hidden + 8 * shape.mlp
+    kept_of_layers = (
+        2 * shape.hidden * shape.layers + layer if settings.activation_checkpointing else layer * shape.layers
+    )
+    activations = tokens * (kept_of_layers + 10 * shape.vocabulary)
+    return Memory(weights / GIB, optimiser / GIB, activations / GIB)
+
+
+def loading_memory(parameters: int, settings: FineTuneSettings, processes: int) -> float:
+    """GiB of the training pod's own memory, while its processes load the student.
+
+    With 2 GiB for each process itself; QLoRA's weights go to the GPU as they are read.
+
+    Args:
+        processes: GPUs of one node.
+    """
+    width = 0 if settings.method == "qlora" else 2 if settings.adapts or settings.bf16_weights else 4
+    return processes * (width * parameters / GIB + 2)
 
 
 def answering_memory(shape: Shape, parameters: int, batch_size: int, length: int) -> Memory:

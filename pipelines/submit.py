@@ -204,6 +204,9 @@ def start(
 
     Returns:
         The run's id.
+
+    Raises:
+        ClusterProblem: The server refused, or is gone; in the latter case it names the run that may have been started.
     """
     import kfp_server_api
 
@@ -234,7 +237,16 @@ def start(
         ),
         service_account=service_account or None,
     )
-    run = cluster.create(lambda: cluster.call(service.run_service_create_run, body, tries=1), find)
+    try:
+        run = cluster.create(lambda: cluster.call(service.run_service_create_run, body, tries=1), find)
+    except ClusterProblem as problem:
+        if not problem.passing:
+            raise
+        raise ClusterProblem(
+            f"{problem}; whether the run {name!r} was started is not known: look for it at {cluster.ui} before you "
+            "submit it again, which would start another",
+            problem.status,
+        ) from None
     return str(run.run_id)
 
 
@@ -268,7 +280,9 @@ def follow(
                 run = cluster.call(cluster.client.runs.run_service_get_run, run_id)
                 heard = time.monotonic()
             except ClusterProblem as problem:
-                if not problem.passing or time.monotonic() - heard > OUT_OF_TOUCH_SECONDS:
+                # 500 is what Kubeflow answers while its database restarts; a look at the run may be asked for again.
+                passing = problem.passing or problem.status == 500
+                if not passing or time.monotonic() - heard > OUT_OF_TOUCH_SECONDS:
                     raise ClusterProblem(f"{problem}; the run goes on: {link}", problem.status) from None
                 run = None
             if run is not None:

@@ -330,6 +330,12 @@ class KfpServer:
             if one["mode"] == "ENABLE" and latest > self.last_tick[key]:
                 self.last_tick[key] = latest
                 self.fired.append((latest, key))
+                run = str(uuid.uuid4())
+                self.runs[run] = {
+                    "run_id": run, "display_name": run, "experiment_id": one.get("experiment_id"), "step": 0,
+                    "state": "SUCCEEDED", "recurring_run_id": key,
+                    "created_at": datetime.fromtimestamp(self.clock(), UTC).isoformat(),
+                }  # fmt: skip
 
     def _check_schedules(self, request: str) -> None:
         for name in {one["display_name"] for one in self.recurring.values()}:
@@ -367,7 +373,7 @@ def check(kind: str, value: Any, where: str) -> None:
     if kind == "object":
         return
     if kind in simple:
-        if not isinstance(value, simple[kind]):  # type: ignore[arg-type]
+        if not isinstance(value, simple[kind]):  # type: ignore[arg-type]  # types of two kinds
             raise Refused(400, f"{where}: {value!r} is no {kind}")
         return
     if kind.startswith(("list[", "dict(")):

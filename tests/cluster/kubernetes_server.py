@@ -193,11 +193,13 @@ def without_nulls(value: Any) -> Any:
     return [without_nulls(one) for one in value] if isinstance(value, list) else value
 
 
-def run_workers(server: KubernetesServer, folder: Path) -> Callable[[dict[str, Any]], None]:
+def run_workers(
+    server: KubernetesServer, folder: Path, lose: Callable[[], bool] = lambda: False
+) -> Callable[[dict[str, Any]], None]:
     """Starts a TrainJob's command once for each node, with the variables that the plugin for PyTorch gives it.
 
     The nodes share neither their temporary folders nor anything else of the disk. To be set as `server.on_create`; the
-    TrainJob has ended when all of them have.
+    TrainJob has ended when all of them have. At the first look at which `lose` says so the last node is lost.
     """
 
     def on_create(job: dict[str, Any]) -> None:
@@ -224,12 +226,13 @@ def run_workers(server: KubernetesServer, folder: Path) -> Callable[[dict[str, A
             text = (folder / f"{name}-0" / "log").read_text(errors="replace")
             lines = enumerate(text.splitlines())
             server.logs[f"{name}-node-0-0"] = "".join(f"2026-01-01T00:00:00.{i:09}Z {line}\n" for i, line in lines)
+            if lose():
+                _end(processes[-1])
             codes = [one.poll() for one in processes]
             if any(codes):
                 ends("Failed", "JobsFailed", f"exit codes {codes}")(job)
                 for one in processes:
-                    if one.poll() is None:
-                        os.killpg(one.pid, signal.SIGKILL)
+                    _end(one)
             elif codes == [0] * len(codes):
                 ends("Complete")(job)
             else:
@@ -238,3 +241,12 @@ def run_workers(server: KubernetesServer, folder: Path) -> Callable[[dict[str, A
         server.play = play
 
     return on_create
+
+
+def _end(node: subprocess.Popen[bytes]) -> None:
+    """Kills torchrun with its workers, each in a session of its own, as a container ends."""
+    if node.poll() is None:
+        children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(node.pid)], capture_output=True, text=True).stdout
+        for pid in [node.pid, *map(int, children.split())]:
+            os.kill(pid, signal.SIGKILL)
+        node.wait()

@@ -1,5 +1,6 @@
 """Placement: every profile's compiled pipeline says where each stage runs, and what cannot be placed is refused."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,15 @@ from llm2llm.pipelines.config import Config, load_config
 from llm2llm.pipelines.placement import (
     GRADING,
     STAGES,
+    TRAIN_JOB,
     check_devices,
     judged,
     load_placement,
+    node_of,
     seconds,
     shipped_profiles,
     stage_placement,
+    train_job,
 )
 
 PROFILES = list(shipped_profiles())
@@ -38,12 +42,30 @@ def test_the_profiles_are_those_that_are_documented() -> None:
     assert PROFILES == ["aks", "eks", "gke", "kind", "onprem"]
 
 
+EVERYTHING = (
+    "max_iterations=10",
+    "promote={registry: s3://bucket/registry, mode: promote, only_if_new: true}", "evaluate.shards=4", "train.nodes=2",
+    "train.gpus=1", "train.checkpoint_uri=s3://bucket/checkpoints",
+)  # fmt: skip
+
+
 @pytest.mark.parametrize("profile", PROFILES)
-@pytest.mark.parametrize("config", ["quickstart", "gsm8k"])  # with folds, and without
-def test_every_stage_has_limits_time_outs_and_retries(profile: str, config: str, tmp_path: Path) -> None:
-    overrides = (f"placement.profile={profile}", "max_iterations=10")
-    spec, places, text = compiled(tmp_path, *overrides, config=config)
+@pytest.mark.parametrize(
+    ("config", "more", "nodes", "shards"),
+    [
+        ("gsm8k", ("max_iterations=1",), 1, 1),
+        ("quickstart", ("max_iterations=1",), 1, 1),
+        pytest.param("quickstart", EVERYTHING, 2, 4, marks=pytest.mark.slow),
+    ],
+    ids=["plain", "with folds", "with folds, shards, several nodes and a registry"],
+)
+def test_every_stage_has_limits_time_outs_and_retries(
+    profile: str, config: str, more: tuple[str, ...], nodes: int, shards: int, tmp_path: Path
+) -> None:
+    spec, places, text = compiled(tmp_path, f"placement.profile={profile}", *more, config=config)
     assert len(text.encode()) < 250_000
+    if more == EVERYTHING:
+        assert {f"exec-{stage.replace('_', '-')}" for stage in STAGES} == places.keys()
     assert ":latest" not in text
     executors = spec["deploymentSpec"]["executors"]
     assert executors.keys() == places.keys()
@@ -52,7 +74,8 @@ def test_every_stage_has_limits_time_outs_and_retries(profile: str, config: str,
         stage = label.removeprefix("exec-").replace("-", "_")
         assert stage in STAGES
         place, asked = places[label], executor["container"]["resources"]
-        wanted = placement.stages[stage]
+        wanted = stage_placement(placement, stage, nodes, shards)
+        assert wanted
         assert asked["resourceMemoryLimit"] == asked["resourceMemoryRequest"] == wanted.memory
         assert asked["resourceCpuRequest"] == wanted.cpu
         assert place["activeDeadlineSeconds"] == str(seconds(wanted.timeout))
@@ -60,7 +83,9 @@ def test_every_stage_has_limits_time_outs_and_retries(profile: str, config: str,
         assert {"name": RUN_VARIABLE, "fieldPath": "metadata.labels['pipeline/runid']"} in place["fieldPathAsEnv"]
         mounts = {mount["mountPath"]: mount for mount in place["emptyDirMounts"]}
         assert mounts["/tmp"]["sizeLimit"] == wanted.scratch
-        if stage in GPU_STAGES and profile != "kind":
+        leaves_its_gpus = {"train"} if nodes > 1 else set()
+        leaves_its_gpus |= {"evaluate"} if shards > 1 else set()
+        if stage in GPU_STAGES - leaves_its_gpus and profile != "kind":
             assert asked["accelerator"]["resourceCount"] == "1"
             assert asked["accelerator"]["resourceType"] == "nvidia.com/gpu"
             assert place["nodeSelector"]["labels"] == placement.accelerators[wanted.accelerator].node_selector
@@ -70,6 +95,9 @@ def test_every_stage_has_limits_time_outs_and_retries(profile: str, config: str,
             }  # fmt: skip
         else:
             assert "accelerator" not in asked
+    if nodes > 1:
+        (variable,) = (one for one in executors["exec-train"]["container"]["env"] if one["name"] == TRAIN_JOB)
+        assert json.loads(variable["value"]) == train_job(placement, "ghcr.io/llm2llm/train:0.1.0", nodes)
     for component in [spec["root"], *spec["components"].values()]:
         for name, task in component.get("dag", {}).get("tasks", {}).items():
             if "dag" not in spec["components"][task["componentRef"]["name"]]:
@@ -87,6 +115,19 @@ def test_secrets_are_named_and_never_held(profile: str, tmp_path: Path, monkeypa
     (secret,) = [s for s in places["exec-teacher-augment"]["secretAsEnv"] if s["secretName"] == "llm2llm-teacher"]
     assert secret["keyToEnv"] == [{"envVar": "OPENAI_API_KEY", "secretKey": "api-key"}]
     assert "llm2llm-teacher" not in str(places["exec-train"])
+
+
+def test_on_eks_where_spot_nodes_have_no_taint_only_a_stage_that_says_spot_lands_on_one() -> None:
+    key = "karpenter.sh/capacity-type"
+    for spot, kind in ((False, "on-demand"), (True, "spot")):
+        placement = load_placement({"profile": "eks", "stages": {"train": {"spot": spot}}})
+        assert node_of(placement.stages["train"], placement)[0][key] == kind
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_try_that_runs_into_its_time_out_is_followed_by_another(profile: str) -> None:
+    for name, wanted in load_placement({"profile": profile}).stages.items():
+        assert not wanted.retries or seconds(wanted.retry_window) > seconds(wanted.timeout), name
 
 
 def test_a_config_lays_its_own_keys_over_the_profile(tmp_path: Path) -> None:
@@ -139,6 +180,7 @@ def test_without_a_profile_nothing_is_said_about_places(tmp_path: Path) -> None:
         ("{profile: gke, stages: {train: {timeout: 2 days}}}", "such as 30m"),
         ("{profile: gke, stages: {train: {image: 'example.org/train:latest'}}}", "latest"),
         ("{profile: gke, stages: {train: {priority: high}}}", "needs queue"),
+        ("{profile: gke, stages: {dedupe: {timeout: 8h}}}", "retry_window 6h is shorter than timeout 8h"),
         ("{profile: gke, stages: {train: {memroy: 1Gi}}}", "unknown key.*memory"),
     ],
 )
@@ -167,7 +209,8 @@ def test_a_stage_that_leaves_its_gpus_to_others_asks_for_none() -> None:
     placement = load_placement({"profile": "gke", "stages": {"train": {"spot": True, "queue": "q", "priority": "p"}}})
     for stage, values in (("train", {"nodes": 2}), ("evaluate", {"shards": 4})):
         alone, among = stage_placement(placement, stage), stage_placement(placement, stage, **values)
-        assert alone is not None and among is not None  # noqa: PT018
+        assert alone is not None
+        assert among is not None
         assert (alone.gpus, alone.accelerator) == (1, "nvidia-l4")
         assert (among.gpus, among.accelerator, among.shm, among.spot, among.queue) == (0, "", "", False, "")
         assert (among.timeout, among.retries, among.scratch) == (alone.timeout, alone.retries, alone.scratch)

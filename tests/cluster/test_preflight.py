@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from llm2llm.components.students.settings import FineTuneSettings
-from llm2llm.pipelines.student_memory import shape_of, training_memory
+from llm2llm.pipelines.student_memory import Memory, shape_of, training_memory
 from tests.cluster.conftest import Run
 from tests.cluster.json_server import JsonServer
 from tests.cluster.kfp_server import KfpServer
@@ -47,6 +47,24 @@ def test_the_quickstart_passes_on_this_machine(run: Run) -> None:
     assert (code, err) == (0, "")
     assert lines(out)["prepare"] == ("ok", "72 seeds, 120 validation, 352 test, 0 pool")
     assert "0 to look at, 0 failed" in out
+
+
+def test_a_first_config_that_would_learn_nothing_from_half_its_rows(run: Run, tmp_path: Path) -> None:
+    """Random weights at the learning rate of pretrained ones, and rows that prepare leaves out."""
+    rows = [{"text": f"say {n}", "intent": f"{n % 3}"} for n in range(60)]
+    (tmp_path / "seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, *rows[:7]]))
+    values = {
+        "name": "mine", "student": "scratch", "data": {"seeds": "seeds.jsonl"}, "prepare": {"seed_count": 20},
+        "task": {"name": "mine", "form": "classification", "labels": ["0", "1", "2"],
+                 "columns": {"question": "text", "answer": "intent"}},
+        "teacher_augment": {"teacher": "pool"},
+    }  # fmt: skip
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values))
+    code, out, _ = run("preflight", str(tmp_path / "mine.yaml"))
+    assert code == 0
+    assert "dropped 7 duplicate rows of seeds" in lines(out)["prepare"][1]
+    status, detail = lines(out)["student"]
+    assert (status, "set train.learning_rate: 1.0e-3" in detail) == ("warn", True)
 
 
 # data
@@ -201,6 +219,24 @@ def test_a_refused_key_fails_and_is_not_shown(server: Server, run: Run, monkeypa
     assert "its key is in Secret llm2llm-teacher" in lines(out)["teacher"][1]
 
 
+def test_a_key_that_is_here_and_in_no_secret_of_the_pods_fails(
+    server: Server, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = server()
+    arguments = (*teacher(one, by_schema), "--set", "teacher_augment.api_key_env=OTHER_KEY")
+    one.needs = {"GET /v1/models": f"Bearer {CANARY}", "POST /v1/chat/completions": f"Bearer {CANARY}"}
+    monkeypatch.setenv("OTHER_KEY", CANARY)
+    assert run("preflight", "quickstart", *arguments)[0] == 0, "on this machine the key is there"
+    code, out, _ = run("preflight", "quickstart", *arguments, *KIND)
+    assert (code, lines(out)["teacher"][0]) == (1, "fail")
+    assert "asked as teacher_augment does, without a key" in lines(out)["teacher"][1]
+    assert "placement.secrets: {env: OTHER_KEY, secret: NAME, key: KEY, stages: [teacher_augment]}" in out
+    assert CANARY not in out
+    for stages, fails in (("[teacher_augment]", 0), ("[train]", 1)):
+        secrets = f"placement.secrets=[{{env: OTHER_KEY, secret: s, key: k, stages: {stages}}}]"
+        assert run("preflight", "quickstart", *arguments, *KIND, "--set", secrets)[0] == fails
+
+
 def test_a_teacher_that_is_not_up_fails_and_one_inside_the_cluster_is_pointed_out(run: Run) -> None:
     base = ("preflight", "quickstart", "--set", "teacher_augment.teacher=openai", "--set", "teacher_augment.model=big")
     code, out, _ = run(*base, "--set", "teacher_augment.url=http://127.0.0.1:9/v1")
@@ -238,9 +274,15 @@ def model(folder: Path, **config: Any) -> str:
 @pytest.mark.parametrize(
     ("overrides", "status", "fix"),
     [
-        ((), "fail", "accelerator=nvidia-a100-80gb"),
+        (("train.bf16_weights=true",), "fail", "accelerator=nvidia-a100-80gb"),
         (("train.batch_size=1", "train.max_length=256"), "fail", "train.method=lora"),
         (("train.method=lora", "train.batch_size=1", "train.max_length=512"), "ok", ""),
+        (
+            ("train.method=lora", "train.batch_size=8", "train.max_length=1024"),
+            "warn",
+            "fewer rows at once are tried then, and one needs",
+        ),
+        (("train.method=qlora", "train.batch_size=1", "train.max_length=512"), "ok", "weights 4"),
     ],
 )
 def test_a_student_is_held_against_the_accelerators_memory(
@@ -255,6 +297,34 @@ def test_a_student_is_held_against_the_accelerators_memory(
     assert lines(out)["memory of train"][0] == status
     assert fix in lines(out)["memory of train"][1]
     assert code == (status == "fail")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "status", "says"),
+    [
+        ((), "fail", "27 of 24 GiB while the student is loaded; set placement.stages.train.memory=33Gi"),
+        (("train.method=lora",), "ok", "15 of 24 GiB"),
+        (("train.method=lora", "placement.stages.train.gpus=2"), "fail", "29 of 24 GiB"),
+        (("train.method=qlora", "placement.stages.train.gpus=2"), "ok", "4 of 24 GiB"),
+    ],
+)
+def test_a_student_that_the_pods_own_memory_does_not_hold_on_its_way_to_the_gpu_fails(
+    overrides: tuple[str, ...], status: str, says: str, run: Run, tmp_path: Path
+) -> None:
+    student = model(tmp_path / "llama", **LLAMA_7B)
+    settings = [part for one in ("placement.profile=gke", *overrides) for part in ("--set", one)]
+    _, out, _ = run("preflight", "quickstart", "--set", f"student={student}", *settings)
+    assert lines(out)["pod memory of train"][0] == status
+    assert says in lines(out)["pod memory of train"][1]
+
+
+def test_every_stage_that_loads_the_student_is_held_against_its_accelerator(run: Run, tmp_path: Path) -> None:
+    student = model(tmp_path / "llama", **LLAMA_7B)
+    settings = ("placement.profile=gke", f"student={student}", "filter_errors.selection=auto", "evaluate.shards=2",
+                f"promote.registry={tmp_path}/registry")  # fmt: skip
+    _, out, _ = run("preflight", "quickstart", *(part for one in settings for part in ("--set", one)))
+    stages = {what.removeprefix("memory of ") for what in lines(out) if what.startswith("memory of ")}
+    assert stages == {"train", "answer", "out_of_fold", "promote"}
 
 
 def test_the_base_of_an_adapter_is_looked_at(run: Run, tmp_path: Path) -> None:
@@ -303,14 +373,25 @@ def test_the_count_of_parameters_is_that_of_transformers() -> None:
         assert shape_of(values).parameters == pytest.approx(exact, rel=0.02)
 
 
-def test_lora_and_shorter_rows_need_less_memory() -> None:
+def test_every_way_to_need_less_memory_does() -> None:
     shape = shape_of(LLAMA_7B)
-    full = training_memory(shape, shape.parameters, FineTuneSettings())
-    assert full.weights + full.optimiser == pytest.approx(8 * shape.parameters / 2**30)
-    lora = training_memory(shape, shape.parameters, FineTuneSettings(method="lora"))
-    assert lora.optimiser < 1 < full.optimiser
-    short = training_memory(shape, shape.parameters, FineTuneSettings(max_length=512))
-    assert short.activations == full.activations / 2
+
+    def needs(rows: int = 8, devices: int = 1, **settings: Any) -> Memory:
+        return training_memory(shape, shape.parameters, FineTuneSettings(**settings), rows, devices)
+
+    full = needs()
+    for method, bytes_each in (({}, 18), ({"bf16_weights": True}, 8), ({"method": "hft"}, 12)):
+        memory = needs(**method)
+        assert memory.weights + memory.optimiser == pytest.approx(bytes_each * shape.parameters / 2**30, rel=0.03)
+    lora, qlora = needs(method="lora"), needs(method="qlora")
+    assert lora.optimiser == qlora.optimiser < 1
+    assert qlora.weights < lora.weights / 2 < full.weights / 4
+    for half in (needs(max_length=512), needs(rows=4)):
+        assert half.activations == full.activations / 2
+    assert needs(activation_checkpointing=True).activations < full.activations / 4
+    assert needs(devices=4) == full
+    shared = needs(devices=4, sharding="fsdp")
+    assert (shared.weights, shared.activations) == (full.weights / 4, full.activations)
 
 
 # cluster
@@ -494,10 +575,17 @@ def test_queues_priorities_and_service_accounts_are_looked_for(cluster: Cluster,
     assert code == 1
     found = lines(out)
     assert [found[what][0] for what in ("queue gpus", "priority low", "service account")] == ["fail"] * 3
-    cluster.put("/apis/kueue.x-k8s.io/v1beta1/namespaces/ml/localqueues/gpus", {})
-    cluster.put("/apis/kueue.x-k8s.io/v1beta1/workloadpriorityclasses/low", {})
     cluster.put("serviceaccounts/trainer", {})
-    assert run(*arguments)[0] == 0
+    for version in ("v1beta1", "v1beta2"):  # a server has the one or both
+        queue, priority = (
+            f"/apis/kueue.x-k8s.io/{version}/{one}"
+            for one in ("namespaces/ml/localqueues/gpus", "workloadpriorityclasses/low")
+        )
+        cluster.put(queue, {})
+        cluster.put(priority, {})
+        assert run(*arguments)[0] == 0
+        cluster.put(queue, {}, 404)
+        cluster.put(priority, {}, 404)
 
 
 def test_a_registry_that_hands_out_tokens_is_asked_with_one(cluster: Cluster, run: Run) -> None:

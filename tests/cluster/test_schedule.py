@@ -80,15 +80,17 @@ class Clock:
         self.now += seconds
 
 
-def scene(monkeypatch: pytest.MonkeyPatch, server: KfpServer, start: float) -> tuple[Any, Clock]:
+def scene(
+    monkeypatch: pytest.MonkeyPatch, server: KfpServer, start: float, request_seconds: float = 2
+) -> tuple[Any, Clock]:
     """A server whose controller acts on a tick every quarter of an hour, one old schedule, and how to set one."""
     clock = Clock(start)
     server.clock, server.tick_seconds = clock.time, 900
 
-    def two_seconds() -> None:
-        clock.now += 2
+    def time_passes() -> None:
+        clock.now += request_seconds
 
-    server.after_request = two_seconds
+    server.after_request = time_passes
     monkeypatch.setattr(schedule, "time", SimpleNamespace(time=clock.time, sleep=clock.sleep))
     monkeypatch.setattr(schedule, "seconds_until_quiet", quiet)
     server.pipelines["p"] = {"pipeline_id": "p", "display_name": "x"}
@@ -128,7 +130,22 @@ def test_at_whatever_second_a_schedule_is_replaced_every_tick_is_run_exactly_onc
         assert wanted("new") == "replaced"
         assert list(kfp_server.recurring) != [old]
         every_tick_is_run_once(kfp_server, clock, since=created)
-        for state in (kfp_server.recurring, kfp_server.last_tick, kfp_server.fired):
+        for state in (kfp_server.recurring, kfp_server.last_tick, kfp_server.fired, kfp_server.runs):
+            state.clear()
+
+
+@pytest.mark.parametrize("request_seconds", [25, 40, 70])
+def test_on_a_server_so_slow_that_a_tick_comes_meanwhile_every_tick_is_run_exactly_once(
+    request_seconds: float, kfp_server: KfpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for start in range(1800, 2700, 50):
+        wanted, clock = scene(monkeypatch, kfp_server, start - 600, request_seconds)
+        wanted("old")
+        (created,) = kfp_server.last_tick.values()
+        pass_time(kfp_server, clock, 600)
+        assert wanted("new") == "replaced"
+        every_tick_is_run_once(kfp_server, clock, since=created)
+        for state in (kfp_server.recurring, kfp_server.last_tick, kfp_server.fired, kfp_server.runs):
             state.clear()
 
 
@@ -153,7 +170,7 @@ def test_a_replacement_that_dies_at_any_request_is_finished_by_the_same_command(
         assert left["mode"] == "ENABLE"
         assert "x-new" in left["description"]
         every_tick_is_run_once(kfp_server, clock, since=created)
-        for state in (kfp_server.recurring, kfp_server.last_tick, kfp_server.fired):
+        for state in (kfp_server.recurring, kfp_server.last_tick, kfp_server.fired, kfp_server.runs):
             state.clear()
     assert died in range(7, 12)
 
@@ -204,6 +221,40 @@ def test_a_paused_schedule_stays_paused_until_it_is_resumed(kfp_server: KfpServe
     assert run("schedule", "--resume", "quickstart", *host)[1] == "quickstart: resumed\n"
     assert len(kfp_server.enabled()) == 1
     assert run("schedule", "--resume", "quickstart", *host)[1] == "quickstart: unchanged\n"
+
+
+def test_a_schedule_that_is_paused_while_a_run_of_the_one_before_it_goes_on_stays_paused(
+    kfp_server: KfpServer, run: Run
+) -> None:
+    host = ("--host", kfp_server.url)
+    changed = (*WEEKLY, "--parameter", "epochs=2", *host)
+    run(*WEEKLY, *host)
+    (first,) = kfp_server.recurring
+    kfp_server.runs["r"] = going_on(first)
+    run(*changed)
+    assert run("schedule", "--pause", "quickstart", *host)[1].endswith("quickstart: paused\n")
+    assert run("schedule", "--pause", "quickstart", *host)[1].endswith("quickstart: unchanged\n")
+    assert "it is paused" in run(*changed)[1]
+    assert "it stays paused" in run(*WEEKLY, *host)[1]
+    assert "it is paused" in run(*WEEKLY, *host)[1]
+    assert kfp_server.enabled() == []
+    assert (kfp_server.runs["r"]["state"], len(kfp_server.recurring)) == ("RUNNING", 2)
+    kfp_server.runs["r"]["state"] = "SUCCEEDED"
+    assert "quickstart: resumed" in run("schedule", "--resume", "quickstart", *host)[1]
+    assert len(kfp_server.enabled()) == len(kfp_server.recurring) == 1
+    assert "quickstart: replaced" in run(*changed)[1]
+
+
+def test_a_paused_schedule_that_is_replaced_while_its_run_goes_on_stays_paused(kfp_server: KfpServer, run: Run) -> None:
+    host = ("--host", kfp_server.url)
+    changed = (*WEEKLY, "--parameter", "epochs=2", *host)
+    run(*WEEKLY, *host)
+    (first,) = kfp_server.recurring
+    kfp_server.runs["r"] = going_on(first)
+    run("schedule", "--pause", "quickstart", *host)
+    assert "it stays paused" in run(*changed)[1]
+    assert "it is paused" in run(*changed)[1]
+    assert kfp_server.enabled() == []
 
 
 def test_a_schedule_is_deleted_but_not_under_a_run(kfp_server: KfpServer, run: Run) -> None:

@@ -145,14 +145,14 @@ def test_the_table_is_printed_where_the_artifacts_can_be_read(kfp_server: KfpSer
 
 
 def summary(iterations: int) -> dict[str, object]:
-    score = {"value": 0.61, "low": 0.55, "high": 0.67}
+    score = {"value": 0.61, "low": 0.55, "high": 0.67, "n": 60, "unparseable": 0}
     return {
         "best_iteration": iterations - 1,
         "iterations": [
             {"iteration": i, "training_rows": 100, "errors": 3, "accuracy": {"validation": score}, "reason": "the last"}
             for i in range(iterations)
         ],
-        "rows": {"generated": 1, "kept": 1, "rejected": {"total": 0, "by_reason": {}}},
+        "rows": {"generated": 1, "kept": 1, "left_out": 0, "rejected": {"total": 0, "by_reason": {}}},
         "teacher_calls": {"total": 0},
     }
 
@@ -203,6 +203,18 @@ def test_a_lost_answer_neither_stops_the_submission_nor_makes_anything_twice(
     assert (len(kfp_server.pipelines), len(kfp_server.versions), len(kfp_server.runs)) == (1, 1, 1)
 
 
+@pytest.mark.parametrize("drop", ["before", "after"])
+def test_where_the_server_is_gone_before_it_says_whether_the_run_was_started_that_is_said(
+    drop: str, kfp_server: KfpServer, run: Run
+) -> None:
+    kfp_server.fault("POST", "/runs$", drop=drop)
+    kfp_server.fault("GET", "/runs$", drop="before", times=99)
+    code, _, err = run("submit", "quickstart", "--host", kfp_server.url, "--run-name", "mine")
+    assert code == 2
+    assert "whether the run 'mine' was started is not known" in err
+    assert len(kfp_server.runs) == (drop == "after")
+
+
 def test_another_submission_that_was_faster_is_no_error(kfp_server: KfpServer, run: Run) -> None:
     """It uploads between our look and our upload: the server answers 409."""
     compiled = compile_upload(load_config("quickstart"))
@@ -230,6 +242,7 @@ def test_a_server_that_fails_now_and_then_while_a_run_is_followed_is_asked_again
     kfp_server.script = SUCCESS
     kfp_server.fault("GET", "/runs/", status=503, times=9)
     kfp_server.fault("GET", "/runs/", drop="before", times=3, skip=2)
+    kfp_server.fault("GET", "/runs/", status=500, times=2, skip=3)
     assert run("submit", "quickstart", "--host", kfp_server.url, "--wait")[0] == 0
 
 

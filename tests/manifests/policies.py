@@ -18,7 +18,7 @@ GIVEN = {
 # Labels of pods that others make: Argo's of a run's, JobSet's of a TrainJob's workers, KFP's of its artifact proxy.
 GIVEN_PODS: tuple[dict[str, str], ...] = (
     {"workflows.argoproj.io/workflow": "any", "app.kubernetes.io/part-of": "llm2llm"},
-    {"jobset.sigs.k8s.io/jobset-name": "any"},
+    {"jobset.sigs.k8s.io/jobset-name": "any", "app.kubernetes.io/part-of": "llm2llm"},
     {"app": "ml-pipeline-ui-artifact"},
 )
 CLUSTER_SCOPED = {
@@ -115,6 +115,17 @@ def resources_stated(resources: Sequence[Resource]) -> Iterator[str]:
             yield f"{name}: asks for a GPU and names no nodes"
 
 
+def no_hidden_defaults(resources: Sequence[Resource]) -> Iterator[str]:
+    """Kubernetes makes a LimitRange's `max` of a resource the default limit and request of every container, if it has
+    no `default` (pkg/apis/core/v1/defaults.go): with GPUs among them no stage without one would ever start."""
+    for resource in resources:
+        for limit in resource["spec"]["limits"] if resource["kind"] == "LimitRange" else []:
+            if limit["type"] == "Container" and (
+                hidden := limit.get("max", {}).keys() - limit.get("default", {}).keys()
+            ):
+                yield f"{title(resource)}: every container that does not say gets all of max: {sorted(hidden)}"
+
+
 def no_secret_values(resources: Sequence[Resource]) -> Iterator[str]:
     for resource in resources:
         if resource["kind"] == "Secret" and (resource.get("data") or resource.get("stringData")):
@@ -204,6 +215,11 @@ def closed_network(resources: Sequence[Resource]) -> Iterator[str]:
     for labels in [GIVEN_PODS[0], *(labels for _, _, labels in pods(resources))]:
         if not any(_selects(selector, labels) for selector in denied):
             yield f"NetworkPolicy: nothing denies by default what pods with {labels} may reach"
+    for labels in known:
+        of_it = [one["spec"] for one in policies if _selects(one["spec"]["podSelector"], labels)]
+        ways_out = [spec.get("egress", []) for spec in of_it if "Egress" in spec["policyTypes"]]
+        if ways_out and not any(port["port"] == 53 for way in ways_out for to in way for port in to.get("ports", [])):
+            yield f"NetworkPolicy: pods with {labels} can ask no DNS"
     for policy in policies:
         spec = policy["spec"]
         if not any(_selects(spec["podSelector"], labels) for labels in known):
@@ -357,6 +373,7 @@ RULES = (
     restricted,
     pinned_images,
     resources_stated,
+    no_hidden_defaults,
     no_secret_values,
     no_idle_tokens,
     narrow_roles,

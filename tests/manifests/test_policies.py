@@ -28,6 +28,16 @@ def test_every_component_keeps_every_rule_on_its_own(name: str, tmp_path: Path) 
     assert [each for each in violations(resources) if not each.endswith("asks for a GPU and names no nodes")] == []
 
 
+@pytest.mark.parametrize(
+    "name", ["teacher", "fetch-models", "train-jobs", "identity-gke", "identity-eks", "public-https"]
+)
+def test_in_kubeflows_own_namespace_ours_are_as_closed_and_kubeflows_are_left_open(name: str, tmp_path: Path) -> None:
+    resources = with_components(tmp_path, [*NEEDS.get(name, (name,)), "kfp-standalone"])
+    assert [each for each in violations(resources) if not each.endswith("asks for a GPU and names no nodes")] == []
+    selectors = [each["spec"]["podSelector"] for each in resources if each["kind"] == "NetworkPolicy"]
+    assert {} not in selectors
+
+
 def test_every_component_is_in_the_readme_and_every_given_object_too() -> None:
     text = (MANIFESTS / "README.md").read_text()
     assert [name for name in (*COMPONENTS, *OVERLAYS) if f"`{name}`" not in text] == []
@@ -91,6 +101,8 @@ BREAKS: list[tuple[str, Callable[[list[Resource]], Any]]] = [
     ("no requests.ephemeral-storage", lambda r: vllm(r)["resources"]["requests"].pop("ephemeral-storage")),
     ("names no nodes", lambda r: pod(r).pop("nodeSelector")),
     ("names no nodes", lambda r: pod(r).pop("tolerations")),
+    ("gets all of max: ['nvidia.com/gpu']", lambda r: find(r, "LimitRange")["spec"]["limits"][0]["max"]
+        .update({"nvidia.com/gpu": "8"})),
     ("VLLM_API_KEY is a value", lambda r: vllm(r)["env"].append({"name": "VLLM_API_KEY", "value": "x"})),
     ("looks like a credential", lambda r: vllm(r)["env"].append({"name": "NOTE", "value": "hf_" + 20 * "a"})),
     ("credential among the arguments", lambda r: vllm(r)["args"].append("--api-key=x")),
@@ -105,6 +117,8 @@ BREAKS: list[tuple[str, Callable[[list[Resource]], Any]]] = [
     ("pods/exec", lambda r: rules(r)[2]["resources"].append("pods/exec")),
     ("nothing denies by default", lambda r: remove(r, "NetworkPolicy", "default-deny")),
     ("nothing denies by default", lambda r: policy(r, "default-deny").update(policyTypes=["Ingress"])),
+    ("can ask no DNS", lambda r: policy(r, "dns").update(
+        podSelector={"matchExpressions": [{"key": "workflows.argoproj.io/workflow", "operator": "Exists"}]})),
     ("egress to anywhere", lambda r: policy(r, "runs-to-teacher")["egress"][0].pop("to")),
     ("on every port", lambda r: policy(r, "runs-to-kubernetes-api")["egress"][0].pop("ports")),
     ("takes in private addresses", lambda r: policy(r, "fetch-models-to-public-https")["egress"][0]["to"][0]["ipBlock"]
