@@ -15,10 +15,11 @@ class Progress:
         total: How many there are to do.
         unit: What is counted, such as `rows`.
         stream: Where to write; default: standard output.
+        before: How many of them were done before this process began; the rate is of the others.
     """
 
-    def __init__(self, stage: str, total: int, unit: str, stream: TextIO | None = None) -> None:
-        self._stage, self._total, self._unit = stage, total, unit
+    def __init__(self, stage: str, total: int, unit: str, stream: TextIO | None = None, before: int = 0) -> None:
+        self._stage, self._total, self._unit, self._before = stage, total, unit, before
         self._stream = stream or sys.stdout
         self._terminal = self._stream.isatty()
         self._started = self._shown = time.monotonic()
@@ -31,7 +32,7 @@ class Progress:
             return
         self._shown = now
         seconds = now - self._started
-        rate = done / seconds if seconds > 0 else 0.0
+        rate = (done - self._before) / seconds if seconds > 0 else 0.0
         line = f"{self._stage}: {done:,}/{self._total:,} {self._unit}"
         if rate > 0:
             line += f", {rate:,.1f} {self._unit}/s"

@@ -42,8 +42,7 @@ from llm2llm.components.storage import (
     upload_folder,
 )
 from llm2llm.components.storage.folders import MANIFEST
-from llm2llm.components.students.settings import FineTuneSettings
-from llm2llm.components.tasks import Task
+from llm2llm.components.students.job import Job
 
 KEEP = 2
 """How many checkpoints of a training are kept: the newest, and the one before in case that is damaged."""
@@ -62,17 +61,8 @@ NO_WEIGHTS = {"checkpoint_uri", "checkpoint_steps", "checkpoint_minutes", "repor
 """Settings that do not change the weights."""
 
 
-def checkpoints_uri(
-    training_set: list[Example],
-    task: Task,
-    student: str,
-    settings: FineTuneSettings,
-    random_seed: int,
-    seeds: list[Example] | None = None,
-    replay: list[Example] | None = None,
-    iteration: int = 0,
-) -> str | None:
-    """Where the checkpoints of this training are; the arguments are those of `fine_tune`.
+def checkpoints_uri(job: Job) -> str | None:
+    """Where the checkpoints of this training are.
 
     Returns:
         None when the settings ask for none.
@@ -80,15 +70,17 @@ def checkpoints_uri(
     Raises:
         UserError: The temporary folder is not the user's own.
     """
+    settings = job.settings
     if not settings.checkpoint_steps and not settings.checkpoint_minutes:
         return None
+    rows = (job.training_set, job.seeds, job.replay)
     decides = {
-        "rows": [[row.id for row in rows] if rows is not None else None for rows in (training_set, seeds, replay)],
-        "task": task.model_dump(mode="json"),
-        "student": _content(student),
+        "rows": [[row.id for row in some] if some is not None else None for some in rows],
+        "task": job.task.model_dump(mode="json"),
+        "student": _content(job.student),
         "settings": settings.model_dump(mode="json", exclude=NO_WEIGHTS),
-        "random_seed": random_seed,
-        "iteration": iteration,
+        "random_seed": job.random_seed,
+        "iteration": job.iteration,
         "versions": versions(),
     }
     key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
@@ -129,7 +121,8 @@ def _content(student: str) -> Any:
 
 def _temporary_place() -> str:
     place = Path(tempfile.gettempdir()) / f"llm2llm-checkpoints-{os.getuid()}"
-    place.mkdir(mode=0o700, exist_ok=True)
+    with suppress(FileExistsError):  # whose it is, and whether it is a folder, is looked at below
+        place.mkdir(mode=0o700)
     found = place.lstat()
     if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode) or found.st_mode & 0o022:
         raise UserError(

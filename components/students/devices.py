@@ -1,10 +1,15 @@
 """How many devices train, what each does of a batch, and what it is like when one has no memory left."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from llm2llm.components.problems import UserError
 from llm2llm.components.students.settings import FineTuneSettings
+
+PATIENCE = timedelta(hours=2)
+"""How long processes that train together wait for one another: the first one fetches and stores what is large alone,
+and PyTorch would end the others after ten minutes on GPUs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,21 @@ def this_process() -> Any:
     from accelerate import PartialState
 
     # Without the flag processes on a CPU would not join.
-    return PartialState(cpu=not torch.cuda.is_available())
+    return PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
+
+
+def share_weights_on_cpus() -> None:
+    """Lets processes on a CPU hold a part of the student each (FSDP2), as on GPUs.
+
+    accelerate shards for kinds of devices that it lists; on a CPU each process would hold the whole student, and
+    nothing would say so. PyTorch itself shards over gloo as well.
+    """
+    from accelerate import PartialState
+    from accelerate.utils import DistributedType
+
+    state = PartialState()
+    if state.distributed_type == DistributedType.MULTI_CPU:
+        state.distributed_type = DistributedType.MULTI_GPU
 
 
 def out_of_memory(problem: BaseException) -> bool:

@@ -3,7 +3,7 @@
 import json
 import time
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from llm2llm.components.progress import Progress
 from llm2llm.components.rows.kinds import Example
 from llm2llm.components.students.batches import Encoding, draw_replay, encode_rows
 from llm2llm.components.students.checkpoints import NO_WEIGHTS, Checkpoints, data_hash, versions
-from llm2llm.components.students.devices import Share, share, this_process
+from llm2llm.components.students.devices import Share, share, share_weights_on_cpus, this_process
 from llm2llm.components.students.hardness import losses, save_losses
 from llm2llm.components.students.interruption import (
     SaveCheckpoints,
@@ -39,53 +39,8 @@ from llm2llm.components.students.methods import attention, prepare, save, weight
 from llm2llm.components.students.scratch import build_student
 from llm2llm.components.students.settings import SCRATCH, TRAINING_FILE, FineTuneSettings
 from llm2llm.components.students.trainer import StudentTrainer, refuse_leaky_packing
+from llm2llm.components.students.training_log import TrainingLog
 from llm2llm.components.tasks import Task
-
-
-@dataclass(frozen=True)
-class TrainingLog:
-    """What a training run measured; saved beside the model as `training.json`, without the times."""
-
-    rows: int
-    """Rows trained on, general ones among them."""
-    rows_too_long: int
-    """Rows left out for their length."""
-    rows_truncated: int
-    """Rows whose prompt was cut."""
-    rows_replayed: int
-    """General rows drawn from the replay set."""
-    sequences: int
-    """What the trainer takes for rows: as many, or fewer where they are packed."""
-    steps: int
-    tokens: int
-    """Tokens seen, padding not counted."""
-    loss_curve: list[tuple[int, float]]
-    """(step, mean loss since the point before)."""
-    devices: int
-    """Processes that trained together."""
-    rows_in_one_pass: int
-    """The most that one of them was given at once."""
-    seconds: float = field(metadata={"saved": False})
-    """Of training, since it began or was taken up again."""
-    share_timed: float = field(default=1.0, metadata={"saved": False})
-    """Which share of the steps was taken in that time."""
-    flops_per_token: float = field(default=0.0, metadata={"saved": False})
-    gpus: list[str] = field(default_factory=list, metadata={"saved": False})
-    """The name of each device, if it is a GPU."""
-    sixteen_bit: bool = field(default=False, metadata={"saved": False})
-    """Whether it computed in bfloat16."""
-    peak_memory: int = field(default=0, metadata={"saved": False})
-    """Bytes, of the first process."""
-    resumed_from_step: int = field(default=0, metadata={"saved": False})
-    """0: it began at the beginning."""
-    checkpoints: int = field(default=0, metadata={"saved": False})
-    checkpoints_failed: int = field(default=0, metadata={"saved": False})
-    """How many were stored, and how many could not be."""
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Of all devices together, padding not counted."""
-        return self.tokens * self.share_timed / self.seconds if self.seconds > 0 else 0.0
 
 
 def fine_tune(
@@ -156,6 +111,7 @@ def fine_tune(
             peft_config=adapter,
             callbacks=[_ShowProgress(), *([early] if settings.record_losses else [])],
         )
+        assert trainer.is_fsdp_enabled == (settings.sharding == "fsdp" and here.num_processes > 1)
         _silence(trainer)
         resumed = None
         if kept is not None:
@@ -276,7 +232,9 @@ def _silence(trainer: StudentTrainer) -> None:
 
 def _arguments(settings: FineTuneSettings, part: Share, devices: int, random_seed: int, folder: str) -> SFTConfig:
     sharded = settings.sharding == "fsdp" and devices > 1
-    return SFTConfig(
+    # The first process writes checkpoints whole: what the others wrote would stay on the disks of other nodes.
+    whole = {"version": 2, "state_dict_type": "FULL_STATE_DICT"}
+    arguments = SFTConfig(
         output_dir=folder,
         num_train_epochs=settings.epochs,
         max_steps=settings.max_steps or -1,
@@ -292,7 +250,7 @@ def _arguments(settings: FineTuneSettings, part: Share, devices: int, random_see
         neftune_noise_alpha=settings.neftune_alpha or None,
         gradient_checkpointing=settings.activation_checkpointing and not sharded,
         fsdp=sharded,
-        fsdp_config={"version": 2, "activation_checkpointing": settings.activation_checkpointing} if sharded else None,
+        fsdp_config=whole | {"activation_checkpointing": settings.activation_checkpointing} if sharded else None,
         ddp_find_unused_parameters=False,
         bf16=precision() is torch.bfloat16,
         use_cpu=device() == "cpu",
@@ -305,17 +263,18 @@ def _arguments(settings: FineTuneSettings, part: Share, devices: int, random_see
         report_to=list(settings.report_to) or "none",
         disable_tqdm=True,
     )
+    if sharded:
+        share_weights_on_cpus()  # after the arguments, which look for the devices anew
+    return arguments
 
 
 class _ShowProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships no types for it
     """Prints progress."""
 
-    def __init__(self) -> None:
-        self._progress: Progress | None = None
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._progress = Progress("train", state.max_steps, "steps", before=state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self._progress is None:
-            self._progress = Progress("train", state.max_steps, "steps")
         self._progress.show(state.global_step)
 
 
@@ -330,6 +289,11 @@ class _EarlyLosses(TrainerCallback):  # type: ignore[misc]  # as above
         """The loss of each seed, by its id."""
         measured = losses(model, self._tokenizer, self._seeds, self._task, self._batch_size)
         return {seed.id: loss for seed, loss in zip(self._seeds, measured, strict=True)}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        # A checkpoint of the first epoch's last step is written before that epoch has ended.
+        if state.epoch == 1:
+            self.on_epoch_end(args, state, control, model)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         if not self.losses:

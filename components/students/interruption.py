@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from accelerate.utils import broadcast_object_list, gather_object
 from transformers import TrainerCallback
 
@@ -92,12 +93,12 @@ def _from_all_nodes(folder: Path) -> dict[str, bytes]:
 
 @contextmanager
 def shared_folder() -> Iterator[Path]:
-    """A temporary folder that all processes of a node have in common."""
+    """A temporary folder that all processes of a node have in common: of one name on every node."""
     here = this_process()
-    name = [tempfile.mkdtemp(prefix="llm2llm-train-") if here.is_main_process else ""]
+    name = [Path(tempfile.mkdtemp(prefix="llm2llm-train-")).name if here.is_main_process else ""]
     if here.num_processes > 1:
         broadcast_object_list(name)
-    folder = Path(name[0])
+    folder = Path(tempfile.gettempdir()) / name[0]
     folder.mkdir(mode=0o700, exist_ok=True)
     try:
         yield folder
@@ -148,7 +149,9 @@ def whole_model(trainer: Any) -> Any:
     weights = trainer.accelerator.get_state_dict(trainer.model)
     if not this_process().is_main_process:
         return trainer.model
-    whole = type(trainer.accelerator.unwrap_model(trainer.model))._from_config(trainer.model.config)
+    with torch.device("meta"):  # room for a second student is not needed: it takes the weights as they are
+        whole = type(trainer.accelerator.unwrap_model(trainer.model))._from_config(trainer.model.config)
     whole.load_state_dict(weights, assign=True)
     whole.tie_weights()
+    whole.generation_config = trainer.model.generation_config
     return whole

@@ -14,7 +14,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal, NoReturn
 
 from llm2llm.components.problems import UserError
 from llm2llm.components.rows.files import read_rows, write_rows
@@ -23,7 +23,6 @@ from llm2llm.components.storage import (
     NotThere,
     create_bytes,
     delete,
-    delete_folder,
     download_folder,
     is_remote,
     join,
@@ -32,11 +31,9 @@ from llm2llm.components.storage import (
     write_bytes,
 )
 from llm2llm.components.students.settings import FineTuneSettings
+from llm2llm.components.students.training_log import TrainingLog, read_log
 from llm2llm.components.tasks import Task
 from llm2llm.components.whole import whole_folder
-
-if TYPE_CHECKING:
-    from llm2llm.components.students.fine_tune import TrainingLog
 
 INPUT, MODEL, RESULT = "input", "model", "result.json"
 DESCRIPTION, STUDENT = "job.json", "student"
@@ -69,48 +66,36 @@ class Failed:
     message: str
 
 
-def write_job(
-    uri: str,
-    training_set: list[Example],
-    task: Task,
-    student: str,
-    settings: FineTuneSettings,
-    random_seed: int,
-    seeds: list[Example] | None = None,
-    replay: list[Example] | None = None,
-    iteration: int = 0,
-    checkpoints: str | None = None,
-    rows_in_one_pass: int | None = None,
-) -> None:
-    """Stores a job, in place of one that was there; the arguments are those of `fine_tune`.
+def write_job(uri: str, job: Job) -> None:
+    """Stores a job, in place of one that was there.
 
     Args:
         uri: A folder of the job's own, local or `s3://`.
-        student: A student in a local folder is copied into a job that goes to a server.
+        job: A student in a local folder is copied into a job that goes to a server.
 
     Raises:
         UserError: It cannot be stored.
     """
     with TemporaryDirectory(prefix="llm2llm-job-") as scratch:
         folder = Path(scratch)
-        for name, rows in zip(ROWS, (training_set, seeds, replay), strict=True):
-            if rows is not None:
+        for name in ROWS:
+            if (rows := getattr(job, name)) is not None:
                 write_rows(folder / f"{name}.parquet", "examples", rows)
-        local = Path(student).expanduser()
+        student, local = job.student, Path(job.student).expanduser()
         copied = is_remote(uri) and local.is_dir()
         if copied:
             shutil.copytree(local, folder / STUDENT)
         elif local.is_dir():
             student = str(local.resolve())
         description = {
-            "task": task.model_dump(mode="json"),
+            "task": job.task.model_dump(mode="json"),
             "student": STUDENT if copied else student,
             "student_is_inside": copied,
-            "settings": settings.model_dump(mode="json"),
-            "random_seed": random_seed,
-            "iteration": iteration,
-            "checkpoints": checkpoints,
-            "rows_in_one_pass": rows_in_one_pass,
+            "settings": job.settings.model_dump(mode="json"),
+            "random_seed": job.random_seed,
+            "iteration": job.iteration,
+            "checkpoints": job.checkpoints,
+            "rows_in_one_pass": job.rows_in_one_pass,
         }
         (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         delete(join(uri, RESULT))
@@ -163,7 +148,7 @@ def read_job(folder: Path) -> Job:
     )
 
 
-def run_job(job: Job, output: Path) -> "TrainingLog":
+def run_job(job: Job, output: Path) -> TrainingLog:
     """`fine_tune` with a job's arguments."""
     from llm2llm.components.students.fine_tune import fine_tune
 
@@ -182,13 +167,13 @@ def run_job(job: Job, output: Path) -> "TrainingLog":
     )
 
 
-def write_result(uri: str, model: Path, log: Any) -> None:
+def write_result(uri: str, model: Path, log: TrainingLog) -> None:
     """Stores the student and what `fine_tune` returned; with its result a job has ended.
 
     Args:
         uri: The job.
         model: The student's folder on this machine. A local job takes it away from there.
-        log: A `TrainingLog`.
+        log: What was measured.
 
     Raises:
         UserError: It cannot be stored.
@@ -207,13 +192,13 @@ def write_failure(uri: str, kind: Failure, message: str) -> None:
     create_bytes(join(uri, RESULT), json.dumps({"failed": kind, "message": message}).encode())
 
 
-def read_result(uri: str) -> dict[str, Any] | Failed | None:
-    """The fields of the `TrainingLog` of a job that has ended well, why it failed, or None while it has not ended."""
+def read_result(uri: str) -> TrainingLog | Failed | None:
+    """What was measured in a job that has ended well, why it failed, or None while it has not ended."""
     try:
         values = json.loads(read_bytes(join(uri, RESULT)))
     except NotThere:
         return None
-    return Failed(values["failed"], values["message"]) if "failed" in values else dict(values["log"])
+    return Failed(values["failed"], values["message"]) if "failed" in values else read_log(values["log"])
 
 
 def take_model(uri: str, output: Path) -> None:
@@ -232,16 +217,7 @@ def take_model(uri: str, output: Path) -> None:
             shutil.move(path, output / path.name)
 
 
-def delete_job(uri: str) -> None:
-    """Removes a job with all that is in it.
-
-    Raises:
-        UserError: It cannot be removed.
-    """
-    delete_folder(uri)
-
-
-def raise_failure(failed: Failed) -> None:
+def raise_failure(failed: Failed) -> NoReturn:
     """Raises in this process what ended a job in another.
 
     Raises:

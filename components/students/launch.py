@@ -14,61 +14,56 @@ import signal
 import sys
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from llm2llm.components.problems import UserError
-from llm2llm.components.rows.kinds import Example
 from llm2llm.components.stage import EXIT_TERMINATED, PARENT_VARIABLE
 from llm2llm.components.students.devices import devices_here, out_of_memory, share
 from llm2llm.components.students.job import Failed, Job, raise_failure, read_result, run_job, take_model, write_job
-from llm2llm.components.students.settings import FineTuneSettings
-from llm2llm.components.tasks import Task
-
-if TYPE_CHECKING:
-    from llm2llm.components.students.fine_tune import TrainingLog
+from llm2llm.components.students.training_log import TrainingLog
 
 GRACE_SECONDS = 20
 """How long the processes may take to end after SIGTERM; Kubernetes gives a pod 30 seconds unless told otherwise."""
 
 
-def train_on_devices(
-    training_set: list[Example],
-    task: Task,
-    student: str,
-    settings: FineTuneSettings,
-    random_seed: int,
-    output: Path,
-    seeds: list[Example] | None = None,
-    replay: list[Example] | None = None,
-    iteration: int = 0,
-    checkpoints: str | None = None,
-) -> "TrainingLog":
-    """Fine-tunes a student on `settings.gpus` devices and saves it to `output`; the arguments are those of `fine_tune`.
+def train_on_devices(job: Job, output: Path) -> TrainingLog:
+    """Fine-tunes a student on `settings.gpus` devices of this machine and saves it to the empty folder `output`.
 
     Raises:
         UserError: As `fine_tune`; also more GPUs than there are, a global batch that cannot be divided among them, and
             no memory for a single row.
     """
-    devices = devices_here(settings)
+    devices = devices_here(job.settings)
+    alone = devices == 1 and not _several_visible()
+    return halving_rows(job, devices, output, _in_this_process if alone else partial(_in_processes, devices))
+
+
+def halving_rows(job: Job, devices: int, output: Path, train: Callable[[Job, Path], TrainingLog]) -> TrainingLog:
+    """Trains, and where the memory does not suffice again with half as many rows at once.
+
+    Args:
+        job: What to train.
+        devices: How many share a global batch.
+        output: An empty folder; what a try has left in it is removed before the next.
+        train: Trains a job into a folder. A MemoryError says that a device has no memory left.
+
+    Raises:
+        UserError: No memory for a single row, or a global batch that cannot be divided among the devices.
+    """
     at_most: int | None = None
     while True:
-        rows = share(settings, devices, at_most).rows
-        job = Job(training_set, task, student, settings, random_seed, seeds, replay, iteration, checkpoints, rows)
+        rows = share(job.settings, devices, at_most).rows
         try:
-            if devices == 1 and not _several_visible():
-                return _in_this_process(job, output)
-            return _in_processes(devices, job, output)
-        except Exception as problem:
-            if not out_of_memory(problem):
-                raise
+            return train(dataclasses.replace(job, rows_in_one_pass=rows), output)
+        except MemoryError as problem:
             reason = str(problem).split("\n", 1)[0]
         if rows == 1:
             raise UserError(
                 f"train: no memory left with one row at once ({reason}): set train.activation_checkpointing: true, "
-                "a lower train.max_length, method: lora or qlora, sharding: fsdp on several GPUs, or take a larger GPU"
+                "a lower train.max_length, method: lora or qlora, sharding: fsdp on several GPUs, or take larger GPUs"
             )
         at_most = rows // 2
         print(f"train: no memory left with {rows} rows at once; again with at most {at_most} ({reason})", flush=True)
@@ -82,7 +77,7 @@ def _several_visible() -> bool:
     return bool(torch.cuda.device_count() > 1)
 
 
-def _in_this_process(job: Job, output: Path) -> "TrainingLog":
+def _in_this_process(job: Job, output: Path) -> TrainingLog:
     try:
         return run_job(job, output)
     except Exception as problem:
@@ -98,23 +93,20 @@ def _in_this_process(job: Job, output: Path) -> "TrainingLog":
     raise MemoryError(reason)
 
 
-def _in_processes(devices: int, job: Job, output: Path) -> "TrainingLog":
-    from llm2llm.components.students.fine_tune import TrainingLog
-
+def _in_processes(devices: int, job: Job, output: Path) -> TrainingLog:
     folder = output / ".job"
     try:
-        write_job(str(folder), **{field.name: getattr(job, field.name) for field in dataclasses.fields(job)})
+        write_job(str(folder), job)
         ended_well = _run_workers(devices, str(folder))
         result = read_result(str(folder))
         if isinstance(result, Failed):
             raise_failure(result)
         if not ended_well or result is None:
             raise RuntimeError("train: a process ended without a word; the kernel kills one that takes too much memory")
-        assert isinstance(result, dict)
         take_model(str(folder), output)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return TrainingLog(**{**result, "loss_curve": [(step, loss) for step, loss in result["loss_curve"]]})
+    return result
 
 
 def _run_workers(devices: int, job: str) -> bool:

@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llm2llm.components.problems import UserError
+from llm2llm.components.storage import fetched, is_remote
 
 ADAPTER_CONFIG = "adapter_config.json"
 
@@ -90,7 +91,9 @@ def load_model(
     if attention is not None:
         options |= {"attn_implementation": attention}
     if four_bit:
-        options |= {"quantization_config": _four_bits(), "device_map": {"": device()}}
+        # By its number: each of several processes has a GPU of its own, and accelerate refuses a base on another one.
+        place = torch.cuda.current_device() if torch.cuda.is_available() else device()
+        options |= {"quantization_config": _four_bits(), "device_map": {"": place}}
     try:
         model = AutoModelForCausalLM.from_pretrained(name, **options)
     except (OSError, ValueError) as problem:
@@ -160,9 +163,7 @@ def _four_bits() -> Any:
 def _local(student: str | Path) -> str:
     """The student as transformers takes it: something that looks like a folder must be one with a model in it."""
     name = str(student)
-    if name.startswith("s3://"):
-        from llm2llm.components.storage.fetch import fetched
-
+    if is_remote(name):
         name = str(fetched(name))
     folder = Path(name).expanduser()
     if folder.is_dir():

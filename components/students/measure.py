@@ -128,7 +128,7 @@ def loss_curve(state: Any) -> list[tuple[int, float]]:
 
 
 def device_names() -> list[str]:
-    """The names of all devices that train together on this node; none without GPUs."""
+    """The names of all devices that train together, which are taken to be alike; none without GPUs."""
     import torch
 
     if not torch.cuda.is_available():

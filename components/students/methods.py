@@ -8,6 +8,7 @@ hft     half of each block's weight matrices: Hui et al. 2024 (arXiv:2404.18466)
 
 import json
 import random
+import re
 from collections import defaultdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, prepare_model_for_kbit_training
 from peft.utils import CONFIG_NAME
+from safetensors import SafetensorError
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import is_flash_attn_2_available
 
@@ -126,7 +128,21 @@ def save(model: Any, settings: FineTuneSettings, student: str, output: Path) -> 
         settings: Say the method, and whether to merge.
         student: What the training started from.
         output: An existing folder.
+
+    Raises:
+        OSError: The disk is full, or cannot be written to.
     """
+    try:
+        _save(model, settings, student, output)
+    except SafetensorError as problem:
+        if found := re.search(r"\(os error (\d+)\)", str(problem)):  # it is an OSError by another name
+            raise OSError(int(found[1]), str(problem)) from problem
+        raise
+    for weights in output.glob("*.safetensors"):  # the library lets only their owner read them
+        weights.chmod(next(output.glob("*config.json")).stat().st_mode)
+
+
+def _save(model: Any, settings: FineTuneSettings, student: str, output: Path) -> None:
     config = model.config.get_text_config()
     if hasattr(config, "output_router_logits"):  # TRL turns them on for a mixture of experts; `generate` fails on them
         config.output_router_logits = False

@@ -5,6 +5,7 @@ A loss that is not a number ends the training before it reaches a weight, and th
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -66,7 +67,9 @@ class StudentTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types fo
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         assert self._checkpoints is not None, "only SaveCheckpoints asks for one"
-        with self._checkpoints.tolerated(self.state.global_step):
+        # All take turns in writing one of sharded weights: the others would wait for one that had given up.
+        step = self.state.global_step
+        with nullcontext() if self.is_fsdp_enabled else self._checkpoints.tolerated(step):
             super()._save_checkpoint(model, trial)
 
     def compute_loss(

@@ -49,7 +49,8 @@ def main(uri: str) -> int:
 def _train(uri: str) -> None:
     state = this_process()
     if not state.is_main_process:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # said once is enough
+        # What the first process says is enough.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # open for as long as the process lives
     here = _folder(uri)
     if is_remote(uri) and state.is_local_main_process:
         here.mkdir(mode=0o700, exist_ok=True)

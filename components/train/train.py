@@ -1,15 +1,17 @@
 """From a training set to a student."""
 
+import dataclasses
 from pathlib import Path
 
 from llm2llm.components.problems import UserError
 from llm2llm.components.rows.kinds import Example
 from llm2llm.components.students.checkpoints import checkpoints_uri, remove_checkpoints
-from llm2llm.components.students.fine_tune import TrainingLog
+from llm2llm.components.students.job import Job
 from llm2llm.components.students.launch import train_on_devices
 from llm2llm.components.students.load import refuse_other_base
 from llm2llm.components.students.measure import flops_utilisation
 from llm2llm.components.students.settings import SCRATCH, FineTuneSettings
+from llm2llm.components.students.training_log import TrainingLog
 from llm2llm.components.tasks import Task
 from llm2llm.components.whole import whole_folder
 
@@ -49,16 +51,16 @@ def train(
             raise UserError(f"train: the previous student {previous} is no folder")
         refuse_other_base(previous, student)
         start = str(previous)
-    given = (training_set, task, start, settings, random_seed)
-    checkpoints = checkpoints_uri(*given, replay=replay, iteration=iteration)
+    job = Job(training_set, task, start, settings, random_seed, replay=replay, iteration=iteration)
+    job = dataclasses.replace(job, checkpoints=checkpoints_uri(job))
     if settings.nodes > 1:
         from llm2llm.components.train.train_job import train_on_nodes as train_on
     else:
         train_on = train_on_devices
     with whole_folder(model) as partial:
-        log = train_on(*given, partial, replay=replay, iteration=iteration, checkpoints=checkpoints)
-    if checkpoints:
-        remove_checkpoints(checkpoints)
+        log = train_on(job, partial)
+    if job.checkpoints:
+        remove_checkpoints(job.checkpoints)
     print(
         f"train: {log.rows} rows, {log.steps} steps, {log.tokens_per_second:,.0f} tokens/s, "
         f"loss {log.loss_curve[0][1]:.3f} to {log.loss_curve[-1][1]:.3f}"

@@ -19,32 +19,20 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from llm2llm.components.problems import UserError
-from llm2llm.components.rows.kinds import Example
 from llm2llm.components.settings import Settings
 from llm2llm.components.stage import RUN_VARIABLE
-from llm2llm.components.storage import delete, delete_folder, is_remote, join
-from llm2llm.components.students.devices import share
-from llm2llm.components.students.job import (
-    INPUT,
-    MODEL,
-    RESULT,
-    Failed,
-    raise_failure,
-    read_result,
-    take_model,
-    write_job,
-)
+from llm2llm.components.storage import delete_folder, is_remote, join
+from llm2llm.components.students.job import Failed, Job, raise_failure, read_result, take_model, write_job
+from llm2llm.components.students.launch import halving_rows
 from llm2llm.components.students.settings import FineTuneSettings
-from llm2llm.components.tasks import Task
-
-if TYPE_CHECKING:
-    from llm2llm.components.students.fine_tune import TrainingLog
+from llm2llm.components.students.training_log import TrainingLog
 
 TEMPLATE_VARIABLE = "LLM2LLM_TRAIN_JOB"
 """Set by `placement.placed`: the TrainJob without name, owner and command, as JSON."""
@@ -66,22 +54,11 @@ _GROUP, _VERSION, _PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
 _NAMESPACE_FILE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 
 
-def train_on_nodes(
-    training_set: list[Example],
-    task: Task,
-    student: str,
-    settings: FineTuneSettings,
-    random_seed: int,
-    output: Path,
-    seeds: list[Example] | None = None,
-    replay: list[Example] | None = None,
-    iteration: int = 0,
-    checkpoints: str | None = None,
-) -> "TrainingLog":
+def train_on_nodes(job: Job, output: Path) -> TrainingLog:
     """Fine-tunes the student on `settings.nodes` nodes, into the empty folder `output`.
 
-    The arguments are those of `fine_tune`; a student in a local folder is sent along. A training that runs out of
-    memory is begun again with half as many rows at once, as on one node.
+    A student in a local folder is sent along. A training that runs out of memory is begun again with half as many rows
+    at once, as on one node.
 
     Raises:
         UserError: No place in object storage, a pipeline that was not compiled for it, no Kubeflow Trainer, a role that
@@ -89,45 +66,25 @@ def train_on_nodes(
         RuntimeError: The TrainJob failed, or the cluster was out of reach for ten minutes; a retry goes on from the
             newest checkpoint.
     """
-    template = _template(settings)
-    devices = settings.nodes * (settings.gpus or template["spec"]["trainer"]["numProcPerNode"])
-    jobs = _connect()
-    at_most: int | None = None
-    while True:
-        rows = share(settings, devices, at_most).rows
-        arguments = {
-            "training_set": training_set, "task": task, "student": student, "settings": settings,
-            "random_seed": random_seed, "seeds": seeds, "replay": replay, "iteration": iteration,
-            "checkpoints": checkpoints, "rows_in_one_pass": rows,
-        }  # fmt: skip
-        try:
-            return _train(jobs, template, arguments, settings, output)
-        except MemoryError as problem:
-            if rows == 1:
-                raise UserError(
-                    f"train: no memory left with one row at once ({problem}): set train.activation_checkpointing: "
-                    "true, a lower train.max_length, sharding: fsdp, or take larger GPUs"
-                ) from None
-            at_most = rows // 2
-            print(f"train: no memory left with {rows} rows at once ({problem}); again with {at_most}", flush=True)
+    template = _template(job.settings)
+    devices = job.settings.nodes * (job.settings.gpus or template["spec"]["trainer"]["numProcPerNode"])
+    return halving_rows(job, devices, output, partial(_train, _connect(), template))
 
 
-def _train(
-    jobs: "_Jobs", template: Mapping[str, Any], arguments: dict[str, Any], settings: FineTuneSettings, output: Path
-) -> "TrainingLog":
+def _train(jobs: "_Jobs", template: Mapping[str, Any], job: Job, output: Path) -> TrainingLog:
     """Makes one TrainJob and follows it to its end, or the one that an earlier try made.
 
     Raises:
         MemoryError: No memory left on a device.
     """
-    name = _name(arguments)
-    uri = join(settings.checkpoint_uri, "jobs", name)
+    name = _name(job)
+    uri = join(job.settings.checkpoint_uri, "jobs", name)
     running = _older(jobs, name)
     try:
         if running is None:
-            write_job(uri, **arguments)
-            jobs.create(_complete(template, name, uri, settings, jobs.owners()))
-            print(f"train: TrainJob {jobs.namespace}/{name}: {settings.nodes} nodes; the job is {uri}", flush=True)
+            write_job(uri, job)
+            jobs.create(_complete(template, name, uri, job.settings, jobs.owners()))
+            print(f"train: TrainJob {jobs.namespace}/{name}: {job.settings.nodes} nodes; the job is {uri}", flush=True)
         else:
             print(f"train: TrainJob {jobs.namespace}/{name} of an earlier try is there; it is followed", flush=True)
         _follow(jobs, name, uri)
@@ -136,21 +93,13 @@ def _train(
             raise RuntimeError(f"TrainJob {name} is complete, and left no student at {uri}")
         if isinstance(result, Failed):
             raise_failure(result)
-        assert isinstance(result, dict), "a failure was raised"
         take_model(uri, output)
     finally:
         # Whatever ends this stage, SIGTERM included: nobody would take what goes on.
         if jobs.delete(name):
-            _clear(uri)
-    return _log(result)
-
-
-def _clear(uri: str) -> None:
-    """Deletes what a job left in storage; what cannot be deleted is in nobody's way."""
-    with suppress(UserError):
-        delete_folder(join(uri, INPUT))
-        delete_folder(join(uri, MODEL))
-        delete(join(uri, RESULT))
+            with suppress(UserError):  # what cannot be deleted is in nobody's way
+                delete_folder(uri)
+    return result
 
 
 def _template(settings: FineTuneSettings) -> dict[str, Any]:
@@ -174,14 +123,15 @@ def _template(settings: FineTuneSettings) -> dict[str, Any]:
     return template
 
 
-def _name(arguments: Mapping[str, Any]) -> str:
+def _name(job: Job) -> str:
     """The same for a retry, another for whatever else is trained, and for another run."""
-    decides = {
-        name: [example.id for example in value] if isinstance(value, list)
-        else value.model_dump(mode="json") if isinstance(value, Settings)
-        else value
-        for name, value in arguments.items()
-    }  # fmt: skip
+
+    def said(value: Any) -> Any:
+        if isinstance(value, list):
+            return [example.id for example in value]
+        return value.model_dump(mode="json") if isinstance(value, Settings) else value
+
+    decides = {field.name: said(getattr(job, field.name)) for field in fields(job)}
     text = json.dumps([os.environ.get(RUN_VARIABLE, ""), decides], sort_keys=True)
     return f"llm2llm-{hashlib.sha256(text.encode()).hexdigest()[:20]}"
 
@@ -464,9 +414,3 @@ def _connect() -> _Jobs:
     configuration.retries = 1
     api = client.ApiClient(configuration)
     return _Jobs(client.CoreV1Api(api), client.CustomObjectsApi(api), namespace)
-
-
-def _log(result: Mapping[str, Any]) -> "TrainingLog":
-    from llm2llm.components.students.fine_tune import TrainingLog
-
-    return TrainingLog(**{**result, "loss_curve": [(step, loss) for step, loss in result["loss_curve"]]})

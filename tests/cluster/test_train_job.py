@@ -16,8 +16,10 @@ import pytest
 from llm2llm.components.problems import UserError
 from llm2llm.components.rows.kinds import Example
 from llm2llm.components.storage import join, list_uris, upload_folder, write_bytes
-from llm2llm.components.students.fine_tune import TrainingLog, fine_tune
+from llm2llm.components.students.fine_tune import fine_tune
+from llm2llm.components.students.job import Job
 from llm2llm.components.students.settings import FineTuneSettings, ScratchSettings
+from llm2llm.components.students.training_log import TrainingLog
 from llm2llm.components.tasks import Task
 from llm2llm.components.train import train_job
 from llm2llm.pipelines import placement
@@ -72,7 +74,7 @@ def train(colours: Task, rows: list[Example], tmp_path: Path) -> Callable[..., A
     def call(settings: FineTuneSettings, **values: Any) -> Any:
         output = tmp_path / f"model-{len(list(tmp_path.glob('model-*')))}"
         output.mkdir()
-        return train_job.train_on_nodes(rows, colours, "scratch", settings, 7, output, **values), output
+        return train_job.train_on_nodes(Job(rows, colours, "scratch", settings, 7, **values), output), output
 
     return call
 
@@ -114,7 +116,10 @@ def test_the_template_asks_for_what_the_placement_says_and_the_launcher_asks_for
     assert spec["imagePullSecrets"] == [{"name": "registry"}]
     assert {one["mountPath"] for one in spec["containers"][0]["volumeMounts"]} == {"/tmp", "/dev/shm", "/models"}
     assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpus"
-    assert not [key for key in node["template"]["spec"]["template"]["metadata"]["labels"] if key.startswith("kueue")]
+    labels = node["template"]["spec"]["template"]["metadata"]["labels"]
+    assert not [key for key in labels if key.startswith("kueue")]
+    assert labels["sidecar.istio.io/inject"] == "false"
+    assert labels["app.kubernetes.io/part-of"] == "llm2llm", "by which the network policies of manifests/ know it"
     own = placement.stage_placement(PLACED, "train", nodes=3)
     assert own is not None
     assert (own.gpus, own.accelerator, own.spot, own.queue, own.shm) == (0, "", False, "", "")
@@ -315,6 +320,7 @@ from pathlib import Path
 from llm2llm.components.rows.files import read_rows
 from llm2llm.components.rows.kinds import Example
 from llm2llm.components.stage import stage
+from llm2llm.components.students.job import Job
 from llm2llm.components.students.settings import FineTuneSettings
 from llm2llm.components.tasks import Task
 from llm2llm.components.train import train_job
@@ -322,10 +328,8 @@ from llm2llm.components.whole import whole_folder
 train_job.POLL_SECONDS = 0.05
 rows, task, settings, output = sys.argv[1:]
 with stage("train", 0), whole_folder(output) as partial:
-    train_job.train_on_nodes(
-        read_rows(rows, "examples", Example), Task(**json.loads(task)), "scratch",
-        FineTuneSettings(**json.loads(settings)), 7, partial,
-    )
+    rows, settings = read_rows(rows, "examples", Example), FineTuneSettings(**json.loads(settings))
+    train_job.train_on_nodes(Job(rows, Task(**json.loads(task)), "scratch", settings, 7), partial)
 """
 
 
@@ -369,3 +373,32 @@ def test_two_nodes_really_train_the_student_that_one_would(
     assert {path.name for path in output.iterdir()} == {path.name for path in alone.iterdir()}
     assert server.jobs == {}
     assert not [uri for uri in list_uris(place) if "/jobs/" in uri]
+
+
+@pytest.mark.s3
+@pytest.mark.slow
+def test_a_node_is_lost_and_a_retry_goes_on_from_the_checkpoint_in_storage(
+    server: KubernetesServer, place: str, train: Callable[..., Any], rows: list[Example], colours: Task, tmp_path: Path
+) -> None:
+    """The weights and the optimiser's state are spread over the nodes, and so are the random generators."""
+    key = f"{place}/key"
+    given = {"checkpoint_steps": 4, "sharding": "fsdp", "scheduler": "constant", "warmup": 0.0}
+
+    def stored() -> list[int]:
+        return [int(uri.split("step-")[1][:8]) for uri in list_uris(key) if uri.endswith("/MANIFEST.json")]
+
+    server.on_create = run_workers(server, tmp_path / "first", lose=lambda: bool(stored()))
+    with pytest.raises(RuntimeError):
+        train(settings(place, epochs=100_000, **given), checkpoints=key)
+    assert server.jobs == {}
+    epochs = max(stored()) // 2 + 3  # of two steps each
+    server.on_create = run_workers(server, tmp_path / "second")
+    log, output = train(settings(place, epochs=epochs, **given), checkpoints=key)
+    assert 4 <= log.resumed_from_step < log.steps == 2 * epochs
+    assert log.checkpoints_failed == 0
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    expected = fine_tune(rows, colours, "scratch", settings("", nodes=1, epochs=epochs, **given), 7, alone)
+    for (_, one), (_, other) in zip(log.loss_curve, expected.loss_curve, strict=True):
+        assert one == pytest.approx(other, abs=1e-3)
+    assert {path.name for path in output.iterdir()} == {path.name for path in alone.iterdir()}

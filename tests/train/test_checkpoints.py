@@ -1,6 +1,8 @@
 """Checkpoints are whole or absent, few, found by what decides the weights, and never in the way of the training."""
 
+import dataclasses
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +16,7 @@ from llm2llm.components.rows.kinds import Example
 from llm2llm.components.storage import join, list_uris, read_manifest
 from llm2llm.components.students import checkpoints as module
 from llm2llm.components.students.checkpoints import Checkpoints, checkpoints_uri, remove_checkpoints
+from llm2llm.components.students.job import Job
 from llm2llm.components.students.settings import FineTuneSettings
 from llm2llm.components.tasks import Task
 
@@ -161,9 +164,8 @@ def test_the_place_follows_what_decides_the_weights(
     (student / "model.safetensors").write_text("weights")
 
     def place(**changes: object) -> str | None:
-        given = {"training_set": rows, "task": colours, "student": str(student), "settings": settings,
-                 "random_seed": 0, "seeds": None, "replay": None, "iteration": 0, **changes}  # fmt: skip
-        return checkpoints_uri(**given)  # type: ignore[arg-type]
+        job = Job(rows, colours, str(student), settings, random_seed=0)
+        return checkpoints_uri(dataclasses.replace(job, **changes))  # type: ignore[arg-type]
 
     first = place()
     assert first is not None
@@ -206,13 +208,18 @@ def test_without_a_uri_the_place_is_the_users_own(
         for path in (own / key / "step-00000001", own / key):
             os.utime(path, (then, then))
     own.chmod(0o700)
-    uri = checkpoints_uri([example("one", "red")], colours, "scratch", settings, 0)
+    job = Job([example("one", "red")], colours, "scratch", settings, random_seed=0)
+    uri = checkpoints_uri(job)
     assert uri is not None
     assert Path(uri).parent == own
     assert [path.name for path in own.iterdir()] == ["young"], "what no retry took up for a week is removed"
     own.chmod(0o777)
     with pytest.raises(UserError, match="not this user's own folder"):
-        checkpoints_uri([example("one", "red")], colours, "scratch", settings, 0)
+        checkpoints_uri(job)
+    shutil.rmtree(own)
+    own.write_text("a file")
+    with pytest.raises(UserError, match="not this user's own folder"):
+        checkpoints_uri(job)
 
 
 def test_what_is_stored_lists_its_files(uri: str, tmp_path: Path) -> None:

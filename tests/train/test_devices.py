@@ -1,12 +1,17 @@
 """Whatever the number of devices, an optimiser step sees the same rows."""
 
+import os
+import socket
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from llm2llm.components.problems import UserError
-from llm2llm.components.students.devices import Share, devices_here, out_of_memory, share
+from llm2llm.components.students.devices import PATIENCE, Share, devices_here, out_of_memory, share
 from llm2llm.components.students.order import Order
 from llm2llm.components.students.settings import FineTuneSettings
 
@@ -48,6 +53,23 @@ def test_halving_goes_down_to_one_row() -> None:
 def test_a_cpu_is_one_device_unless_more_are_asked_for() -> None:
     assert devices_here(FineTuneSettings()) == 1
     assert devices_here(FineTuneSettings(gpus=3)) == 3
+
+
+def test_processes_wait_for_one_another_while_the_first_stores_a_large_student() -> None:
+    """Ten minutes, which PyTorch gives them on GPUs, are too few for 140 GB."""
+    code = """
+import torch
+from llm2llm.components.students.devices import this_process
+this_process()
+print(torch.distributed.group.WORLD._get_backend(torch.device("cpu")).options._timeout.total_seconds())
+"""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    one = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1",
+           "MASTER_PORT": str(port), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ | one, capture_output=True, text=True)
+    assert float(done.stdout) == PATIENCE.total_seconds() == 7200, done.stderr
 
 
 @pytest.mark.parametrize(

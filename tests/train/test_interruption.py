@@ -17,9 +17,9 @@ from llm2llm.components.storage import list_uris
 from llm2llm.components.students import fine_tune as fine_tune_module
 from llm2llm.components.students import launch
 from llm2llm.components.students.checkpoints import checkpoints_uri
-from llm2llm.components.students.fine_tune import TrainingLog
-from llm2llm.components.students.job import read_job, write_job
+from llm2llm.components.students.job import Job, write_job
 from llm2llm.components.students.settings import FineTuneSettings
+from llm2llm.components.students.training_log import TrainingLog
 from llm2llm.components.tasks import Task
 from llm2llm.components.train.train import train
 
@@ -71,7 +71,7 @@ def killed_and_begun_again(
     off = settings.model_copy(update={"checkpoint_steps": 0, "checkpoint_minutes": 0})
     undisturbed = train(rows, task, student, None, off, 0, tmp_path / "undisturbed")
     step = random.SystemRandom().randrange(3, undisturbed.steps)
-    write_job(str(tmp_path / "job"), rows, task, student, settings, 0)
+    write_job(str(tmp_path / "job"), Job(rows, task, student, settings, 0))
     ended = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "job", tmp_path / "model", str(step)])
     assert ended.returncode == -signal.SIGKILL
     assert not (tmp_path / "model").exists()
@@ -148,6 +148,17 @@ def test_other_rows_or_settings_find_nothing(
     assert train(rows, colours, "scratch", None, settings, 1, tmp_path / "b").resumed_from_step == 0
 
 
+def test_early_losses_are_those_of_the_first_epochs_end_also_when_taken_up_there(
+    tmp_path: Path, rows: list[Example], colours: Task, quick: FineTuneSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(quick, str(tmp_path / "place"), epochs=2.0, checkpoint_steps=6, record_losses=True)
+    monkeypatch.setattr("llm2llm.components.train.train.remove_checkpoints", lambda uri: None)
+    whole = train(rows, colours, "scratch", None, settings, 0, tmp_path / "model")
+    again = train(rows, colours, "scratch", None, settings, 0, tmp_path / "again")
+    assert (whole.steps, again.resumed_from_step) == (12, 6)
+    assert files(tmp_path / "again") == files(tmp_path / "model")
+
+
 def test_a_full_place_does_not_stop_the_training(
     tmp_path: Path, rows: list[Example], colours: Task, quick: FineTuneSettings, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -186,10 +197,11 @@ def test_one_of_two_processes_is_killed(
     settings = settings_of(quick, str(tmp_path / "place"), gpus=2, epochs=10.0, **changes)
     off = settings.model_copy(update={"checkpoint_steps": 0, "checkpoint_minutes": 0})
     undisturbed = train(rows, colours, str(tiny_student), None, off, 0, tmp_path / "undisturbed")
-    write_job(str(tmp_path / "job"), rows, colours, str(tiny_student), settings, 0)
+    job = Job(rows, colours, str(tiny_student), settings, 0)
+    write_job(str(tmp_path / "job"), job)
     arguments = [sys.executable, "-c", KILLED, str(tmp_path / "job"), str(tmp_path / "model"), "-1"]
     process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
-    uri = checkpoints_uri(rows, colours, str(tiny_student), settings, 0)
+    uri = checkpoints_uri(job)
     assert uri is not None
     while not any(name.endswith("MANIFEST.json") for name in list_uris(uri)):
         assert process.poll() is None
@@ -240,14 +252,6 @@ def test_no_memory_for_one_row(
 
     monkeypatch.setattr(fine_tune_module.StudentTrainer, "compute_loss", never)
     with pytest.raises(UserError, match=r"no memory left with one row at once \(CUDA out of memory"):
-        launch.train_on_devices(rows, colours, "scratch", quick, 0, tmp_path)
+        launch.train_on_devices(Job(rows, colours, "scratch", quick, 0), tmp_path)
     assert tried == [4, 2, 1]
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_job_that_was_written_trains_as_its_arguments(
-    tmp_path: Path, rows: list[Example], colours: Task, tiny_student: Path
-) -> None:
-    write_job(str(tmp_path / "job"), rows, colours, str(tiny_student), FineTuneSettings(), 5)
-    job = read_job(tmp_path / "job")
-    assert (job.training_set, job.random_seed, job.student) == (rows, 5, str(tiny_student))

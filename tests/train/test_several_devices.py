@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -18,10 +19,10 @@ from llm2llm.components.problems import UserError
 from llm2llm.components.rows.files import write_rows
 from llm2llm.components.rows.kinds import Example
 from llm2llm.components.students import launch
-from llm2llm.components.students.fine_tune import TrainingLog
-from llm2llm.components.students.job import read_result, take_model, write_job
+from llm2llm.components.students.job import Job, read_result, take_model, write_job
 from llm2llm.components.students.launch import train_on_devices
 from llm2llm.components.students.settings import FineTuneSettings
+from llm2llm.components.students.training_log import TrainingLog
 from llm2llm.components.tasks import Task
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(torch.cuda.is_available(), reason="processes on a CPU")]
@@ -35,7 +36,7 @@ def trained(
     folder: Path, rows: list[Example], task: Task, student: Path, settings: FineTuneSettings
 ) -> tuple[TrainingLog, dict[str, torch.Tensor]]:
     folder.mkdir()
-    log = train_on_devices(rows, task, str(student), settings, 0, folder)
+    log = train_on_devices(Job(rows, task, str(student), settings, 0), folder)
     assert not (folder / ".job").exists()
     return log, weights(folder)
 
@@ -46,7 +47,7 @@ VARIANTS = {
     "packed, weighted": {"batch_size": 2, "packing": True, "class_weights": "balanced"},
     "lora": {"method": "lora", "lora_dropout": 0.0, "learning_rate": 1e-2, "batch_size": 4},
     "hft, every token": {"method": "hft", "loss_on": "all", "batch_size": 4},
-    "fsdp": {"sharding": "fsdp", "batch_size": 4, "gradient_accumulation": 2},
+    "fsdp": {"sharding": "fsdp", "batch_size": 4, "gradient_accumulation": 2, "record_losses": True},
 }
 
 
@@ -66,6 +67,9 @@ def test_two_processes_have_the_loss_curve_of_one(
     assert one_weights.keys() == two_weights.keys()
     for name, tensor in one_weights.items():
         assert torch.allclose(tensor, two_weights[name], atol=1e-3), name
+    assert {path.name for path in (tmp_path / "one").iterdir()} == {path.name for path in (tmp_path / "two").iterdir()}
+    for path in (tmp_path / "one").glob("*config.json"):
+        assert (tmp_path / "two" / path.name).read_bytes() == path.read_bytes(), path.name
     ours = json.loads((tmp_path / "one" / "training.json").read_text())
     theirs = json.loads((tmp_path / "two" / "training.json").read_text())
     assert ours["data_sha256"] == theirs["data_sha256"]
@@ -77,7 +81,7 @@ def test_a_users_mistake_comes_through_with_its_message(
     settings = quick.model_copy(update={"gpus": 2, "max_length": 16})
     long = [dataclasses.replace(row, question=row.question * 20) for row in rows]
     with pytest.raises(UserError, match="every row has more than 16 tokens"):
-        train_on_devices(long, colours, "scratch", settings, 0, tmp_path)
+        train_on_devices(Job(long, colours, "scratch", settings, 0), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -86,7 +90,7 @@ def test_a_student_that_is_not_there(
 ) -> None:
     settings = quick.model_copy(update={"gpus": 2})
     with pytest.raises(UserError, match="student /no/such: no such folder"):
-        train_on_devices(rows, colours, "/no/such", settings, 0, tmp_path)
+        train_on_devices(Job(rows, colours, "/no/such", settings, 0), tmp_path)
 
 
 @pytest.mark.s3
@@ -105,12 +109,12 @@ def test_a_job_on_a_server(
     moved = tmp_path / "student"
     shutil.copytree(tiny_student, moved)
     settings = quick.model_copy(update={"max_steps": 2, "checkpoint_minutes": 0.0})
-    write_job(uri, rows, colours, str(moved), settings, 0, iteration=3)
+    write_job(uri, Job(rows, colours, str(moved), settings, 0, iteration=3))
     shutil.rmtree(moved)
     assert launch._run_workers(2, uri)
     result = read_result(uri)
-    assert isinstance(result, dict)
-    assert (result["devices"], result["steps"]) == (2, 2)
+    assert isinstance(result, TrainingLog)
+    assert (result.devices, result.steps) == (2, 2)
     output = tmp_path / "model"
     output.mkdir()
     take_model(uri, output)
@@ -191,6 +195,23 @@ def test_a_signal_ends_all_processes_and_leaves_nothing(
     assert not any(map(alive, started)), "no worker outlives its stage"
     if number != signal.SIGKILL:
         assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_sharded_weights_that_cannot_be_written_end_the_training_and_leave_nobody_waiting(
+    tmp_path: Path, rows: list[Example], colours: Task, quick: FineTuneSettings
+) -> None:
+    settings = {"gpus": 2, "batch_size": 4, "sharding": "fsdp", "checkpoint_steps": 1, "max_length": 64,
+                "checkpoint_uri": str(tmp_path / "place"), "scratch": quick.scratch.model_dump()}  # fmt: skip
+    done = subprocess.run(
+        stage(tmp_path, rows, colours, 1000, settings),
+        capture_output=True,
+        text=True,
+        timeout=200,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000)),
+    )
+    assert done.returncode == 1
+    assert "File too large" in done.stderr.strip().splitlines()[-1]
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_the_stage_says_a_users_mistake_in_one_line(

@@ -1,0 +1,56 @@
+"""What a training measured."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TrainingLog:
+    """What a training run measured; saved beside the model as `training.json`, without the times."""
+
+    rows: int
+    """Rows trained on, general ones among them."""
+    rows_too_long: int
+    """Rows left out for their length."""
+    rows_truncated: int
+    """Rows whose prompt was cut."""
+    rows_replayed: int
+    """General rows drawn from the replay set."""
+    sequences: int
+    """What the trainer takes for rows: as many, or fewer where they are packed."""
+    steps: int
+    tokens: int
+    """Tokens seen, padding not counted."""
+    loss_curve: list[tuple[int, float]]
+    """(step, mean loss since the point before)."""
+    devices: int
+    """Processes that trained together."""
+    rows_in_one_pass: int
+    """The most that one of them was given at once."""
+    seconds: float = field(metadata={"saved": False})
+    """Of training, since it began or was taken up again."""
+    share_timed: float = field(default=1.0, metadata={"saved": False})
+    """Which share of the steps was taken in that time."""
+    flops_per_token: float = field(default=0.0, metadata={"saved": False})
+    gpus: list[str] = field(default_factory=list, metadata={"saved": False})
+    """The name of each device, if it is a GPU."""
+    sixteen_bit: bool = field(default=False, metadata={"saved": False})
+    """Whether it computed in bfloat16."""
+    peak_memory: int = field(default=0, metadata={"saved": False})
+    """Bytes, of the first process."""
+    resumed_from_step: int = field(default=0, metadata={"saved": False})
+    """0: it began at the beginning."""
+    checkpoints: int = field(default=0, metadata={"saved": False})
+    checkpoints_failed: int = field(default=0, metadata={"saved": False})
+    """How many were stored, and how many could not be."""
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Of all devices together, padding not counted."""
+        return self.tokens * self.share_timed / self.seconds if self.seconds > 0 else 0.0
+
+
+def read_log(values: Mapping[str, Any]) -> TrainingLog:
+    """The log whose fields these are, as `dataclasses.asdict` and JSON leave them."""
+    return TrainingLog(**{**values, "loss_curve": [(step, loss) for step, loss in values["loss_curve"]]})
