@@ -8,6 +8,7 @@ terminated, and the same command goes on.
 import json
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,9 +62,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         click.echo(f"error: this needs the package {package}: pip install 'llm2llm[{extra}]'", err=True)
         sys.exit(EXIT_USER_ERROR)
-    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
-        sys.stderr.close()
-        sys.exit(0)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -73,7 +71,7 @@ def cli() -> None:
     """Error-driven fine-tuning: find what a student model gets wrong, have a teacher write new examples from exactly
     that, drop copies and leaks, train again.
 
-    Start with `llm2llm run quickstart --output quickstart`: two to four minutes on a laptop, no GPU, no key.
+    Start with `llm2llm run quickstart --output quickstart`: a few minutes on a laptop, no GPU, no key.
     """
 
 
@@ -103,6 +101,8 @@ def run(
     Exit codes: 0 done; 1 a stage failed; 2 the input is wrong, in one message that names it; 130 interrupted; 143
     terminated.
     """
+    if runner != "docker" and find_spec("trl") is None:  # before the imports, which ask for less
+        raise UserError("run: the stages need PyTorch and TRL on this machine: pip install 'llm2llm[train]'")
     from llm2llm.pipelines.config import load_config
     from llm2llm.pipelines.local import RunFailed, run_local
     from llm2llm.pipelines.table import summary_table
@@ -147,7 +147,7 @@ def compile_command(config: str, output: Path, overrides: tuple[str, ...]) -> No
 @click.argument("config")
 @set_option
 def plan_command(config: str, overrides: tuple[str, ...]) -> None:
-    """Show what would run where in a cluster, and what it can cost at most.
+    """Show what would run where, and what it can cost at most.
 
     CONFIG is a YAML file or the name of a shipped config. No cluster is asked. Set placement.profile for a kind of
     cluster: llm2llm plan gsm8k --set placement.profile=gke
@@ -160,15 +160,15 @@ def plan_command(config: str, overrides: tuple[str, ...]) -> None:
 
 @cli.group(cls=_Group)
 def ledger() -> None:
-    """Look into a ledger: what teachers were asked and what they answered."""
+    """See what teachers were asked and what they answered."""
 
 
 @ledger.command("list")
 @click.argument("uri")
 def ledger_list(uri: str) -> None:
-    """Sum up a ledger by model and purpose: answers, tokens, and by how many runs they were paid for.
+    """Sum up a ledger by model and purpose.
 
-    URI is a folder or an s3:// prefix.
+    Answers, tokens, and how many runs paid for them. URI is a folder or an s3:// prefix.
     """
     from llm2llm.components.teachers.ledger import ledger_summary
 
@@ -179,9 +179,10 @@ def ledger_list(uri: str) -> None:
 @click.argument("uri")
 @click.argument("key", required=False)
 def ledger_show(uri: str, key: str | None) -> None:
-    """Print one entry of a ledger as JSON, or all of them as JSON lines.
+    """Print one entry of a ledger, or all of them.
 
-    URI is a folder or an s3:// prefix; KEY stands in the `call_key` of a generated row and in the calls.
+    As JSON, or JSON lines. URI is a folder or an s3:// prefix; KEY stands in the `call_key` of a generated row and in
+    the calls.
     """
     from llm2llm.components.teachers.ledger import entry_text, list_entries, read_ledger
 
@@ -290,10 +291,10 @@ _ONE_LINE = {
 
 @cli.group(cls=_Stages)
 def stage() -> None:
-    """Run one stage alone, on files: its flags are the component's inputs.
+    """Run one stage alone, on files.
 
-    Rows are read from Parquet files that a stage wrote, or from JSON lines. What the stage writes goes into the folder
-    given by --output, each output under its own name.
+    Its flags are the component's inputs. Rows are read from Parquet files that a stage wrote, or from JSON lines. What
+    the stage writes goes into the folder given by --output, each output under its own name.
     """
 
 
