@@ -4,6 +4,8 @@
                     seeds.parquet, replay.parquet, student/ (a student in a folder, when the job goes to a server)
     JOB/model/      the student: safetensors, tokenizer, training.json
     JOB/result.json what was measured; or why there is no model
+    JOB/followed    of a job on several nodes: when the stage that waits for it was last there
+    JOB/abandoned   the same moment, once the workers have waited in vain for another
 
 A job is local or `s3://`. Input and model are folders that a reader sees whole or not at all.
 """
@@ -12,6 +14,7 @@ import dataclasses
 import json
 import shutil
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal, NoReturn
@@ -35,7 +38,7 @@ from llm2llm.components.students.training_log import TrainingLog, read_log
 from llm2llm.components.tasks import Task
 from llm2llm.components.whole import whole_folder
 
-INPUT, MODEL, RESULT = "input", "model", "result.json"
+INPUT, MODEL, RESULT, FOLLOWED, ABANDONED = "input", "model", "result.json", "followed", "abandoned"
 DESCRIPTION, STUDENT = "job.json", "student"
 ROWS = ("training_set", "seeds", "replay")
 
@@ -194,11 +197,55 @@ def write_failure(uri: str, kind: Failure, message: str) -> None:
 
 def read_result(uri: str) -> TrainingLog | Failed | None:
     """What was measured in a job that has ended well, why it failed, or None while it has not ended."""
+    found = _read(join(uri, RESULT))
+    if found is None:
+        return None
+    values = json.loads(found)
+    return Failed(values["failed"], values["message"]) if "failed" in values else read_log(values["log"])
+
+
+def say_followed(uri: str) -> None:
+    """Tells the workers of a job that somebody waits for its student.
+
+    Raises:
+        UserError: It cannot be stored.
+    """
+    write_bytes(join(uri, FOLLOWED), datetime.now(UTC).isoformat().encode())
+
+
+def last_followed(uri: str) -> bytes | None:
+    """What `say_followed` said last; None if it never did.
+
+    Raises:
+        UserError: It cannot be read.
+    """
+    return _read(join(uri, FOLLOWED))
+
+
+def abandon(uri: str, followed: bytes) -> None:
+    """Stores that nobody has followed since `followed`: a worker that is started again then ends at once.
+
+    Raises:
+        UserError: It cannot be stored.
+    """
+    write_bytes(join(uri, ABANDONED), followed)
+
+
+def is_abandoned(uri: str) -> bool:
+    """Whether a job was abandoned, and nobody has followed it since.
+
+    Raises:
+        UserError: It cannot be read.
+    """
+    abandoned = _read(join(uri, ABANDONED))
+    return abandoned is not None and abandoned == last_followed(uri)
+
+
+def _read(uri: str) -> bytes | None:
     try:
-        values = json.loads(read_bytes(join(uri, RESULT)))
+        return read_bytes(uri)
     except NotThere:
         return None
-    return Failed(values["failed"], values["message"]) if "failed" in values else read_log(values["log"])
 
 
 def take_model(uri: str, output: Path) -> None:

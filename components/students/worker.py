@@ -4,6 +4,10 @@ torchrun, accelerate or a Kubeflow TrainJob starts it once for each device, with
 (RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT). JOB is a folder that `write_job` stored, local or `s3://`. The
 first process stores the student there; whichever fails says why there.
 
+A TrainJob's workers outlive the stage that made it if that is killed before it can delete the TrainJob, as may happen
+when its run is terminated in Kubeflow. So the stage says in the job's folder that it is there, and workers that wait in
+vain for it to say so again end: nobody would take their student, and GPUs cost money.
+
 Exit codes: 0; 2 for a user's mistake; 3 when a device is out of memory; 143 on SIGTERM; 1 else.
 """
 
@@ -13,6 +17,9 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -20,9 +27,21 @@ from llm2llm.components.problems import UserError
 from llm2llm.components.stage import EXIT_TERMINATED, EXIT_USER_ERROR, end_with_parent
 from llm2llm.components.storage import is_remote
 from llm2llm.components.students.devices import out_of_memory, this_process
-from llm2llm.components.students.job import fetch_job, read_job, run_job, write_failure, write_result
+from llm2llm.components.students.job import (
+    abandon,
+    fetch_job,
+    is_abandoned,
+    last_followed,
+    read_job,
+    run_job,
+    write_failure,
+    write_result,
+)
 
 EXIT_OUT_OF_MEMORY = 3
+ABANDONED_SECONDS = 1800.0
+"""How long workers go on while nobody follows them: time for a stage whose node was lost to be started elsewhere."""
+LOOK_SECONDS = 60.0
 
 
 def main(uri: str) -> int:
@@ -32,6 +51,14 @@ def main(uri: str) -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _end)
     try:
+        if is_remote(uri):
+            if is_abandoned(uri):
+                print("train: nobody follows this job any more", flush=True)
+                return 1
+            if os.environ.get("RANK", "0") == "0":
+                threading.Thread(
+                    target=_end_when_abandoned, args=(uri,), daemon=True, name="end-when-abandoned"
+                ).start()
         _train(uri)
     except UserError as problem:
         write_failure(uri, "user_error", str(problem))
@@ -66,6 +93,26 @@ def _train(uri: str) -> None:
     if is_remote(uri) and state.is_local_main_process:
         shutil.rmtree(here, ignore_errors=True)
     state.destroy_process_group()
+
+
+def _end_when_abandoned(uri: str) -> None:
+    """Ends this process, and so the others, which cannot go on without it, when nobody follows the job any more."""
+    last: bytes | None = None
+    since = time.monotonic()
+    while True:
+        try:
+            now = last_followed(uri)
+        except UserError:
+            now = None  # storage that does not answer says nothing of who is there
+        if now is None or now != last:
+            last, since = now, time.monotonic()
+        elif time.monotonic() - since > ABANDONED_SECONDS:
+            minutes = ABANDONED_SECONDS / 60
+            print(f"train: nobody has followed this job for {minutes:.0f} minutes; it ends", flush=True)
+            with suppress(UserError):
+                abandon(uri, now)
+            os._exit(1)  # the main thread may wait for other devices, where no signal reaches it
+        time.sleep(LOOK_SECONDS)
 
 
 def _folder(uri: str) -> Path:

@@ -5,8 +5,8 @@
 The stage's own pod needs no GPU. What a node asks for was fixed when the pipeline was compiled, and comes in an
 environment variable (`placement.train_job`). The TrainJob is called by what it trains on and by the run: a retry of
 the stage, whose pod was lost, finds it running and goes on following it. Nothing is left behind: the stage deletes the
-TrainJob when it ends, whether well, badly or on SIGTERM; should the stage be killed outright, Kubernetes deletes it
-with the run's workflow, which owns it, and it ends at its own deadline.
+TrainJob when it ends, whether well, badly or on SIGTERM; should the stage be killed outright, the workers see that
+nobody follows them any more and end (`worker`), and Kubernetes deletes it with the run's workflow, which owns it.
 
 The Kubernetes client that comes with kfp speaks to the API directly. Kubeflow's own SDK (`kubeflow.trainer`, 0.5) can
 set no owner, so that a killed stage would leak GPUs, and hides the status of an error, by which a name that is taken
@@ -29,7 +29,7 @@ from llm2llm.components.problems import UserError
 from llm2llm.components.settings import Settings
 from llm2llm.components.stage import RUN_VARIABLE
 from llm2llm.components.storage import delete_folder, is_remote, join
-from llm2llm.components.students.job import Failed, Job, raise_failure, read_result, take_model, write_job
+from llm2llm.components.students.job import Failed, Job, raise_failure, read_result, say_followed, take_model, write_job
 from llm2llm.components.students.launch import halving_rows
 from llm2llm.components.students.settings import FineTuneSettings
 from llm2llm.components.students.training_log import TrainingLog
@@ -43,6 +43,8 @@ HANDED_ON = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAU
 """Where object storage is: environment variables that workers get as the stage has them. None is a secret."""
 
 POLL_SECONDS = 5.0
+FOLLOW_SECONDS = 60.0
+"""How often the workers are told that they are followed."""
 TRIES = 6
 REQUEST_SECONDS = 15.0
 OUT_OF_TOUCH_SECONDS = 600.0
@@ -83,6 +85,7 @@ def _train(jobs: "_Jobs", template: Mapping[str, Any], job: Job, output: Path) -
     try:
         if running is None:
             write_job(uri, job)
+            say_followed(uri)
             jobs.create(_complete(template, name, uri, job.settings, jobs.owners()))
             print(f"train: TrainJob {jobs.namespace}/{name}: {job.settings.nodes} nodes; the job is {uri}", flush=True)
         else:
@@ -176,8 +179,12 @@ def _older(jobs: "_Jobs", name: str) -> dict[str, Any] | None:
 def _follow(jobs: "_Jobs", name: str, uri: str) -> None:
     """Returns when the TrainJob is complete. Says what its nodes wait for, and repeats the first node's log."""
     said = _Said()
-    heard = time.monotonic()
+    heard, told = time.monotonic(), float("-inf")
     while True:
+        if time.monotonic() - told >= FOLLOW_SECONDS:
+            with suppress(UserError):  # the workers have patience
+                say_followed(uri)
+                told = time.monotonic()
         try:
             job = jobs.get(name)
             if job is None and read_result(uri) is None:

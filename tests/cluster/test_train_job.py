@@ -17,7 +17,7 @@ from llm2llm.components.problems import UserError
 from llm2llm.components.rows.kinds import Example
 from llm2llm.components.storage import join, list_uris, upload_folder, write_bytes
 from llm2llm.components.students.fine_tune import fine_tune
-from llm2llm.components.students.job import Job
+from llm2llm.components.students.job import Job, is_abandoned, last_followed, say_followed
 from llm2llm.components.students.settings import FineTuneSettings, ScratchSettings
 from llm2llm.components.students.training_log import TrainingLog
 from llm2llm.components.tasks import Task
@@ -355,6 +355,54 @@ def test_sigterm_deletes_the_train_job_and_leaves_no_output(
     assert server.jobs == {}
     assert not (tmp_path / "model").exists()
     assert not [path for path in tmp_path.iterdir() if "partial" in path.name]
+
+
+@pytest.mark.s3
+def test_the_workers_are_told_that_they_are_followed(
+    server: KubernetesServer, place: str, train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_job, "FOLLOW_SECONDS", 0.0)
+    seen: list[bytes | None] = []
+
+    def play(job: dict[str, Any]) -> None:
+        seen.append(last_followed(job["spec"]["trainer"]["command"][-1]))
+        if len(seen) == 3:
+            server.play = ends("Complete")
+
+    server.on_create = leaves_student(server, play)
+    train(settings(place))
+    assert None not in seen
+    assert len(set(seen)) == 3
+
+
+WAITING_WORKER = """
+import sys
+from llm2llm.components.students import worker
+worker.LOOK_SECONDS, worker.ABANDONED_SECONDS = 0.05, 2.0
+worker._end_when_abandoned(sys.argv[1])
+"""
+
+
+@pytest.mark.s3
+def test_workers_that_nobody_follows_end_and_stay_ended(place: str) -> None:
+    uri = f"{place}/jobs/one"
+    say_followed(uri)
+    process = subprocess.Popen([sys.executable, "-c", WAITING_WORKER, uri], stdout=subprocess.PIPE, text=True)
+    since = time.monotonic()
+    while time.monotonic() - since < 6:
+        say_followed(uri)
+        assert process.poll() is None, "it is followed"
+        time.sleep(0.1)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "nobody has followed this job" in out
+    assert is_abandoned(uri)
+    worker = [sys.executable, "-m", "llm2llm.components.students.worker", uri]
+    again = subprocess.run(worker, capture_output=True, text=True)
+    assert (again.returncode, again.stdout) == (1, "train: nobody follows this job any more\n")
+    say_followed(uri)  # a retry of the stage has come
+    again = subprocess.run(worker, capture_output=True, text=True)
+    assert again.returncode == 2, "it looks for what to train on"
 
 
 @pytest.mark.s3
