@@ -269,7 +269,7 @@ def connect(
     import kfp_server_api
     from kfp.client import Client
 
-    class Quiet(Client):  # type: ignore[misc]  # kfp has no types
+    class Quiet(Client):
         """The client's constructor asks for the server's health, five times with tracebacks; `connect` asks itself."""
 
         def get_kfp_healthz(self, sleep_duration: int = 0) -> Any:
@@ -349,7 +349,7 @@ def _from_file(path: Path) -> Any:
 
     from kfp.client.token_credentials_base import TokenCredentialsBase
 
-    class FromFile(TokenCredentialsBase):  # type: ignore[misc]  # kfp has no types
+    class FromFile(TokenCredentialsBase):
         def refresh_api_key_hook(self, config: Any) -> None:
             config.api_key["authorization"] = read()
 

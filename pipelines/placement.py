@@ -72,7 +72,7 @@ class Accelerator(Settings):
     """The most GPUs that one node of the kind has."""
     node_selector: dict[str, str]
     """The labels that its nodes have."""
-    tolerations: list[Toleration] = []  # noqa: RUF012  # pydantic copies it, here and below
+    tolerations: list[Toleration] = []
     """The taints that its nodes have."""
 
 
@@ -80,7 +80,7 @@ class Spot(Settings):
     """What marks nodes that may be taken away."""
 
     node_selector: dict[str, str]
-    tolerations: list[Toleration] = []  # noqa: RUF012
+    tolerations: list[Toleration] = []
 
 
 class SecretVariable(Settings):
@@ -94,7 +94,7 @@ class SecretVariable(Settings):
     """The key in it."""
     optional: bool = False
     """Whether a pod starts without it."""
-    stages: list[str] = list(STAGES)  # noqa: RUF012
+    stages: list[str] = list(STAGES)
     """The stages that get it."""
 
 
@@ -140,9 +140,9 @@ class StagePlacement(Settings):
     """How many GPUs."""
     spot: bool = False
     """Whether it runs on spot nodes. A stage that is interrupted is tried again."""
-    node_selector: dict[str, str] = {}  # noqa: RUF012
+    node_selector: dict[str, str] = {}
     """Further labels that its node must have."""
-    tolerations: list[Toleration] = []  # noqa: RUF012
+    tolerations: list[Toleration] = []
     """Further taints that its node may have."""
     timeout: str = "1h"
     """After this long a try is ended."""
@@ -159,9 +159,9 @@ class StagePlacement(Settings):
     """The Kueue LocalQueue that admits it; empty: none."""
     priority: str = ""
     """The Kueue WorkloadPriorityClass; needs `queue`."""
-    labels: dict[str, str] = {}  # noqa: RUF012
+    labels: dict[str, str] = {}
     """Further labels of its pod."""
-    annotations: dict[str, str] = {}  # noqa: RUF012
+    annotations: dict[str, str] = {}
     """Further annotations of its pod."""
 
     @field_validator("memory", "scratch", "shm")
@@ -207,19 +207,19 @@ class PlacementSettings(Settings):
 
     profile: str = ""
     """The kind of cluster: gke, eks, aks, onprem or kind; empty: nothing is said about where stages run."""
-    accelerators: dict[str, Accelerator] = {}  # noqa: RUF012
+    accelerators: dict[str, Accelerator] = {}
     """The GPU nodes that there are, by a name of your choice."""
     spot: Spot | None = None
     """What marks spot nodes; None: there are none."""
-    defaults: dict[str, Any] = {}  # noqa: RUF012
+    defaults: dict[str, Any] = {}
     """What every stage asks, but for what `stages` says."""
-    stages: dict[str, StagePlacement] = {}  # noqa: RUF012
+    stages: dict[str, StagePlacement] = {}
     """What each stage asks."""
-    secrets: list[SecretVariable] = []  # noqa: RUF012
+    secrets: list[SecretVariable] = []
     """Environment variables from Secrets, such as the teacher's key."""
     model_cache: ModelCache | None = None
     """Where weights are kept between stages; None: each stage downloads them."""
-    image_pull_secrets: list[str] = []  # noqa: RUF012
+    image_pull_secrets: list[str] = []
     """Secrets with which images are pulled."""
     image_pull_policy: Literal["", "IfNotPresent", "Always", "Never"] = ""
     """Whether images are pulled again; empty: as the cluster does."""
@@ -412,10 +412,10 @@ def placed(task: Any, stage: str, placement: PlacementSettings, nodes: int = 1, 
     )
     kubernetes.set_timeout(task, seconds(wanted.timeout))
     # S108, here and below: these paths are the container's own.
-    kubernetes.empty_dir_mount(task, volume_name="scratch", mount_path="/tmp", size_limit=wanted.scratch)  # noqa: S108
+    kubernetes.empty_dir_mount(task, volume_name="scratch", mount_path="/tmp", size_limit=wanted.scratch)
     if wanted.shm:
         kubernetes.empty_dir_mount(
-            task, volume_name="shm", mount_path="/dev/shm", medium="Memory", size_limit=wanted.shm  # noqa: S108
+            task, volume_name="shm", mount_path="/dev/shm", medium="Memory", size_limit=wanted.shm
         )  # fmt: skip
     kubernetes.set_security_context(task, run_as_user=placement.user, run_as_group=placement.user, run_as_non_root=True)
     kubernetes.use_field_path_as_env(task, RUN_VARIABLE, "metadata.labels['pipeline/runid']")
@@ -427,7 +427,7 @@ def placed(task: Any, stage: str, placement: PlacementSettings, nodes: int = 1, 
     for variable in placement.secrets:
         if stage in variable.stages:
             kubernetes.use_secret_as_env(task, variable.secret, {variable.key: variable.env}, variable.optional)
-    task.set_env_variable("HOME", "/tmp")  # noqa: S108
+    task.set_env_variable("HOME", "/tmp")
     if stage == "train" and nodes > 1:
         job = train_job(placement, task.container_spec.image, nodes)
         task.set_env_variable(TRAIN_JOB, json.dumps(job, sort_keys=True, separators=(",", ":")))
@@ -465,7 +465,7 @@ def train_job(placement: PlacementSettings, image: str, nodes: int) -> dict[str,
     if wanted.gpus:
         gpus = {placement.accelerators[wanted.accelerator].resource: str(wanted.gpus)}
         resources = {key: {**value, **gpus} for key, value in resources.items()}
-    environment: list[dict[str, Any]] = [{"name": "HOME", "value": "/tmp"}]  # noqa: S108
+    environment: list[dict[str, Any]] = [{"name": "HOME", "value": "/tmp"}]
     environment += [
         {
             "name": one.env,
@@ -475,10 +475,10 @@ def train_job(placement: PlacementSettings, image: str, nodes: int) -> dict[str,
         if "train" in one.stages
     ]
     volumes: list[dict[str, Any]] = [{"name": "scratch", "emptyDir": {"sizeLimit": wanted.scratch}}]
-    mounts = [{"name": "scratch", "mountPath": "/tmp"}]  # noqa: S108
+    mounts = [{"name": "scratch", "mountPath": "/tmp"}]
     if wanted.shm:
         volumes.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": wanted.shm}})
-        mounts.append({"name": "shm", "mountPath": "/dev/shm"})  # noqa: S108
+        mounts.append({"name": "shm", "mountPath": "/dev/shm"})
     if cache := placement.model_cache:
         volumes.append({"name": "models", "persistentVolumeClaim": {"claimName": cache.pvc}})
         mounts.append({"name": "models", "mountPath": cache.path})

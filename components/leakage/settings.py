@@ -24,8 +24,8 @@ class SemanticSettings(Settings):
     and in a numeric task the numbers the same, or one is no copy of the other."""
 
     model: str
-    """Folder of an embedding model: sentence-transformers (needs the extra `train`) or Model2Vec. In a cluster it lies in
-    the model cache, and the stage gets an image with the library: `placement.stages.dedupe.image`, that of `train`."""
+    """Folder of an embedding model: sentence-transformers (needs the extra `train`) or Model2Vec. In a cluster it lies
+    in the model cache, and `placement.stages.dedupe.image` names an image with the library, such as `train`."""
     threshold: float = Field(0.9, gt=0, le=1)
     """Cosine of two embeddings from which on they are close."""
     rouge_l: float = Field(0.5, gt=0, le=1)

@@ -268,7 +268,7 @@ def _arguments(settings: FineTuneSettings, part: Share, devices: int, random_see
     return arguments
 
 
-class _ShowProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships no types for it
+class _ShowProgress(TrainerCallback):
     """Prints progress."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -278,7 +278,7 @@ class _ShowProgress(TrainerCallback):  # type: ignore[misc]  # transformers ship
         self._progress.show(state.global_step)
 
 
-class _EarlyLosses(TrainerCallback):  # type: ignore[misc]  # as above
+class _EarlyLosses(TrainerCallback):
     """Measures each seed's loss when the first epoch ends, or the training if it is shorter."""
 
     def __init__(self, tokenizer: Any, seeds: list[Example], task: Task, batch_size: int) -> None:

@@ -29,7 +29,7 @@ class HasLosses(Protocol):
     losses: dict[str, float]
 
 
-class SaveCheckpoints(TrainerCallback):  # type: ignore[misc]  # transformers ships no types for it
+class SaveCheckpoints(TrainerCallback):
     """Asks the Trainer for a checkpoint when one is due, and hands it to be stored.
 
     Args:

@@ -23,7 +23,7 @@ from llm2llm.components.students.order import Order, filler_item
 SHOWN_ROWS = 20
 
 
-class StudentTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types for it
+class StudentTrainer(SFTTrainer):
     """Trains on rows.
 
     Args:

@@ -173,9 +173,9 @@ def beside_minhash(data: Path, lines: list[str], count: int) -> None:
     }
     for name, peer in peers.items():
         try:
-            theirs, proposed = timed(lambda peer=peer: peer(texts))  # type: ignore[misc]
+            theirs, proposed = timed(lambda peer=peer: peer(texts))
             lines.append(_line(f"{name}, as proposed", theirs, seconds, proposed, near))
-            more, checked = timed(lambda proposed=proposed: verified(texts, proposed))  # type: ignore[misc]
+            more, checked = timed(lambda proposed=proposed: verified(texts, proposed))
             lines.append(_line(f"{name}, each pair compared by rapidfuzz", theirs + more, seconds, checked, near))
         except ImportError as missing:
             lines.append(f"| {name}: not installed ({missing.name}) | | | | |")

@@ -62,7 +62,7 @@ def plain_client(url: str, count: int) -> None:
 
     def ask(one: Ask) -> bool:
         try:
-            client.chat.completions.create(model=MODEL, messages=list(one.messages), max_tokens=one.max_tokens)  # type: ignore[arg-type]
+            client.chat.completions.create(model=MODEL, messages=list(one.messages), max_tokens=one.max_tokens)
         except openai.APIError:
             return False
         return True

@@ -373,7 +373,7 @@ def check(kind: str, value: Any, where: str) -> None:
     if kind == "object":
         return
     if kind in simple:
-        if not isinstance(value, simple[kind]):  # type: ignore[arg-type]  # types of two kinds
+        if not isinstance(value, simple[kind]):  # types of two kinds
             raise Refused(400, f"{where}: {value!r} is no {kind}")
         return
     if kind.startswith(("list[", "dict(")):

@@ -136,7 +136,7 @@ def test_the_table_is_printed_where_the_artifacts_can_be_read(kfp_server: KfpSer
             (folder / "summary").write_text(json.dumps(summary(iterations)))
         original(played)
 
-    kfp_server._play = play  # type: ignore[method-assign]
+    kfp_server._play = play
     code, out, _ = run("submit", "quickstart", "--host", kfp_server.url, "--wait", "--pipeline-root", str(tmp_path))
     assert code == 0
     assert "iteration  training rows" in out
@@ -180,7 +180,7 @@ def test_an_interrupt_while_waiting_leaves_the_run_running_and_says_so(
         if played["step"] == 3:
             os.kill(os.getpid(), signal.SIGINT)
 
-    kfp_server._play = play  # type: ignore[method-assign]
+    kfp_server._play = play
     # A shell that starts a process in the background has it ignore interrupts.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -231,7 +231,7 @@ def test_another_submission_that_was_faster_is_no_error(kfp_server: KfpServer, r
             }  # fmt: skip
         return answer
 
-    kfp_server._page = page  # type: ignore[method-assign]
+    kfp_server._page = page
     assert run("submit", "quickstart", "--host", kfp_server.url)[0] == 0
     assert list(kfp_server.versions) == ["v"]
 
@@ -326,7 +326,7 @@ def test_a_token_file_is_read_again_when_it_is_renewed(kfp_server: KfpServer, ru
         kfp_server.token = "second"
         file.write_text("second")
 
-    kfp_server._play = play  # type: ignore[method-assign]
+    kfp_server._play = play
     assert run("submit", "quickstart", "--host", kfp_server.url, "--wait", "--token-file", str(file))[0] == 0
 
 
@@ -428,7 +428,7 @@ def test_a_certificate_of_ones_own_authority_is_trusted_when_it_is_given(
 
 
 def test_a_login_page_in_place_of_an_answer_is_recognised(kfp_server: KfpServer, run: Run) -> None:
-    kfp_server._route = lambda *arguments: LOGIN_PAGE  # type: ignore[method-assign]
+    kfp_server._route = lambda *arguments: LOGIN_PAGE
     code, _, err = run("submit", "quickstart", "--host", kfp_server.url)
     assert code == 2
     assert "log in" in err

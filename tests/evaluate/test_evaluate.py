@@ -24,7 +24,7 @@ from llm2llm.components.tasks import TASKS, Task
 def predicted(name: str, right: int, unreadable: int = 0, samples: int = 4, split: str = "seeds") -> Prediction:
     return Prediction(
         example_id=name,
-        split=split,  # type: ignore[arg-type]
+        split=split,
         iteration=0,
         completion="",
         parsed="x" if right else None,

@@ -26,7 +26,7 @@ OUT_OF_FOLD = FilterErrorsSettings(selection="out_of_fold")
 def score(iteration: int, accuracy: float, split: str = "validation") -> Score:
     return Score(
         iteration=iteration,
-        split=split,  # type: ignore[arg-type]
+        split=split,
         n=100,
         correct=round(accuracy * 100),
         unparseable=0,
@@ -50,7 +50,7 @@ def answered(row: Example, outcome: str, iteration: int = 0, fold: int | None = 
         fold=fold,
         completion=f" {parsed}" if parsed else "???",
         parsed=parsed,
-        outcome=outcome,  # type: ignore[arg-type]
+        outcome=outcome,
     )
 
 

@@ -142,7 +142,7 @@ class TestHard:
         asked = 0
         for selection in ("auto", "wrong", "out_of_fold", "hard", "learnable", "skills", "all", "random"):
             for hard_by in ("loss", "el2n", "margin", "learning_percentage"):
-                for key in needs(FilterErrorsSettings(selection=selection, hard_by=hard_by)):  # type: ignore[arg-type]
+                for key in needs(FilterErrorsSettings(selection=selection, hard_by=hard_by)):
                     section, name = key.split(".")
                     assert name in sections[section].model_fields
                     asked += 1

@@ -138,7 +138,7 @@ class TestSetApart:
                   training_rows=1)
             for i in (0, 1)
         ]  # fmt: skip
-        checked = FilterErrorsSettings(selection="wrong", suspect_after=2, **settings)  # type: ignore[arg-type]
+        checked = FilterErrorsSettings(selection="wrong", suspect_after=2, **settings)
         return filter_errors(
             seeds, rows, validation, 1, 9, checked, past_errors=[before(seeds[3], "green")], labels=LABELS
         )

@@ -23,7 +23,7 @@ def locked(image: str) -> dict[str, tuple[str, int]]:
     text = re.sub(r"^#.*\n", "", (ROOT / "images" / f"{image}.txt").read_text(), flags=re.MULTILINE)
     found = {}
     for entry in re.split(r"\n(?=\S)", text.strip()):
-        name, version = re.match(r"([A-Za-z0-9_.-]+)==([^\s\\;]+)", entry).groups()  # type: ignore[union-attr]
+        name, version = re.match(r"([A-Za-z0-9_.-]+)==([^\s\\;]+)", entry).groups()
         found[canonicalize_name(name)] = (version, len(re.findall(r"--hash=sha256:[0-9a-f]{64}", entry)))
     return found
 

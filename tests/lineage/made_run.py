@@ -142,7 +142,7 @@ def make_run(
             "rejects": ("rejects", []),
         },
     )
-    training, rejects, errors, calls, decisions = list(all_seeds), [], [], [], []  # type: ignore[var-annotated]
+    training, rejects, errors, calls, decisions = list(all_seeds), [], [], [], []
     for iteration in range(iterations + 1):
         if iteration > 0:
             written = [generated(place, iteration) for place in range(0, seeds, 3)]

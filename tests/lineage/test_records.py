@@ -152,7 +152,7 @@ def test_records_go_from_task_to_task_of_a_pipeline(tmp_path: Path) -> None:
     from kfp.dsl import Dataset, Input, Metrics, Output
 
     @dsl.component(install_kfp_package=False)
-    def first(rows: Output[Dataset], metrics: Output[Metrics]):  # type: ignore[no-untyped-def]
+    def first(rows: Output[Dataset], metrics: Output[Metrics]):
         from llm2llm.components.stage import stage
 
         with stage("prepare", outputs={"rows": rows, "metrics": metrics}):

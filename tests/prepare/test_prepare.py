@@ -45,7 +45,7 @@ def rows(example: Make) -> Callable[[dict[str, int]], list[Example]]:
 def prepared(task: Task, seeds: list[Example], random_seed: int = 0, **keywords: object) -> Prepared:
     sets = {name: keywords.pop(name, []) for name in ("validation", "test", "pool")}
     settings = PrepareSettings.load(keywords, "prepare")
-    return prepare(seeds, **sets, task=task, settings=settings, random_seed=random_seed)  # type: ignore[arg-type]
+    return prepare(seeds, **sets, task=task, settings=settings, random_seed=random_seed)
 
 
 def labels(examples: list[Example]) -> dict[str, int]:

@@ -53,14 +53,14 @@ def test_from_a_source_with_columns_of_its_own(tmp_path: Path, colours: Task) ->
     artifacts = {name: LocalArtifact(str(tmp_path / "out" / name)) for name in SETS}
     columns = {"question": "instruction", "answer": "output"}
     common = {"validation": "", "test": "", "pool": "", "task": colours.model_dump(), "seed_count": 0, "random_seed": 0}
-    run(seeds=seeds, replay=general, settings={"replay_columns": columns}, **common, **artifacts)  # type: ignore[arg-type]
+    run(seeds=seeds, replay=general, settings={"replay_columns": columns}, **common, **artifacts)
     rows = read_rows(artifacts["replay_set"].path, "examples", Example)
     assert {row.question: row.answer for row in rows} == {f"Do {n}.": text for n, text in enumerate(answers)}
     assert [row.id for row in rows] == sorted(row.id for row in rows)
     assert artifacts["replay_set"].metadata["split"] == "replay"
     assert read_rows(artifacts["rejects"].path, "rejects", Reject) == []
 
-    run(seeds=seeds, settings={}, **common, **artifacts)  # type: ignore[arg-type]
+    run(seeds=seeds, settings={}, **common, **artifacts)
     assert read_rows(artifacts["replay_set"].path, "examples", Example) == []
 
 
@@ -72,7 +72,7 @@ def test_a_source_without_the_columns_is_named(
     artifacts = {name: LocalArtifact(str(tmp_path / "out" / name)) for name in SETS}
     common = {"validation": "", "test": "", "pool": "", "task": colours.model_dump(), "seed_count": 0, "random_seed": 0}
     with pytest.raises(SystemExit) as caught:
-        run(seeds=seeds, replay=general, settings={}, **common, **artifacts)  # type: ignore[arg-type]
+        run(seeds=seeds, replay=general, settings={}, **common, **artifacts)
     assert caught.value.code == 2
     error = capfd.readouterr().err
     assert "general.jsonl:1" in error

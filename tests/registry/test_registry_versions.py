@@ -244,7 +244,7 @@ def test_a_lost_or_damaged_generation_is_named(tmp_path: Path) -> None:
 
 def moves(*steps: tuple[str, str]) -> list[Generation]:
     return [
-        Generation(number=i + 1, kind=kind, version=version, previous=None, run=None, at="")  # type: ignore[arg-type]
+        Generation(number=i + 1, kind=kind, version=version, previous=None, run=None, at="")
         for i, (kind, version) in enumerate(steps)
     ]
 

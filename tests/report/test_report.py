@@ -102,7 +102,7 @@ def call(key: str, outcome: str = "answered", tokens: tuple[int, int] | None = (
         parent_id=None,
         teacher="openai",
         model="a-teacher",
-        outcome=outcome,  # type: ignore[arg-type]
+        outcome=outcome,
         attempts=1,
         input_tokens=tokens[0] if tokens else None,
         output_tokens=tokens[1] if tokens else None,

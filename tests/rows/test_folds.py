@@ -29,7 +29,7 @@ def test_folds(seeds: list[Example], folds: int, random_seed: int, random: objec
         sizes = Counter(dealt[seed.id] for seed in members)
         assert max(sizes.values(), default=0) - min(sizes[fold] for fold in range(folds)) <= 1
     shuffled = list(seeds)
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    random.shuffle(shuffled)
     assert fold_of(shuffled, folds, random_seed) == dealt
 
 

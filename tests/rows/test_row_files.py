@@ -399,4 +399,4 @@ def test_ids_tell_fields_apart(one: str, other: str) -> None:
 def test_a_generated_row_is_one_with_a_parent(rows: list[Example]) -> None:
     assert [row.generated for row in rows] == [False, True]
     with pytest.raises(dataclasses.FrozenInstanceError):
-        rows[0].answer = "5"  # type: ignore[misc]
+        rows[0].answer = "5"

@@ -414,7 +414,7 @@ def test_the_parts_of_a_hub_name(
     source: str, name: str, config: str | None, split: str, revision: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub = Hub([GOOD, {"question": "b", "answer": "green"}])
-    monkeypatch.setitem(sys.modules, "datasets", hub)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "datasets", hub)
     rows = read_examples(source, COLOURS)
     assert hub.calls == [((name, config), {"split": split, "revision": revision})]
     assert [(row.answer, row.source) for row in rows] == [("red", f"{name}:1"), ("green", f"{name}:2")]
@@ -431,14 +431,14 @@ def test_the_parts_of_a_hub_name(
 )
 def test_class_indices_of_the_hub(names: list[str], answers: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     hub = Hub([{"question": "a", "answer": 0}, {"question": "b", "answer": 1}], answer=ClassLabel(names))
-    monkeypatch.setitem(sys.modules, "datasets", hub)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "datasets", hub)
     assert [row.answer for row in read_examples("some/colours", COLOURS)] == answers
 
 
 @pytest.mark.parametrize(("index", "says"), [(-1, "'-1' is not in the label set"), (None, "column 'answer' is empty")])
 def test_rows_of_the_hub_without_a_class(index: int | None, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
     hub = Hub([{"question": "a", "answer": index}], answer=ClassLabel(["red", "green"]))
-    monkeypatch.setitem(sys.modules, "datasets", hub)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "datasets", hub)
     with pytest.raises(UserError, match=f"some/colours:1: .*{says}"):
         read_examples("some/colours", COLOURS)
 
@@ -447,7 +447,7 @@ def test_a_dataset_that_does_not_load(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise ConnectionError("no route to the hub\nlong trace")
 
-    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=fail))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=fail))
     with pytest.raises(UserError) as caught:
         read_examples("some/colours", COLOURS)
     assert str(caught.value) == (
@@ -457,6 +457,6 @@ def test_a_dataset_that_does_not_load(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_the_package_datasets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "datasets", None)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(UserError, match=r"some/colours: no such file, and .* needs the package datasets \(pip install"):
         read_examples("some/colours", COLOURS)

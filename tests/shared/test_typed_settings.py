@@ -99,4 +99,4 @@ def test_a_long_value_is_cut() -> None:
 
 def test_is_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        Cake(kind="cheese").eggs = 5  # type: ignore[misc]
+        Cake(kind="cheese").eggs = 5

@@ -153,7 +153,7 @@ def test_evaluate_grades_every_split_and_extends_the_history(
     rows: list[Example], colours: Task, tiny_student: Path
 ) -> None:
     splits = {"seeds": rows[:9], "validation": rows[9:15], "test": rows[15:]}
-    predictions, history = evaluate(tiny_student, splits, [], 0, 9, colours, AnswerSettings())  # type: ignore[arg-type]
+    predictions, history = evaluate(tiny_student, splits, [], 0, 9, colours, AnswerSettings())
     assert [(score.split, score.n) for score in history] == [("seeds", 9), ("validation", 6), ("test", 9)]
     assert {p.example_id for p in predictions} == {row.id for row in rows}
     for score in history:
@@ -161,11 +161,11 @@ def test_evaluate_grades_every_split_and_extends_the_history(
         assert score.correct == outcomes.count("correct")
         assert score.unparseable == outcomes.count("unparseable")
         assert score.low <= score.accuracy <= score.high
-    _, longer = evaluate(tiny_student, splits, history, 1, 12, colours, AnswerSettings())  # type: ignore[arg-type]
+    _, longer = evaluate(tiny_student, splits, history, 1, 12, colours, AnswerSettings())
     assert longer[:3] == history
     assert [score.iteration for score in longer] == [0, 0, 0, 1, 1, 1]
     with pytest.raises(UserError, match="has scores of that iteration or later"):
-        evaluate(tiny_student, splits, longer, 1, 12, colours, AnswerSettings())  # type: ignore[arg-type]
+        evaluate(tiny_student, splits, longer, 1, 12, colours, AnswerSettings())
 
 
 def test_nothing_to_ask_is_refused(colours: Task, tiny_student: Path) -> None:

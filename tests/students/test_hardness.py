@@ -103,7 +103,7 @@ def test_a_prompt_that_labels_share_is_read_once(
         read += int(values["attention_mask"][:, -values["input_ids"].shape[1] :].sum())
         return forward(*args, **values)
 
-    counting.__signature__ = inspect.signature(forward)  # type: ignore[attr-defined]  # what it takes is looked at
+    counting.__signature__ = inspect.signature(forward)  # what it takes is looked at
     monkeypatch.setattr(model, "forward", counting)
     found = log_likelihoods(model, tokenizer, encoded, batch_size)
     assert found == pytest.approx(expected, abs=1e-4)

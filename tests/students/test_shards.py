@@ -36,7 +36,7 @@ class Stages:
         written = LocalArtifact(str(self.folder / f"shard {shard} of {shards}"))
         run_answer(
             model=self.student,
-            **self.sets,  # type: ignore[arg-type]
+            **self.sets,
             task=self.task,
             shard=shard,
             shards=shards,
@@ -54,14 +54,14 @@ class Stages:
         outputs = {output: LocalArtifact(str(self.folder / name / output)) for output in names}
         run_evaluate(
             model=None if shards else self.student,
-            **self.sets,  # type: ignore[arg-type]
+            **self.sets,
             shard_predictions=shards,
             first_predictions=None,
             task=self.task,
             previous_history=None,
             iteration=0,
             settings=settings,
-            **outputs,  # type: ignore[arg-type]
+            **outputs,
         )
         return outputs
 

@@ -29,7 +29,7 @@ def questions(teacher: OpenTeacher, *texts: str, fresh: bool = True) -> list[Que
 
 
 def new(**fields: object) -> Asking:
-    return replace(Asking(iteration=1, strategy="llm2llm", attempts=3), **fields)  # type: ignore[arg-type]
+    return replace(Asking(iteration=1, strategy="llm2llm", attempts=3), **fields)
 
 
 def test_only_what_cannot_be_used_is_asked_again_and_all_at_once() -> None:

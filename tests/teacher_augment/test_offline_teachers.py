@@ -65,7 +65,7 @@ class TestGrammarFile:
         file.write_text(yaml.safe_dump(content), encoding="utf-8")
         for source, where in ((str(file), str(file)), (content, "teacher_augment.grammar")):
             with pytest.raises(UserError) as caught:
-                load_grammar(source)  # type: ignore[arg-type]
+                load_grammar(source)
             assert str(caught.value) == f"{where}: {expected}"
 
     @pytest.mark.parametrize(

@@ -165,7 +165,7 @@ def test_the_place_follows_what_decides_the_weights(
 
     def place(**changes: object) -> str | None:
         job = Job(rows, colours, str(student), settings, random_seed=0)
-        return checkpoints_uri(dataclasses.replace(job, **changes))  # type: ignore[arg-type]
+        return checkpoints_uri(dataclasses.replace(job, **changes))
 
     first = place()
     assert first is not None

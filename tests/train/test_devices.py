@@ -96,7 +96,7 @@ def test_steps_see_the_same_rows_on_any_number_of_devices(
         """As accelerate deals passes: every `devices`-th to each, so that a step takes them one after the other."""
         torch.manual_seed(3)
         order = Order(lengths, batch, Share(rows, batch // rows // devices), devices, filler)
-        order._shared_by_all = lambda: None  # type: ignore[method-assign]  # there are no other processes here
+        order._shared_by_all = lambda: None  # there are no other processes here
         indices = list(order)
         assert len(indices) == len(order)
         assert devices == 1 or len(indices) % (rows * devices) == 0, "every device has as many passes"

@@ -106,4 +106,4 @@ def test_a_job_that_is_not_there_or_half_there(
 )
 def test_failures_are_raised_as_what_they_are(kind: str, error: type[Exception]) -> None:
     with pytest.raises(error, match=r"^why$"):
-        raise_failure(Failed(kind, "why"))  # type: ignore[arg-type]
+        raise_failure(Failed(kind, "why"))

@@ -104,8 +104,8 @@ def test_a_job_on_a_server(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As the pods of a TrainJob do it: the student goes there with the job, and comes back with the model."""
-    s3_server.use(monkeypatch)  # type: ignore[attr-defined]
-    uri = f"s3://{s3_server.bucket()}/job"  # type: ignore[attr-defined]
+    s3_server.use(monkeypatch)
+    uri = f"s3://{s3_server.bucket()}/job"
     moved = tmp_path / "student"
     shutil.copytree(tiny_student, moved)
     settings = quick.model_copy(update={"max_steps": 2, "checkpoint_minutes": 0.0})
