@@ -219,7 +219,7 @@ def to_answer(tokenizer: Any, generated: Sequence[int], ends: Sequence[int]) -> 
     return Answer(tokenizer.decode(kept, skip_special_tokens=True).strip(), truncated=length is None)
 
 
-class _Sampling(LogitsProcessor):  # type: ignore[misc]  # transformers ships no types for it
+class _Sampling(LogitsProcessor):
     """Makes a sample of a greedy answer: the argmax of logits / temperature + Gumbel noise is a draw from
     softmax(logits / temperature) (Maddison, Tarlow and Minka, "A* sampling", 2014). Each row has a generator of its
     own, where transformers' own sampling draws for the whole batch; a row without one stays greedy."""
@@ -238,7 +238,7 @@ class _Sampling(LogitsProcessor):  # type: ignore[misc]  # transformers ships no
         return sampled
 
 
-class _Clock(LogitsProcessor):  # type: ignore[misc]  # transformers ships no types for it
+class _Clock(LogitsProcessor):
     """Notes when the first batch's first tokens are about to be chosen; changes nothing."""
 
     def __init__(self, pace: Pace) -> None:
