@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from llm2llm.components.report.verdict import not_learnt
+
 SPLITS = ("seeds", "validation", "test")
 
 
@@ -35,10 +37,6 @@ def summary_table(summary: Mapping[str, Any]) -> str:
             f"{counts['left_out']} of your rows were left out: they match validation or test rows; see the report."
         )
     best = next(one for one in summary["iterations"] if one["iteration"] == summary["best_iteration"])
-    score = best["accuracy"].get("validation")
-    if score and 2 * score["unparseable"] > score["n"]:
-        lines.append(
-            f"{score['unparseable']} of the {score['n']} validation answers are unparseable: the student has not "
-            "learnt to answer. Raise train.learning_rate (a student from scratch: 1.0e-3) or train.epochs."
-        )
+    if unlearnt := not_learnt(best):
+        lines.append(unlearnt)
     return "\n".join(lines)

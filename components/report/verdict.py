@@ -12,7 +12,7 @@ class Verdict:
     """The report's first words. They hold reasons from the rows, so whoever shows them escapes them."""
 
     outcome: Literal["better", "worse", "unclear", "open"]
-    """`unclear`: the intervals overlap, or there is no difference. `open`: there is nothing to compare with yet."""
+    """`unclear`: the intervals overlap, or there is no difference. `open`: there is nothing to compare (with) yet."""
     headline: str
     sentences: list[str]
 
@@ -27,6 +27,8 @@ def verdict(summary: Mapping[str, Any]) -> Verdict:
     first, last = summary["iterations"][0], summary["iterations"][-1]
     best = iterations[summary["best_iteration"]]
     ending = _ending(last)
+    if unlearnt := not_learnt(best):
+        return Verdict("open", "The student has not learnt to answer", [unlearnt, ending])
     if len(iterations) == 1:
         return Verdict("open", "Nothing to compare with yet", [_only(first, summary), ending])
     if best is first:
@@ -37,6 +39,22 @@ def verdict(summary: Mapping[str, Any]) -> Verdict:
         )
     outcome, headline, comparison = _compare(first, best)
     return Verdict(outcome, headline, [_best(first, best, summary), *comparison, ending])
+
+
+def not_learnt(best: Mapping[str, Any]) -> str:
+    """Says that no answer can be read from most completions, and what to do; empty where that is not so. Comparing such
+    students would say nothing about the rows that were added.
+
+    Args:
+        best: The best iteration, one of a summary's `iterations`.
+    """
+    score = best["accuracy"].get("validation")
+    if score is None or 2 * score["unparseable"] <= score["n"]:
+        return ""
+    return (
+        f"{score['unparseable']} of the {score['n']} validation answers are unparseable: the student has not learnt to "
+        "answer. Raise train.learning_rate (a student from scratch: 1.0e-3) or train.epochs."
+    )
 
 
 def percent(share: float) -> str:

@@ -435,6 +435,15 @@ def test_verdict_says_when_no_iteration_beats_the_first() -> None:
     assert "90.0%" not in rows.words()
 
 
+@pytest.mark.parametrize(("unparseable", "outcome"), [(50, "unclear"), (51, "open")])
+def test_verdict_says_when_the_student_has_not_learnt_to_answer(unparseable: int, outcome: str) -> None:
+    rows = Rows()
+    rows.history = [score(iteration, "validation", 10, 100, unparseable=unparseable) for iteration in range(3)]
+    assert verdict(rows.summary).outcome == outcome
+    assert ("has not learnt to answer" in verdict(rows.summary).headline) == (outcome == "open")
+    assert ("train.learning_rate" in rows.words()) == (outcome == "open")
+
+
 def test_verdict_without_a_test_split_says_what_it_rests_on() -> None:
     rows = Rows()
     rows.history = [one for one in rows.history if one.split != "test"]
