@@ -210,7 +210,7 @@ def _score(score: Mapping[str, Any]) -> str:
 
 
 def _value(value: Any) -> str:
-    return "-" if value is None else _short(str(value))
+    return "-" if value is None else _short(str(value)) or "''"
 
 
 def _counted(words: Any) -> str:

@@ -98,6 +98,8 @@ def kind_of(path: str | os.PathLike[str]) -> str:
     Raises:
         UserError: No such file, or none that llm2llm wrote.
     """
+    if os.path.isdir(path):
+        raise UserError(f"{os.fspath(path)}: is a folder; give one of the Parquet files in it")
     if not os.path.isfile(path):
         raise UserError(f"{os.fspath(path)}: no such file")
     try:

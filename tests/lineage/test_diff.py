@@ -59,8 +59,10 @@ def test_settings_data_scores_and_rows(tmp_path: Path) -> None:
     assert (rows["both"], rows["only_a"], rows["only_b"]) == (12, 0, 11)  # 3 seeds, and 2 times 4 of 5 rows
     assert len(rows["examples_b"]) == 3
     assert rows["examples_a"] == []
+    found["config"].append({"key": "promote.registry", "a": "/x", "b": ""})
     text = diff_text(found)
     assert "student: tiny -> bigger" in text
+    assert "promote.registry: /x -> ''" in text
     assert "on 8 common rows 12.5% -> 37.5%, +25.0 points" in text
 
 

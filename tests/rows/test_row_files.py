@@ -186,6 +186,8 @@ def test_no_file_and_a_folder_are_refused(tmp_path: Path) -> None:
         kind_of(tmp_path / "none")
     with pytest.raises(UserError, match=r"is a folder; give a file of 'examples' rows"):
         read_rows(tmp_path, "examples", Example)
+    with pytest.raises(UserError, match=r"is a folder; give one of the Parquet files in it"):
+        kind_of(tmp_path)
 
 
 def lines(path: Path, *values: Any) -> Path:
