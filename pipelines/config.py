@@ -1,6 +1,7 @@
 """A run's config: typed, from YAML, and as the parameters of the compiled pipeline."""
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
@@ -22,6 +23,7 @@ from llm2llm.components.stage import stage
 from llm2llm.components.students.settings import SCRATCH, AnswerSettings, FineTuneSettings, check_mode
 from llm2llm.components.tasks import Task, load_task
 from llm2llm.components.teacher_augment.settings import TeacherAugmentSettings, check_task
+from llm2llm.components.teachers.settings import IN_POD, ModelSettings
 from llm2llm.components.whole import write_text
 from llm2llm.pipelines.placement import PlacementSettings, check_devices, load_placement
 
@@ -144,12 +146,12 @@ class Config(Settings):
     @property
     def uses_vllm(self) -> bool:
         """Whether teacher_augment loads a model with vLLM, and so runs in the image `vllm`."""
-        return "vllm" in self._in_pod()
+        return any(teacher == "vllm" for teacher, _ in self.in_pod)
 
     @property
     def uses_transformers(self) -> bool:
         """Whether teacher_augment loads a model with transformers, and so runs in the image `train`."""
-        return "transformers" in self._in_pod()
+        return any(teacher == "transformers" for teacher, _ in self.in_pod)
 
     @property
     def evaluate_image(self) -> str:
@@ -163,14 +165,16 @@ class Config(Settings):
             return self.images.vllm
         return self.images.train if self.uses_transformers else self.images.cpu
 
-    def _in_pod(self) -> set[str]:
+    @property
+    def in_pod(self) -> list[tuple[str, ModelSettings]]:
+        """The models that teacher_augment loads itself, each with what loads it."""
         augment = self.teacher_augment
-        teachers: list[str] = [one.teacher for one in augment.teachers]
-        if augment.asks_models and not teachers:
-            teachers.append(augment.teacher)
+        asked: list[tuple[str, ModelSettings]] = [(one.teacher, one) for one in augment.teachers]
+        if augment.asks_models and not asked:
+            asked.append((augment.teacher, augment))
         if augment.verify != "none" and augment.verification.by is not None:
-            teachers.append(augment.verification.by.teacher)
-        return {teacher for teacher in teachers if teacher in ("vllm", "transformers")}
+            asked.append((augment.verification.by.teacher, augment.verification.by))
+        return [(teacher, model) for teacher, model in asked if teacher in IN_POD]
 
 
 # The parameters of the compiled pipeline that stand for one key of the config each. Their order is the form's order in
@@ -391,25 +395,50 @@ def _inline_prompts(values: dict[str, Any], folder: Path) -> None:
             raise UserError(f"teacher_augment.prompts.{name}: {prompt} is not UTF-8 text") from None
 
 
-_PATHS = (("data", "seeds"), ("data", "validation"), ("data", "test"), ("data", "pool"), ("data", "replay"),
-          ("teacher_augment", "grammar"), ("teacher_augment", "eda_synonyms"), ("", "student"))  # fmt: skip
+_FILES = (("data", "seeds"), ("data", "validation"), ("data", "test"), ("data", "pool"), ("data", "replay"),
+          ("teacher_augment", "grammar"), ("teacher_augment", "eda_synonyms"))  # fmt: skip
+"""Files, or names of data sets."""
+_ASKED = (("teacher_augment",), ("teacher_augment", "verification", "by"), ("evaluate", "judge"))
+"""Models that are asked, beside those in `teacher_augment.teachers`."""
+_PLACES = (("teacher_augment", "ledger"), ("train", "checkpoint_uri"), ("promote", "registry"),
+           ("evaluate", "judge", "ledger"), ("prepare", "leak", "semantic", "model"),
+           ("dedupe", "leak", "semantic", "model"), ("dedupe", "semantic", "model"))  # fmt: skip
+"""Folders, or places in object storage."""
 
 
 def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
     """Makes relative paths absolute; a name on the hub, which has no such file here, stays."""
-    for section, key in _PATHS:
-        place = values.get(section, {}) if section else values
-        value = place.get(key) if isinstance(place, dict) else None
-        if isinstance(value, str) and value and not value.startswith(("builtin:", "s3://", "minio://", "/", "~")):
+
+    def resolve(within: Any, key: str, is_file: bool = False) -> None:
+        value = within.get(key) if isinstance(within, dict) else None
+        if isinstance(value, str) and value.startswith("~"):
+            within[key] = os.path.expanduser(value)
+        elif isinstance(value, str) and value and not value.startswith(("builtin:", "s3://", "minio://", "/")):
             path = folder / value
-            if path.exists() or value.startswith(("./", "../")) or (section and Path(value).suffix):
-                place[key] = str(path)
-    for *sections, key in (("teacher_augment", "ledger"), ("train", "checkpoint_uri"), ("promote", "registry"),
-                           ("evaluate", "judge", "ledger"), ("prepare", "leak", "semantic", "model"),
-                           ("dedupe", "leak", "semantic", "model"), ("dedupe", "semantic", "model")):  # fmt: skip
-        within: Any = values
-        for section in sections:
-            within = within.get(section) if isinstance(within, dict) else None
+            if path.exists() or value.startswith(("./", "../")) or (is_file and path.suffix):
+                within[key] = str(path)
+
+    for *sections, key in _FILES:
+        resolve(_within(values, sections), key, is_file=True)
+    if values.get("student") != SCRATCH:
+        resolve(values, "student")
+    several = _within(values, ["teacher_augment", "teachers"])
+    for asked in [*(_within(values, where) for where in _ASKED), *(several if isinstance(several, list) else [])]:
+        if isinstance(asked, dict) and asked.get("teacher") in IN_POD:  # at an endpoint it is a name, not a folder
+            named = asked.get("model")
+            resolve(asked, "model")
+            for prices in (_within(values, (*_ASKED[0], "prices")), _within(values, (*_ASKED[-1], "prices"))):
+                if isinstance(prices, dict) and isinstance(named, str) and named in prices:
+                    prices.setdefault(asked["model"], prices[named])
+    for *sections, key in _PLACES:
+        within = _within(values, sections)
         uri = within.get(key) if isinstance(within, dict) else None
         if isinstance(uri, str) and uri and "://" not in uri:
             within[key] = str(folder / Path(uri).expanduser())
+
+
+def _within(values: Any, sections: Iterable[str]) -> Any:
+    """The value of a key inside sections; None where one of them is no mapping."""
+    for section in sections:
+        values = values.get(section) if isinstance(values, dict) else None
+    return values

@@ -20,27 +20,27 @@ import os
 import shutil
 import signal
 import sys
-import time
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
-from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal, TextIO
+from typing import Any, Literal
 from uuid import uuid4
 
 from llm2llm.components.lineage.hashes import hash_of
 from llm2llm.components.problems import UserError, cannot_write
 from llm2llm.components.rows.sources import BUILTIN, is_file_source, source_file
-from llm2llm.components.stage import EVENT, EXIT_TERMINATED, PARENT_VARIABLE, RUN_VARIABLE
+from llm2llm.components.stage import EXIT_TERMINATED, PARENT_VARIABLE, RUN_VARIABLE
 from llm2llm.components.students.settings import SCRATCH
 from llm2llm.components.students.vllm_answers import vllm_is_here
+from llm2llm.components.teachers.settings import IN_POD
 from llm2llm.components.whole import whole_file, whole_folder, write_text
 from llm2llm.pipelines.compile import compile_config
 from llm2llm.pipelines.config import Config
+from llm2llm.pipelines.local_progress import LogLines, Watch
 from llm2llm.pipelines.placement import PlacementSettings
 
 Runner = Literal["subprocess", "docker", "process"]
@@ -58,17 +58,6 @@ IMAGE_USER = 65532
 
 class RunFailed(Exception):
     """A stage failed for a reason that is not the user's input; the message says where to look."""
-
-
-@dataclass
-class _Watch:
-    """What the stages have said so far."""
-
-    events: TextIO
-    shown: TextIO
-    running: dict[tuple[str, int | None, int | None], float] = field(default_factory=dict)
-    failure: dict[str, Any] | None = None
-    folds_done: dict[int | None, float] = field(default_factory=dict)
 
 
 def run_local(config: Config, output: Path, runner: Runner = "subprocess", fresh: bool = False) -> dict[str, Any]:
@@ -93,8 +82,9 @@ def run_local(config: Config, output: Path, runner: Runner = "subprocess", fresh
             "evaluate.backend 'vllm': there is no vLLM in this Python; let LLM2LLM_VLLM_PYTHON name one that has it, "
             "use --runner docker, or set backend: transformers"
         )
-    if config.student.startswith(("/", "~")) and not Path(config.student).expanduser().is_dir():
-        raise UserError(f"student {config.student}: no such folder")
+    for model, folder in _model_folders(config).items():
+        if not folder.is_dir():
+            raise UserError(f"{'student' if model == config.student else 'model'} {model}: no such folder")
     output = output.expanduser().absolute()
     with _held(output):
         if fresh:
@@ -108,7 +98,7 @@ def run_local(config: Config, output: Path, runner: Runner = "subprocess", fresh
             print(f"going on: {before} stages were finished before and are not run again", flush=True)
         with open(output / "events.jsonl", "a", encoding="utf-8") as events:
             events.write("\n" if events.tell() else "")  # ends the half line that a killed run may have left
-            watch = _Watch(events=events, shown=sys.stdout)
+            watch = Watch(events=events, shown=sys.stdout)
             if runner == "process":
                 _run_in_process(config, output, watch)
             else:
@@ -116,7 +106,7 @@ def run_local(config: Config, output: Path, runner: Runner = "subprocess", fresh
         return _collect(output)
 
 
-def _run_pipeline(config: Config, output: Path, runner: Runner, watch: _Watch) -> None:
+def _run_pipeline(config: Config, output: Path, runner: Runner, watch: Watch) -> None:
     warnings.filterwarnings("ignore", module=r"kfp\..*")
     from kfp import local
     from kfp.components import load_component_from_file
@@ -135,7 +125,7 @@ def _run_pipeline(config: Config, output: Path, runner: Runner, watch: _Watch) -
     print_before = builtins.print
     with open(output / "run.log", "a", encoding="utf-8") as log, _stopped_by_signals():
         try:
-            with redirect_stdout(_LogLines(log, watch)):
+            with redirect_stdout(LogLines(log, watch)):
                 pipeline()
         except RuntimeError as problem:
             raise _failure(watch, output, problem) from None
@@ -143,13 +133,13 @@ def _run_pipeline(config: Config, output: Path, runner: Runner, watch: _Watch) -
             builtins.print = print_before  # KFP's threads may leave their indenting print behind
 
 
-def _run_in_process(config: Config, output: Path, watch: _Watch) -> None:
+def _run_in_process(config: Config, output: Path, watch: Watch) -> None:
     from llm2llm.pipelines.process import run_process
 
     os.environ.pop(PARENT_VARIABLE, None)  # of a run before; here the stages have no parent
     with open(output / "run.log", "a", encoding="utf-8") as log, _stopped_by_signals():
         try:
-            with redirect_stdout(_LogLines(log, watch)), redirect_stderr(log):
+            with redirect_stdout(LogLines(log, watch)), redirect_stderr(log):
                 run_process(config, output / "artifacts")
         except (Exception, SystemExit) as problem:
             if isinstance(problem, SystemExit) and problem.code == EXIT_TERMINATED:
@@ -185,7 +175,7 @@ def _docker_runner(config: Config, output: Path) -> Any:
     passed = {*_key_variables(config), RUN_VARIABLE}
     storage = ("AWS_", "LLM2LLM_S3_")
     environment = {key: value for key, value in os.environ.items() if key in passed or key.startswith(storage)}
-    written = _written_to(config, output)
+    written, read = _written_to(config, output), _model_folders(config).values()
     user, group = os.getuid(), os.getgid()
     for folder in written:
         folder.mkdir(parents=True, exist_ok=True)
@@ -199,7 +189,10 @@ def _docker_runner(config: Config, output: Path) -> Any:
         read_only=True,
         tmpfs={"/tmp": "rw,exec,mode=1777"},  # noqa: S108  # the path inside the container
         environment={"HOME": "/tmp", "HF_HOME": "/tmp/huggingface", **environment},  # noqa: S108
-        mounts=[docker.types.Mount(str(folder), str(folder), type="bind") for folder in written[1:]],
+        mounts=[
+            *(docker.types.Mount(str(folder), str(folder), type="bind") for folder in written[1:]),
+            *(docker.types.Mount(str(folder), str(folder), type="bind", read_only=True) for folder in read),
+        ],
         cap_drop=["ALL"],
         security_opt=["no-new-privileges"],
     )
@@ -220,6 +213,16 @@ def _written_to(config: Config, output: Path) -> list[Path]:
     return list(dict.fromkeys([output / "artifacts", *(Path(place) for place in places if place.startswith("/"))]))
 
 
+def _model_folders(config: Config) -> dict[str, Path]:
+    """The models of a config that are folders of this machine, as it names them: student, teachers, judge."""
+    judge = config.evaluate.judge
+    loaded = [model for _, model in config.in_pod]
+    if judge is not None and judge.teacher in IN_POD:
+        loaded.append(judge)
+    models = [config.student, *(model.model for model in loaded)]
+    return {model: Path(model).expanduser() for model in models if model.startswith(("/", "~"))}
+
+
 def _needs_network(config: Config) -> bool:
     """Whether anything that the config names lies elsewhere."""
     sources = [source for source in config.data.model_dump().values() if source]
@@ -234,68 +237,7 @@ def _needs_network(config: Config) -> bool:
     )
 
 
-class _LogLines:
-    """Takes what KFP and the stages print: all of it goes to the log, stages' events become progress."""
-
-    def __init__(self, log: TextIO, watch: _Watch) -> None:
-        self._log = log
-        self._watch = watch
-        self._rest = ""
-
-    def write(self, text: str) -> int:
-        self._log.write(text)
-        *lines, self._rest = (self._rest + text).split("\n")
-        for line in lines:
-            _take(line.strip(), self._watch)
-        return len(text)
-
-    def flush(self) -> None:
-        self._log.flush()
-
-    def isatty(self) -> bool:
-        return False
-
-
-def _take(line: str, watch: _Watch) -> None:
-    if line.startswith(EVENT):
-        try:
-            event = json.loads(line.removeprefix(EVENT))
-        except json.JSONDecodeError:
-            return  # two stages wrote into one line; the log has it
-        _take_event(event, watch)
-    elif watch.shown.isatty() and watch.running and " left" in line:
-        watch.shown.write(f"\r\x1b[K    {line[: shutil.get_terminal_size().columns - 5]}")  # a wrapped line would stay
-        watch.shown.flush()
-
-
-def _take_event(event: dict[str, Any], watch: _Watch) -> None:
-    key = (event["stage"], event.get("iteration"), event.get("fold"))
-    watch.events.write(json.dumps(event, ensure_ascii=False) + "\n")
-    watch.events.flush()
-    name, iteration, fold = key
-    label = f"{'' if iteration is None else f'iteration {iteration}':<14}{name}" + (
-        "" if fold is None else f" fold {fold}"
-    )
-    if event["event"] == "started":
-        watch.running[key] = time.monotonic()
-        if watch.shown.isatty():
-            watch.shown.write(f"\r\x1b[K  {label} ...")
-            watch.shown.flush()
-        return
-    watch.running.pop(key, None)
-    if event["event"] == "finished":
-        _show(watch, f"  {label:<40}{event['seconds']:>8.1f} s")
-    else:
-        watch.failure = event
-        _show(watch, f"  {label:<40}  failed")
-
-
-def _show(watch: _Watch, line: str) -> None:
-    watch.shown.write(("\r\x1b[K" if watch.shown.isatty() else "") + line + "\n")
-    watch.shown.flush()
-
-
-def _failure(watch: _Watch, output: Path, problem: BaseException) -> Exception:
+def _failure(watch: Watch, output: Path, problem: BaseException) -> Exception:
     log = output / "run.log"
     if watch.failure is None:
         running = ", ".join(" ".join(str(part) for part in key if part is not None) for key in watch.running)

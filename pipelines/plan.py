@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from llm2llm.components.teachers.settings import Budget
+from llm2llm.components.teachers.settings import IN_POD, Budget
 from llm2llm.pipelines.config import Config
 from llm2llm.pipelines.placement import StagePlacement, seconds, stage_placement
 
@@ -85,7 +85,7 @@ def teacher_bound(config: Config) -> str:
     augment = config.teacher_augment
     if augment.strategy == "eda" or augment.teacher in ("pool", "grammar"):
         return "teacher: none is paid"
-    if augment.teacher in ("vllm", "transformers"):
+    if augment.teacher in IN_POD:
         return "teacher: runs in the stage's own pod; it costs that pod's time"
     if limits := _limits(augment.budget):
         return f"teacher: at most {limits}, by teacher_augment.budget"

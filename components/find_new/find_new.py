@@ -27,7 +27,7 @@ def find_new(
         registry: Folder or s3:// prefix, as `versions.registry_uri` gives it.
         seeds: Those of this run.
         validation: What students are compared on; None: what others have tried is not looked up.
-        config: This run's.
+        config: This run's, with the hashes of its pool and replay rows; see `digests.with_rows`.
         settings: Say what is good enough.
 
     Raises:
@@ -62,5 +62,6 @@ def find_new(
             f"since {version}: {added:,} seed{'s' * (added != 1)} added{gone}, {len(ids & before_ids):,} the same",
         )
     if read_document(uri, Record).config_digest != config_now:
-        return True, f"since {version}: the same {len(ids):,} seeds, and another config"
+        other = "another config, or other rows to draw from or to replay" if "rows" in config else "another config"
+        return True, f"since {version}: the same {len(ids):,} seeds, and {other}"
     return False, f"nothing new since {version}: the same {len(ids):,} seeds and the same config"

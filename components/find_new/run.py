@@ -6,6 +6,7 @@ from typing import Any
 from llm2llm.components.find_new.find_new import find_new
 from llm2llm.components.lineage.records import Inputs
 from llm2llm.components.problems import UserError
+from llm2llm.components.registry.digests import with_rows
 from llm2llm.components.registry.settings import PromoteSettings
 from llm2llm.components.registry.versions import registry_uri
 from llm2llm.components.rows.artifacts import Artifact, read_config
@@ -33,7 +34,7 @@ def run(
             registry_uri(checked.registry),
             read_rows(seeds_set.path, "examples", Example),
             read_rows(validation_set.path, "examples", Example) if validation_set else None,
-            read_config(config),
+            with_rows(read_config(config), seeds_set),
             checked,
         )
         ending = "The run goes on." if found else "The run ends here, and that is no failure."

@@ -9,6 +9,7 @@ from llm2llm.components.lineage.records import Inputs
 from llm2llm.components.problems import UserError
 from llm2llm.components.promote.publish import check_publishers, publish
 from llm2llm.components.promote.verdict import verdict_text
+from llm2llm.components.registry.digests import with_rows
 from llm2llm.components.registry.settings import PromoteSettings
 from llm2llm.components.registry.versions import registry_uri
 from llm2llm.components.rows.artifacts import Artifact, MetricsArtifact, read_config, read_optional, write_metrics
@@ -60,7 +61,7 @@ def run(
             raise UserError(f"promote: the last decision is of iteration {decision.iteration}, and this is {iteration}")
         from llm2llm.components.promote.promote import decide, keep_candidate, pending
 
-        run_config = read_config(config)
+        run_config = with_rows(read_config(config), seeds_set)
         seeds = read_rows(seeds_set.path, "examples", Example)
         validation = read_rows(validation_set.path, "examples", Example)
         if not validation:

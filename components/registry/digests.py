@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from llm2llm.components.lineage.records import Artifact, record_of
 from llm2llm.components.registry.settings import PromoteSettings
 from llm2llm.components.rows.kinds import content_id
 
@@ -36,8 +37,24 @@ def of_question(question: str, choices: list[str]) -> str:
     return content_id(question, choices, None, "")
 
 
+def with_rows(config: Mapping[str, Any], seeds_set: Artifact) -> dict[str, Any]:
+    """A config with the hashes of the rows, besides the seeds, that it makes a student from: the pool that its teacher
+    draws from, the replay rows. Under the same name there may be others by tomorrow.
+
+    Args:
+        config: A run's.
+        seeds_set: The run's, from `prepare`, whose record says what lies beside it; without one nothing is added.
+    """
+    augment, data = config.get("teacher_augment") or {}, config.get("data") or {}
+    draws = augment.get("teacher") == "pool" and augment.get("strategy") != "eda"
+    used = [name for name, is_used in (("pool_set", draws), ("replay_set", bool(data.get("replay")))) if is_used]
+    beside = (record_of(seeds_set) or {}).get("outputs", {})
+    hashes = {name: beside[name]["sha256"] for name in used if name in beside}
+    return {**config, "rows": hashes} if hashes else dict(config)
+
+
 def of_config(config: Mapping[str, Any]) -> str:
-    """A digest of what in a config decides what the student becomes, besides its rows: 64 hexadecimal digits.
+    """A digest of what in a config decides what the student becomes, besides its seeds: 64 hexadecimal digits.
 
     Two runs on one machine keep their inputs in folders of their own, so of an absolute path the last two parts count.
     """

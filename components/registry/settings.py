@@ -33,8 +33,8 @@ class PromoteSettings(Settings):
     """What a slice is: the rows with one right answer (`label`; classification and multiple choice), the rows with one
     skill (`skills`; where rows have skills). Empty: no slices."""
     only_if_new: bool = False
-    """Whether a run ends early when seeds and config are those that the version in production was made from. Fixed when
-    the pipeline is compiled."""
+    """Whether a run ends early when seeds, config and the pool or replay rows that it uses are those that the version
+    in production was made from. Fixed when the pipeline is compiled."""
     hub_repo: str = Field("", pattern=r"^$|^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
     """`owner/name`: a promoted student is also pushed to this repository of the Hugging Face Hub, with a token from
     HF_TOKEN. Empty: it is not."""

@@ -8,7 +8,7 @@ from llm2llm.components.settings import Settings
 from llm2llm.components.tasks import Task
 from llm2llm.components.teacher_augment.checks import Check
 from llm2llm.components.teacher_augment.template import check_prompts
-from llm2llm.components.teachers.settings import Budget, ModelSettings, Price, TeacherSettings, check_model
+from llm2llm.components.teachers.settings import IN_POD, Budget, ModelSettings, Price, TeacherSettings, check_model
 
 LanguageModel = Literal["openai", "batch", "vllm", "transformers"]
 LANGUAGE_MODELS = ("openai", "batch", "vllm", "transformers")
@@ -129,7 +129,7 @@ class TeacherAugmentSettings(ModelSettings):
     @property
     def needs_student(self) -> bool:
         """Whether the stage loads the student of the iteration before, to ask it."""
-        return self.strategy in ASKS_THE_STUDENT and self.teacher in ("vllm", "transformers")
+        return self.strategy in ASKS_THE_STUDENT and self.teacher in IN_POD
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -11,6 +11,7 @@ together exceed it.
 import json
 import threading
 import unicodedata
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -106,6 +107,8 @@ class Account:
         self._lost: dict[str, tuple[int, int, int]] = {}
         self._counted = set(counted)
         self._memory: dict[str, Entry] = {}
+        self._answers: Counter[str] = Counter()
+        """By identity."""
 
     def check(self, model: str) -> None:
         """Refuses a model that cannot be accounted for.
@@ -149,6 +152,7 @@ class Account:
         else:
             entries = ledgers.find_entries(self.ledger, unique)
         with self._lock:
+            self._answers[identity] += len(entries)
             for entry in entries.values():
                 if entry.run == self.run and entry.key not in self._counted:
                     self._counted.add(entry.key)
@@ -156,6 +160,11 @@ class Account:
         return [
             self._answer(entries[key], ask) if key in entries else None for key, ask in zip(keys, asks, strict=True)
         ]
+
+    def answers_of(self, identity: str) -> int:
+        """How many answers of a model `find` and `store` have seen: before this process, and in it."""
+        with self._lock:
+            return self._answers[identity]
 
     def _cost(self, entry: Entry) -> tuple[int, int, int]:
         """(trillionths of a dollar, tokens, calls) of an entry, with what its broken tries may have cost."""
@@ -270,6 +279,7 @@ class Account:
         with self._lock:
             pico, tokens, calls = self._lost.pop(self._lost_key(answer.model, answer.ask), (0, 0, 0))
             self._counted.add(answer.key)
+            self._answers[identity] += 1
         entry = Entry(
             key=answer.key,
             identity=identity,

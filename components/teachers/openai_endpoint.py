@@ -51,6 +51,8 @@ LONGEST_RETRY_AFTER = 600.0
 """Seconds for which a Retry-After is believed."""
 BREAKER_CALLS, BREAKER_TRIES = 5, 20
 """When so many calls in a row failed for good, after so many tries, with no answer in between, nothing works."""
+MODERATED = 10
+"""One in so many requests may well be refused by moderation, and for this alone."""
 GRACE = 5.0
 """Seconds for the calls in flight when the process is told to end."""
 STORES = 16
@@ -62,8 +64,10 @@ BUSY = {429, 503, 529}
 """HTTP statuses of an endpoint that has too much to do."""
 RETRIED = {408, 409, 425}
 """Others after which the same request may succeed, besides all from 500 on."""
-HOPELESS = {401, 402, 403, 404, 407}
+HOPELESS = {401, 402, 404, 407}
 """After these no request will."""
+FORBIDDEN = 403
+"""The key is refused, or, by some gateways, what this one request says (moderation)."""
 
 
 @contextmanager
@@ -103,6 +107,8 @@ class _Endpoint:
         """Until it has refused a JSON schema and taken the same request without one."""
         self.limit_name = "max_tokens"
         """Newer models of some providers take only `max_completion_tokens`."""
+        self.forbidden = 0
+        """How often in a row it has answered with `FORBIDDEN`, since it last answered a request."""
         # Servers in a cluster often need no key, and some insist on seeing one.
         self.key = api_key(settings) or "none"
 
@@ -335,6 +341,9 @@ class _Sending:
         """The request will not be answered as it is."""
         if response.status in HOPELESS or response.status < 400 or response.status == 429:
             raise self._hopeless(response, detail)
+        if response.status == FORBIDDEN:
+            self._forbidden(call, response, detail)
+            return
         self.failed_calls = self.failed_tries = 0  # it works, and says no
         if "max_tokens" in body and "max_completion_tokens" in detail:
             self.endpoint.limit_name = "max_completion_tokens"
@@ -346,6 +355,24 @@ class _Sending:
         call.detail = detail
         self._again(call, 0.0)
 
+    def _forbidden(self, call: _Call, response: _Response, detail: str) -> None:
+        """The call has failed; when all are refused, it is the key."""
+        endpoint = self.endpoint
+        endpoint.forbidden += 1
+        answers = self.account.answers_of(endpoint.identity)
+        # A refusal comes faster than an answer: the calls in flight have the time to show that the key is right. And
+        # where most answers come from the ledger, those that are moderated are what is left to ask for.
+        most = max(BREAKER_CALLS, answers // MODERATED) if answers else 0
+        if endpoint.forbidden >= most + len(self.tasks):
+            if not answers:
+                raise self._hopeless(response, detail)
+            raise UserError(
+                f"teacher {self.settings.url}: refused {endpoint.forbidden} calls in a row ({detail}); see whether the "
+                f"key in {self.settings.api_key_env} is still valid, and whether the endpoint declines such requests. "
+                "What it answered before is in the ledger"
+            )
+        self._done(call, self._failure(call, detail))
+
     async def _came(self, call: _Call, hold: Hold, sent: Sent, body: Mapping[str, Any], response: _Response) -> None:
         raw, answer = self._read(call, response)
         if answer is None:
@@ -356,7 +383,7 @@ class _Sending:
         self.account.settle(hold, answer)
         used = (answer.input_tokens or hold.input_tokens) + (answer.output_tokens or hold.output_tokens)
         self.answered += 1
-        self.failed_calls = self.failed_tries = 0
+        self.failed_calls = self.failed_tries = self.endpoint.forbidden = 0
         if call.in_words and self.endpoint.takes_schema:
             self.endpoint.takes_schema = False
             print(f"teacher: {self.settings.url} takes no JSON schema; the form is asked for in words", flush=True)
@@ -538,9 +565,9 @@ class _Sending:
     def _hopeless(self, response: _Response, detail: str) -> UserError:
         """Why nothing can succeed: one line that names the endpoint and the fix, and never the key."""
         start, status = f"teacher {self.settings.url}:", response.status
-        if status in (401, 403):
+        if status in (401, FORBIDDEN):
             return UserError(
-                f"{start} refuses the key (HTTP {status}); set the environment variable {self.settings.api_key_env}"
+                f"{start} refuses the key ({detail}); set the environment variable {self.settings.api_key_env}"
             )
         if status == 404:
             return UserError(

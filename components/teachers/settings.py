@@ -9,6 +9,9 @@ from pydantic import Field, model_validator
 from llm2llm.components.problems import UserError
 from llm2llm.components.settings import Settings
 
+IN_POD = ("vllm", "transformers")
+"""Teachers that are a model in the stage's own pod."""
+
 
 class Price(Settings):
     """What a model costs, in US dollars for a million tokens of normal calls; those of a batch cost half."""

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from llm2llm.components.teachers.account import Account
 from llm2llm.components.teachers.asks import Answer, Ask, Teacher, call_key
-from llm2llm.components.teachers.settings import ModelSettings
+from llm2llm.components.teachers.settings import IN_POD, ModelSettings
 
 Send = Callable[[Sequence[Ask], ModelSettings, Account], list[Answer]]
 """A backend: asks the model, with one `Answer` for each `Ask`, in order. It is never given the same key twice at once,
@@ -64,7 +64,7 @@ def open_teacher(settings: ModelSettings, teacher: str, account: Account) -> Ite
 def with_revision(settings: ModelSettings, teacher: str) -> ModelSettings:
     """The settings with what is in a local model's folder as its revision, so that the ledger does not answer for
     weights that have changed since; others are as they were."""
-    if teacher not in ("vllm", "transformers"):
+    if teacher not in IN_POD:
         return settings
     from llm2llm.components.teachers.local import fingerprint
 

@@ -11,6 +11,7 @@ from llm2llm.components.stage import PARENT_VARIABLE
 from llm2llm.pipelines.config import (
     KNOBS,
     SECTIONS,
+    Config,
     check_config,
     compiled_settings,
     configure_run,
@@ -125,6 +126,41 @@ def test_paths_are_as_seen_from_the_config(tmp_path: Path) -> None:
     assert load_config(str(path)).data.seeds == "seeds.jsonl", (
         "a path of this machine has no place in a compiled pipeline"
     )
+
+
+def test_a_models_folder_is_as_seen_from_the_config_and_a_name_at_an_endpoint_stays(tmp_path: Path) -> None:
+    for name in ("writer", "judge", "scratch", "gpt"):
+        (tmp_path / name).mkdir()
+    path = tmp_path / "c.yaml"
+
+    def load(augment: dict[str, Any], **changes: Any) -> Config:
+        path.write_text(yaml.safe_dump(minimal(teacher_augment=augment, **changes)))
+        return load_config(str(path), resolve=True)
+
+    writer, judge = str(tmp_path / "writer"), str(tmp_path / "judge")
+    config = load(
+        {
+            "teacher": "transformers",
+            "model": "./writer",
+            "verify": "judge",
+            "verification": {"by": {"teacher": "vllm", "model": "judge"}},
+            "prices": {"./writer": {"input": 1, "output": 1}},
+        }
+    )
+    assert config.student == "scratch", "not the folder that is called so"
+    augment, by = config.teacher_augment, config.teacher_augment.verification.by
+    assert by is not None
+    assert (augment.model, by.model) == (writer, judge)
+    assert writer in augment.prices, "a price goes with its model"
+    assert load({"teacher": "vllm", "model": "./gone"}).teacher_augment.model == str(tmp_path / "gone")
+    assert load({"teacher": "vllm", "model": "Qwen/Qwen3-8B"}).teacher_augment.model == "Qwen/Qwen3-8B"
+    assert load({"model": "gpt"}).teacher_augment.model == "gpt"
+    several = load({"teachers": [{"model": "gpt"}, {"teacher": "transformers", "model": "writer"}]}).teacher_augment
+    assert [one.model for one in several.teachers] == ["gpt", writer]
+    task = {"name": "open", "form": "text", "match": "judge", "rubric": "It is polite."}
+    judged = load({"model": "gpt"}, task=task, evaluate={"judge": {"teacher": "transformers", "model": "judge"}})
+    assert judged.evaluate.judge is not None
+    assert judged.evaluate.judge.model == judge
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,12 @@ import pytest
 
 from llm2llm.components.find_new.find_new import find_new
 from llm2llm.components.find_new.run import run
+from llm2llm.components.prepare.run import run as prepare
 from llm2llm.components.promote.settings import PromoteSettings
+from llm2llm.components.registry import digests
 from llm2llm.components.rows.artifacts import LocalArtifact, write_artifact
-from tests.registry.makers import CONFIG, SEEDS, VALIDATION, example, finish, keep, rows
+from llm2llm.components.rows.kinds import Example
+from tests.registry.makers import CONFIG, SEEDS, TASK, VALIDATION, example, finish, keep, rows
 
 RULES = PromoteSettings()
 
@@ -44,6 +47,29 @@ def test_seeds_that_came_or_went_and_another_config_are_new(promoted: tuple[str,
     gone = f"since {version}: 0 seeds added, 2 gone, 10 the same"
     assert find_new(registry, SEEDS[2:], None, CONFIG, RULES) == (True, gone)
     assert find_new(registry, SEEDS, None, CONFIG | {"train": {"epochs": 9}}, RULES)[0]
+
+
+def test_another_pool_under_the_same_name_is_something_new(tmp_path: Path) -> None:
+    """The same by way of `prepare`, whose hashes are of the rows that it leaves."""
+    config = CONFIG | {"teacher_augment": {"teacher": "pool", "strategy": "llm2llm"}}
+
+    def digest(run: str, pool: list[Example]) -> str:
+        folder = tmp_path / run
+        folder.mkdir()
+        for name, given in (("seeds", SEEDS), ("validation", VALIDATION), ("pool", pool)):
+            lines = [json.dumps({"question": row.question, "answer": row.answer}) for row in given]
+            (folder / f"{name}.jsonl").write_text("\n".join(lines))
+        outputs = [f"{name}_set" for name in ("seeds", "validation", "test", "pool", "replay")] + ["rejects"]
+        left = {name: LocalArtifact(str(folder / name)) for name in outputs}
+        sources = {name: str(folder / f"{name}.jsonl") for name in ("seeds", "validation", "pool")}
+        task = TASK.model_dump(mode="json")
+        prepare(**sources, test="", task=task, seed_count=0, random_seed=0, settings={}, **left)
+        assert digests.with_rows(CONFIG, left["seeds_set"]) == CONFIG, "who draws from no pool is not held to it"
+        return digests.of_config(digests.with_rows(config, left["seeds_set"]))
+
+    pool = rows(20, "pool")
+    monday, tuesday, wednesday = digest("monday", pool), digest("tuesday", pool), digest("wednesday", pool[1:])
+    assert monday == tuesday != wednesday
 
 
 def test_what_was_tried_and_lost_is_not_tried_every_night(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from llm2llm.components import storage
+from llm2llm.components.find_new.run import run as find_new
+from llm2llm.components.lineage.records import write_records
 from llm2llm.components.promote.run import run
 from llm2llm.components.registry import versions
 from llm2llm.components.registry.production import current, generations
@@ -38,6 +40,7 @@ def promoted(
     iteration: int = 0,
     go_on: bool = False,
     best: int = 0,
+    replay: Sequence[Example] = (),
     **settings: Any,
 ) -> dict[str, Any]:
     """Runs the stage on artifacts; returns its verdict."""
@@ -56,6 +59,8 @@ def promoted(
     for name, (kind, some) in rows.items():
         write_artifact(artifacts[name], kind, some)
     Path(artifacts["config"].path).write_text(json.dumps(CONFIG))
+    if replay:
+        beside_replay_rows(folder, artifacts["seeds_set"], artifacts["config"], replay)
     run(
         model=LocalArtifact(str(model)),
         task=TASK.model_dump(mode="json"),
@@ -72,9 +77,40 @@ def promoted(
     return verdict
 
 
+def beside_replay_rows(
+    folder: Path, seeds_set: LocalArtifact, config: LocalArtifact, replay: Sequence[Example]
+) -> None:
+    """Makes it seeds that `prepare` left beside replay rows, under a config that names these as always."""
+    replay_set = LocalArtifact(str(folder / "replay_set"))
+    write_artifact(replay_set, "examples", replay)
+    write_records("prepare", None, None, {}, {}, {"seeds_set": seeds_set, "replay_set": replay_set})
+    named = {**CONFIG, "data": {**CONFIG["data"], "replay": "s3://bucket/replay.jsonl"}}
+    Path(config.path).write_text(json.dumps(named))
+
+
 @pytest.fixture(autouse=True)
 def run_id(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLM2LLM_RUN_ID", "run-1")
+
+
+def test_other_replay_rows_under_the_same_name_are_something_new(tmp_path: Path) -> None:
+    registry = str(tmp_path / "registry")
+    general = [example("what is up", "the sky"), example("what is down", "the ground")]
+    found = promoted(tmp_path, registry, model_folder(tmp_path / "model"), ANSWERS, ROWS[:3], ROWS[3:], replay=general)
+    assert found["outcome"] == "promoted"
+
+    def something_new(folder: Path, replay: Sequence[Example]) -> bool:
+        folder.mkdir()
+        seeds, config = LocalArtifact(str(folder / "seeds")), LocalArtifact(str(folder / "config"))
+        write_artifact(seeds, "examples", ROWS[3:])
+        beside_replay_rows(folder, seeds, config, replay)
+        settings = {"registry": registry, "only_if_new": True, "mode": "promote"}
+        notes = LocalArtifact(str(folder / "notes.md"))
+        return find_new(seeds_set=seeds, validation_set=None, config=config, settings=settings, notes=notes)
+
+    assert not something_new(tmp_path / "same", general)
+    assert something_new(tmp_path / "other", general[:1])
+    assert "or other rows to draw from or to replay" in (tmp_path / "other" / "notes.md").read_text()
 
 
 def test_the_best_student_of_the_run_is_the_one_that_enters(tmp_path: Path) -> None:

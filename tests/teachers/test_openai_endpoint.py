@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -206,10 +207,45 @@ class TestEndpointThatCannotWork:
     def test_a_refused_key(self, endpoint, ask, status: int) -> None:
         endpoint.models = self.echo(status)
         endpoint.answer = lambda body, number: self.echo(status)
-        assert self.refused(ask, n=5, tries=6) == (
-            f"teacher {endpoint.url}: refuses the key (HTTP {status}); set the environment variable OPENAI_API_KEY"
+        assert self.refused(ask, n=200, tries=6) == (
+            f"teacher {endpoint.url}: refuses the key (HTTP {status}: no, not with ***); set the environment variable "
+            "OPENAI_API_KEY"
         )
-        assert len(endpoint.requests) <= 5
+        assert len(endpoint.requests) <= 32
+
+    def test_what_a_gateway_forbids_is_that_call_alone(self, endpoint, ask, tmp_path: Path) -> None:
+        """Some moderate by HTTP 403, and faster than they answer."""
+
+        def moderated(body: dict[str, Any], number: int) -> Answer:
+            if int(row_of(body).split()[1]) % 11 == 0:
+                return Answer(403, {"error": {"message": f"flagged, for {CANARY}", "code": "policy"}})
+            answer = written(("a new thing", "blue"))
+            answer.delay = 0.02
+            return answer
+
+        endpoint.answer = moderated
+        answers = ask(220, account=Account(run="r", ledger=str(tmp_path)))
+        expected = ["failed", *["answered"] * 10] * 20
+        assert [answer.outcome for answer in answers] == expected
+        assert {answer.detail for answer in answers[::11]} == {"HTTP 403: flagged, for *** (policy)"}
+        assert len(endpoint.requests) == 220, "none is asked again, in words or otherwise"
+        # A process that starts again has only such requests left; the ledger shows that the key is right.
+        again = ask(220, account=Account(run="r", ledger=str(tmp_path)))
+        assert [answer.outcome for answer in again] == expected
+        assert len(endpoint.requests) == 240
+
+    def test_a_key_that_is_withdrawn_ends_it(self, endpoint, ask, tmp_path: Path) -> None:
+        endpoint.answer = lambda body, number: self.echo(403) if number >= 100 else written(("a new thing", "blue"))
+        with pytest.raises(UserError) as caught:
+            ask(1000, account=Account(run="r", ledger=str(tmp_path)), concurrency=8)
+        assert CANARY not in str(caught.value)
+        assert re.fullmatch(
+            rf"teacher {endpoint.url}: refused \d+ calls in a row \(HTTP 403: no, not with \*\*\*\); see whether the "
+            r"key in OPENAI_API_KEY is still valid, and whether .* What it answered before is in the ledger",
+            str(caught.value),
+        )
+        assert 105 <= len(endpoint.requests) <= 130
+        assert len(list(list_entries(str(tmp_path)))) == 100
 
     def test_a_key_that_may_not_list_models_can_still_write(self, endpoint, ask) -> None:
         endpoint.models = self.echo(403)
