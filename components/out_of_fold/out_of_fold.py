@@ -11,12 +11,14 @@ from llm2llm.components.problems import UserError
 from llm2llm.components.rows.folds import fold_of
 from llm2llm.components.rows.kinds import Example, Prediction
 from llm2llm.components.similarity import question_key
+from llm2llm.components.students.checkpoints import checkpointed
 from llm2llm.components.students.job import Job
 from llm2llm.components.students.launch import train_on_devices
 from llm2llm.components.students.predict import predict
 from llm2llm.components.students.settings import AnswerSettings, FineTuneSettings
 from llm2llm.components.students.vllm_answers import vllm_is_here
 from llm2llm.components.tasks import Task
+from llm2llm.components.whole import whole_folder
 
 
 def out_of_fold(
@@ -41,7 +43,7 @@ def out_of_fold(
         training_set: Seeds and generated rows.
         task: Prompts and grades.
         student: The base model. Training always starts from it: the last student has seen the fold.
-        train_settings: As for `train`.
+        train_settings: As for `train`, but for the losses of seeds, which nobody would read.
         evaluate_settings: As for `evaluate`; without vLLM beside the training, transformers answers.
         fold: Which fold to hold out, from 0.
         folds: How many there are.
@@ -49,8 +51,11 @@ def out_of_fold(
         random_seed: As for `train`; also deals the folds.
         replay: General rows, mixed in as by `train`: a student must not differ from that one in more than the fold.
 
+    An attempt that was cut off is taken up from the newest checkpoint, as `train` is; when the student has answered
+    they are removed.
+
     Raises:
-        UserError: More folds than seeds.
+        UserError: More folds than seeds; or see `train_on_devices` and `predict`.
     """
     seeds = [example for example in training_set if not example.generated]
     if not 0 <= fold < folds or len(seeds) < folds or folds < 2:
@@ -65,8 +70,11 @@ def out_of_fold(
         # The image that trains has no vLLM: the two pin different versions of PyTorch.
         print("out_of_fold: there is no vLLM beside the training, so transformers answers", flush=True)
         evaluate_settings = evaluate_settings.model_copy(update={"backend": "transformers", "gpus": 1})
-    with TemporaryDirectory(prefix="llm2llm-fold-") as folder:
-        # A scratch student's tokenizer comes from all seeds: the folds differ in what they train on, not in the base.
-        job = Job(rest, task, student, train_settings, random_seed, seeds, replay, iteration)
-        train_on_devices(job, Path(folder))
-        return predict(Path(folder), {"seeds": held_out}, iteration, fold, task, evaluate_settings)
+    train_settings = train_settings.model_copy(update={"record_losses": False})
+    # A scratch student's tokenizer comes from all seeds: the folds differ in what they train on, not in the base.
+    job = Job(rest, task, student, train_settings, random_seed, seeds, replay, iteration)
+    with checkpointed(job) as resumable, TemporaryDirectory(prefix="llm2llm-fold-") as folder:
+        trained = Path(folder) / "student"
+        with whole_folder(trained) as partial:
+            train_on_devices(resumable, partial)
+        return predict(trained, {"seeds": held_out}, iteration, fold, task, evaluate_settings)

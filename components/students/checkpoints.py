@@ -13,6 +13,7 @@ The Trainer's files of tensors are read with torch's `weights_only`, which runs 
 are never stored.
 """
 
+import dataclasses
 import hashlib
 import importlib.metadata
 import json
@@ -59,6 +60,19 @@ _WRITING = re.compile("PytorchStreamWriter|inline_container|iostream|ofstream|ca
 _STEP = re.compile(r"step-(\d{8})")
 NO_WEIGHTS = {"checkpoint_uri", "checkpoint_steps", "checkpoint_minutes", "report_to"}
 """Settings that do not change the weights."""
+
+
+@contextmanager
+def checkpointed(job: Job) -> Iterator[Job]:
+    """The job with a place for its checkpoints, which are removed when the block ends well: no retry will ask for them.
+
+    Raises:
+        UserError: See `checkpoints_uri`.
+    """
+    uri = checkpoints_uri(job)
+    yield dataclasses.replace(job, checkpoints=uri)
+    if uri:
+        remove_checkpoints(uri)
 
 
 def checkpoints_uri(job: Job) -> str | None:
@@ -136,7 +150,7 @@ def _temporary_place() -> str:
 
 
 def remove_checkpoints(uri: str) -> None:
-    """Removes a training's checkpoints: its student is saved. Where that fails it is said."""
+    """Removes a training's checkpoints. Where that fails it is said."""
     try:
         delete_folder(uri)
     except UserError as problem:

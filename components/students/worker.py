@@ -23,7 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-from llm2llm.components.problems import UserError
+from llm2llm.components.problems import UserError, cannot_write
 from llm2llm.components.stage import EXIT_TERMINATED, EXIT_USER_ERROR, end_with_parent
 from llm2llm.components.storage import is_remote
 from llm2llm.components.students.devices import out_of_memory, this_process
@@ -60,9 +60,11 @@ def main(uri: str) -> int:
                     target=_end_when_abandoned, args=(uri,), daemon=True, name="end-when-abandoned"
                 ).start()
         _train(uri)
-    except UserError as problem:
-        write_failure(uri, "user_error", str(problem))
-        print(f"error: {problem}", file=sys.stderr, flush=True)
+    except (UserError, OSError) as problem:
+        # A full disk is the user's to mend, as `whole_folder` has it where one process trains.
+        mistake = cannot_write(problem.filename or _folder(uri), problem) if isinstance(problem, OSError) else problem
+        write_failure(uri, "user_error", str(mistake))
+        print(f"error: {mistake}", file=sys.stderr, flush=True)
         return EXIT_USER_ERROR
     except Exception as problem:
         if out_of_memory(problem):
@@ -84,7 +86,8 @@ def _train(uri: str) -> None:
         fetch_job(uri, here)
     state.wait_for_everyone()
     job = read_job(here)
-    with tempfile.TemporaryDirectory(prefix="llm2llm-train-") as folder:
+    # Beside the job: of a local one on the disk of the output, and removed with it should this process be killed.
+    with tempfile.TemporaryDirectory(prefix="llm2llm-train-", dir=here) as folder:
         log = run_job(job, Path(folder))
         if state.is_main_process:
             write_result(uri, Path(folder), log)

@@ -1,11 +1,10 @@
 """From a training set to a student."""
 
-import dataclasses
 from pathlib import Path
 
 from llm2llm.components.problems import UserError
 from llm2llm.components.rows.kinds import Example
-from llm2llm.components.students.checkpoints import checkpoints_uri, remove_checkpoints
+from llm2llm.components.students.checkpoints import checkpointed
 from llm2llm.components.students.job import Job
 from llm2llm.components.students.launch import train_on_devices
 from llm2llm.components.students.load import refuse_other_base
@@ -52,15 +51,12 @@ def train(
         refuse_other_base(previous, student)
         start = str(previous)
     job = Job(training_set, task, start, settings, random_seed, replay=replay, iteration=iteration)
-    job = dataclasses.replace(job, checkpoints=checkpoints_uri(job))
     if settings.nodes > 1:
         from llm2llm.components.train.train_job import train_on_nodes as train_on
     else:
         train_on = train_on_devices
-    with whole_folder(model) as partial:
-        log = train_on(job, partial)
-    if job.checkpoints:
-        remove_checkpoints(job.checkpoints)
+    with checkpointed(job) as resumable, whole_folder(model) as partial:
+        log = train_on(resumable, partial)
     print(
         f"train: {log.rows} rows, {log.steps} steps, {log.tokens_per_second:,.0f} tokens/s, "
         f"loss {log.loss_curve[0][1]:.3f} to {log.loss_curve[-1][1]:.3f}"

@@ -11,27 +11,27 @@ from pathlib import Path
 import pytest
 import torch
 
+from llm2llm.components.out_of_fold.out_of_fold import out_of_fold
 from llm2llm.components.problems import UserError
-from llm2llm.components.rows.kinds import Example
+from llm2llm.components.rows.kinds import Example, Prediction
 from llm2llm.components.storage import list_uris
 from llm2llm.components.students import fine_tune as fine_tune_module
 from llm2llm.components.students import launch
 from llm2llm.components.students.checkpoints import checkpoints_uri
 from llm2llm.components.students.job import Job, write_job
-from llm2llm.components.students.settings import FineTuneSettings
+from llm2llm.components.students.settings import AnswerSettings, FineTuneSettings
 from llm2llm.components.students.training_log import TrainingLog
 from llm2llm.components.tasks import Task
 from llm2llm.components.train.train import train
 
 pytestmark = pytest.mark.slow
 
-KILLED = """
+KILL = """
 import os, signal, sys, time
 from pathlib import Path
 from llm2llm.components.storage import list_uris
 from llm2llm.components.students import fine_tune as module
 from llm2llm.components.students.job import read_job
-from llm2llm.components.train.train import train
 
 folder, output, step = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 job = read_job(folder)
@@ -44,7 +44,17 @@ class Kill(module._ShowProgress):
             os.kill(os.getpid(), signal.SIGKILL)
 
 module._ShowProgress = Kill
+"""
+
+KILLED = f"""{KILL}
+from llm2llm.components.train.train import train
 train(job.training_set, job.task, job.student, None, job.settings, job.random_seed, output)
+"""
+
+KILLED_FOLD = f"""{KILL}
+from llm2llm.components.out_of_fold.out_of_fold import out_of_fold
+from llm2llm.components.students.settings import AnswerSettings
+out_of_fold(job.training_set, job.task, job.student, job.settings, AnswerSettings(), 1, 3, 0, job.random_seed)
 """
 
 VARIANTS = {
@@ -97,6 +107,27 @@ def test_killed_at_a_random_step(
     assert again.share_timed < undisturbed.share_timed == 1.0
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="to the last bit on a CPU only")
+def test_a_fold_goes_on_where_it_was_killed(
+    tmp_path: Path, rows: list[Example], colours: Task, quick: FineTuneSettings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = settings_of(quick, str(tmp_path / "place"))
+
+    def fold(settings: FineTuneSettings) -> list[Prediction]:
+        return out_of_fold(rows, colours, "scratch", settings, AnswerSettings(), 1, 3, 0, 0)
+
+    undisturbed = fold(settings.model_copy(update={"checkpoint_steps": 0, "checkpoint_minutes": 0}))
+    step = random.SystemRandom().randrange(3, 16)
+    write_job(str(tmp_path / "job"), Job(rows, colours, "scratch", settings, 0))
+    command = [sys.executable, "-c", KILLED_FOLD, tmp_path / "job", tmp_path / "none", str(step)]
+    ended = subprocess.run(command, timeout=120)  # it waits for a checkpoint
+    assert ended.returncode == -signal.SIGKILL
+    capsys.readouterr()
+    assert fold(settings) == undisturbed, f"killed at step {step}"
+    assert "train: goes on from the checkpoint of step" in capsys.readouterr().out
+    assert list(list_uris(settings.checkpoint_uri)) == []
+
+
 @pytest.mark.s3
 @pytest.mark.skipif(torch.cuda.is_available(), reason="to the last bit on a CPU only")
 def test_killed_with_checkpoints_on_a_real_server(
@@ -117,7 +148,7 @@ def test_a_checkpoint_holds_no_code(
 ) -> None:
     """What a resumed training loads, it loads as tensors; the Trainer's pickled arguments are not even there."""
     settings = settings_of(quick, str(tmp_path / "place"), max_steps=5)
-    monkeypatch.setattr("llm2llm.components.train.train.remove_checkpoints", lambda uri: None)
+    monkeypatch.setattr("llm2llm.components.students.checkpoints.remove_checkpoints", lambda uri: None)
     train(rows, colours, "scratch", None, settings, 0, tmp_path / "model")
     names = {Path(uri).name for uri in list_uris(str(tmp_path / "place"))}
     assert {"model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "progress.json"} <= names
@@ -141,7 +172,7 @@ def test_other_rows_or_settings_find_nothing(
     tmp_path: Path, rows: list[Example], colours: Task, quick: FineTuneSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = settings_of(quick, str(tmp_path / "place"), max_steps=3)
-    monkeypatch.setattr("llm2llm.components.train.train.remove_checkpoints", lambda uri: None)
+    monkeypatch.setattr("llm2llm.components.students.checkpoints.remove_checkpoints", lambda uri: None)
     train(rows, colours, "scratch", None, settings, 0, tmp_path / "model")
     assert list(list_uris(str(tmp_path / "place")))
     assert train(rows[1:], colours, "scratch", None, settings, 0, tmp_path / "a").resumed_from_step == 0
@@ -152,7 +183,7 @@ def test_early_losses_are_those_of_the_first_epochs_end_also_when_taken_up_there
     tmp_path: Path, rows: list[Example], colours: Task, quick: FineTuneSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = settings_of(quick, str(tmp_path / "place"), epochs=2.0, checkpoint_steps=6, record_losses=True)
-    monkeypatch.setattr("llm2llm.components.train.train.remove_checkpoints", lambda uri: None)
+    monkeypatch.setattr("llm2llm.components.students.checkpoints.remove_checkpoints", lambda uri: None)
     whole = train(rows, colours, "scratch", None, settings, 0, tmp_path / "model")
     again = train(rows, colours, "scratch", None, settings, 0, tmp_path / "again")
     assert (whole.steps, again.resumed_from_step) == (12, 6)

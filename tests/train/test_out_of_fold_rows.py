@@ -1,5 +1,7 @@
-"""What the student of a fold is trained on: everything but the fold, whatever stands in other rows."""
+"""What the student of a fold is trained on, everything but the fold, and how: as `train` does, losses apart."""
 
+import errno
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,8 +9,11 @@ from typing import Any
 import pytest
 
 from llm2llm.components.out_of_fold import out_of_fold as room
+from llm2llm.components.problems import UserError
 from llm2llm.components.rows.folds import fold_of
-from llm2llm.components.rows.kinds import Example, content_id
+from llm2llm.components.rows.kinds import Example, Prediction, content_id
+from llm2llm.components.storage import exists, join, write_bytes
+from llm2llm.components.students.job import Job
 from llm2llm.components.students.settings import AnswerSettings, FineTuneSettings
 from llm2llm.components.tasks import load_task
 
@@ -42,3 +47,45 @@ def test_no_row_with_a_held_out_question_is_trained_on(monkeypatch: pytest.Monke
         kept = [row.question.lower() for row in trained["rows"]]
         assert len(kept) == 4
         assert not held_out & set(kept)
+
+
+def test_checkpoints_are_kept_until_the_student_has_answered(
+    tmp_path: Path, example: Callable[..., Example], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds = [example(f"How many are {number}?", str(number)) for number in range(4)]
+    settings = FineTuneSettings(checkpoint_uri=str(tmp_path / "place"), record_losses=True)
+    jobs: list[Job] = []
+
+    def train(job: Job, output: Path) -> None:
+        jobs.append(job)
+        assert job.checkpoints is not None
+        write_bytes(join(job.checkpoints, "step"), b"")
+
+    def fold(answer: Callable[..., list[Prediction]]) -> str:
+        monkeypatch.setattr(room, "train_on_devices", train)
+        monkeypatch.setattr(room, "predict", answer)
+        room.out_of_fold(seeds, load_task("gsm8k"), "scratch", settings, AnswerSettings(), 0, 2, 1, 0)
+        return str(jobs[-1].checkpoints)
+
+    def cut_off(*_: object) -> list[Prediction]:
+        raise SystemExit(143)
+
+    with pytest.raises(SystemExit):
+        fold(cut_off)
+    assert exists(join(str(jobs[0].checkpoints), "step")), "a retry goes on from them"
+    assert not exists(join(fold(lambda *_: []), "step"))
+    assert jobs[0].checkpoints == jobs[1].checkpoints
+    assert not jobs[0].settings.record_losses, "two passes over the seeds, whose losses nobody would read"
+
+
+def test_a_disk_without_room_for_the_student_is_a_users_mistake(
+    example: Callable[..., Example], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds = [example(f"How many are {number}?", str(number)) for number in range(4)]
+
+    def train(job: Job, output: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(room, "train_on_devices", train)
+    with pytest.raises(UserError, match=r"cannot write .*/student: the disk is full"):
+        room.out_of_fold(seeds, load_task("gsm8k"), "scratch", FineTuneSettings(), AnswerSettings(), 0, 2, 1, 0)

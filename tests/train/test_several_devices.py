@@ -214,6 +214,30 @@ def test_sharded_weights_that_cannot_be_written_end_the_training_and_leave_nobod
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_a_full_disk_is_a_users_mistake_as_with_one_process(
+    tmp_path: Path, rows: list[Example], colours: Task, quick: FineTuneSettings
+) -> None:
+    """Output and temporary files on a disk of 200 KB, as root can mount: it has room for the rows, not the student."""
+    large = quick.scratch.model_copy(update={"hidden_size": 128})
+    settings = {"gpus": 2, "batch_size": 4, "max_length": 64, "scratch": large.model_dump()}
+    command = stage(tmp_path, rows, colours, 1, settings)
+    out = tmp_path / "out"
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(out)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a small file system needs root")
+    try:
+        there = {**os.environ, "TMPDIR": str(out)}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=there)
+        left = [path.name for path in out.iterdir() if "model" in path.name or "train" in path.name]
+    finally:
+        subprocess.run(["umount", str(out)], check=True)
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"error: cannot write {out}/"), done.stderr
+    assert "the disk is full" in last
+    assert left == []
+
+
 def test_the_stage_says_a_users_mistake_in_one_line(
     tmp_path: Path, rows: list[Example], colours: Task, quick: FineTuneSettings
 ) -> None:
