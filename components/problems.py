@@ -19,6 +19,10 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+CONNECTION_ERRORS = (ConnectionError, TimeoutError)
+"""The OSErrors that are not about a disk, and may be gone when it is tried again."""
+
+
 def cannot_write(path: str | os.PathLike[str], problem: OSError) -> UserError:
     """The UserError for a failed write, with the fix for the usual causes."""
     fix = {

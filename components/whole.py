@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from llm2llm.components.problems import cannot_write
+from llm2llm.components.problems import CONNECTION_ERRORS, cannot_write
 
 
 @contextmanager
@@ -15,6 +15,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Raises:
         UserError: For an OSError in the block: full disk, read-only folder. Nothing is left behind.
+        Exception: What else ends the block, a connection that breaks included. Nothing is left behind.
     """
     target = Path(path)
     partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
@@ -24,6 +25,8 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         with open(partial, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(partial, target)
+    except CONNECTION_ERRORS:
+        raise
     except OSError as problem:
         raise cannot_write(target, problem) from problem
     finally:
@@ -46,6 +49,8 @@ def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         if target.exists():
             os.replace(target, replaced)
         os.replace(partial, target)
+    except CONNECTION_ERRORS:
+        raise
     except OSError as problem:
         raise cannot_write(target, problem) from problem
     finally:

@@ -23,7 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-from llm2llm.components.problems import UserError, cannot_write
+from llm2llm.components.problems import CONNECTION_ERRORS, UserError, cannot_write
 from llm2llm.components.stage import EXIT_TERMINATED, EXIT_USER_ERROR, end_with_parent
 from llm2llm.components.storage import is_remote
 from llm2llm.components.students.devices import out_of_memory, this_process
@@ -60,19 +60,24 @@ def main(uri: str) -> int:
                     target=_end_when_abandoned, args=(uri,), daemon=True, name="end-when-abandoned"
                 ).start()
         _train(uri)
-    except (UserError, OSError) as problem:
-        # A full disk is the user's to mend, as `whole_folder` has it where one process trains.
-        mistake = cannot_write(problem.filename or _folder(uri), problem) if isinstance(problem, OSError) else problem
-        write_failure(uri, "user_error", str(mistake))
-        print(f"error: {mistake}", file=sys.stderr, flush=True)
-        return EXIT_USER_ERROR
+    except UserError as problem:
+        return _mistake(uri, problem)
     except Exception as problem:
+        if isinstance(problem, OSError) and not isinstance(problem, CONNECTION_ERRORS):
+            # A full disk is the user's to mend, as `whole_folder` has it where one process trains.
+            return _mistake(uri, cannot_write(problem.filename or _folder(uri), problem))
         if out_of_memory(problem):
             write_failure(uri, "out_of_memory", str(problem).split("\n", 1)[0])
             return EXIT_OUT_OF_MEMORY
         write_failure(uri, "error", f"{type(problem).__name__}: {problem}")
         raise
     return 0
+
+
+def _mistake(uri: str, problem: UserError) -> int:
+    write_failure(uri, "user_error", str(problem))
+    print(f"error: {problem}", file=sys.stderr, flush=True)
+    return EXIT_USER_ERROR
 
 
 def _train(uri: str) -> None:

@@ -4,6 +4,7 @@
 import errno
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,12 @@ class TestFile:
             raise problem
         assert everything(tmp_path) == ["b.txt"]
         assert (tmp_path / "b.txt").read_text() == "old"
+
+    @pytest.mark.parametrize("whole", [whole_file, whole_folder])
+    def test_a_connection_that_breaks_is_no_full_disk(self, whole: Callable[..., Any], tmp_path: Path) -> None:
+        with pytest.raises(ConnectionResetError), whole(tmp_path / "out"):
+            raise ConnectionResetError("by peer")
+        assert list(tmp_path.iterdir()) == []
 
     def test_a_full_disk_is_named_with_the_fix(self, tmp_path: Path) -> None:
         with pytest.raises(UserError) as caught, whole_file(tmp_path / "b.txt") as partial:
