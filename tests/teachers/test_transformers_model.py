@@ -137,8 +137,8 @@ def test_an_answer_ends_at_the_end_token_which_is_counted_but_not_shown(chat_mod
     with open_teacher(settings(chat_model, batch_size=64), "transformers", Account(run="r")) as teacher:
         answers = teacher([ask("x", 2.0, 100, sample=n) for n in range(64)])
     ended = [answer for answer in answers if not answer.truncated]
-    assert ended
-    assert all(answer.output_tokens < 100 for answer in ended)
+    assert any(answer.output_tokens < 100 for answer in ended)
+    assert all(answer.output_tokens == 100 for answer in answers if answer.truncated)
     assert all("<|im_end|>" not in answer.text for answer in answers)
 
 
