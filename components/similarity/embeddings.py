@@ -54,7 +54,7 @@ def close_pairs(queries: Vectors, texts: Vectors, threshold: float) -> list[tupl
 
 
 def _model2vec(texts: Sequence[str], model: str) -> Vectors:
-    from model2vec import StaticModel  # type: ignore[import-not-found,unused-ignore]
+    from model2vec import StaticModel
 
     return np.asarray(StaticModel.from_pretrained(model).encode(list(texts)), dtype=np.float32)
 
