@@ -12,6 +12,7 @@ import yaml
 from llm2llm.components.problems import UserError
 from llm2llm.components.whole import write_text
 from llm2llm.pipelines.config import Config, to_parameters
+from llm2llm.pipelines.spec_checks import refuse_repeated_artifacts
 
 
 def compile_config(config: Config, output: Path, for_cluster: bool = True) -> None:
@@ -28,7 +29,7 @@ def compile_config(config: Config, output: Path, for_cluster: bool = True) -> No
             whose names change with them.
 
     Raises:
-        UserError: The output cannot be written, or has no YAML suffix.
+        UserError: The output cannot be written, or has no YAML suffix; a task would get one artifact under two names.
     """
     if output.suffix not in (".yaml", ".yml"):
         raise UserError(f"{output}: a compiled pipeline is YAML; give a name that ends in .yaml")
@@ -44,6 +45,7 @@ def compile_config(config: Config, output: Path, for_cluster: bool = True) -> No
         text = draft.read_text(encoding="utf-8")
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # three times as fast, where there is one
     documents = compact(list(yaml.load_all(text, Loader=loader)))
+    refuse_repeated_artifacts(documents[0])
     if for_cluster:
         merge_components(documents[0])
         _ask_again(documents[0])

@@ -306,10 +306,9 @@ def build_pipeline(config: Config) -> Any:
                     held_out = {"fold_predictions": dsl.Collected(answered.outputs["predictions"])}
                 found = on_cpu(
                     filter_errors(
-                        seeds_set=sets["seeds_set"],
+                        training_set=training_set,
                         predictions=evaluated.outputs["predictions"],
                         history=evaluated.outputs["history"],
-                        training_set=training_set,
                         rejects=rejects,
                         task=task,
                         iteration=iteration,
@@ -336,7 +335,6 @@ def build_pipeline(config: Config) -> Any:
                             history=evaluated.outputs["history"],
                             decisions=found.outputs["decisions"],
                             training_set=training_set,
-                            seeds_set=sets["seeds_set"],
                             validation_set=sets["validation_set"],
                             config=configured.outputs["config"],
                             task=task,

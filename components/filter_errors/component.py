@@ -10,7 +10,7 @@ from llm2llm.components.images import CPU
 
 @dsl.component(base_image=CPU, install_kfp_package=False)
 def filter_errors(
-    seeds_set: Input[Dataset],
+    training_set: Input[Dataset],
     predictions: Input[Dataset],
     history: Input[Dataset],
     errors: Output[Dataset],
@@ -20,7 +20,6 @@ def filter_errors(
     previous_errors: Input[Dataset] = None,
     previous_decisions: Input[Dataset] = None,
     previous_reference: Input[Dataset] = None,
-    training_set: Input[Dataset] = None,
     rejects: Input[Dataset] = None,
     task: dict = {},
     iteration: int = 0,
@@ -32,7 +31,8 @@ def filter_errors(
     """Finds the seeds that the student needs help with; returns whether another iteration follows.
 
     Args:
-        seeds_set: The seeds (examples).
+        training_set: What the student was trained on (examples). It holds the seeds, whose answers are looked at; its
+            generated rows say, with the rejects, which seeds the teacher has failed on.
         predictions: The student's answers (predictions).
         history: The scores of all iterations so far (scores).
         errors: The errors of all iterations so far, suspected labels among them (errors).
@@ -43,8 +43,6 @@ def filter_errors(
         previous_decisions: The decisions that the iteration before left (decisions).
         previous_reference: The reference that the iteration before left (predictions); without it patience compares
             accuracies as they are.
-        training_set: What the student was trained on (examples); with the rejects it says which seeds the teacher has
-            failed on.
         rejects: The rejects of all iterations so far (rejects).
         task: The task: {"name": "snips"} for a shipped one, or all its fields; its labels are skills, and classes in
             the search for wrong labels.
@@ -57,14 +55,13 @@ def filter_errors(
     from llm2llm.components.filter_errors.run import run
 
     return run(
-        seeds_set=seeds_set,
+        training_set=training_set,
         predictions=predictions,
         history=history,
         fold_predictions=fold_predictions,
         previous_errors=previous_errors,
         previous_decisions=previous_decisions,
         previous_reference=previous_reference,
-        training_set=training_set,
         rejects=rejects,
         task=task,
         iteration=iteration,

@@ -16,14 +16,13 @@ from llm2llm.components.tasks import load_task
 
 def run(
     *,
-    seeds_set: Artifact,
+    training_set: Artifact,
     predictions: Artifact,
     history: Artifact,
     fold_predictions: Sequence[Artifact] | None,
     previous_errors: Artifact | None,
     previous_decisions: Artifact | None,
     previous_reference: Artifact | None,
-    training_set: Artifact | None,
     rejects: Artifact | None,
     task: Mapping[str, Any],
     iteration: int,
@@ -38,14 +37,13 @@ def run(
     """See the component."""
     outputs = {"errors": errors, "decisions": decisions, "reference": reference}
     inputs: Inputs = {
-        "seeds_set": seeds_set,
+        "training_set": training_set,
         "predictions": predictions,
         "history": history,
         "fold_predictions": fold_predictions,
         "previous_errors": previous_errors,
         "previous_decisions": previous_decisions,
         "previous_reference": previous_reference,
-        "training_set": training_set,
         "rejects": rejects,
     }
     with stage("filter_errors", iteration, inputs=inputs, outputs=outputs):
@@ -59,8 +57,9 @@ def run(
                 "is compiled"
             )
         past_errors = read_optional(previous_errors, "errors", StudentError)
+        training = read_rows(training_set.path, "examples", Example)
         found = filter_errors(
-            read_rows(seeds_set.path, "examples", Example),
+            [row for row in training if not row.generated],
             read_rows(predictions.path, "predictions", Prediction),
             read_rows(history.path, "scores", Score),
             iteration,
@@ -71,7 +70,7 @@ def run(
             ],
             past_errors=past_errors,
             rejects=read_optional(rejects, "rejects", Reject),
-            training_set=read_optional(training_set, "examples", Example),
+            training_set=training,
             reference=read_optional(previous_reference, "predictions", Prediction),
             labels=load_task(task).labels if task else [],
             random_seed=random_seed,

@@ -13,7 +13,6 @@ def promote(
     decisions: Input[Dataset],
     history: Input[Dataset],
     training_set: Input[Dataset],
-    seeds_set: Input[Dataset],
     validation_set: Input[Dataset],
     config: Input[Artifact],
     task: dict,
@@ -34,8 +33,7 @@ def promote(
         decisions: The decisions of all iterations so far; the last says which is the best and whether the run stops,
             which is when it is decided (decisions).
         history: The scores of all iterations so far (scores).
-        training_set: What the student was trained on (examples).
-        seeds_set: The seeds (examples).
+        training_set: What the student was trained on, the seeds among it (examples).
         validation_set: The rows to compare students on (examples).
         config: The config of this run, as JSON.
         task: The task: {"name": "snips"} for a shipped one, or all its fields.
@@ -54,7 +52,6 @@ def promote(
         decisions=decisions,
         history=history,
         training_set=training_set,
-        seeds_set=seeds_set,
         validation_set=validation_set,
         config=config,
         task=task,

@@ -27,7 +27,6 @@ def run(
     decisions: Artifact,
     history: Artifact,
     training_set: Artifact,
-    seeds_set: Artifact,
     validation_set: Artifact,
     config: Artifact,
     task: Mapping[str, Any],
@@ -45,7 +44,6 @@ def run(
         "decisions": decisions,
         "history": history,
         "training_set": training_set,
-        "seeds_set": seeds_set,
         "validation_set": validation_set,
         "config": config,
         "calls": calls,
@@ -61,8 +59,9 @@ def run(
             raise UserError(f"promote: the last decision is of iteration {decision.iteration}, and this is {iteration}")
         from llm2llm.components.promote.promote import decide, keep_candidate, pending
 
-        run_config = with_rows(read_config(config), seeds_set)
-        seeds = read_rows(seeds_set.path, "examples", Example)
+        run_config = with_rows(read_config(config), validation_set)
+        training = read_rows(training_set.path, "examples", Example)
+        seeds = [row for row in training if not row.generated]
         validation = read_rows(validation_set.path, "examples", Example)
         if not validation:
             raise UserError("promote: there are no validation rows to compare students on; set data.validation")
@@ -74,7 +73,7 @@ def run(
                 Path(model.path),
                 read_rows(predictions.path, "predictions", Prediction),
                 read_rows(history.path, "scores", Score),
-                read_rows(training_set.path, "examples", Example),
+                training,
                 seeds,
                 validation,
                 read_optional(calls, "calls", Call),

@@ -37,18 +37,19 @@ def of_question(question: str, choices: list[str]) -> str:
     return content_id(question, choices, None, "")
 
 
-def with_rows(config: Mapping[str, Any], seeds_set: Artifact) -> dict[str, Any]:
+def with_rows(config: Mapping[str, Any], prepared: Artifact) -> dict[str, Any]:
     """A config with the hashes of the rows, besides the seeds, that it makes a student from: the pool that its teacher
     draws from, the replay rows. Under the same name there may be others by tomorrow.
 
     Args:
         config: A run's.
-        seeds_set: The run's, from `prepare`, whose record says what lies beside it; without one nothing is added.
+        prepared: Any of the run's sets from `prepare`, whose record says what lies beside it; without one nothing is
+            added.
     """
     augment, data = config.get("teacher_augment") or {}, config.get("data") or {}
     draws = augment.get("teacher") == "pool" and augment.get("strategy") != "eda"
     used = [name for name, is_used in (("pool_set", draws), ("replay_set", bool(data.get("replay")))) if is_used]
-    beside = (record_of(seeds_set) or {}).get("outputs", {})
+    beside = (record_of(prepared) or {}).get("outputs", {})
     hashes = {name: beside[name]["sha256"] for name in used if name in beside}
     return {**config, "rows": hashes} if hashes else dict(config)
 

@@ -384,7 +384,7 @@ class TestRun:
         ]
         earlier = filter_errors(seeds, [answered(row, "wrong") for row in seeds], history(0.5), 0, 3, WRONG)
         return {
-            "seeds_set": artifact("seeds", "examples", seeds),
+            "training_set": artifact("seeds", "examples", seeds),
             "predictions": artifact("predictions", "predictions", predictions),
             "history": artifact("history", "scores", history(0.5, 0.6)),
             "previous_errors": artifact("previous_errors", "errors", earlier.errors),
@@ -393,7 +393,7 @@ class TestRun:
         }
 
     def go(self, files: dict[str, Any], folder: Path, folds: bool = False, **keywords: Any) -> bool:
-        optional = dict.fromkeys(("previous_reference", "training_set", "rejects"))
+        optional = dict.fromkeys(("previous_reference", "rejects"))
         inputs = optional | {name: artifact for name, artifact in files.items() if name != "folds"}
         defaults = {"iteration": 1, "max_iterations": 3, "patience": 0, "settings": {}, "task": {}, "random_seed": 0}
         return run(

@@ -198,7 +198,7 @@ def test_stages_alone_on_json_lines(run: Run, tmp_path: Path, example: Callable[
     score = Score(iteration=0, split="validation", n=3, correct=1, unparseable=0, accuracy=1 / 3, low=0.06, high=0.79,
                   training_rows=9)  # fmt: skip
     write_rows(tmp_path / "history.parquet", "scores", [score])
-    code, out, err = run("stage", "filter_errors", "--seeds-set", "p/seeds_set.parquet", "--predictions",
+    code, out, err = run("stage", "filter_errors", "--training-set", "p/seeds_set.parquet", "--predictions",
                          "predictions.parquet", "--history", "history.parquet", "--output", "f")  # fmt: skip
     assert code == 0, err
     assert "returned             true" in out

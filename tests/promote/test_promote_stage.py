@@ -52,7 +52,6 @@ def promoted(
             [score("validation", iteration, sum(a.outcome == "correct" for a in answers), len(answers))],
         ),
         "training_set": ("examples", training),
-        "seeds_set": ("examples", [row for row in training if not row.generated]),
         "validation_set": ("examples", validation),
     }
     artifacts = {name: LocalArtifact(str(folder / name)) for name in [*rows, "config", "verdict", "metrics"]}
@@ -60,7 +59,7 @@ def promoted(
         write_artifact(artifacts[name], kind, some)
     Path(artifacts["config"].path).write_text(json.dumps(CONFIG))
     if replay:
-        beside_replay_rows(folder, artifacts["seeds_set"], artifacts["config"], replay)
+        beside_replay_rows(folder, artifacts["validation_set"], artifacts["config"], replay)
     run(
         model=LocalArtifact(str(model)),
         task=TASK.model_dump(mode="json"),
@@ -78,12 +77,12 @@ def promoted(
 
 
 def beside_replay_rows(
-    folder: Path, seeds_set: LocalArtifact, config: LocalArtifact, replay: Sequence[Example]
+    folder: Path, validation_set: LocalArtifact, config: LocalArtifact, replay: Sequence[Example]
 ) -> None:
     """Makes it seeds that `prepare` left beside replay rows, under a config that names these as always."""
     replay_set = LocalArtifact(str(folder / "replay_set"))
     write_artifact(replay_set, "examples", replay)
-    write_records("prepare", None, None, {}, {}, {"seeds_set": seeds_set, "replay_set": replay_set})
+    write_records("prepare", None, None, {}, {}, {"validation_set": validation_set, "replay_set": replay_set})
     named = {**CONFIG, "data": {**CONFIG["data"], "replay": "s3://bucket/replay.jsonl"}}
     Path(config.path).write_text(json.dumps(named))
 
