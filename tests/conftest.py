@@ -6,11 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
-from llm2llm.components.rows.kinds import Example, content_id
-from llm2llm.components.stage import PARENT_VARIABLE, RUN_VARIABLE
-from llm2llm.components.tasks import Task
-from tests.storage.rgw import s3_server  # noqa: F401  # a fixture that several rooms use
+from llm2llm.components.shared.data.schemas import Example, content_id
+from llm2llm.components.shared.stage import PARENT_VARIABLE, RUN_VARIABLE
+from llm2llm.components.shared.tasks import Task
+from tests.support.registry import registry  # noqa: F401  # fixtures that several rooms use
+from tests.support.rgw import s3_server  # noqa: F401
+
+# Property tests are about what comes out, not about how long one example takes on a busy computer.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llm2llm.components.problems import UserError
-from llm2llm.components.rows.artifacts import Artifact, read_optional, write_artifact
-from llm2llm.components.rows.kinds import Example, Split
-from llm2llm.components.stage import stage
-from llm2llm.components.students.settings import AnswerSettings
-from llm2llm.components.students.trained import TRAINING_ROWS, rows_trained_on
-from llm2llm.components.tasks import load_task
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.data.artifacts import Artifact, read_optional, write_artifact
+from llm2llm.components.shared.data.schemas import Example, Split
+from llm2llm.components.shared.stage import stage
+from llm2llm.components.shared.tasks import load_task
+from llm2llm.components.shared.training.settings import AnswerSettings
+from llm2llm.components.shared.training.trained import TRAINING_ROWS, rows_trained_on
 
 
 def run(
@@ -41,7 +41,7 @@ def run(
         }
         training_rows = rows_trained_on(Path(model.path))
         started = time.monotonic()
-        from llm2llm.components.students.predict import predict_share
+        from llm2llm.components.shared.inference.predict import predict_share
 
         importing = time.monotonic() - started
         rows, figures = predict_share(

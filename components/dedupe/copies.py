@@ -9,11 +9,11 @@ from typing import Literal
 import numpy as np
 
 from llm2llm.components.dedupe.settings import DedupeSettings
-from llm2llm.components.leakage.firewall import compared_words, same_meaning
-from llm2llm.components.rows.kinds import Example
-from llm2llm.components.similarity import numbers_of, text_of, words
-from llm2llm.components.similarity.near import Words, near_pairs
-from llm2llm.components.similarity.sketches import Sketches
+from llm2llm.components.shared.data.schemas import Example
+from llm2llm.components.shared.leakage.firewall import compared_words, same_meaning
+from llm2llm.components.shared.similarity import numbers_of, text_of, words
+from llm2llm.components.shared.similarity.near import Words, near_pairs
+from llm2llm.components.shared.similarity.sketches import Sketches
 
 FIRST_CHUNK = 250  # candidates compared with one another at once; each chunk is twice the one before
 SAMPLE = 300  # candidates on which recall is measured

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from llm2llm.components.dedupe.copies import find_copies, measured_recall
 from llm2llm.components.dedupe.index import Index, index_of
 from llm2llm.components.dedupe.settings import DedupeSettings
-from llm2llm.components.leakage.firewall import find_leaks, leak_reject, reject
-from llm2llm.components.rows.kinds import Example, Reject
-from llm2llm.components.similarity import question_key
-from llm2llm.components.similarity.minhash import bands_for
-from llm2llm.components.tasks.task import Form
+from llm2llm.components.shared.data.schemas import Example, Reject
+from llm2llm.components.shared.leakage.firewall import find_leaks, leak_reject, reject
+from llm2llm.components.shared.similarity import question_key
+from llm2llm.components.shared.similarity.minhash import bands_for
+from llm2llm.components.shared.tasks.task import Form
 
 FEW_LEAKS = 5  # fewer say nothing about a teacher
 RATIONALES = ("star", "cot")

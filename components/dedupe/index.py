@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from llm2llm.components.leakage.firewall import compared_text
-from llm2llm.components.rows.kinds import Example
-from llm2llm.components.similarity import text_of
-from llm2llm.components.similarity.sketches import BITS, SEED, Sketches, minhash_version, sketch
-from llm2llm.components.whole import whole_file
+from llm2llm.components.shared.base.atomic import whole_file
+from llm2llm.components.shared.data.schemas import Example
+from llm2llm.components.shared.leakage.firewall import compared_text
+from llm2llm.components.shared.similarity import text_of
+from llm2llm.components.shared.similarity.sketches import BITS, SEED, Sketches, minhash_version, sketch
 
 VERSION = 2  # raise it when words, sketches or the file change
 METADATA_KEY = b"llm2llm"

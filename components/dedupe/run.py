@@ -6,11 +6,11 @@ from typing import Any
 from llm2llm.components.dedupe.dedupe import dedupe
 from llm2llm.components.dedupe.index import Index, read_index, write_index
 from llm2llm.components.dedupe.settings import DedupeSettings
-from llm2llm.components.rows.artifacts import Artifact, read_optional, write_artifact
-from llm2llm.components.rows.files import read_rows
-from llm2llm.components.rows.kinds import Example, Reject
-from llm2llm.components.stage import stage
-from llm2llm.components.tasks import load_task
+from llm2llm.components.shared.data.artifacts import Artifact, read_optional, write_artifact
+from llm2llm.components.shared.data.parquet import read_rows
+from llm2llm.components.shared.data.schemas import Example, Reject
+from llm2llm.components.shared.stage import stage
+from llm2llm.components.shared.tasks import load_task
 
 
 def run(

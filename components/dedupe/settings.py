@@ -2,8 +2,8 @@
 
 from pydantic import Field
 
-from llm2llm.components.leakage.settings import LeakSettings, SemanticSettings
-from llm2llm.components.settings import Settings
+from llm2llm.components.shared.base.settings import Settings
+from llm2llm.components.shared.leakage.settings import LeakSettings, SemanticSettings
 
 
 class DedupeSettings(Settings):

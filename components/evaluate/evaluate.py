@@ -8,13 +8,19 @@ from statistics import fmean
 from string import ascii_uppercase
 from typing import get_args
 
-from llm2llm.components.judge.cost import total
-from llm2llm.components.problems import UserError
-from llm2llm.components.rows.kinds import SPLITS, Difficulty, Example, Prediction, Score, Split
-from llm2llm.components.statistics import calibration_error, mcnemar_p, paired_difference, pass_at_k, wilson_interval
-from llm2llm.components.students.difficulty import difficulty
-from llm2llm.components.students.settings import AnswerSettings
-from llm2llm.components.tasks import Task
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.base.statistics import (
+    calibration_error,
+    mcnemar_p,
+    paired_difference,
+    pass_at_k,
+    wilson_interval,
+)
+from llm2llm.components.shared.data.schemas import SPLITS, Difficulty, Example, Prediction, Score, Split
+from llm2llm.components.shared.inference.difficulty import difficulty
+from llm2llm.components.shared.judge.cost import total
+from llm2llm.components.shared.tasks import Task
+from llm2llm.components.shared.training.settings import AnswerSettings
 
 NO_LABEL = "(no label)"
 """The column of a confusion matrix for answers that could not be read, or that are none of the labels."""
@@ -47,7 +53,7 @@ def evaluate(
         UserError: Nothing to ask, or a history that has this iteration already.
     """
     check_asked(splits, history, iteration)
-    from llm2llm.components.students.predict import predict
+    from llm2llm.components.shared.inference.predict import predict
 
     predictions = predict(student, splits, iteration, None, task, settings)
     return predictions, extended(history, predictions, [], training_rows)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from llm2llm.components.evaluate.evaluate import check_asked, confusion_of, extended, merged, sample_figures
-from llm2llm.components.problems import UserError
-from llm2llm.components.rows.artifacts import (
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.data.artifacts import (
     Artifact,
     ConfusionArtifact,
     MetricsArtifact,
@@ -17,12 +17,12 @@ from llm2llm.components.rows.artifacts import (
     write_confusion,
     write_metrics,
 )
-from llm2llm.components.rows.files import read_rows
-from llm2llm.components.rows.kinds import Example, Prediction, Score, Split
-from llm2llm.components.stage import stage
-from llm2llm.components.students.settings import AnswerSettings
-from llm2llm.components.students.trained import TRAINING_ROWS, rows_trained_on
-from llm2llm.components.tasks import load_task
+from llm2llm.components.shared.data.parquet import read_rows
+from llm2llm.components.shared.data.schemas import Example, Prediction, Score, Split
+from llm2llm.components.shared.stage import stage
+from llm2llm.components.shared.tasks import load_task
+from llm2llm.components.shared.training.settings import AnswerSettings
+from llm2llm.components.shared.training.trained import TRAINING_ROWS, rows_trained_on
 
 
 def run(
@@ -73,7 +73,7 @@ def run(
         elif model is not None:
             training_rows = rows_trained_on(Path(model.path))
             started = time.monotonic()
-            from llm2llm.components.students.predict import predict_share
+            from llm2llm.components.shared.inference.predict import predict_share
 
             importing = time.monotonic() - started
             rows, figures = predict_share(Path(model.path), splits, iteration, None, of_task, checked)

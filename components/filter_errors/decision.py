@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from llm2llm.components.filter_errors.settings import FilterErrorsSettings
-from llm2llm.components.problems import UserError
-from llm2llm.components.rows.kinds import Prediction, Reject, Score
-from llm2llm.components.statistics import mcnemar_p
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.base.statistics import mcnemar_p
+from llm2llm.components.shared.data.schemas import Prediction, Reject, Score
 
 
 def decide(

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from llm2llm.components.tasks.words import folded
+from llm2llm.components.shared.base.text import folded
 
 _WORD = re.compile(r"\w+")
 

@@ -16,10 +16,10 @@ from llm2llm.components.filter_errors.diversity import k_center
 from llm2llm.components.filter_errors.selections import Chosen, fails, select, tier
 from llm2llm.components.filter_errors.settings import FilterErrorsSettings
 from llm2llm.components.filter_errors.suspects import find_suspects
-from llm2llm.components.judge.cost import total
-from llm2llm.components.problems import UserError
-from llm2llm.components.rows.kinds import Decision, Example, Prediction, Reject, Score, StudentError
-from llm2llm.components.students.difficulty import difficulty, share_solved
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.data.schemas import Decision, Example, Prediction, Reject, Score, StudentError
+from llm2llm.components.shared.inference.difficulty import difficulty, share_solved
+from llm2llm.components.shared.judge.cost import total
 
 
 @dataclass(frozen=True)

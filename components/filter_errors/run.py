@@ -5,13 +5,13 @@ from typing import Any
 
 from llm2llm.components.filter_errors.filter_errors import filter_errors
 from llm2llm.components.filter_errors.settings import FilterErrorsSettings
-from llm2llm.components.lineage.records import Inputs
-from llm2llm.components.problems import UserError
-from llm2llm.components.rows.artifacts import Artifact, read_optional, write_artifact
-from llm2llm.components.rows.files import read_rows
-from llm2llm.components.rows.kinds import Decision, Example, Prediction, Reject, Score, StudentError
-from llm2llm.components.stage import stage
-from llm2llm.components.tasks import load_task
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.data.artifacts import Artifact, read_optional, write_artifact
+from llm2llm.components.shared.data.parquet import read_rows
+from llm2llm.components.shared.data.schemas import Decision, Example, Prediction, Reject, Score, StudentError
+from llm2llm.components.shared.lineage.records import Inputs
+from llm2llm.components.shared.stage import stage
+from llm2llm.components.shared.tasks import load_task
 
 
 def run(

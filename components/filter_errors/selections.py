@@ -22,9 +22,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from llm2llm.components.filter_errors.settings import FilterErrorsSettings, needs
-from llm2llm.components.problems import UserError
-from llm2llm.components.rows.kinds import Example, Prediction
-from llm2llm.components.students.difficulty import difficulty, error_rate
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.data.schemas import Example, Prediction
+from llm2llm.components.shared.inference.difficulty import difficulty, error_rate
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from llm2llm.components.settings import Settings
+from llm2llm.components.shared.base.settings import Settings
 
 Selection = Literal["auto", "wrong", "out_of_fold", "hard", "learnable", "skills", "all", "random"]
 

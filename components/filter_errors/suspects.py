@@ -16,8 +16,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from llm2llm.components.rows.kinds import Example, Prediction, StudentError
-from llm2llm.components.students.difficulty import error_rate
+from llm2llm.components.shared.data.schemas import Example, Prediction, StudentError
+from llm2llm.components.shared.inference.difficulty import error_rate
 
 
 def find_suspects(

@@ -7,18 +7,18 @@ with nothing to do. The rows of a held-out fold still show what it has not under
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from llm2llm.components.problems import UserError
-from llm2llm.components.rows.folds import fold_of
-from llm2llm.components.rows.kinds import Example, Prediction
-from llm2llm.components.similarity import question_key
-from llm2llm.components.students.checkpoints import checkpointed
-from llm2llm.components.students.job import Job
-from llm2llm.components.students.launch import train_on_devices
-from llm2llm.components.students.predict import predict
-from llm2llm.components.students.settings import AnswerSettings, FineTuneSettings
-from llm2llm.components.students.vllm_answers import vllm_is_here
-from llm2llm.components.tasks import Task
-from llm2llm.components.whole import whole_folder
+from llm2llm.components.shared.base.atomic import whole_folder
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.base.folds import fold_of
+from llm2llm.components.shared.data.schemas import Example, Prediction
+from llm2llm.components.shared.inference.predict import predict
+from llm2llm.components.shared.inference.vllm_answers import vllm_is_here
+from llm2llm.components.shared.similarity import question_key
+from llm2llm.components.shared.tasks import Task
+from llm2llm.components.shared.training.checkpoints import checkpointed
+from llm2llm.components.shared.training.job_folder import Job
+from llm2llm.components.shared.training.settings import AnswerSettings, FineTuneSettings
+from llm2llm.components.shared.training.torchrun import train_on_devices
 
 
 def out_of_fold(

@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-from llm2llm.components.lineage.records import Inputs
-from llm2llm.components.rows.artifacts import Artifact, read_optional, write_artifact
-from llm2llm.components.rows.files import read_rows
-from llm2llm.components.rows.kinds import Example, Score
-from llm2llm.components.stage import beside_others, stage
-from llm2llm.components.students.difficulty import share_solved
-from llm2llm.components.students.settings import AnswerSettings, FineTuneSettings
-from llm2llm.components.tasks import load_task
+from llm2llm.components.shared.data.artifacts import Artifact, read_optional, write_artifact
+from llm2llm.components.shared.data.parquet import read_rows
+from llm2llm.components.shared.data.schemas import Example, Score
+from llm2llm.components.shared.inference.difficulty import share_solved
+from llm2llm.components.shared.lineage.records import Inputs
+from llm2llm.components.shared.stage import beside_others, stage
+from llm2llm.components.shared.tasks import load_task
+from llm2llm.components.shared.training.settings import AnswerSettings, FineTuneSettings
 
 
 def run(

@@ -5,13 +5,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from llm2llm.components import tasks
-from llm2llm.components.leakage.firewall import Leak, Split, find_leaks, leak_reject
 from llm2llm.components.prepare.settings import PrepareSettings
-from llm2llm.components.problems import UserError
-from llm2llm.components.rows.kinds import Example, Reject
-from llm2llm.components.similarity import folded_or_same, question_key
-from llm2llm.components.tasks import Task
+from llm2llm.components.shared import tasks
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.data.schemas import Example, Reject
+from llm2llm.components.shared.leakage.firewall import Leak, Split, find_leaks, leak_reject
+from llm2llm.components.shared.similarity import folded_or_same, question_key
+from llm2llm.components.shared.tasks import Task
 
 PROTECTED: dict[str, Split] = {"test": "test", "validation": "validation"}
 

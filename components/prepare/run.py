@@ -5,10 +5,10 @@ from typing import Any
 
 from llm2llm.components.prepare.prepare import prepare
 from llm2llm.components.prepare.settings import PrepareSettings
-from llm2llm.components.rows.artifacts import Artifact, write_artifact
-from llm2llm.components.rows.sources import read_examples
-from llm2llm.components.stage import stage
-from llm2llm.components.tasks import Task, load_task
+from llm2llm.components.shared.data.artifacts import Artifact, write_artifact
+from llm2llm.components.shared.ingest.sources import read_examples
+from llm2llm.components.shared.stage import stage
+from llm2llm.components.shared.tasks import Task, load_task
 
 GENERAL = Task(name="general", form="text", match="exact", question_cue="\0")
 """How general rows are read: any text is an answer. No text has the cue, so none is cut where another question begins.

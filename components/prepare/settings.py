@@ -4,9 +4,9 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from llm2llm.components.leakage.settings import LeakSettings
-from llm2llm.components.settings import Settings
-from llm2llm.components.tasks.task import Columns
+from llm2llm.components.shared.base.settings import Settings
+from llm2llm.components.shared.leakage.settings import LeakSettings
+from llm2llm.components.shared.tasks.task import Columns
 
 
 class PrepareSettings(Settings):

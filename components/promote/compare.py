@@ -4,10 +4,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from llm2llm.components.promote.verdict import Check, Comparison, SliceChange
-from llm2llm.components.registry.settings import PromoteSettings
-from llm2llm.components.rows.kinds import Example
-from llm2llm.components.statistics import FEW_ROWS, mcnemar_p, paired_difference
-from llm2llm.components.tasks import Task
+from llm2llm.components.shared.base.statistics import FEW_ROWS, mcnemar_p, paired_difference
+from llm2llm.components.shared.data.schemas import Example
+from llm2llm.components.shared.registry.settings import PromoteSettings
+from llm2llm.components.shared.tasks import Task
 
 ROUNDING = 1e-9
 """Shares are compared with this tolerance: 0.8 - 0.75 is more than 0.05 in floating point."""

@@ -6,13 +6,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from llm2llm.components.problems import UserError
-from llm2llm.components.registry import digests
-from llm2llm.components.registry.records import Answers, Record, TrainedOn
-from llm2llm.components.registry.versions import find_version, read_document
-from llm2llm.components.rows.kinds import Example
-from llm2llm.components.students.settings import AnswerSettings
-from llm2llm.components.tasks import Task
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.data.schemas import Example
+from llm2llm.components.shared.registry import digests
+from llm2llm.components.shared.registry.records import Answers, Record, TrainedOn
+from llm2llm.components.shared.registry.versions import find_version, read_document
+from llm2llm.components.shared.tasks import Task
+from llm2llm.components.shared.training.settings import AnswerSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def read_incumbent(
 
 
 def _asked(uri: str, version: str, rows: Sequence[Example], task: Task, config: Mapping[str, Any]) -> dict[str, bool]:
-    from llm2llm.components.storage import fetched
+    from llm2llm.components.shared.storage import fetched
 
     settings = AnswerSettings.load(config.get("evaluate") or {}, "evaluate").model_copy(
         update={"shards": 1, "samples": 1, "hardness": False}
@@ -68,7 +68,7 @@ def _asked(uri: str, version: str, rows: Sequence[Example], task: Task, config: 
         settings = settings.model_copy(update={"backend": "transformers", "gpus": 1})
     folder: Path = fetched(uri)
     try:
-        from llm2llm.components.students.predict import predict
+        from llm2llm.components.shared.inference.predict import predict
     except ModuleNotFoundError as problem:
         raise UserError(
             f"promote: {version}, which is in production, has no answers to {len(rows):,} of the validation rows and "

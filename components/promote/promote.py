@@ -6,15 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from llm2llm.components.lineage.records import code_version
-from llm2llm.components.problems import UserError
 from llm2llm.components.promote.compare import checks, compare
 from llm2llm.components.promote.incumbent import read_incumbent
 from llm2llm.components.promote.verdict import Check, Contender, Verdict, to_json
-from llm2llm.components.registry import digests, tried, versions
-from llm2llm.components.registry.card import render_card
-from llm2llm.components.registry.production import Generation, generations, move, rolled_back
-from llm2llm.components.registry.records import (
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.base.statistics import wilson_interval
+from llm2llm.components.shared.data.schemas import Call, Decision, Example, Prediction, Score
+from llm2llm.components.shared.lineage.records import code_version
+from llm2llm.components.shared.registry import digests, tried, versions
+from llm2llm.components.shared.registry.card import render_card
+from llm2llm.components.shared.registry.production import Generation, generations, move, rolled_back
+from llm2llm.components.shared.registry.records import (
     ANSWERS,
     CARD,
     RECORD,
@@ -26,12 +28,10 @@ from llm2llm.components.registry.records import (
     Teaching,
     TrainedOn,
 )
-from llm2llm.components.registry.records import to_json as document
-from llm2llm.components.registry.settings import PromoteSettings
-from llm2llm.components.rows.kinds import Call, Decision, Example, Prediction, Score
-from llm2llm.components.statistics import wilson_interval
-from llm2llm.components.storage import NotThere, delete_folder
-from llm2llm.components.tasks import Task
+from llm2llm.components.shared.registry.records import to_json as document
+from llm2llm.components.shared.registry.settings import PromoteSettings
+from llm2llm.components.shared.storage import NotThere, delete_folder
+from llm2llm.components.shared.tasks import Task
 
 ROUNDS = 100
 """How often a run decides anew because another moved the pointer: each time at least one other run has come through, so

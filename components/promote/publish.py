@@ -10,12 +10,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from llm2llm.components.problems import UserError
-from llm2llm.components.registry.card import with_promotion
-from llm2llm.components.registry.production import Generation
-from llm2llm.components.registry.records import CARD, Record
-from llm2llm.components.registry.settings import PromoteSettings
-from llm2llm.components.registry.versions import read_document, version_uri
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.registry.card import with_promotion
+from llm2llm.components.shared.registry.production import Generation
+from llm2llm.components.shared.registry.records import CARD, Record
+from llm2llm.components.shared.registry.settings import PromoteSettings
+from llm2llm.components.shared.registry.versions import read_document, version_uri
 
 TOKEN_VARIABLE = "HF_TOKEN"  # noqa: S105  # the name of the variable
 AUTHOR = "llm2llm"
@@ -65,7 +65,7 @@ def publish(registry: str, generation: Generation, settings: PromoteSettings) ->
 def _push_to_hub(registry: str, generation: Generation, settings: PromoteSettings) -> None:
     from huggingface_hub import CommitOperationAdd, HfApi
 
-    from llm2llm.components.storage import download_folder
+    from llm2llm.components.shared.storage import download_folder
 
     repo, version = settings.hub_repo, generation.version
     api = HfApi(token=_token())

@@ -5,19 +5,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llm2llm.components.lineage.records import Inputs
-from llm2llm.components.problems import UserError
 from llm2llm.components.promote.publish import check_publishers, publish
 from llm2llm.components.promote.verdict import verdict_text
-from llm2llm.components.registry.digests import with_rows
-from llm2llm.components.registry.settings import PromoteSettings
-from llm2llm.components.registry.versions import registry_uri
-from llm2llm.components.rows.artifacts import Artifact, MetricsArtifact, read_config, read_optional, write_metrics
-from llm2llm.components.rows.files import read_rows
-from llm2llm.components.rows.kinds import Call, Decision, Example, Prediction, Score
-from llm2llm.components.stage import RUN_VARIABLE, stage
-from llm2llm.components.tasks import load_task
-from llm2llm.components.whole import write_text
+from llm2llm.components.shared.base.atomic import write_text
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.data.artifacts import (
+    Artifact,
+    MetricsArtifact,
+    read_config,
+    read_optional,
+    write_metrics,
+)
+from llm2llm.components.shared.data.parquet import read_rows
+from llm2llm.components.shared.data.schemas import Call, Decision, Example, Prediction, Score
+from llm2llm.components.shared.lineage.records import Inputs
+from llm2llm.components.shared.registry.digests import with_rows
+from llm2llm.components.shared.registry.settings import PromoteSettings
+from llm2llm.components.shared.registry.versions import registry_uri
+from llm2llm.components.shared.stage import RUN_VARIABLE, stage
+from llm2llm.components.shared.tasks import load_task
 
 
 def run(

@@ -4,9 +4,9 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llm2llm.components.problems import UserError
-from llm2llm.components.rows.kinds import SPLITS, Example, Prediction, Score, Split
-from llm2llm.components.statistics import reliability_bins, wilson_interval
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.base.statistics import reliability_bins, wilson_interval
+from llm2llm.components.shared.data.schemas import SPLITS, Example, Prediction, Score, Split
 
 SHORT_LABEL = 8
 """Characters of a label that fit over a column."""

@@ -9,7 +9,7 @@ from math import ceil, floor
 from typing import Literal
 
 from llm2llm.components.report.verdict import percent
-from llm2llm.components.rows.kinds import Split
+from llm2llm.components.shared.data.schemas import Split
 
 WIDTH, HEIGHT = 360, 250
 LEFT, RIGHT, TOP, BOTTOM = 44, 348, 34, 212  # of the area that the axes enclose

@@ -9,9 +9,9 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from llm2llm.components.judge.cost import total
 from llm2llm.components.report.verdict import count
-from llm2llm.components.rows.kinds import Call, Decision, Score
+from llm2llm.components.shared.data.schemas import Call, Decision, Score
+from llm2llm.components.shared.judge.cost import total
 
 
 def teacher_costs(

@@ -5,8 +5,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from llm2llm.components.problems import UserError
 from llm2llm.components.report.verdict import count, probability, signed_interval, signed_points
+from llm2llm.components.shared.base.errors import UserError
 
 SCHEMA_VERSION = 1
 HEADLINES = {

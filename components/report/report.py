@@ -36,8 +36,8 @@ from llm2llm.components.report.verdict import (
     signed_points,
     verdict,
 )
-from llm2llm.components.rows.kinds import SPLITS, Example, Reject, StudentError
-from llm2llm.components.statistics import FEW_ROWS
+from llm2llm.components.shared.base.statistics import FEW_ROWS
+from llm2llm.components.shared.data.schemas import SPLITS, Example, Reject, StudentError
 
 KEPT_SHOWN = 5  # generated rows of each iteration
 REJECTED_SHOWN = 3  # rejected rows for each reason

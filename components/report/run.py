@@ -4,20 +4,35 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from llm2llm.components.leakage.final_check import final_check
-from llm2llm.components.leakage.settings import LeakSettings
-from llm2llm.components.lineage.manifest import extend_manifest, manifest_text, read_manifest
-from llm2llm.components.problems import UserError
 from llm2llm.components.report.answers import count_answers
 from llm2llm.components.report.promotion import read_promotion
 from llm2llm.components.report.report import render_html, render_markdown
 from llm2llm.components.report.summary import summarise
-from llm2llm.components.rows.artifacts import Artifact, MetricsArtifact, read_config, read_optional, write_metrics
-from llm2llm.components.rows.files import read_rows
-from llm2llm.components.rows.kinds import Call, Decision, Example, Prediction, Reject, Score, Split, StudentError
-from llm2llm.components.stage import stage
-from llm2llm.components.tasks import Task, load_task
-from llm2llm.components.whole import write_text
+from llm2llm.components.shared.base.atomic import write_text
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.data.artifacts import (
+    Artifact,
+    MetricsArtifact,
+    read_config,
+    read_optional,
+    write_metrics,
+)
+from llm2llm.components.shared.data.parquet import read_rows
+from llm2llm.components.shared.data.schemas import (
+    Call,
+    Decision,
+    Example,
+    Prediction,
+    Reject,
+    Score,
+    Split,
+    StudentError,
+)
+from llm2llm.components.shared.leakage.final_check import final_check
+from llm2llm.components.shared.leakage.settings import LeakSettings
+from llm2llm.components.shared.lineage.manifest import extend_manifest, manifest_text, read_manifest
+from llm2llm.components.shared.stage import stage
+from llm2llm.components.shared.tasks import Task, load_task
 
 
 def run(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from llm2llm.components.rows.kinds import Example, Reject, StudentError
+from llm2llm.components.shared.data.schemas import Example, Reject, StudentError
 
 R = TypeVar("R")
 

@@ -75,9 +75,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llm2llm.components.problems import UserError
 from llm2llm.components.report.cost import judge_costs, teacher_costs
-from llm2llm.components.rows.kinds import SPLITS, Call, Decision, Example, Reject, Score, StudentError
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.data.schemas import SPLITS, Call, Decision, Example, Reject, Score, StudentError
 
 SCHEMA_VERSION = 3
 

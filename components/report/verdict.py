@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from llm2llm.components.statistics import FEW_ROWS
+from llm2llm.components.shared.base.statistics import FEW_ROWS
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from llm2llm.components import tasks
-from llm2llm.components.rows.kinds import Example
-from llm2llm.components.tasks import Task
-from llm2llm.components.tasks.arithmetic import reaches, wrong_equations
-from llm2llm.components.tasks.words import after_cues, folded
-from llm2llm.components.teachers.asks import without_control_tokens
+from llm2llm.components.shared import tasks
+from llm2llm.components.shared.base.text import after_cues, folded
+from llm2llm.components.shared.data.schemas import Example
+from llm2llm.components.shared.llm.requests import without_control_tokens
+from llm2llm.components.shared.tasks import Task
+from llm2llm.components.shared.tasks.arithmetic import reaches, wrong_equations
 
 Check = Literal["arithmetic", "given_away", "boilerplate", "control_tokens", "length", "script"]
 

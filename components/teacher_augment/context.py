@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llm2llm.components.rows.kinds import Example, StudentError
-from llm2llm.components.tasks import Task
-from llm2llm.components.teacher_augment.asking import Asking, OpenTeacher, Told
+from llm2llm.components.shared.data.schemas import Example, StudentError
+from llm2llm.components.shared.tasks import Task
+from llm2llm.components.teacher_augment.prompt_files import Prompt, load_prompt, shown
 from llm2llm.components.teacher_augment.replies import Draft, Problem, Reply, Request
 from llm2llm.components.teacher_augment.requests import in_parts
 from llm2llm.components.teacher_augment.settings import TeacherAugmentSettings
-from llm2llm.components.teacher_augment.template import Prompt, load_prompt, shown
+from llm2llm.components.teacher_augment.until_usable import Asking, OpenTeacher, Told
 
 Rows = tuple[list[Draft], list[Problem]]
 """What an answer holds: drafts and problems, as many together as were asked for."""

@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from llm2llm.components.rows.kinds import Call, Example, StudentError
+from llm2llm.components.shared.data.schemas import Call, Example, StudentError
 
 
 @dataclass(frozen=True, slots=True)

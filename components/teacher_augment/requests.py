@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from llm2llm.components.rows.kinds import Example, StudentError
+from llm2llm.components.shared.data.schemas import Example, StudentError
 from llm2llm.components.teacher_augment.replies import Request
 from llm2llm.components.teacher_augment.settings import TeacherAugmentSettings
 

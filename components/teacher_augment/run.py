@@ -8,19 +8,19 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
-from llm2llm.components.problems import UserError
-from llm2llm.components.rows.artifacts import Artifact, read_optional, write_artifact
-from llm2llm.components.rows.files import read_rows
-from llm2llm.components.rows.kinds import Call, Example, Reject, StudentError
-from llm2llm.components.stage import RUN_VARIABLE, stage
-from llm2llm.components.tasks import load_task
-from llm2llm.components.teacher_augment.asking import OpenTeacher
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.data.artifacts import Artifact, read_optional, write_artifact
+from llm2llm.components.shared.data.parquet import read_rows
+from llm2llm.components.shared.data.schemas import Call, Example, Reject, StudentError
+from llm2llm.components.shared.llm.budget import Account, Spent
+from llm2llm.components.shared.llm.client import open_teacher, with_revision
+from llm2llm.components.shared.llm.settings import ModelSettings, Price
+from llm2llm.components.shared.stage import RUN_VARIABLE, stage
+from llm2llm.components.shared.tasks import load_task
+from llm2llm.components.teacher_augment.augment import Augmented, teacher_augment
 from llm2llm.components.teacher_augment.settings import TeacherAugmentSettings
 from llm2llm.components.teacher_augment.student import STUDENT, student_settings
-from llm2llm.components.teacher_augment.teacher_augment import Augmented, teacher_augment
-from llm2llm.components.teachers.account import Account, Spent
-from llm2llm.components.teachers.settings import ModelSettings, Price
-from llm2llm.components.teachers.teacher import open_teacher, with_revision
+from llm2llm.components.teacher_augment.until_usable import OpenTeacher
 
 
 def run(

@@ -4,11 +4,11 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from llm2llm.components.settings import Settings
-from llm2llm.components.tasks import Task
+from llm2llm.components.shared.base.settings import Settings
+from llm2llm.components.shared.llm.settings import IN_POD, Budget, ModelSettings, Price, TeacherSettings, check_model
+from llm2llm.components.shared.tasks import Task
 from llm2llm.components.teacher_augment.checks import Check
-from llm2llm.components.teacher_augment.template import check_prompts
-from llm2llm.components.teachers.settings import IN_POD, Budget, ModelSettings, Price, TeacherSettings, check_model
+from llm2llm.components.teacher_augment.prompt_files import check_prompts
 
 LanguageModel = Literal["openai", "batch", "vllm", "transformers"]
 LANGUAGE_MODELS = ("openai", "batch", "vllm", "transformers")

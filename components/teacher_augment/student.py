@@ -3,9 +3,9 @@
 import hashlib
 from pathlib import Path
 
-from llm2llm.components.problems import UserError
-from llm2llm.components.students.settings import TRAINING_FILE
-from llm2llm.components.teachers.settings import ModelSettings
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.llm.settings import ModelSettings
+from llm2llm.components.shared.training.settings import TRAINING_FILE
 
 STUDENT = "student"
 """What rows call its model, wherever its folder is."""

@@ -13,15 +13,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from statistics import fmean
 
-from llm2llm.components import tasks
-from llm2llm.components.rows.kinds import Example, content_id
-from llm2llm.components.tasks import Task
-from llm2llm.components.teacher_augment.asking import OpenTeacher, Question, Told, Unusable, ask_until
+from llm2llm.components.shared import tasks
+from llm2llm.components.shared.data.schemas import Example, content_id
+from llm2llm.components.shared.llm.requests import Answer
+from llm2llm.components.shared.tasks import Task
 from llm2llm.components.teacher_augment.context import Context, example_data
-from llm2llm.components.teacher_augment.reading import object_in, read_solution
+from llm2llm.components.teacher_augment.parsing import object_in, read_solution
+from llm2llm.components.teacher_augment.prompt_files import about, render, shown
 from llm2llm.components.teacher_augment.replies import Problem
-from llm2llm.components.teacher_augment.template import about, render, shown
-from llm2llm.components.teachers.asks import Answer
+from llm2llm.components.teacher_augment.until_usable import OpenTeacher, Question, Told, Unusable, ask_until
 
 Solution = tuple[str, str | None]
 """An answer, and the rationale that leads to it."""

@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llm2llm.components.lineage.records import Inputs
-from llm2llm.components.problems import UserError
-from llm2llm.components.rows.artifacts import Artifact, MetricsArtifact, read_optional, write_metrics
-from llm2llm.components.rows.files import read_rows
-from llm2llm.components.rows.kinds import Example
-from llm2llm.components.stage import stage
-from llm2llm.components.students.settings import FineTuneSettings
-from llm2llm.components.tasks import load_task
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.data.artifacts import Artifact, MetricsArtifact, read_optional, write_metrics
+from llm2llm.components.shared.data.parquet import read_rows
+from llm2llm.components.shared.data.schemas import Example
+from llm2llm.components.shared.lineage.records import Inputs
+from llm2llm.components.shared.stage import stage
+from llm2llm.components.shared.tasks import load_task
+from llm2llm.components.shared.training.settings import FineTuneSettings
 
 
 def run(

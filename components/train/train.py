@@ -2,17 +2,17 @@
 
 from pathlib import Path
 
-from llm2llm.components.problems import UserError
-from llm2llm.components.rows.kinds import Example
-from llm2llm.components.students.checkpoints import checkpointed
-from llm2llm.components.students.job import Job
-from llm2llm.components.students.launch import train_on_devices
-from llm2llm.components.students.load import refuse_other_base
-from llm2llm.components.students.measure import flops_utilisation
-from llm2llm.components.students.settings import SCRATCH, FineTuneSettings
-from llm2llm.components.students.training_log import TrainingLog
-from llm2llm.components.tasks import Task
-from llm2llm.components.whole import whole_folder
+from llm2llm.components.shared.base.atomic import whole_folder
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.data.schemas import Example
+from llm2llm.components.shared.models.load import refuse_other_base
+from llm2llm.components.shared.tasks import Task
+from llm2llm.components.shared.training.checkpoints import checkpointed
+from llm2llm.components.shared.training.job_folder import Job
+from llm2llm.components.shared.training.settings import SCRATCH, FineTuneSettings
+from llm2llm.components.shared.training.throughput import flops_utilisation
+from llm2llm.components.shared.training.torchrun import train_on_devices
+from llm2llm.components.shared.training.training_log import TrainingLog
 
 
 def train(
@@ -52,7 +52,7 @@ def train(
         start = str(previous)
     job = Job(training_set, task, start, settings, random_seed, replay=replay, iteration=iteration)
     if settings.nodes > 1:
-        from llm2llm.components.train.train_job import train_on_nodes as train_on
+        from llm2llm.components.train.kubeflow_trainjob import train_on_nodes as train_on
     else:
         train_on = train_on_devices
     with checkpointed(job) as resumable, whole_folder(model) as partial:

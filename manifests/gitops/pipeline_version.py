@@ -19,10 +19,10 @@ from typing import Any
 
 import yaml
 
-from llm2llm.components.problems import UserError
-from llm2llm.components.whole import whole_folder
-from llm2llm.pipelines.compile import compile_config
-from llm2llm.pipelines.config import load_config
+from llm2llm.components.shared.base.atomic import whole_folder
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.pipelines.config.config import load_config
+from llm2llm.pipelines.kubeflow.compile import compile_config
 
 API = "pipelines.kubeflow.org/v2beta1"
 

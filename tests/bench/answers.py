@@ -24,18 +24,18 @@ from typing import Any
 
 import torch
 
-from llm2llm.components import tasks
-from llm2llm.components.rows.jsonl import json_lines
-from llm2llm.components.rows.kinds import Example, content_id
-from llm2llm.components.students import answer as answer_module
-from llm2llm.components.students.answer import answer_batches, load_student, to_answer
-from llm2llm.components.students.fine_tune import fine_tune
-from llm2llm.components.students.predict import predict_share
-from llm2llm.components.students.prompts import encode_prompt
-from llm2llm.components.students.questions import Question, cut
-from llm2llm.components.students.settings import SCRATCH, AnswerSettings, FineTuneSettings, ScratchSettings
-from llm2llm.components.students.vllm_answers import vllm_is_here
-from llm2llm.components.tasks import TASKS
+from llm2llm.components.shared import tasks
+from llm2llm.components.shared.data.jsonl import json_lines
+from llm2llm.components.shared.data.schemas import Example, content_id
+from llm2llm.components.shared.inference import generate as answer_module
+from llm2llm.components.shared.inference.generate import answer_batches, load_student, to_answer
+from llm2llm.components.shared.inference.predict import predict_share
+from llm2llm.components.shared.inference.questions import Question, cut
+from llm2llm.components.shared.inference.vllm_answers import vllm_is_here
+from llm2llm.components.shared.models.prompts import encode_prompt
+from llm2llm.components.shared.tasks import TASKS
+from llm2llm.components.shared.training.fine_tune import fine_tune
+from llm2llm.components.shared.training.settings import SCRATCH, AnswerSettings, FineTuneSettings, ScratchSettings
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "gsm8k" / "test.jsonl"
 TASK = TASKS["gsm8k"]
@@ -112,7 +112,7 @@ def only_sorted(model: Any, tokenizer: Any, rows: list[Example], settings: Answe
 
 def import_seconds() -> float:
     """What a fresh process spends on importing what answers."""
-    code = "import llm2llm.components.students.predict"
+    code = "import llm2llm.components.shared.inference.predict"
     started = time.perf_counter()
     subprocess.run([sys.executable, "-c", code], check=True)
     return time.perf_counter() - started

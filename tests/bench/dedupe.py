@@ -28,12 +28,12 @@ from rouge_score import rouge_scorer, tokenize
 
 from llm2llm.components.dedupe.dedupe import dedupe
 from llm2llm.components.dedupe.settings import DedupeSettings
-from llm2llm.components.rows.jsonl import json_lines
-from llm2llm.components.rows.kinds import Example, content_id
-from llm2llm.components.similarity import rouge_l_of_pairs, spaced, words
-from llm2llm.components.similarity.minhash import bands_for
-from llm2llm.components.similarity.near import near_pairs
-from llm2llm.components.similarity.sketches import sketch
+from llm2llm.components.shared.data.jsonl import json_lines
+from llm2llm.components.shared.data.schemas import Example, content_id
+from llm2llm.components.shared.similarity import rouge_l_of_pairs, spaced, words
+from llm2llm.components.shared.similarity.minhash import bands_for
+from llm2llm.components.shared.similarity.near import near_pairs
+from llm2llm.components.shared.similarity.sketches import sketch
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 THRESHOLD = 0.95

@@ -14,12 +14,12 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from llm2llm.components.leakage.firewall import find_leaks
-from llm2llm.components.leakage.settings import LeakSettings
-from llm2llm.components.rows.jsonl import json_lines
-from llm2llm.components.rows.kinds import Example, content_id
-from llm2llm.components.similarity import question_key
-from llm2llm.components.tasks.task import Form
+from llm2llm.components.shared.data.jsonl import json_lines
+from llm2llm.components.shared.data.schemas import Example, content_id
+from llm2llm.components.shared.leakage.firewall import find_leaks
+from llm2llm.components.shared.leakage.settings import LeakSettings
+from llm2llm.components.shared.similarity import question_key
+from llm2llm.components.shared.tasks.task import Form
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 SETS: dict[str, tuple[str, Form]] = {"gsm8k": ("question", "numeric"), "snips": ("text", "classification")}

@@ -34,14 +34,14 @@ from llm2llm.components.evaluate.evaluate import evaluate
 from llm2llm.components.filter_errors.filter_errors import filter_errors
 from llm2llm.components.filter_errors.settings import FilterErrorsSettings, needs
 from llm2llm.components.out_of_fold.out_of_fold import out_of_fold
-from llm2llm.components.rows.kinds import Example, Prediction, Score, StudentError, content_id
-from llm2llm.components.similarity import question_key
-from llm2llm.components.students.fine_tune import fine_tune
-from llm2llm.components.students.settings import SCRATCH, AnswerSettings, FineTuneSettings, ScratchSettings
-from llm2llm.components.tasks import TASKS
-from llm2llm.components.teacher_augment import pool as pool_teacher
+from llm2llm.components.shared.base.atomic import write_text
+from llm2llm.components.shared.data.schemas import Example, Prediction, Score, StudentError, content_id
+from llm2llm.components.shared.similarity import question_key
+from llm2llm.components.shared.tasks import TASKS
+from llm2llm.components.shared.training.fine_tune import fine_tune
+from llm2llm.components.shared.training.settings import SCRATCH, AnswerSettings, FineTuneSettings, ScratchSettings
+from llm2llm.components.teacher_augment.offline import pool as pool_teacher
 from llm2llm.components.teacher_augment.replies import Request
-from llm2llm.components.whole import write_text
 
 TASK = TASKS["snips"]
 SEEDS_PER_INTENT, VALIDATION_ROWS, TEST_ROWS, POOL_ROWS = 10, 70, 350, 4000

@@ -19,8 +19,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from llm2llm.components.storage import delete_folder, download_folder, upload_folder
-from tests.storage.rgw import S3Server, free_ports
+from llm2llm.components.shared.storage import delete_folder, download_folder, upload_folder
+from tests.support.rgw import S3Server, free_ports
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -27,17 +27,17 @@ from datasets import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM
 from trl import SFTConfig, SFTTrainer
 
-from llm2llm.components.rows.kinds import Example
-from llm2llm.components.rows.sources import read_examples
-from llm2llm.components.students.batches import IGNORED
-from llm2llm.components.students.fine_tune import fine_tune
-from llm2llm.components.students.load import device, load_model, load_tokenizer, precision
-from llm2llm.components.students.measure import flops_utilisation
-from llm2llm.components.students.prompts import encode
-from llm2llm.components.students.scratch import build_student
-from llm2llm.components.students.settings import FineTuneSettings, ScratchSettings
-from llm2llm.components.students.training_log import TrainingLog
-from llm2llm.components.tasks import TASKS
+from llm2llm.components.shared.data.schemas import Example
+from llm2llm.components.shared.ingest.sources import read_examples
+from llm2llm.components.shared.models.load import device, load_model, load_tokenizer, precision
+from llm2llm.components.shared.models.prompts import encode
+from llm2llm.components.shared.tasks import TASKS
+from llm2llm.components.shared.training.batches import IGNORED
+from llm2llm.components.shared.training.fine_tune import fine_tune
+from llm2llm.components.shared.training.scratch import build_student
+from llm2llm.components.shared.training.settings import FineTuneSettings, ScratchSettings
+from llm2llm.components.shared.training.throughput import flops_utilisation
+from llm2llm.components.shared.training.training_log import TrainingLog
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "gsm8k" / "train.jsonl"
 TASK = TASKS["gsm8k"]

@@ -16,11 +16,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from llm2llm.components.teachers.account import Account
-from llm2llm.components.teachers.asks import Ask
-from llm2llm.components.teachers.settings import ModelSettings
-from llm2llm.components.teachers.teacher import open_teacher
-from tests.teachers.misbehaving_server import MODEL, misbehaving_process
+from llm2llm.components.shared.llm.budget import Account
+from llm2llm.components.shared.llm.client import open_teacher
+from llm2llm.components.shared.llm.requests import Ask
+from llm2llm.components.shared.llm.settings import ModelSettings
+from tests.support.misbehaving_server import MODEL, misbehaving_process
 
 LATENCY = 0.2
 FIRST_SECONDS = 5.0

@@ -2,7 +2,7 @@
 
     python -m tests.bench.why --rows 100000
 
-Makes a run's files (`tests.lineage.made_run`), so that the last training set has about as many rows as asked for and
+Makes a run's files (`tests.support.made_run`), so that the last training set has about as many rows as asked for and
 the predictions of each iteration as many as there are seeds; then asks for a kept, a rejected and a seed row, five
 times each, in processes of their own.
 """
@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.lineage.made_run import generated, make_run, seed
+from tests.support.made_run import generated, make_run, seed
 
 TIMES = 5
 

@@ -6,14 +6,14 @@ rationale that reaches the right answer becomes a row with the error's question 
 
 from functools import partial
 
-from llm2llm.components import tasks
-from llm2llm.components.tasks import Task
-from llm2llm.components.teacher_augment.asking import Question, Unusable, ask_until
+from llm2llm.components.shared import tasks
+from llm2llm.components.shared.llm.requests import Answer
+from llm2llm.components.shared.tasks import Task
 from llm2llm.components.teacher_augment.context import Context, Rows, reply
-from llm2llm.components.teacher_augment.reading import read_solution
+from llm2llm.components.teacher_augment.parsing import read_solution
+from llm2llm.components.teacher_augment.prompt_files import about, render, shown
 from llm2llm.components.teacher_augment.replies import Draft, Problem, Reply, Request
-from llm2llm.components.teacher_augment.template import about, render, shown
-from llm2llm.components.teachers.asks import Answer
+from llm2llm.components.teacher_augment.until_usable import Question, Unusable, ask_until
 
 
 def write(context: Context) -> list[Reply]:

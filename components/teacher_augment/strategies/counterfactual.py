@@ -7,14 +7,14 @@ the error for, where it took it for one: that is the border it does not see.
 import random
 from functools import partial
 
-from llm2llm.components import tasks
-from llm2llm.components.tasks import Task
-from llm2llm.components.teacher_augment.asking import Question, ask_until
+from llm2llm.components.shared import tasks
+from llm2llm.components.shared.llm.requests import Answer
+from llm2llm.components.shared.tasks import Task
 from llm2llm.components.teacher_augment.context import Context, Rows, example_data, reply
-from llm2llm.components.teacher_augment.reading import read_examples
+from llm2llm.components.teacher_augment.parsing import read_examples
+from llm2llm.components.teacher_augment.prompt_files import about, render
 from llm2llm.components.teacher_augment.replies import Draft, Problem, Reply, Request
-from llm2llm.components.teacher_augment.template import about, render
-from llm2llm.components.teachers.asks import Answer
+from llm2llm.components.teacher_augment.until_usable import Question, ask_until
 
 
 def write(context: Context) -> list[Reply]:

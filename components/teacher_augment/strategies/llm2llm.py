@@ -6,12 +6,12 @@ practice when it was misread than when it was miscounted.
 
 from functools import partial
 
-from llm2llm.components import tasks
-from llm2llm.components.teacher_augment.asking import Question, ask_until
+from llm2llm.components.shared import tasks
 from llm2llm.components.teacher_augment.context import Context, Rows, example_data, reply
-from llm2llm.components.teacher_augment.reading import read_examples
+from llm2llm.components.teacher_augment.parsing import read_examples
+from llm2llm.components.teacher_augment.prompt_files import about, render
 from llm2llm.components.teacher_augment.replies import Reply, Request
-from llm2llm.components.teacher_augment.template import about, render
+from llm2llm.components.teacher_augment.until_usable import Question, ask_until
 
 
 def write(context: Context) -> list[Reply]:

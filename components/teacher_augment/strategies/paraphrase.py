@@ -6,13 +6,13 @@ In a numeric task the numbers must stay as well; a paraphrase with others is dro
 from collections import Counter
 from functools import partial
 
-from llm2llm.components.tasks.numbers import read_numbers
-from llm2llm.components.teacher_augment.asking import Question, ask_until
+from llm2llm.components.shared.llm.requests import Answer
+from llm2llm.components.shared.tasks.numbers import read_numbers
 from llm2llm.components.teacher_augment.context import Context, Rows, example_data, reply
-from llm2llm.components.teacher_augment.reading import questions_schema, read_questions
+from llm2llm.components.teacher_augment.parsing import questions_schema, read_questions
+from llm2llm.components.teacher_augment.prompt_files import about, render
 from llm2llm.components.teacher_augment.replies import Draft, Problem, Reply, Request
-from llm2llm.components.teacher_augment.template import about, render
-from llm2llm.components.teachers.asks import Answer
+from llm2llm.components.teacher_augment.until_usable import Question, ask_until
 
 
 def write(context: Context) -> list[Reply]:

@@ -13,14 +13,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from llm2llm.components import tasks
-from llm2llm.components.tasks import Task
-from llm2llm.components.teacher_augment.asking import RAW_LIMIT, Question, Told, Unusable, ask_until
+from llm2llm.components.shared import tasks
+from llm2llm.components.shared.llm.requests import Answer
+from llm2llm.components.shared.tasks import Task
 from llm2llm.components.teacher_augment.context import Context
-from llm2llm.components.teacher_augment.reading import object_in
+from llm2llm.components.teacher_augment.parsing import object_in
+from llm2llm.components.teacher_augment.prompt_files import about, render, shown
 from llm2llm.components.teacher_augment.replies import Draft, Problem, Reply, Request
-from llm2llm.components.teacher_augment.template import about, render, shown
-from llm2llm.components.teachers.asks import Answer
+from llm2llm.components.teacher_augment.until_usable import RAW_LIMIT, Question, Told, Unusable, ask_until
 
 SHOWN = 4
 """How many examples the student is shown, the error first."""

@@ -17,16 +17,16 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from llm2llm.components import tasks
-from llm2llm.components.rows.kinds import Example
-from llm2llm.components.tasks.words import folded
-from llm2llm.components.teacher_augment.asking import Question, Told, Unusable, ask_until
+from llm2llm.components.shared import tasks
+from llm2llm.components.shared.base.text import folded
+from llm2llm.components.shared.data.schemas import Example
+from llm2llm.components.shared.llm.requests import Answer
 from llm2llm.components.teacher_augment.context import Context, Rows, example_data, reply
-from llm2llm.components.teacher_augment.reading import object_in, objects_schema, read_examples
+from llm2llm.components.teacher_augment.parsing import object_in, objects_schema, read_examples
+from llm2llm.components.teacher_augment.prompt_files import about, render
 from llm2llm.components.teacher_augment.replies import Reply, Request
 from llm2llm.components.teacher_augment.requests import in_parts
-from llm2llm.components.teacher_augment.template import about, render
-from llm2llm.components.teachers.asks import Answer
+from llm2llm.components.teacher_augment.until_usable import Question, Told, Unusable, ask_until
 
 MAX_NAME = 120
 """Characters of a skill's name."""

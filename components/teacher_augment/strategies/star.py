@@ -7,13 +7,13 @@ by the task's grader, is kept. Where it does not, the student is asked once more
 
 import re
 
-from llm2llm.components import tasks
-from llm2llm.components.tasks import Task
-from llm2llm.components.teacher_augment.asking import RAW_LIMIT, Question, Told, ask_until
+from llm2llm.components.shared import tasks
+from llm2llm.components.shared.llm.requests import Answer
+from llm2llm.components.shared.tasks import Task
 from llm2llm.components.teacher_augment.context import Context
+from llm2llm.components.teacher_augment.prompt_files import render
 from llm2llm.components.teacher_augment.replies import Draft, Problem, Reply, Request
-from llm2llm.components.teacher_augment.template import render
-from llm2llm.components.teachers.asks import Answer
+from llm2llm.components.teacher_augment.until_usable import RAW_LIMIT, Question, Told, ask_until
 
 _OF_A_HINT = re.compile(
     r"\bhint(?:s|ed)?\b|\b(?:was|were|is|am) (?:given|told) (?:the|that the) (?:right |correct )?answer", re.I

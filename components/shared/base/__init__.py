@@ -1,0 +1,1 @@
+"""Errors, atomic files, settings, hashes, texts, statistics: what everything else stands on."""

@@ -1,0 +1,88 @@
+"""Typed settings: unknown keys and contradictions are refused with the key, the value and the fix."""
+
+import re
+from collections.abc import Mapping
+from types import UnionType
+from typing import Any, Self, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from llm2llm.components.shared.base.errors import UserError, nearest
+
+_TAG = re.compile(r"function-\w+|\[key\]|(?:str|int|float|bool)|\w+\[.*\]")
+"""What pydantic puts into a path that is no key: the member of a union, a validator, the key of a mapping itself."""
+
+
+class Settings(BaseModel):
+    """Base of every settings class; a subclass documents each key in the docstring under it."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
+    )
+
+    @classmethod
+    def load(cls, values: Mapping[str, Any], where: str, **inputs: Any) -> Self:
+        """Checks `values` against this class.
+
+        Args:
+            values: Keys and values as a user wrote them.
+            where: What to call them in an error message, such as `train` or a file's name.
+            inputs: Keys that come as inputs of their own; they may not stand in `values` as well.
+
+        Raises:
+            UserError: Names every wrong key with its value, and the nearest known key for an unknown one.
+        """
+        if not isinstance(values, Mapping):
+            raise UserError(f"{where}: expected keys and values, got {_shown(values)}")
+        if twice := sorted(inputs.keys() & values.keys()):
+            raise UserError(
+                f"{where}.{twice[0]}: given twice, as an input ({inputs[twice[0]]!r}) and in the settings "
+                f"({values[twice[0]]!r}); remove it from the settings"
+            )
+        values = {**values, **inputs}
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise UserError("\n".join(_lines(cls, error, where))) from None
+
+
+def _lines(cls: type[BaseModel], error: ValidationError, where: str) -> list[str]:
+    lines: dict[str, str] = {}
+    for problem in error.errors():
+        loc = problem["loc"]
+        keys = {0, len(loc) - 1} if problem["type"] == "extra_forbidden" else {0}
+        path = [part for place, part in enumerate(loc) if place in keys or not _TAG.fullmatch(str(part))]
+        key = ".".join([where, *map(str, path)])
+        if problem["type"] == "extra_forbidden":
+            hint = nearest(str(path[-1]), _keys_at(cls, path[:-1]))
+            lines[key] = f"{key}: unknown key{hint}"
+        elif problem["type"] == "missing":
+            lines[key] = f"{key}: missing; it has no default, so set it"
+        elif problem["type"] == "model_type":
+            lines[key] = f"{key}: expected keys and values, got {_shown(problem['input'])}"
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            if path and not isinstance(problem["input"], (dict, BaseModel)):
+                message += f" (got {_shown(problem['input'])})"
+            # A key that may hold several types has a line for each type that its value is not of.
+            lines[key] = f"{lines[key]}, or: {message}" if key in lines else f"{key}: {message}"
+    return list(lines.values())
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+def _keys_at(cls: type[BaseModel], path: list[int | str]) -> list[str]:
+    """The known keys of the class found by walking `path` from `cls`, through mappings and lists of classes."""
+    found: Any = cls
+    for part in path:
+        if isinstance(found, type) and issubclass(found, BaseModel):
+            field = found.model_fields.get(str(part))
+            found = field.annotation if field else None
+        else:
+            found = (get_args(found) or (None,))[-1]
+        if get_origin(found) in (Union, UnionType):
+            found = next((one for one in get_args(found) if one is not type(None)), None)
+    return list(found.model_fields) if isinstance(found, type) and issubclass(found, BaseModel) else []

@@ -1,0 +1,77 @@
+"""JSON lines."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from llm2llm.components.shared.base.atomic import whole_file
+from llm2llm.components.shared.base.errors import UserError
+
+
+def json_lines(path: str | os.PathLike[str], name: str = "") -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a JSON lines file with their line numbers from 1; blank lines are passed over.
+
+    Args:
+        path: The file.
+        name: What to call it in errors; default: its path.
+
+    Raises:
+        UserError: A line that is no JSON object, or has a name twice, or bytes that are no UTF-8.
+    """
+    try:
+        with open(path, "rb") as file:
+            for number, line in enumerate(file, start=1):
+                where = f"{name or os.fspath(path)}:{number}"
+                if not line.strip():
+                    continue
+                try:
+                    value = parse_json(line.decode("utf-8-sig" if number == 1 else "utf-8"), names_once=True)
+                except UnicodeDecodeError as problem:
+                    raise UserError(f"{where}: not UTF-8 text: {problem}") from None
+                except ValueError as problem:
+                    raise UserError(f"{where}: not JSON: {problem}") from None
+                if not isinstance(value, dict):
+                    raise UserError(f"{where}: expected a JSON object, got {type(value).__name__}")
+                yield number, value
+    except OSError as problem:
+        raise UserError(f"cannot read {os.fspath(path)}: {problem.strerror}") from problem
+
+
+def parse_json(text: str, names_once: bool = False) -> Any:
+    """The value of a JSON text.
+
+    Args:
+        text: JSON.
+        names_once: Whether to refuse an object with the same name twice, of which the last would win.
+
+    Raises:
+        ValueError: Not JSON, a number of thousands of digits, or nested too deeply.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_named_once if names_once else None)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} stands twice in one object")
+    return value
+
+
+def is_text(value: str) -> bool:
+    """Whether a string can be stored: a lone half of a surrogate pair, which JSON can escape, is no text."""
+    return not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+def write_json_lines(path: str | os.PathLike[str], rows: Sequence[Any]) -> None:
+    """Writes dataclass rows or dicts as JSON lines, whole or not at all."""
+    with whole_file(path) as partial, open(partial, "w", encoding="utf-8") as file:
+        for row in rows:
+            value = row if isinstance(row, dict) else dataclasses.asdict(row)
+            line = json.dumps(value, ensure_ascii=False)
+            file.write((line if is_text(line) else json.dumps(value)) + "\n")

@@ -1,0 +1,172 @@
+"""Reading and writing rows as Parquet files that name their kind and schema version.
+
+write_rows(path, "examples", rows)     whole or not at all
+read_rows(path, "examples", Example)   refuses another kind, naming both; JSON lines are read as well
+"""
+
+import dataclasses
+import json
+import os
+import types
+import typing
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import TypeAdapter, ValidationError
+
+from llm2llm.components.shared.base.atomic import whole_file
+from llm2llm.components.shared.base.errors import UserError, nearest
+from llm2llm.components.shared.data.jsonl import is_text, json_lines
+from llm2llm.components.shared.data.schemas import KINDS, VERSION, Example, content_id
+
+R = TypeVar("R")
+
+METADATA_KEY = b"llm2llm"
+PARQUET_MAGIC = b"PAR1"
+ROW_GROUP = 10_000
+"""Rows that can be read without the others: `why` looks for a few among very many."""
+
+
+def schema(kind: str) -> pa.Schema:
+    """The Arrow schema of a kind, with the kind and schema version in its metadata."""
+    row_type = KINDS[kind]
+    hints = typing.get_type_hints(row_type)
+    fields = [pa.field(f.name, *_arrow_type(hints[f.name])) for f in dataclasses.fields(row_type)]
+    return pa.schema(fields, metadata={METADATA_KEY: json.dumps({"kind": kind, "version": VERSION})})
+
+
+def _arrow_type(hint: Any) -> tuple[pa.DataType, bool]:
+    """The Arrow type of a dataclass field and whether it may be null."""
+    nullable = False
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        (hint,) = [option for option in typing.get_args(hint) if option is not type(None)]
+        nullable = True
+    if typing.get_origin(hint) is typing.Literal:
+        hint = str
+    if hint == list[str]:
+        return pa.list_(pa.field("element", pa.string(), nullable=False)), nullable
+    return {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}[hint], nullable
+
+
+def write_rows(path: str | os.PathLike[str], kind: str, rows: Iterable[Any]) -> None:
+    """Writes rows of a kind; a reader sees the whole file or none.
+
+    Raises:
+        UserError: The folder is missing, read-only or full.
+    """
+    table_schema = schema(kind)
+    names = table_schema.names
+    columns: dict[str, list[Any]] = {name: [] for name in names}
+    for row in rows:
+        for name in names:
+            columns[name].append(getattr(row, name))
+    table = pa.table(columns, schema=table_schema)
+    with whole_file(path) as partial:
+        pq.write_table(table, partial, row_group_size=ROW_GROUP)
+
+
+def read_rows(path: str | os.PathLike[str], kind: str, row_type: type[R]) -> list[R]:
+    """Reads every row of a file that must be of `kind`.
+
+    Args:
+        path: A Parquet file that `write_rows` wrote, or JSON lines with the fields of the kind. In JSON lines, fields
+            that have a default may be left out, and so may an example's `id`.
+        kind: A key of `KINDS`.
+        row_type: `KINDS[kind]`, repeated for the type checker.
+
+    Raises:
+        UserError: No such file, another kind or version, not Parquet of ours, a line with a wrong or unknown field.
+    """
+    assert KINDS[kind] is row_type, f"{kind} rows are {KINDS[kind].__name__}"
+    try:
+        with open(path, "rb") as file:
+            is_parquet = file.read(4) == PARQUET_MAGIC
+    except FileNotFoundError:
+        raise UserError(f"{os.fspath(path)}: no such file") from None
+    except IsADirectoryError:
+        raise UserError(f"{os.fspath(path)}: is a folder; give a file of {kind!r} rows") from None
+    except OSError as problem:
+        raise UserError(f"cannot read {os.fspath(path)}: {problem.strerror}") from problem
+    return _read_parquet(path, kind, row_type) if is_parquet else _read_json_lines(path, kind, row_type)
+
+
+def kind_of(path: str | os.PathLike[str]) -> str:
+    """The kind that a Parquet file names.
+
+    Raises:
+        UserError: No such file, or none that llm2llm wrote.
+    """
+    if os.path.isdir(path):
+        raise UserError(f"{os.fspath(path)}: is a folder; give one of the Parquet files in it")
+    if not os.path.isfile(path):
+        raise UserError(f"{os.fspath(path)}: no such file")
+    try:
+        kind, _ = _kind_and_version(pq.read_schema(path))
+    except (pa.ArrowException, OSError) as problem:
+        raise UserError(f"{os.fspath(path)}: not a whole Parquet file ({problem})") from None
+    if kind not in KINDS:
+        raise UserError(f"{os.fspath(path)}: names no kind of rows: it was not written by llm2llm")
+    return str(kind)
+
+
+def _kind_and_version(found: pa.Schema) -> tuple[Any, Any]:
+    """What a file's metadata names; (None, None) when llm2llm did not write it."""
+    try:
+        label = json.loads((found.metadata or {}).get(METADATA_KEY, b"{}"))
+    except ValueError:
+        return None, None
+    return (label.get("kind"), label.get("version")) if isinstance(label, dict) else (None, None)
+
+
+def _read_parquet(path: str | os.PathLike[str], kind: str, row_type: type[R]) -> list[R]:
+    try:
+        # ParquetFile, not read_table: an artifact's path may look like a partitioned data set.
+        table = pq.ParquetFile(path).read()
+    except (pa.ArrowException, OSError) as problem:
+        raise UserError(f"{os.fspath(path)}: not a whole Parquet file ({problem})") from problem
+    found, version = _kind_and_version(table.schema)
+    if found is None:
+        raise UserError(
+            f"{os.fspath(path)}: expected {kind!r} rows, but the file names no kind: it was not written by llm2llm. "
+            "Bring your own rows in through `llm2llm stage prepare`"
+        )
+    if found != kind:
+        raise UserError(f"{os.fspath(path)}: expected {kind!r} rows, found {found!r} rows")
+    if version != VERSION:
+        raise UserError(
+            f"{os.fspath(path)}: {kind!r} rows of schema version {version}, this llm2llm reads version {VERSION}; "
+            "make the file again with this version"
+        )
+    if not table.schema.equals(schema(kind)):
+        raise UserError(
+            f"{os.fspath(path)}: says that it holds {kind!r} rows, but its columns are others: "
+            f"{', '.join(table.schema.names)}"
+        )
+    return [row_type(**row) for row in table.to_pylist()]
+
+
+def _read_json_lines(path: str | os.PathLike[str], kind: str, row_type: type[R]) -> list[R]:
+    adapter = TypeAdapter(row_type)
+    known = [f.name for f in dataclasses.fields(KINDS[kind])]
+    rows = []
+    for number, line in json_lines(path):
+        where = f"{os.fspath(path)}:{number}"
+        for name in line:
+            if name not in known:
+                raise UserError(f"{where}: unknown field {name!r} for {kind!r} rows{nearest(name, known)}")
+            if not is_text(json.dumps(line[name], ensure_ascii=False)):
+                raise UserError(f"{where}: field {name!r} holds half a surrogate pair, which is no valid text")
+        without_id = row_type is Example and "id" not in line
+        try:
+            row = adapter.validate_python({"id": "", **line} if without_id else line)
+        except ValidationError as error:
+            first = error.errors()[0]
+            got = "" if first["type"].startswith("missing") else f" (got {first['input']!r})"
+            raise UserError(f"{where}: field {'.'.join(map(str, first['loc']))!r}: {first['msg']}{got}") from None
+        if without_id:
+            assert isinstance(row, Example)
+            row = dataclasses.replace(row, id=content_id(row.question, row.choices, row.rationale, row.answer))
+        rows.append(row)
+    return rows

@@ -1,0 +1,1 @@
+"""A student's answers: questions, generation, scoring of labels, losses of rows."""

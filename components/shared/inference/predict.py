@@ -1,0 +1,279 @@
+"""Answers, graded: what `evaluate`, `answer` and `out_of_fold` have in common.
+
+rows -> questions -> transformers or vLLM -> replies -> grades
+"""
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from llm2llm.components.shared import tasks
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.data.schemas import SPLITS, Example, Outcome, Prediction, Split
+from llm2llm.components.shared.inference.generate import Pace, answer_batches, end_tokens, load_student, to_answer
+from llm2llm.components.shared.inference.label_scoring import completions_of, labels_of, likeliest
+from llm2llm.components.shared.inference.questions import Answer, Question, Reply, cut, share
+from llm2llm.components.shared.inference.row_losses import Hardness, hardness_of, read_losses
+from llm2llm.components.shared.inference.vllm_answers import ask_vllm, base_of, seed_of
+from llm2llm.components.shared.judge.cost import cost_of
+from llm2llm.components.shared.judge.settings import check_judge
+from llm2llm.components.shared.llm.requests import Answer as JudgeAnswer
+from llm2llm.components.shared.models.load import load_tokenizer
+from llm2llm.components.shared.models.prompts import encode_prompt
+from llm2llm.components.shared.tasks import Task
+from llm2llm.components.shared.training.settings import AnswerSettings, check_mode
+
+Replies = list[tuple[Question, Reply]]
+
+
+def predict(
+    student: Path,
+    splits: Mapping[Split, Sequence[Example]],
+    iteration: int,
+    fold: int | None,
+    task: Task,
+    settings: AnswerSettings,
+) -> list[Prediction]:
+    """The graded answers to every example, sorted by split and example id; see `predict_share`."""
+    return predict_share(student, splits, iteration, fold, task, settings)[0]
+
+
+def predict_share(
+    student: Path,
+    splits: Mapping[Split, Sequence[Example]],
+    iteration: int,
+    fold: int | None,
+    task: Task,
+    settings: AnswerSettings,
+    shard: int = 0,
+    shards: int = 1,
+) -> tuple[list[Prediction], dict[str, float]]:
+    """The graded answers to the examples of one shard, sorted by split and example id, and how fast they came.
+
+    With `mode: generate`, seeds are answered `settings.samples` times and, with `settings.hardness`, measured; the
+    losses that `train` recorded for them come along. The other splits are answered once, greedily. With `mode: score`
+    every row is measured, and answered with its likeliest label. A row that leaves no room for an answer in the
+    student's context is not asked: its answer is empty and truncated.
+
+    Args:
+        student: A folder that `train` saved.
+        splits: What to ask.
+        iteration, fold: Which student it is.
+        task: Prompts and grades.
+        settings: See `AnswerSettings`.
+        shard: Which shard to answer, from 0.
+        shards: How many there are. All of them together give the same predictions as one alone, row by row; with vLLM,
+            which batches as it sees fit, the last digits may differ.
+
+    Returns:
+        (predictions, figures): `rows_per_second`, `load_seconds`, `first_token_seconds` (from the loaded student to the
+        first token of the first batch; generation only), `import_seconds` (vLLM's own). No figures without rows.
+
+    Raises:
+        UserError: The student cannot be loaded, the task has no labels to score, its judge cannot be asked.
+    """
+    try:
+        check_mode(task, settings)
+        check_judge(task, settings.judge)
+    except ValueError as problem:
+        raise UserError(f"evaluate.{problem}") from None
+    tokenizer = load_tokenizer(student, settings.trust_remote_code)
+    questions = _questions(tokenizer, _context(student, settings), splits, task, settings)
+    own = share(cut(questions, settings.batch_size), shard, shards)
+    crowded = [question for batch in own for question in batch if question.limit < 1]
+    if crowded:
+        print(
+            f"evaluate: {len(crowded)} rows leave no room for an answer in the student's context and count as "
+            f"truncated: {', '.join(sorted(question.example.id for question in crowded)[:10])}",
+            flush=True,
+        )
+    asked = [batch for batch in own if batch[0].limit > 0]
+    replies: Replies = [(question, Reply([], [])) for question in crowded]
+    figures: dict[str, float] = {}
+    if asked:
+        started = time.monotonic()
+        ask = _ask_vllm if settings.backend == "vllm" else _ask_transformers
+        found, figures = ask(student, tokenizer, asked, settings)
+        loading = figures["load_seconds"] + figures.get("import_seconds", 0.0)
+        figures["rows_per_second"] = len(found) / max(1e-9, time.monotonic() - started - loading)
+        replies += found
+    return _graded(student, replies, iteration, fold, task, settings), figures
+
+
+def _questions(
+    tokenizer: Any,
+    context: int | None,
+    splits: Mapping[Split, Sequence[Example]],
+    task: Task,
+    settings: AnswerSettings,
+) -> list[Question]:
+    scored = settings.mode == "score"
+    longest = settings.max_new_tokens or task.max_new_tokens
+    questions = []
+    for split in SPLITS:
+        for example in splits.get(split, []):
+            on_seeds = split == "seeds"
+            measured = scored or (settings.hardness and on_seeds)
+            prompt = encode_prompt(tokenizer, task, example)
+            completions = completions_of(tokenizer, task, example) if measured else []
+            room = longest if context is None else context - len(prompt)
+            # And one token more: see `vllm_answers`.
+            if completions and context is not None and max(len(one.completion) for one in completions) + 1 > room:
+                completions = []
+                room = 0 if scored else room
+            questions.append(
+                Question(
+                    split=split,
+                    example=example,
+                    prompt=prompt,
+                    samples=0 if scored else settings.samples if on_seeds else 1,
+                    limit=max(0, min(longest, room)),
+                    measured=completions,
+                )
+            )
+    return questions
+
+
+def _context(student: Path, settings: AnswerSettings) -> int | None:
+    """The most tokens that a student can read and write together; None where its config does not say."""
+    found = getattr(_config(student, settings).get_text_config(), "max_position_embeddings", None)
+    return found if isinstance(found, int) and found > 0 else None
+
+
+def _ask_transformers(
+    student: Path, tokenizer: Any, batches: Sequence[list[Question]], settings: AnswerSettings
+) -> tuple[Replies, dict[str, float]]:
+    started = time.monotonic()
+    model, _ = load_student(student, settings)
+    figures = {"load_seconds": time.monotonic() - started}
+    pace = Pace(rows=settings.batch_size, measured=settings.batch_size)
+    replies = answer_batches(model, tokenizer, batches, settings, pace)
+    if pace.first_token is not None:
+        figures["first_token_seconds"] = pace.first_token
+    return replies, figures
+
+
+def _ask_vllm(
+    student: Path, tokenizer: Any, batches: Sequence[list[Question]], settings: AnswerSettings
+) -> tuple[Replies, dict[str, float]]:
+    questions = [question for batch in batches for question in batch]
+    ends = end_tokens(tokenizer.eos_token_id, _model_ends(student, settings))
+    prompts = [
+        {
+            "prompt": question.prompt,
+            "limit": question.limit,
+            "temperature": settings.temperature if question.samples > 1 else 0.0,
+            "seed": seed_of(settings.sampling_seed, question.example.id, number),
+        }
+        for question in questions
+        for number in range(question.samples)
+    ]
+    rows = [(one.prompt, one.completion) for question in questions for one in question.measured]
+    tokens, likelihoods, figures = ask_vllm(student, prompts, rows, ends, settings.gpus, settings.trust_remote_code)
+    written = iter(to_answer(tokenizer, generated, ends) for generated in tokens)
+    values = iter(likelihoods)
+    replies = [
+        (question, Reply([next(written) for _ in range(question.samples)], [next(values) for _ in question.measured]))
+        for question in questions
+    ]
+    return replies, figures
+
+
+def _graded(
+    student: Path, replies: Replies, iteration: int, fold: int | None, task: Task, settings: AnswerSettings
+) -> list[Prediction]:
+    base, early = read_losses(student)
+    drawn = [_answers(task, question, reply, settings) for question, reply in replies]
+    flat = [
+        (question.example, one.completion)
+        for (question, _), (answers, _) in zip(replies, drawn, strict=True)
+        for one in answers
+    ]
+    grades = iter(_grades(task, flat, settings))
+    predictions = []
+    for (question, reply), (answers, confidence) in zip(replies, drawn, strict=True):
+        graded = [next(grades) for _ in answers]
+        outcomes = Counter(outcome for _, outcome, _ in graded)
+        parsed, outcome, _ = graded[0]
+        on_seeds = question.split == "seeds"
+        found: Hardness | None = None
+        if reply.likelihoods:
+            found = hardness_of(task, question.example, question.measured, reply.likelihoods)
+        predictions.append(
+            Prediction(
+                example_id=question.example.id,
+                split=question.split,
+                iteration=iteration,
+                fold=fold,
+                completion=answers[0].completion,
+                parsed=parsed,
+                outcome=outcome,
+                truncated=answers[0].truncated,
+                samples=len(answers),
+                samples_correct=outcomes["correct"],
+                samples_unparseable=outcomes["unparseable"],
+                confidence=confidence,
+                loss=found.loss if found else None,
+                label_probability=found.label_probability if found else None,
+                margin=found.margin if found else None,
+                rival=found.rival if found else None,
+                el2n=found.el2n if found else None,
+                base_loss=base.get(question.example.id) if on_seeds else None,
+                early_loss=early.get(question.example.id) if on_seeds else None,
+                **cost_of(one for _, _, told in graded for one in told),
+            )
+        )
+    return sorted(predictions, key=lambda p: (SPLITS.index(p.split), p.example_id))
+
+
+def _answers(
+    task: Task, question: Question, reply: Reply, settings: AnswerSettings
+) -> tuple[list[Answer], float | None]:
+    """The answers to a row, and how sure the student is where it chose among labels."""
+    if question.limit < 1:
+        return [Answer("", truncated=True)] * max(1, question.samples), None
+    if settings.mode == "generate":
+        return reply.answers, None
+    label, confidence = likeliest(labels_of(task, question.example), reply.likelihoods)
+    return [Answer(label, truncated=False)], confidence
+
+
+def _grades(
+    task: Task, asked: Sequence[tuple[Example, str]], settings: AnswerSettings
+) -> list[tuple[str | None, Outcome, list[JudgeAnswer]]]:
+    """(parsed, outcome, what a judge said about it) of each answer."""
+    if task.match == "judge":
+        from llm2llm.components.shared.judge.judge import judge_answers
+
+        assert settings.judge is not None, "checked"
+        judged, told = judge_answers(task, asked, settings.judge)
+        return [(*grade, said) for grade, said in zip(judged, told, strict=True)]
+    if settings.mode == "score":
+        # A label is its own reading, also one that a text could not be told from.
+        return [
+            (None, "unparseable", [])
+            if not label
+            else (label, "correct" if tasks.matches(task, label, example.answer) else "wrong", [])
+            for example, label in asked
+        ]
+    return [(*tasks.grade(task, completion, example.answer), []) for example, completion in asked]
+
+
+def _config(student: Path, settings: AnswerSettings) -> Any:
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(base_of(student), trust_remote_code=settings.trust_remote_code)
+
+
+def _model_ends(student: Path, settings: AnswerSettings) -> int | list[int] | None:
+    """The end tokens that a model names, where it is not loaded here."""
+    from transformers import GenerationConfig
+
+    ends: int | list[int] | None
+    try:
+        ends = GenerationConfig.from_pretrained(base_of(student)).eos_token_id
+    except OSError:  # a model without a file of its own for generation
+        ends = getattr(_config(student, settings).get_text_config(), "eos_token_id", None)
+    return ends

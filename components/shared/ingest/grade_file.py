@@ -1,0 +1,54 @@
+"""Grades a file of completions: any model's answers to any task."""
+
+import os
+from collections import Counter
+from string import ascii_uppercase
+
+from llm2llm.components.shared import tasks
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.data.jsonl import json_lines, write_json_lines
+from llm2llm.components.shared.tasks import Task
+
+
+def grade_file(source: str | os.PathLike[str], output: str | os.PathLike[str], task: Task) -> Counter[str]:
+    """Adds `correct`, `parsed` and `outcome` to every line of a JSON lines file and counts the outcomes.
+
+    Args:
+        source: Lines with `completion` and `answer`; for multiple choice also `choices`, unless the answer is a letter.
+            Answers may be as in the task's data set: GSM8K's `rationale #### 18`, an index into the labels.
+        output: The same lines, in the same order, written whole or not at all.
+        task: Reads and grades.
+
+    Raises:
+        UserError: Names the line and the field of what is missing or no valid answer; no lines; a task for a judge.
+    """
+    if task.match == "judge":
+        raise UserError(
+            f"task {task.name!r} has match 'judge': a file of completions is graded by rule only; set task.match to "
+            "normalised or exact, or evaluate a student with `llm2llm run`"
+        )
+    counts: Counter[str] = Counter()
+    graded = []
+    for number, row in json_lines(source):
+        where = f"{os.fspath(source)}:{number}"
+        for name in ("completion", "answer"):
+            if name not in row:
+                raise UserError(f"{where}: no field {name!r}; each line needs `completion` and `answer`")
+        if not isinstance(row["completion"], str):
+            raise UserError(f"{where}: `completion` must be text, got {type(row['completion']).__name__}")
+        if not isinstance(row["answer"], (str, int, float)) or isinstance(row["answer"], bool):
+            raise UserError(f"{where}: `answer` must be text or a number, got {type(row['answer']).__name__}")
+        choices = row.get("choices", list(ascii_uppercase[: task.choice_count or 26]))
+        if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
+            raise UserError(f"{where}: `choices` must be a list of texts")
+        try:
+            answer, _ = tasks.normalise(task, row["answer"], choices, None)
+        except ValueError as problem:
+            raise UserError(f"{where}: {problem}") from None
+        parsed, outcome = tasks.grade(task, row["completion"], answer)
+        counts[outcome] += 1
+        graded.append({**row, "correct": outcome == "correct", "parsed": parsed, "outcome": outcome})
+    if not graded:
+        raise UserError(f"{os.fspath(source)}: no rows")
+    write_json_lines(output, graded)
+    return counts

@@ -1,0 +1,60 @@
+"""What can be set about the firewall, and about comparing by meaning."""
+
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from llm2llm.components.shared.base.settings import Settings
+from llm2llm.components.shared.tasks.task import Form
+
+ROUGE_L: dict[Form | None, float] = {
+    "classification": 0.9,
+    "multiple_choice": 0.8,
+    "text": 0.8,
+    "numeric": 0.72,
+    None: 0.9,
+}
+"""From which ROUGE-L on a row leaks, by the task's form. Short texts, as most classifications have, share most of
+their words by chance. A problem in numbers is caught under other names and numbers, as its template is the secret: of
+GSM8K's 7,473 training problems 10 are caught, which are test problems in that sense."""
+
+
+class SemanticSettings(Settings):
+    """Comparing by meaning. It never decides alone: of two rows with close embeddings the words must be alike as well,
+    and in a numeric task the numbers the same, or one is no copy of the other."""
+
+    model: str
+    """Folder of an embedding model: sentence-transformers (needs the extra `train`) or Model2Vec. In a cluster it lies
+    in the model cache, and `placement.stages.dedupe.image` names an image with the library, such as `train`."""
+    threshold: float = Field(0.9, gt=0, le=1)
+    """Cosine of two embeddings from which on they are close."""
+    rouge_l: float = Field(0.5, gt=0, le=1)
+    """The second evidence: ROUGE-L F1 that two rows with close embeddings must have as well."""
+
+
+class LeakSettings(Settings):
+    """The firewall against validation and test; a row leaks if any check catches it. `leak: 0.9` is short for
+    `leak: {rouge_l: 0.9}`."""
+
+    rouge_l: float | None = Field(None, gt=0, le=1)
+    """ROUGE-L F1 from which a row leaks; None: 0.9 for classification, 0.8 for multiple choice and text, 0.72 for
+    numeric tasks, where numbers are masked: a test question with other numbers in it leaks. In a numeric task a row
+    of fewer than 8 words besides its numbers is compared as it stands, from 0.9 on."""
+    ngram: int = Field(13, ge=0, le=100)
+    """Words in a row that two texts share only if one has it from the other; fewer for short rows. 0: not looked
+    for."""
+    ngram_share: float = Field(0.2, gt=0, le=1)
+    """A row leaks if it holds this share of the n-grams of a validation or test row, wherever they stand in it."""
+    semantic: SemanticSettings | None = None
+    """Compares by meaning as well; None: not."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        return {"rouge_l": value} if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+    def rouge_l_for(self, form: Form | None, is_template: bool) -> float:
+        """The threshold for a row that is a template without its numbers, or is none; form None: no task is known."""
+        if self.rouge_l is not None:
+            return self.rouge_l
+        return ROUGE_L[None if form == "numeric" and not is_template else form]

@@ -1,0 +1,273 @@
+"""What the two backends have in common that run a model in the stage's own pod: `vllm_engine` and `transformers_model`.
+
+fingerprint(settings)               a folder's content is part of what the ledger knows its answers by
+encode_chat(tokenizer, messages)    token ids in which the data is text and only the template speaks
+answer_in_chunks(jobs, ...)         budget, model and ledger, chunk by chunk: a kill loses the chunk at most
+"""
+
+import hashlib
+import json
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.base.progress import Progress
+from llm2llm.components.shared.llm.budget import Account, Hold
+from llm2llm.components.shared.llm.requests import Answer, Ask, Message, call_key, without_control_tokens
+from llm2llm.components.shared.llm.settings import ModelSettings
+from llm2llm.components.shared.storage import content_of, fetched, is_remote
+
+WRITERS = 16
+"""Threads that write to the ledger: in object storage a write takes some 20 ms, most of it waiting."""
+
+WEIGHTS_NOT_WANTED = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.onnx", "*.gguf", "*.pkl", "*.pickle"]
+"""Files of a model repository that hold its weights once more, or as a pickle."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A request as a local model takes it."""
+
+    ask: Ask
+    key: str
+    prompt: list[int]
+    limit: int
+    """The most tokens that may be written: `max_tokens`, or what the model's context leaves; 0: there is no room."""
+
+    @property
+    def seed(self) -> int:
+        """From the key, so that the same request gets the same answer whatever else is asked with it."""
+        return int(self.key[:8], 16)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a model wrote for a job."""
+
+    text: str
+    truncated: bool
+    tokens: int
+
+
+def fingerprint(settings: ModelSettings) -> ModelSettings:
+    """The settings with a folder's content as its revision, where they name none: 16 hexadecimal digits of SHA-256.
+
+    Without it the ledger would answer for whatever lies in a folder, say a student that has been trained anew, with
+    what another model there once said.
+
+    Raises:
+        UserError: The folder is in object storage, and cannot be read there.
+    """
+    if is_remote(settings.model) and not settings.revision:
+        return settings.model_copy(update={"revision": content_of(settings.model)[:16]})
+    folder = Path(settings.model).expanduser()
+    if settings.revision or not folder.is_dir():
+        return settings
+    whole = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        whole.update(f"{path.relative_to(folder).as_posix()}\n{content}\n".encode("utf-8", "surrogateescape"))
+    return settings.model_copy(update={"revision": whole.hexdigest()[:16]})
+
+
+def find_model(settings: ModelSettings) -> str:
+    """The folder of the model: a folder is itself, whatever its revision is called, and one in object storage a copy; a
+    Hugging Face name is downloaded at the revision that the settings name, and stays a name where they name none.
+
+    Raises:
+        UserError: The folder or the revision cannot be downloaded.
+    """
+    if is_remote(settings.model):
+        return str(fetched(settings.model))
+    folder = Path(settings.model).expanduser()
+    if folder.is_dir():
+        return str(folder)
+    name = settings.model
+    if not settings.revision:
+        return name
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return str(snapshot_download(name, revision=settings.revision, ignore_patterns=WEIGHTS_NOT_WANTED))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as problem:
+        raise not_loadable(settings, problem) from problem
+
+
+def not_loadable(settings: ModelSettings, problem: Exception) -> UserError:
+    """One line that names the model and the fix."""
+    cause = problem.__cause__ if isinstance(problem, UserError) and problem.__cause__ else problem
+    lines = str(cause).strip().splitlines() or [type(cause).__name__]
+    what = re.sub(r"^student \S+: ", "", lines[0])
+    at = f" at revision {settings.revision!r}" if settings.revision else ""
+    return UserError(
+        f"model {settings.model!r}{at}: cannot be loaded: {what} (it is a Hugging Face model name or a folder with "
+        "safetensors)"
+    )
+
+
+def make_jobs(
+    tokenizer: Any, asks: Sequence[Ask], settings: ModelSettings, teacher: str, context: int | None, in_words: bool
+) -> list[Job]:
+    """The requests as token ids.
+
+    Args:
+        tokenizer: Of the model.
+        asks: The requests.
+        settings: Of the model.
+        teacher: `vllm` or `transformers`.
+        context: The most tokens that the model can read and write together; None: not known.
+        in_words: Whether the form of an answer is asked for in words.
+    """
+    identity = settings.identity(teacher)
+    jobs = []
+    for ask in asks:
+        messages: Sequence[Message] = [
+            {**message, "content": without_control_tokens(message["content"])} for message in ask.messages
+        ]
+        if ask.schema is not None and in_words:
+            messages = schema_in_words(messages, ask.schema)
+        prompt = encode_chat(tokenizer, messages)
+        limit = ask.max_tokens if context is None else min(ask.max_tokens, max(0, context - len(prompt)))
+        jobs.append(Job(ask=ask, key=call_key(identity, ask), prompt=prompt, limit=limit))
+    return jobs
+
+
+def schema_in_words(messages: Sequence[Message], schema: Mapping[str, Any]) -> list[Message]:
+    """The messages with the form of the answer asked for in the first one."""
+    words = "Answer with one JSON object and nothing else, valid under this JSON schema:\n" + json.dumps(schema)
+    return [{**messages[0], "content": f"{messages[0]['content']}\n\n{words}"}, *messages[1:]]
+
+
+def encode_chat(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
+    """The token ids of a conversation up to where the model answers, in its chat template where it has one.
+
+    For a single message of the user that names no special token they are those of `students.prompts.encode_prompt`. A
+    special token's text in a message (`<|im_end|>`) is read as text: it cannot end the message and begin another one.
+    """
+    texts = [message["content"] for message in messages]
+    # The tokenizer's own names, also those that `without_control_tokens` has never heard of. The template sees a mark
+    # in the place of each, and the mark's piece of the rendered text is encoded as text.
+    special = {str(t.content) for t in tokenizer.added_tokens_decoder.values() if t.special}
+    named = sorted((s for s in special if any(s in text for text in texts)), key=lambda s: (-len(s), s))
+    free = (chr(code) for code in range(0xE000, 0xF900))
+    marks: dict[str, str] = {}
+    for name in named:
+        marks[next(mark for mark in free if not any(mark in text for text in texts))] = name
+    for mark, name in marks.items():
+        texts = [text.replace(name, mark) for text in texts]
+    marked = [{**message, "content": text} for message, text in zip(messages, texts, strict=True)]
+    chat = bool(tokenizer.chat_template)
+    rendered = _render(tokenizer, marked) if chat else "\n\n".join(texts)
+
+    ids: list[int] = []
+    for number, piece in enumerate(re.split(f"([{''.join(marks)}])", rendered) if marks else [rendered]):
+        if piece in marks:
+            ids += tokenizer(marks[piece], add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        elif chat or number > 0:
+            ids += tokenizer(piece, add_special_tokens=False)["input_ids"] if piece else []
+        else:
+            first = list(tokenizer(piece)["input_ids"])
+            # Some tokenizers end every text themselves.
+            ids += first[:-1] if first and first[-1] == tokenizer.eos_token_id else first
+    return ids
+
+
+def _render(tokenizer: Any, messages: list[dict[str, str]]) -> str:
+    from jinja2 import TemplateError
+
+    tries = [messages]
+    if len(messages) > 1 and messages[0]["role"] == "system":
+        # Some templates refuse a system message; its place is then before the first message of the user.
+        first = {**messages[1], "content": f"{messages[0]['content']}\n\n{messages[1]['content']}"}
+        tries.append([first, *messages[2:]])
+    for number, tried in enumerate(tries, 1):
+        try:
+            return str(tokenizer.apply_chat_template(tried, tokenize=False, add_generation_prompt=True))
+        except TemplateError as problem:
+            if number == len(tries):
+                raise UserError(
+                    f"model {tokenizer.name_or_path!r}: its chat template refuses a request: {problem}; choose another "
+                    "model"
+                ) from problem
+    raise AssertionError("unreachable")
+
+
+def answer_in_chunks(
+    jobs: Sequence[Job],
+    settings: ModelSettings,
+    account: Account,
+    teacher: str,
+    chunk: int,
+    generate: Callable[[list[Job]], list[Written]],
+) -> dict[str, Answer]:
+    """The answer to each job, by its key.
+
+    Args:
+        jobs: In the order in which to work.
+        settings: Of the model.
+        account: See `Account`.
+        teacher: `vllm` or `transformers`.
+        chunk: The most jobs at once. All are in the ledger before the next ones are begun.
+        generate: Gives what the model wrote for each job, in order.
+    """
+    identity = settings.identity(teacher)
+    answers = {job.key: _too_long(job, settings) for job in jobs if job.limit < 1}
+    pending = deque(job for job in jobs if job.limit > 0)
+    progress = Progress("teacher", len(pending), "calls")
+    total = len(pending)
+    while pending:
+        taken: list[tuple[Job, Hold]] = []
+        while pending and len(taken) < chunk and (hold := account.reserve(pending[0].ask, settings.model)):
+            taken.append((pending.popleft(), hold))
+        if not taken:
+            if account.held:  # another teacher of the same run is at work, and may leave room
+                time.sleep(0.2)
+                continue
+            job = pending.popleft()
+            answers[job.key] = Answer(ask=job.ask, key=job.key, outcome="over_budget", model=settings.model)
+            continue
+        try:
+            written = generate([job for job, _ in taken])
+        except BaseException:
+            for _, hold in taken:
+                account.release(hold)
+            raise
+
+        def keep(done: tuple[tuple[Job, Hold], Written]) -> Answer:
+            (job, hold), given = done
+            answer = Answer(
+                ask=job.ask,
+                key=job.key,
+                outcome="answered",
+                text=given.text,
+                truncated=given.truncated,
+                model=settings.model,
+                input_tokens=len(job.prompt),
+                output_tokens=given.tokens,
+            )
+            account.settle(hold, answer)
+            return account.store(identity, answer)
+
+        with ThreadPoolExecutor(WRITERS, thread_name_prefix="ledger") as threads:
+            for answer in threads.map(keep, zip(taken, written, strict=True)):
+                answers[answer.key] = answer
+        progress.show(total - len(pending))
+    return answers
+
+
+def _too_long(job: Job, settings: ModelSettings) -> Answer:
+    return Answer(
+        ask=job.ask,
+        key=job.key,
+        outcome="failed",
+        detail=f"the request has {len(job.prompt):,} tokens, and the model's context leaves none for an answer",
+        model=settings.model,
+    )

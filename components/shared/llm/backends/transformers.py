@@ -1,0 +1,125 @@
+"""Teacher `transformers`: a model in this process, for a machine without vLLM.
+
+A random answer is drawn by the Gumbel-max trick: the largest of `logits / temperature + noise` is a draw from the
+softmax (Gumbel 1954; Maddison et al. 2014, "A* Sampling", section 2). Each request has a noise of its own, seeded by
+its key, so that its answer does not depend on what is asked with it, nor on the order. Two limits: on another kind of
+machine it may differ, and so it may, rarely, in another batch, for padding changes the last bits of the logits.
+"""
+
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.llm.backends.in_process import (
+    Job,
+    Written,
+    answer_in_chunks,
+    find_model,
+    make_jobs,
+    not_loadable,
+)
+from llm2llm.components.shared.llm.budget import Account
+from llm2llm.components.shared.llm.client import Send
+from llm2llm.components.shared.llm.requests import Answer, Ask
+from llm2llm.components.shared.llm.settings import ModelSettings
+
+
+@contextmanager
+def opened(settings: ModelSettings) -> Iterator[Send]:
+    """Loads a causal language model: a Hugging Face name, a folder of safetensors, or a LoRA adapter with its base.
+
+    The form of an answer is asked for in words. The most likely tokens at temperature 0, else a draw; see the module.
+
+    Raises:
+        UserError: There is no such model, or it cannot be loaded; a batch does not fit into the GPU's memory.
+    """
+    import torch
+    from transformers.utils import logging as transformers_logging
+
+    from llm2llm.components.shared.models.load import load_model, load_tokenizer
+
+    transformers_logging.set_verbosity_error()
+    name = find_model(settings)
+    try:
+        tokenizer = load_tokenizer(name, settings.trust_remote_code)
+        model = load_model(name, settings.trust_remote_code).eval()
+    except UserError as problem:
+        raise not_loadable(settings, problem) from problem
+    context = model.config.get_text_config().to_dict().get("max_position_embeddings")
+
+    def send(asks: Sequence[Ask], settings: ModelSettings, account: Account) -> list[Answer]:
+        jobs = make_jobs(tokenizer, asks, settings, "transformers", context, in_words=True)
+        # Longest first: little padding, and what does not fit into memory shows at once.
+        jobs.sort(key=lambda job: (-len(job.prompt), job.key))
+
+        def generate(batch: list[Job]) -> list[Written]:
+            try:
+                return _generate(model, tokenizer, batch)
+            except torch.OutOfMemoryError as problem:
+                raise UserError(
+                    f"model {settings.model!r}: {len(batch)} requests at once do not fit into the GPU's memory; lower "
+                    "batch_size or max_tokens"
+                ) from problem
+
+        answers = answer_in_chunks(jobs, settings, account, "transformers", settings.batch_size, generate)
+        keys = {id(job.ask): job.key for job in jobs}
+        return [answers[keys[id(ask)]] for ask in asks]
+
+    try:
+        yield send
+    finally:
+        model = None  # `send`, which may live on, still knows it
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _generate(model: Any, tokenizer: Any, batch: list[Job]) -> list[Written]:
+    import torch
+
+    padded = tokenizer.pad({"input_ids": [job.prompt for job in batch]}, return_tensors="pt").to(model.device)
+    ends = _end_tokens(tokenizer.eos_token_id, model.generation_config.eos_token_id)
+    with torch.inference_mode():
+        tokens = model.generate(
+            **padded,
+            do_sample=False,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            max_new_tokens=max(job.limit for job in batch),
+            eos_token_id=ends,
+            pad_token_id=tokenizer.pad_token_id,
+            logits_processor=[_noise(batch, model.device)],
+        )
+    written = []
+    for job, row in zip(batch, tokens[:, padded["input_ids"].shape[1] :].tolist(), strict=True):
+        generated = row[: job.limit]
+        length = next((n for n, token in enumerate(generated) if token in ends), None)
+        text = tokenizer.decode(generated[:length], skip_special_tokens=True)
+        written.append(Written(text, length is None, len(generated) if length is None else length + 1))
+    return written
+
+
+def _noise(batch: list[Job], device: Any) -> Any:
+    """A logits processor under which each row's largest logit is its own draw; at temperature 0 the row stays as is."""
+    import torch
+
+    generators = [torch.Generator(device).manual_seed(job.seed) for job in batch]
+
+    def drawn(_: Any, scores: Any) -> Any:
+        scores = scores.float()
+        for row, (job, generator) in enumerate(zip(batch, generators, strict=True)):
+            if job.ask.temperature > 0:
+                uniform = torch.rand(scores.shape[1], generator=generator, device=device)
+                noise = -torch.log(-torch.log(uniform.clamp_min(torch.finfo(uniform.dtype).tiny)))
+                scores[row] = scores[row] / job.ask.temperature + noise
+        return scores
+
+    return drawn
+
+
+def _end_tokens(tokenizer_end: int, model_ends: int | list[int] | None) -> list[int]:
+    ends = [model_ends] if isinstance(model_ends, int) else list(model_ends or [])
+    return sorted({tokenizer_end, *ends})

@@ -1,0 +1,126 @@
+"""Teacher `vllm`: vLLM's engine in the stage's own GPU pod, the whole batch at once; there is no server to run.
+
+The form of an answer is a JSON schema that decoding is bound to. Each request has a seed from its key, so that on one
+machine it mostly gets the same answer again; vLLM batches as it sees fit, which can change the last bits of the logits.
+"""
+
+import gc
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.llm.backends.in_process import (
+    Job,
+    Written,
+    answer_in_chunks,
+    find_model,
+    make_jobs,
+    not_loadable,
+)
+from llm2llm.components.shared.llm.budget import Account
+from llm2llm.components.shared.llm.client import Send
+from llm2llm.components.shared.llm.requests import Answer, Ask
+from llm2llm.components.shared.llm.settings import ModelSettings
+
+CHUNK = 512
+"""Requests that are given to the engine at once: enough to keep a GPU busy, few enough to lose to a kill."""
+
+
+@contextmanager
+def opened(settings: ModelSettings) -> Iterator[Send]:
+    """Loads a model into vLLM: a Hugging Face name or a folder, safetensors only; its memory is freed at the end.
+
+    Raises:
+        UserError: vLLM is not installed or cannot load the model; it refuses a request's JSON schema.
+    """
+    # What is asked is the user's own business.
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    from llm2llm.components.shared.models.load import ADAPTER_CONFIG, load_tokenizer
+
+    name = find_model(settings)
+    if (Path(name) / ADAPTER_CONFIG).is_file():
+        raise UserError(f"model {settings.model!r}: is a LoRA adapter; set teacher: transformers, which can load it")
+    try:
+        from vllm import LLM
+        from vllm.platforms import current_platform
+    except ImportError as problem:
+        raise UserError(
+            f"teacher 'vllm': vLLM cannot be imported ({problem}); run the stage in the image `vllm`, install "
+            "'llm2llm[vllm]', or set teacher: transformers"
+        ) from problem
+    if current_platform.is_unspecified():
+        raise UserError(
+            "teacher 'vllm': vLLM sees no GPU here: give the stage one (placement), or set teacher: transformers"
+        )
+    try:
+        tokenizer = load_tokenizer(name, settings.trust_remote_code)
+    except UserError as problem:
+        raise not_loadable(settings, problem) from problem
+    try:
+        llm = LLM(
+            model=name,
+            load_format="safetensors",
+            trust_remote_code=settings.trust_remote_code,
+            tensor_parallel_size=settings.gpus,
+            max_model_len=settings.max_model_len or None,
+            enable_prefix_caching=True,
+            # White space may be written without end under a schema, and a weak model does. vLLM forbids it only with a
+            # backend that is named.
+            structured_outputs_config={"backend": "xgrammar", "disable_any_whitespace": True},
+            # Compiling pays on a GPU; on a CPU, where this is only tried out, it takes minutes.
+            enforce_eager=current_platform.is_cpu(),
+        )
+    except (OSError, ValueError, RuntimeError) as problem:
+        raise not_loadable(settings, problem) from problem
+    context = llm.llm_engine.model_config.max_model_len
+
+    def send(asks: Sequence[Ask], settings: ModelSettings, account: Account) -> list[Answer]:
+        in_words = settings.structured == "words"
+        jobs = make_jobs(tokenizer, asks, settings, "vllm", context, in_words)
+
+        def generate(chunk: list[Job]) -> list[Written]:
+            return _generate(llm, chunk, settings, in_words)
+
+        answers = answer_in_chunks(jobs, settings, account, "vllm", CHUNK, generate)
+        return [answers[job.key] for job in jobs]
+
+    try:
+        yield send
+    finally:
+        # The engine is a process of its own, which keeps the GPU's memory until it ends.
+        llm.llm_engine.engine_core.shutdown()
+        llm = None
+        gc.collect()
+
+
+def _generate(llm: Any, chunk: list[Job], settings: ModelSettings, in_words: bool) -> list[Written]:
+    from vllm import SamplingParams
+    from vllm.sampling_params import StructuredOutputsParams
+
+    sampling = [
+        SamplingParams(
+            temperature=job.ask.temperature,
+            max_tokens=job.limit,
+            seed=job.seed,
+            structured_outputs=None
+            if in_words or job.ask.schema is None
+            else StructuredOutputsParams(json=dict(job.ask.schema)),
+        )
+        for job in chunk
+    ]
+    try:
+        outputs = llm.generate([{"prompt_token_ids": job.prompt} for job in chunk], sampling, use_tqdm=False)
+    except ValueError as problem:
+        raise UserError(
+            f"model {settings.model!r}: vLLM refuses a request: {str(problem).strip().splitlines()[0]}; when it is the "
+            "JSON schema, set structured: words"
+        ) from problem
+    written = []
+    for output in outputs:
+        one = output.outputs[0]
+        written.append(Written(one.text, one.finish_reason == "length", len(one.token_ids)))
+    return written

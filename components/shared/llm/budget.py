@@ -1,0 +1,349 @@
+"""The money and memory of one run's teachers: budget, prices and ledger behind a few functions that threads may share.
+
+    hold = account.reserve(ask, model)       the most that one try can cost is set aside; None: it does not fit now
+    account.settle(hold, answer)             what it did cost is booked; the most, where nobody knows
+    answer = account.store(identity, answer) the ledger has it: from here on it is not paid for again
+
+The budget is hard because of the order: set aside, send, book. At no moment can what is booked and what is set aside
+together exceed it.
+"""
+
+import json
+import threading
+import unicodedata
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.llm import ledger as ledgers
+from llm2llm.components.shared.llm.ledger import Entry
+from llm2llm.components.shared.llm.requests import Answer, Ask, call_key, without_control_tokens
+from llm2llm.components.shared.llm.settings import Budget, Price
+
+PICO = 10**12
+"""Money is counted in whole trillionths of a dollar: sums are exact, and a cent for a million tokens is
+10,000 of them for one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """What was paid."""
+
+    usd: float = 0.0
+    """By `prices`; calls of a model without a price count nothing here."""
+    tokens: int = 0
+    calls: int = 0
+    """Requests that were answered, or that broke after they were sent, so that they may be on the bill."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Hold:
+    """What is set aside for one try."""
+
+    ask: Ask
+    model: str
+    share: float
+    input_tokens: int
+    output_tokens: int
+    pico: int
+
+
+def most_input_tokens(ask: Ask) -> int:
+    """The most tokens that a request can be read as.
+
+    No tokenizer makes more tokens than there are UTF-8 bytes. A few first expand ligatures and the like (NFKC), and
+    chat templates add words of their own, for which there is room.
+    """
+    texts = [without_control_tokens(message["content"]) for message in ask.messages]
+    if ask.schema is not None:
+        texts.append(json.dumps(ask.schema))
+    longest = sum(
+        max(len(form.encode("utf-8", "surrogatepass")) for form in (text, unicodedata.normalize("NFKC", text)))
+        for text in texts
+    )
+    return longest + 32 * len(ask.messages) + 512
+
+
+class Account:
+    """See the module.
+
+    Args:
+        run: The run's id: what it has paid for itself is told from what others have by it.
+        ledger: A local folder or `s3://` prefix; None: remember within this process only.
+        budget: What the run may spend.
+        prices: US dollars per million tokens, by model.
+        spent: What the run's earlier stages have spent.
+        counted: The keys of the calls that `spent` counts already.
+        cache: False: nothing that other runs paid for is used. The run then has a ledger of its own inside the ledger,
+            `run-<id>`, so that its retries still pay for nothing twice.
+    """
+
+    def __init__(
+        self,
+        *,
+        run: str,
+        ledger: str | None = None,
+        budget: Budget | None = None,
+        prices: Mapping[str, Price] | None = None,
+        spent: Spent | None = None,
+        counted: Collection[str] = (),
+        cache: bool = True,
+    ) -> None:
+        self.run = run
+        self.ledger = ledger if cache or ledger is None else f"{ledger.rstrip('/')}/run-{quote(run, safe='')}"
+        self.budget = budget or Budget()
+        self.prices = dict(prices or {})
+        self._lock = threading.Lock()
+        before = spent or Spent()
+        self._before = round(before.usd * PICO), before.tokens, before.calls
+        self._paid = 0, 0, 0
+        self._recovered = 0, 0, 0
+        self._holds: set[Hold] = set()
+        self._held = 0, 0, 0
+        self._lost: dict[str, tuple[int, int, int]] = {}
+        self._counted = set(counted)
+        self._memory: dict[str, Entry] = {}
+        self._answers: Counter[str] = Counter()
+        """By identity."""
+
+    def check(self, model: str) -> None:
+        """Refuses a model that cannot be accounted for.
+
+        Raises:
+            UserError: The budget is in dollars, and the model has no price.
+        """
+        if self.budget.usd is not None and model not in self.prices:
+            raise UserError(
+                f"budget.usd: {self.budget.usd:g}, but the price of model {model!r} is not known; give it as prices: "
+                f'{{"{model}": {{input: ..., output: ...}}}}, in US dollars for a million tokens, or set budget.tokens '
+                "or budget.calls instead"
+            )
+
+    def usd(self, model: str, input_tokens: int | None, output_tokens: int | None, share: float = 1.0) -> float | None:
+        """The price of a call's tokens; None when the price or the tokens are not known."""
+        if model not in self.prices or input_tokens is None or output_tokens is None:
+            return None
+        return self._pico(model, input_tokens, output_tokens, share) / PICO
+
+    def _pico(self, model: str, input_tokens: int, output_tokens: int, share: float) -> int:
+        price = self.prices.get(model)
+        if price is None:
+            return 0
+        in_full = input_tokens * round(price.input * 10**6) + output_tokens * round(price.output * 10**6)
+        return round(in_full * share) if share != 1.0 else in_full
+
+    def find(self, identity: str, asks: Sequence[Ask]) -> list[Answer | None]:
+        """What the ledger holds for these requests, in their order; None where it holds nothing.
+
+        An answer that this run has paid for itself, in an attempt that ended early, counts as spent.
+
+        Raises:
+            UserError: The ledger cannot be read, or an entry is damaged.
+        """
+        keys = [call_key(identity, ask) for ask in asks]
+        unique = list(dict.fromkeys(keys))
+        if self.ledger is None:
+            with self._lock:
+                entries = {key: self._memory[key] for key in unique if key in self._memory}
+        else:
+            entries = ledgers.find_entries(self.ledger, unique)
+        with self._lock:
+            self._answers[identity] += len(entries)
+            for entry in entries.values():
+                if entry.run == self.run and entry.key not in self._counted:
+                    self._counted.add(entry.key)
+                    self._recovered = _sum(self._recovered, self._cost(entry))
+        return [
+            self._answer(entries[key], ask) if key in entries else None for key, ask in zip(keys, asks, strict=True)
+        ]
+
+    def answers_of(self, identity: str) -> int:
+        """How many answers of a model `find` and `store` have seen: before this process, and in it."""
+        with self._lock:
+            return self._answers[identity]
+
+    def _cost(self, entry: Entry) -> tuple[int, int, int]:
+        """(trillionths of a dollar, tokens, calls) of an entry, with what its broken tries may have cost."""
+        worst = most_input_tokens(entry.ask())
+        tokens_in = worst if entry.input_tokens is None else entry.input_tokens
+        tokens_out = entry.request["max_tokens"] if entry.output_tokens is None else entry.output_tokens
+        pico = self._pico(entry.model, tokens_in, tokens_out, entry.share) + round(entry.lost_usd * PICO)
+        return pico, tokens_in + tokens_out + entry.lost_tokens, 1 + entry.lost_calls
+
+    def _answer(self, entry: Entry, ask: Ask, paid: bool | None = None) -> Answer:
+        return Answer(
+            ask=ask,
+            key=entry.key,
+            outcome="answered",
+            text=entry.text,
+            refusal=entry.refusal,
+            truncated=entry.truncated,
+            detail=entry.detail,
+            model=entry.model,
+            attempts=entry.attempts,
+            input_tokens=entry.input_tokens,
+            output_tokens=entry.output_tokens,
+            usd=self.usd(entry.model, entry.input_tokens, entry.output_tokens, entry.share),
+            paid=entry.run == self.run if paid is None else paid,
+        )
+
+    def reserve(self, ask: Ask, model: str, share: float = 1.0) -> Hold | None:
+        """Sets aside the most that one try of a request can cost.
+
+        Args:
+            ask: The request.
+            model: Whose price counts.
+            share: The share of that price that is paid: 0.5 for a batch.
+
+        Returns:
+            None when the budget has no room for it now. While `held` is above 0, room may come.
+
+        Raises:
+            UserError: The budget is in dollars, and the model has no price.
+        """
+        self.check(model)
+        most = most_input_tokens(ask)
+        hold = Hold(ask, model, share, most, ask.max_tokens, self._pico(model, most, ask.max_tokens, share))
+        with self._lock:
+            pico, tokens, calls = _sum(self._total(), self._held, _worst(hold))
+            limit = self.budget
+            if (
+                (limit.usd is not None and pico > round(limit.usd * PICO))
+                or (limit.tokens is not None and tokens > limit.tokens)
+                or (limit.calls is not None and calls > limit.calls)
+            ):
+                return None
+            self._holds.add(hold)
+            self._held = _sum(self._held, _worst(hold))
+        return hold
+
+    def settle(self, hold: Hold, answer: Answer | None) -> None:
+        """Books what a try has cost.
+
+        Args:
+            hold: Of `reserve`; it ends here.
+            answer: What came. Tokens that it does not tell are booked as the most that they can be. None: nothing came,
+                though it was sent (it timed out, the connection broke), so it may be on the bill, and all is booked.
+        """
+        with self._lock:
+            cost = self._end(hold)
+            if answer is None:
+                lost = self._lost_key(hold.model, hold.ask)
+                self._lost[lost] = _sum(self._lost.get(lost, (0, 0, 0)), cost)
+            else:
+                tokens_in = hold.input_tokens if answer.input_tokens is None else answer.input_tokens
+                tokens_out = hold.output_tokens if answer.output_tokens is None else answer.output_tokens
+                cost = self._pico(hold.model, tokens_in, tokens_out, hold.share), tokens_in + tokens_out, 1
+            self._paid = _sum(self._paid, cost)
+
+    def release(self, hold: Hold) -> None:
+        """Ends a hold of which nothing is on the bill: it was never sent, or the endpoint refused it."""
+        with self._lock:
+            self._end(hold)
+
+    def _end(self, hold: Hold) -> tuple[int, int, int]:
+        self._holds.remove(hold)
+        worst = _worst(hold)
+        self._held = self._held[0] - worst[0], self._held[1] - worst[1], self._held[2] - worst[2]
+        return worst
+
+    def store(
+        self,
+        identity: str,
+        answer: Answer,
+        *,
+        sent: Mapping[str, Any] | None = None,
+        raw: Any = None,
+        share: float = 1.0,
+    ) -> Answer:
+        """Writes an answer that came to the ledger; when this returns, it is durable.
+
+        Args:
+            identity: Who answered, `ModelSettings.identity`.
+            answer: With outcome `answered` and the model whose price counts.
+            sent: The request as it was really sent, without the key.
+            raw: The answer as it came.
+            share: As in `reserve`.
+
+        Returns:
+            The answer with its price; where another run was faster, that run's answer. `paid` is True in either case.
+
+        Raises:
+            UserError: The ledger cannot be written to.
+        """
+        assert answer.outcome == "answered", f"only what came goes into the ledger, not {answer.outcome}"
+        with self._lock:
+            pico, tokens, calls = self._lost.pop(self._lost_key(answer.model, answer.ask), (0, 0, 0))
+            self._counted.add(answer.key)
+            self._answers[identity] += 1
+        entry = Entry(
+            key=answer.key,
+            identity=identity,
+            model=answer.model,
+            request=ledgers.request_of(answer.ask),
+            purpose=answer.ask.purpose,
+            parent_id=answer.ask.parent_id,
+            sent=sent,
+            text=answer.text,
+            refusal=answer.refusal,
+            truncated=answer.truncated,
+            detail=answer.detail,
+            raw=raw,
+            input_tokens=answer.input_tokens,
+            output_tokens=answer.output_tokens,
+            share=share,
+            attempts=answer.attempts,
+            lost_calls=calls,
+            lost_tokens=tokens,
+            lost_usd=pico / PICO,
+            run=self.run,
+            written_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        )
+        if self.ledger is None:
+            with self._lock:
+                entry = self._memory.setdefault(entry.key, entry)
+        elif not ledgers.write_entry(self.ledger, entry):
+            entry = ledgers.read_ledger(self.ledger, entry.key)
+        return self._answer(entry, answer.ask, paid=True)
+
+    @staticmethod
+    def _lost_key(model: str, ask: Ask) -> str:
+        return call_key(model, ask)
+
+    def _total(self) -> tuple[int, int, int]:
+        return _sum(self._before, self._recovered, self._paid)
+
+    @property
+    def held(self) -> int:
+        """How many tries something is set aside for."""
+        with self._lock:
+            return len(self._holds)
+
+    @property
+    def spent(self) -> Spent:
+        """What the run has spent: earlier stages, earlier attempts of this one, and this process."""
+        with self._lock:
+            return _spent(self._total())
+
+    @property
+    def paid(self) -> Spent:
+        """What this process has spent."""
+        with self._lock:
+            return _spent(self._paid)
+
+
+def _worst(hold: Hold) -> tuple[int, int, int]:
+    return hold.pico, hold.input_tokens + hold.output_tokens, 1
+
+
+def _sum(*parts: tuple[int, int, int]) -> tuple[int, int, int]:
+    return sum(p[0] for p in parts), sum(p[1] for p in parts), sum(p[2] for p in parts)
+
+
+def _spent(total: tuple[int, int, int]) -> Spent:
+    pico, tokens, calls = total
+    return Spent(usd=pico / PICO, tokens=tokens, calls=calls)

@@ -1,0 +1,155 @@
+"""What a language model is asked, and what it answers.
+
+    Ask (what to say, how to sample) -> key -> [ledger] or a model -> Answer (raw text, tokens, price)
+
+An answer is raw: reading and checking it happens later, so that a change of how it is read pays for nothing again.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from llm2llm.components.shared.data.schemas import Call
+
+Message = Mapping[str, str]
+"""`role` (system, user or assistant) and `content`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """One request to a model."""
+
+    messages: Sequence[Message]
+    """For a model without a chat template their contents are joined by blank lines."""
+    schema: Mapping[str, Any] | None = None
+    """JSON schema of the answer; None for free text."""
+    temperature: float
+    max_tokens: int
+    """The longest answer."""
+    sample: int = 0
+    """Tells requests apart that are otherwise equal, so that each is answered, and paid for, on its own."""
+    attempt: int = 0
+    """Raised when an answer cannot be used and the same is asked again."""
+    purpose: str = "write"
+    """What the answer is for, as in `Call.purpose`; says nothing to the model."""
+    parent_id: str | None = None
+    """The seed example that it is about; says nothing to the model."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What came of one request."""
+
+    ask: Ask
+    key: str
+    outcome: Literal["answered", "failed", "over_budget"]
+    """`failed`: no answer after all tries; `over_budget`: never sent."""
+    text: str = ""
+    """What the model wrote, as it came."""
+    refusal: str = ""
+    """Why the model declined, where it says so apart from the text."""
+    truncated: bool = False
+    """Whether the answer hit `max_tokens`."""
+    detail: str = ""
+    """What went wrong, for a person; never holds a key."""
+    model: str = ""
+    attempts: int = 1
+    """How often the request was sent until it was answered."""
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    usd: float | None = None
+    """The price of the tokens; None when it is not known."""
+    paid: bool = False
+    """Whether this run paid for it, rather than found it in the ledger."""
+
+
+Teacher = Callable[[Sequence[Ask]], list[Answer]]
+"""Answers every request, in the order of the requests."""
+
+
+def call_key(identity: str, ask: Ask) -> str:
+    """The content key of a request: 32 hexadecimal digits (128 bits) of the SHA-256 of all that the answer depends on.
+
+    Args:
+        identity: Who answers: endpoint, model and revision, as the teacher's settings give it.
+        ask: What it is asked; `purpose` and `parent_id` do not count.
+    """
+    content = [identity, [dict(m) for m in ask.messages], ask.schema, ask.temperature, ask.max_tokens, ask.sample,
+               ask.attempt]  # fmt: skip
+    text = json.dumps(content, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+_CONTROL = re.compile(
+    r"<(?=\|[^<>\s]{1,60}\|>)"  # <|im_start|>, <|eot_id|>, <|channel|>
+    r"|<(?=｜[^<>\s]{1,60}｜>)"  # <｜User｜>
+    r"|<(?=/?(?:s|bos|eos|pad|unk|mask|think|tool_call|tool_response|(?:start|end)_of_turn|(?:start|end)_of_image)>)"
+    r"|<(?=</?SYS>>)"
+    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|IMG|IMG_END|PREFIX|SUFFIX|MIDDLE)\])"
+)
+
+
+def without_control_tokens(text: str) -> str:
+    """The text with a space inside everything that a chat template's tokenizer would read as a control token, so that
+    a row cannot end its own message and begin another one: `<|im_end|>` becomes `< |im_end|>`.
+
+    Every backend sends texts in this form; the key is of the text as it was asked. Half a surrogate pair, which cannot
+    be sent, becomes a question mark.
+    """
+    plain = _CONTROL.sub(lambda found: found[0] + " ", text)
+    return plain.encode("utf-8", "replace").decode("utf-8")
+
+
+MOST_TOKENS = 2**40
+"""A count above this is no count."""
+
+
+def read_completion(body: Any) -> dict[str, Any]:
+    """What a chat completion (the JSON that an endpoint answers with) says, as the fields of `Answer`: `text`,
+    `refusal`, `truncated`, `input_tokens`, `output_tokens`.
+
+    Raises:
+        ValueError: It is none.
+    """
+    try:
+        choice = body["choices"][0]
+        message, finish = choice["message"], choice.get("finish_reason")
+        content, refusal, usage = message.get("content"), str(message.get("refusal") or ""), body.get("usage")
+    except (AttributeError, IndexError, KeyError, TypeError, RecursionError):
+        raise ValueError("what came is no chat completion") from None
+    if finish == "content_filter" and not refusal:
+        refusal = "the endpoint's content filter stopped the answer"
+    tokens = [
+        value if type(value) is int and 0 <= value <= MOST_TOKENS else None
+        for name in ("prompt_tokens", "completion_tokens")
+        for value in [usage.get(name) if isinstance(usage, Mapping) else None]
+    ]
+    return {
+        "text": content if isinstance(content, str) else "",
+        "refusal": refusal,
+        "truncated": finish == "length",
+        "input_tokens": tokens[0],
+        "output_tokens": tokens[1],
+    }
+
+
+def call_row(answer: Answer, iteration: int, strategy: str, teacher: str) -> Call:
+    """The row of kind `calls` for an answer that was asked for; one that was never sent has none."""
+    assert answer.outcome != "over_budget", "a call that was never made"
+    return Call(
+        key=answer.key,
+        iteration=iteration,
+        parent_id=answer.ask.parent_id,
+        purpose=answer.ask.purpose,
+        strategy=strategy,
+        teacher=teacher,
+        model=answer.model,
+        outcome=answer.outcome,
+        attempts=answer.attempts,
+        input_tokens=answer.input_tokens,
+        output_tokens=answer.output_tokens,
+        usd=answer.usd,
+    )

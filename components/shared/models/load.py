@@ -1,0 +1,186 @@
+"""Loading a student: a Hugging Face name, a folder of safetensors, or a PEFT adapter with its base named."""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.storage import fetched, is_remote
+
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+def device() -> str:
+    """`cuda` where there is a GPU, else `cpu`."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def precision() -> torch.dtype:
+    """bfloat16 on GPUs that have it, float32 elsewhere: float16 training needs loss scaling, and CPUs emulate it."""
+    return torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
+
+
+def load_tokenizer(student: str | Path, trust_remote_code: bool = False) -> Any:
+    """The student's tokenizer, with a padding token and padding on the left, as generation needs.
+
+    An adapter that was saved without one has its base's.
+
+    Raises:
+        UserError: No such folder or model.
+    """
+    name = _local(student)
+    if _is_adapter(name) and not (Path(name) / "tokenizer_config.json").is_file():
+        name = _local(base_name(name))
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as problem:
+        raise _not_loadable(name, problem) from problem
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"student {name}: its tokenizer has no end-of-sequence token; choose another student")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "left"
+    return tokenizer
+
+
+def load_model(
+    student: str | Path,
+    trust_remote_code: bool = False,
+    train_adapter: bool = False,
+    dtype: torch.dtype | None = None,
+    four_bit: bool = False,
+    attention: str | None = None,
+) -> Any:
+    """The student's weights on the best device, an adapter put onto its base; never from a pickle.
+
+    Args:
+        student: A Hugging Face name, a folder, or a folder in object storage (s3://).
+        trust_remote_code: Whether to run code that comes with the model.
+        train_adapter: Whether an adapter's weights are to be trained; frozen otherwise.
+        dtype: What the weights are kept in; default: `precision()`.
+        four_bit: Whether to round the linear layers to 4-bit NormalFloat, with rounded scales, as QLoRA does.
+        attention: Which implementation of attention; None: the model's own default.
+
+    Raises:
+        UserError: No such folder or model, no safetensors in it, an adapter that does not fit its base, or no
+            bitsandbytes for `four_bit`.
+    """
+    name = _local(student)
+    dtype = dtype or precision()
+    if _is_adapter(name):
+        from peft import PeftModel
+
+        base = base_name(name)
+        try:
+            whole = load_model(base, trust_remote_code, dtype=dtype, four_bit=four_bit, attention=attention)
+        except UserError as problem:
+            raise UserError(f"student {name}: an adapter whose base cannot be had: {problem}") from problem
+        try:
+            model = PeftModel.from_pretrained(whole, name, is_trainable=train_adapter)
+        except (OSError, ValueError, RuntimeError) as problem:
+            raise UserError(
+                f"student {name}: the adapter does not fit the base that it names, {base}: {_first_line(problem)}; "
+                "is there another model under that name now?"
+            ) from problem
+        return model if four_bit else model.to(device())
+    options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": trust_remote_code}
+    if attention is not None:
+        options |= {"attn_implementation": attention}
+    if four_bit:
+        # By its number: each of several processes has a GPU of its own, and accelerate refuses a base on another one.
+        place = torch.cuda.current_device() if torch.cuda.is_available() else device()
+        options |= {"quantization_config": _four_bits(), "device_map": {"": place}}
+    try:
+        model = AutoModelForCausalLM.from_pretrained(name, **options)
+    except (OSError, ValueError) as problem:
+        raise _not_loadable(name, problem) from problem
+    return model if four_bit else model.to(device())
+
+
+def base_name(student: str | Path) -> str:
+    """The model that a student is an adapter of, as the adapter names it; of any other model its own name.
+
+    Raises:
+        UserError: No such folder, or an adapter that names no base.
+    """
+    name = _local(student)
+    if not _is_adapter(name):
+        return str(student)
+    try:
+        base = json.loads((Path(name) / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (ValueError, KeyError, TypeError) as problem:
+        raise UserError(f"student {name}: {ADAPTER_CONFIG} is damaged: {problem!r}") from problem
+    if not isinstance(base, str) or not base:
+        raise UserError(f"student {name}: {ADAPTER_CONFIG} names no base model; save the adapter with its base named")
+    return base
+
+
+def refuse_other_base(previous: str | Path, student: str) -> None:
+    """Checks that a student to go on from, where it is an adapter, is one of the config's student.
+
+    Raises:
+        UserError: Its base is another model.
+    """
+    if not _is_adapter(_local(previous)):
+        return
+    base, wanted = base_name(previous), base_name(student)
+    if _same_model(base) != _same_model(wanted):
+        raise UserError(
+            f"train: the previous student {previous} is an adapter of {base}, and the config's student is {wanted}; "
+            "start from the base (train.start_from: base), or name the same student"
+        )
+
+
+def _same_model(name: str) -> str:
+    """A name under which two ways to write one folder are the same."""
+    return str(Path(name).expanduser().resolve()) if Path(name).expanduser().is_dir() else name
+
+
+def _is_adapter(name: str) -> bool:
+    return (Path(name) / ADAPTER_CONFIG).is_file()
+
+
+def _four_bits() -> Any:
+    if find_spec("bitsandbytes") is None:
+        raise UserError(
+            "train.method: 'qlora' needs bitsandbytes, and it is not installed; install llm2llm[qlora], or set "
+            "train.method: lora"
+        )
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=precision(),
+    )
+
+
+def _local(student: str | Path) -> str:
+    """The student as transformers takes it: something that looks like a folder must be one with a model in it."""
+    name = str(student)
+    if is_remote(name):
+        name = str(fetched(name))
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file() and not _is_adapter(str(folder)):
+            raise UserError(f"student {student}: the folder holds no model (neither config.json nor {ADAPTER_CONFIG})")
+        return str(folder)
+    if name.startswith(("/", ".", "~")) or name.count("/") > 1:
+        raise UserError(f"student {student}: no such folder")
+    return name
+
+
+def _not_loadable(name: str, problem: Exception) -> UserError:
+    return UserError(
+        f"student {name}: cannot be loaded: {_first_line(problem)} "
+        "(a student is a Hugging Face model name, a folder with safetensors, or 'scratch')"
+    )
+
+
+def _first_line(problem: Exception) -> str:
+    return str(problem).strip().split("\n", 1)[0]

@@ -1,0 +1,56 @@
+"""What can be set about the registry and promotion; `promote` and `find_new` share it."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from llm2llm.components.shared.base.settings import Settings
+
+Slice = Literal["label", "skills"]
+
+
+class PromoteSettings(Settings):
+    """The `promote` section of a config."""
+
+    registry: str = ""
+    """Folder or s3:// prefix of the registry; empty: no student is promoted."""
+    mode: Literal["report_only", "promote"] = "report_only"
+    """`report_only` says whether the best student would enter production, and leaves the registry's pointer as it is;
+    `llm2llm registry promote` can still move it by hand. `promote` moves it."""
+    test: Literal["bootstrap", "mcnemar"] = "bootstrap"
+    """How a student must be better than the one in production, on the same validation rows. `bootstrap`: the paired
+    bootstrap interval of the difference lies above 0; on fewer than 50 rows, where it is too narrow, the p-value must
+    be below `level` as well. `mcnemar`: McNemar's exact test gives a p-value below `level`."""
+    level: float = Field(0.05, gt=0, lt=1)
+    """The test's two-sided level: 0.05 takes a 95% interval, or a p-value below 0.05."""
+    min_gain: float = Field(0.0, ge=0, lt=1)
+    """The least gain in validation accuracy, as a share: 0.01 is one point."""
+    max_slice_drop: float = Field(0.05, ge=0, le=1)
+    """No slice of the validation rows may fall by more than this share of its rows."""
+    min_slice_rows: int = Field(20, ge=1)
+    """Slices with fewer rows are reported and block nothing: one answer moves them too far."""
+    slices: list[Slice] = Field(default=["label", "skills"])
+    """What a slice is: the rows with one right answer (`label`; classification and multiple choice), the rows with one
+    skill (`skills`; where rows have skills). Empty: no slices."""
+    only_if_new: bool = False
+    """Whether a run ends early when seeds, config and the pool or replay rows that it uses are those that the version
+    in production was made from. Fixed when the pipeline is compiled."""
+    hub_repo: str = Field("", pattern=r"^$|^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
+    """`owner/name`: a promoted student is also pushed to this repository of the Hugging Face Hub, with a token from
+    HF_TOKEN. Empty: it is not."""
+    hub_private: bool = True
+    """Whether the repository is made private where it has to be made."""
+    model_registry_url: str = ""
+    """Address of a Kubeflow Model Registry, such as http://model-registry-service.kubeflow:8080: a promoted student is
+    also entered there, with the token that the service account mounts. Empty: it is not."""
+
+    @model_validator(mode="after")
+    def _needs_a_registry(self) -> Self:
+        for key in ("only_if_new", "hub_repo", "model_registry_url"):
+            if getattr(self, key) and not self.registry:
+                raise ValueError(f"{key} needs promote.registry: set the folder or s3:// prefix, or remove {key}")
+        if self.model_registry_url and not self.model_registry_url.startswith(("http://", "https://")):
+            raise ValueError("model_registry_url: an address starts with http:// or https://")
+        if len(set(self.slices)) < len(self.slices):
+            raise ValueError(f"slices: each once, got {self.slices}")
+        return self

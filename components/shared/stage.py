@@ -1,0 +1,130 @@
+"""What every stage does around its work: says that it starts and ends, keeps where its outputs come from, and shows a
+user's mistake as one line.
+
+The lines that begin with `@llm2llm ` are read by `llm2llm run`, which shows them as progress; in a pod's log they are
+plain text.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.lineage.records import Artifact, Inputs, read_inputs, write_records
+
+EVENT = "@llm2llm "
+EXIT_USER_ERROR = 2
+EXIT_TERMINATED = 143
+RUN_VARIABLE = "LLM2LLM_RUN_ID"
+"""Tells a stage which run it is of: set by `llm2llm run`, and in a cluster by the placement."""
+PARENT_VARIABLE = "LLM2LLM_PARENT_PID"
+"""Set by `llm2llm run`: a stage on the same machine ends when that process is gone."""
+
+
+@contextmanager
+def stage(
+    name: str,
+    iteration: int | None = None,
+    fold: int | None = None,
+    inputs: Inputs | None = None,
+    outputs: Mapping[str, Artifact] | None = None,
+) -> Iterator[None]:
+    """Wraps a component's body.
+
+    Args:
+        name: The stage.
+        iteration: Which iteration it is of, if it is of one.
+        fold: Which fold, if it is of one.
+        inputs: What it is handed, by name: artifacts, which are held against what their makers wrote, and the files
+            that the user named.
+        outputs: What it leaves behind, by name; said at the end with its hashes, so that a reader of the log finds it.
+            Its metadata then says where it comes from; see `lineage.records`.
+
+    Raises:
+        SystemExit: With code 2, in place of a `UserError`, whose message has then been printed; with code 143 on
+            SIGTERM, as when a spot node is taken away.
+    """
+    where = {"stage": name, "iteration": iteration, "fold": fold}
+    started = time.monotonic()
+    end_with_parent()
+    _say({"event": "started", **where})
+    try:
+        with _ended_by_sigterm():
+            given, makers = read_inputs(inputs or {}, iteration)
+            yield
+            hashes = write_records(name, iteration, fold, given, makers, outputs or {})
+    except UserError as problem:
+        _say({"event": "failed", **where, "user_error": str(problem)})
+        print(f"error: {problem}", file=sys.stderr, flush=True)
+        raise SystemExit(EXIT_USER_ERROR) from None
+    except Exception as problem:
+        _say({"event": "failed", **where, "error": f"{type(problem).__name__}: {problem}"})
+        raise
+    except SystemExit as ending:
+        if ending.code == EXIT_TERMINATED:
+            _say({"event": "failed", **where, "error": "terminated"})
+        raise
+    paths = {key: artifact.path for key, artifact in (outputs or {}).items()}
+    seconds = round(time.monotonic() - started, 3)
+    _say({"event": "finished", **where, "seconds": seconds, "outputs": paths, "sha256": hashes})
+
+
+def beside_others() -> bool:
+    """Whether this is one machine's local run, where KFP runs the items of a `ParallelFor` two at a time.
+
+    Two trainings that both use every core take far longer than one after the other: their threads spin in wait for
+    one another. In a cluster each has a pod, and cores, of its own.
+    """
+    return PARENT_VARIABLE in os.environ
+
+
+def _say(event: dict[str, object]) -> None:
+    # Half a surrogate pair, as in the path of a file with a broken name, cannot be printed; its JSON escape can.
+    line = json.dumps(event, ensure_ascii=False).encode("utf-8", "backslashreplace").decode("utf-8")
+    print(EVENT + line, flush=True)
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Ends the stage in an orderly way on SIGTERM: what is half written goes away, and what was finished is kept.
+
+    As a container's first process it would otherwise not end at all: the kernel spares that one the signal's default.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(EXIT_TERMINATED)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def end_with_parent() -> None:
+    """Without this a stage of a killed run would go on for hours, with nobody to take its result.
+
+    It is not a child of the run: KFP starts it through a shell, so signals and process groups do not reach it.
+    """
+    parent = os.environ.get(PARENT_VARIABLE)
+    if parent is None:
+        return
+
+    def watch() -> None:
+        while True:
+            try:
+                os.kill(int(parent), 0)
+            except ProcessLookupError:
+                os._exit(143)
+            time.sleep(1.0)
+
+    threading.Thread(target=watch, daemon=True, name="end-with-parent").start()

@@ -1,0 +1,115 @@
+"""Objects as files on this machine."""
+
+import errno
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from llm2llm.components.shared.base.errors import UserError, cannot_write
+from llm2llm.components.shared.storage.errors import not_there
+
+_PARTIAL = ".partial-"
+"""Part of the name of every file that is still being written, as in `whole.py`; they are never listed."""
+
+
+def read_bytes(path: Path, start: int, end: int | None) -> bytes:
+    """See `objects.read_bytes`."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(start)
+            return file.read() if end is None else file.read(max(0, end - start))
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise not_there(path) from None
+    except OSError as problem:
+        raise _cannot_read(path, problem) from problem
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """See `objects.write_bytes`."""
+    with _partial(path, data) as partial:
+        os.replace(partial, path)
+
+
+def create_bytes(path: Path, data: bytes) -> bool:
+    """See `objects.create_bytes`. A link fails where there is a name already, on network file systems too."""
+    with _partial(path, data) as partial:
+        try:
+            os.link(partial, path)
+        except FileExistsError:
+            return False
+        except OSError as problem:
+            if problem.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+                raise UserError(
+                    f"cannot create {path}: its file system has no hard links, without which two writers could both "
+                    "believe that they were first: use another folder, or s3://bucket/key"
+                ) from None
+            raise
+    return True
+
+
+@contextmanager
+def _partial(path: Path, data: bytes) -> Iterator[Path]:
+    """A file beside `path` that holds the data, until the block ends; then what became of it is on the disk."""
+    # Threads of one process write too, so the process's number would not tell two writers apart.
+    partial = path.with_name(f".{path.name}{_PARTIAL}{uuid.uuid4().hex}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(partial, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield partial
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as problem:
+        raise cannot_write(path, problem) from problem
+    finally:
+        with suppress(OSError):  # renamed by now, or never made
+            partial.unlink()
+
+
+def size(path: Path) -> int | None:
+    """In bytes; None when there is no such file."""
+    try:
+        return path.stat().st_size if path.is_file() else None
+    except OSError as problem:
+        raise _cannot_read(path, problem) from problem
+
+
+def delete(path: Path) -> None:
+    """See `objects.delete`."""
+    try:
+        path.unlink()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as problem:
+        raise UserError(f"cannot remove {path}: {problem.strerror}") from problem
+
+
+def names(folder: Path) -> Iterator[tuple[str, int]]:
+    """Name within the folder (with slashes) and size of every file below it, sorted by the names' bytes.
+
+    Links to folders are not followed; what is still being written is left out.
+    """
+
+    def refuse(problem: OSError) -> None:
+        if not isinstance(problem, (FileNotFoundError, NotADirectoryError)):
+            raise _cannot_read(folder, problem) from problem
+
+    found = []
+    for at, _, files in os.walk(folder, onerror=refuse):
+        inside = Path(at).relative_to(folder)
+        found += [(inside / name).as_posix() for name in files if not (name.startswith(".") and _PARTIAL in name)]
+    for name in sorted(found, key=os.fsencode):
+        # Another process may have removed it since.
+        with suppress(FileNotFoundError):
+            yield name, (folder / name).stat().st_size
+
+
+def _cannot_read(path: Path, problem: OSError) -> UserError:
+    return UserError(f"cannot read {path}: {problem.strerror or problem}")

@@ -1,0 +1,150 @@
+"""Tasks: what the student is asked, how its answer is read and graded, what the teacher must return.
+
+A task is data (`task.Task`); its form (`classification`, `multiple_choice`, `numeric`, `text`) is a module of pure
+functions. The paper's five are constants: gsm8k, casehold, snips, trec, sst2.
+"""
+
+from collections.abc import Mapping
+from string import ascii_uppercase
+from typing import Any, Protocol
+
+from llm2llm.components.shared.base.errors import UserError, nearest
+from llm2llm.components.shared.data.schemas import Outcome
+from llm2llm.components.shared.tasks.forms import classification, multiple_choice, numeric, text
+from llm2llm.components.shared.tasks.shipped import casehold, gsm8k, snips, sst2, trec
+from llm2llm.components.shared.tasks.task import Columns, Form, Task
+
+__all__ = ["FORMS", "TASKS", "Columns", "Task", "answer_schema", "grade", "load_task", "matches", "normalise", "parse",
+           "prompt", "rationale_in", "target", "teacher_schema"]  # fmt: skip
+
+
+class FormModule(Protocol):
+    """The functions that every form's module has; the module's own docstrings say what they do."""
+
+    def target(self, task: Task, answer: str, rationale: str | None) -> str: ...
+    def parse(self, task: Task, completion: str) -> str | None: ...
+    def matches(self, task: Task, parsed: str, answer: str) -> bool: ...
+    def normalise(
+        self, task: Task, answer: Any, choices: list[str], rationale: str | None
+    ) -> tuple[str, str | None]: ...
+    def teacher_properties(self, task: Task) -> dict[str, Any]: ...
+
+
+FORMS: dict[Form, FormModule] = {
+    "classification": classification,
+    "multiple_choice": multiple_choice,
+    "numeric": numeric,
+    "text": text,
+}
+TASKS: dict[str, Task] = {module.TASK.name: module.TASK for module in (gsm8k, casehold, snips, trec, sst2)}
+
+
+def load_task(value: str | Mapping[str, Any]) -> Task:
+    """A task from a config: a shipped task's name, or a mapping with the fields of `Task`.
+
+    A mapping whose `name` is a shipped task and that has no `form` changes only the fields that it names.
+
+    Raises:
+        UserError: Unknown name, unknown key, contradiction.
+    """
+    values: dict[str, Any] = {"name": value} if isinstance(value, str) else dict(value)
+    name = values.get("name")
+    if "form" in values or not isinstance(name, str):
+        return Task.load(values, "task")
+    if name not in TASKS:
+        hint = nearest(name, TASKS)
+        raise UserError(
+            f"task: {name!r} is no shipped task ({', '.join(TASKS)}){hint}; for a task of your own set "
+            f"task.form to one of {', '.join(FORMS)}"
+        )
+    shipped = TASKS[name].model_dump()
+    if isinstance(columns := values.get("columns"), Mapping):
+        values["columns"] = {**shipped["columns"], **columns}
+    return Task.load({**shipped, **values}, "task")
+
+
+def prompt(task: Task, question: str, choices: list[str]) -> str:
+    """What the student is shown, word for word the same in training and evaluation; it ends with the answer cue."""
+    parts = [task.instruction] if task.instruction else []
+    parts.append(f"{task.question_cue}: {question}")
+    parts += [f"{letter}. {choice}" for letter, choice in zip(ascii_uppercase, choices, strict=False)]
+    parts.append(f"{task.answer_cue}:")
+    return "\n".join(parts)
+
+
+def target(task: Task, answer: str, rationale: str | None) -> str:
+    """The completion that the student is trained on."""
+    return FORMS[task.form].target(task, answer, rationale)
+
+
+def parse(task: Task, completion: str) -> str | None:
+    """The answer read out of a completion, or None when there is none to read.
+
+    Where a model goes on with the next question, as base models do, only what comes before that counts.
+    """
+    return FORMS[task.form].parse(task, _until_next_question(task, completion))
+
+
+def rationale_in(task: Task, completion: str) -> str | None:
+    """The rationale of a completion, without the mark and the answer after it; None when there is none."""
+    return (
+        _until_next_question(task, completion).split(numeric.MARKER, 1)[0].strip() or None if task.rationale else None
+    )
+
+
+def _until_next_question(task: Task, completion: str) -> str:
+    return completion.strip().split(f"\n{task.question_cue}:", 1)[0]
+
+
+def matches(task: Task, parsed: str, answer: str) -> bool:
+    """Whether a parsed answer is the right one."""
+    return FORMS[task.form].matches(task, parsed, answer)
+
+
+def grade(task: Task, completion: str, answer: str) -> tuple[str | None, Outcome]:
+    """(parsed, outcome) of a completion; `unparseable` is not the same as `wrong`.
+
+    Where the task's match is `judge`, `wrong` says no more than that it is not the right answer's own text: whether it
+    is right all the same, `judge.judge_answers` finds out.
+    """
+    parsed = parse(task, completion)
+    if parsed is None:
+        return None, "unparseable"
+    return parsed, "correct" if matches(task, parsed, answer) else "wrong"
+
+
+def normalise(task: Task, answer: Any, choices: list[str], rationale: str | None) -> tuple[str, str | None]:
+    """(answer, rationale) of a row that a user or a teacher brings, in the form's own terms.
+
+    Raises:
+        ValueError: What is wrong with the answer, in words for a person.
+    """
+    answer, rationale = FORMS[task.form].normalise(task, answer, choices, rationale)
+    parsed, outcome = grade(task, target(task, answer, rationale), answer)
+    if outcome != "correct":
+        raise ValueError(f"a student that repeats this row word for word would be graded {outcome}: its answer "
+                         f"{answer!r} would be read as {parsed!r}")  # fmt: skip
+    return answer, rationale
+
+
+def teacher_schema(task: Task, count: int) -> dict[str, Any]:
+    """The JSON schema of a teacher's answer: `{"examples": [{"question": ..., "answer": ...}]}`, `count` of them."""
+    properties = {"question": {"type": "string"}, **FORMS[task.form].teacher_properties(task)}
+    example = {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+    return {
+        "type": "object",
+        "properties": {"examples": {"type": "array", "items": example, "minItems": count, "maxItems": count}},
+        "required": ["examples"],
+        "additionalProperties": False,
+    }
+
+
+def answer_schema(task: Task) -> dict[str, Any]:
+    """The JSON schema of a solution: `{"rationale": ..., "answer": ...}`, the rationale where the task has one."""
+    properties = {key: of for key, of in FORMS[task.form].teacher_properties(task).items() if key != "choices"}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }

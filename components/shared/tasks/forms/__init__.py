@@ -1,0 +1,1 @@
+"""Task forms: how a form's questions are asked, and its answers read and graded."""

@@ -1,0 +1,93 @@
+"""Form `classification`: the answer is one label of a fixed set.
+
+target   "PlayMusic"
+read     the label itself, after an answer cue if there is one; else the only label that the text mentions
+grade    the same label
+"""
+
+import re
+from typing import Any
+
+from llm2llm.components.shared.base.errors import nearest
+from llm2llm.components.shared.base.text import after_cues, folded
+from llm2llm.components.shared.tasks.task import Task
+
+# Between letters and digits only: the labels -1 and 1 differ.
+_SEPARATORS = re.compile(r"(?<=[^\W_])[\s_-]+(?=[^\W_])")
+_CAMEL_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+
+
+def target(task: Task, answer: str, rationale: str | None) -> str:
+    """The completion that the student is trained on."""
+    return answer
+
+
+def parse(task: Task, completion: str) -> str | None:
+    """The label that a completion gives; None when it names none, or several and no telling which."""
+    text = completion.strip()
+    cued = next((part.strip() for part in reversed(after_cues(text))), "")
+    for part in (text, cued, text.split("\n", 1)[0], cued.split("\n", 1)[0]):
+        if (label := _same_label(task, part)) is not None:
+            return label
+    mentioned = _mentioned(task, cued) or _mentioned(task, text)
+    return mentioned.pop() if len(mentioned) == 1 else None
+
+
+def _same_label(task: Task, text: str) -> str | None:
+    if text in task.labels:
+        return text
+    key = _key(text)
+    return next((label for label in task.labels if key and _key(label) == key), None)
+
+
+def _key(text: str) -> str:
+    """`Add to playlist`, `add_to_playlist` and `AddToPlaylist` are one label."""
+    return _SEPARATORS.sub("", folded(_with_minus(text)))
+
+
+def _with_minus(text: str) -> str:
+    """The text with a hyphen for a minus sign: \u22121 is -1, not 1."""
+    return text.replace("\u2212", "-")
+
+
+def _mentioned(task: Task, text: str) -> set[str]:
+    """The labels in a text, as whole words; where one label is a part of another, the longer one only. `not spam` is
+    no mention of `spam`."""
+    mentioned: set[str] = set()
+    rest = _with_minus(text)
+    for label in sorted(task.labels, key=len, reverse=True):
+        words = _SEPARATORS.sub(" ", _CAMEL_HUMP.sub(" ", _with_minus(label))).split(" ")
+        anyhow_joined = r"[\s_-]*".join(map(re.escape, words))
+        # Where -1 is no label, the 1 of it is none either; that of "class-1" is.
+        unsigned = r"(?<!(?<!\w)-)" if label[:1].isdigit() else ""
+        pattern = re.compile(rf"(?<!\w)(?<!\bnot\s){unsigned}{anyhow_joined}(?!\w)", re.IGNORECASE)
+        if pattern.search(rest):
+            mentioned.add(label)
+            rest = pattern.sub("|", rest)
+    return mentioned
+
+
+def matches(task: Task, parsed: str, answer: str) -> bool:
+    """Whether a parsed label is the right one."""
+    return parsed == answer
+
+
+def normalise(task: Task, answer: Any, choices: list[str], rationale: str | None) -> tuple[str, str | None]:
+    """(label, None) of a user's row; a whole number is an index into the labels, unless labels are numbers.
+
+    Raises:
+        ValueError: Not in the label set.
+    """
+    text = str(answer).strip()
+    if text in task.labels:
+        return text, None
+    index = re.fullmatch(r"(\d{1,6})(?:\.0)?", text)
+    if index and int(index[1]) < len(task.labels) and not any(label.lstrip("+-").isdigit() for label in task.labels):
+        return task.labels[int(index[1])], None
+    known = task.labels if len(task.labels) <= 20 else [*task.labels[:20], "..."]
+    raise ValueError(f"the answer {text!r} is not in the label set {known}{nearest(text, task.labels)}")
+
+
+def teacher_properties(task: Task) -> dict[str, Any]:
+    """JSON schema of what the teacher returns beside the question."""
+    return {"answer": {"type": "string", "enum": task.labels, "description": "the right label"}}

@@ -1,0 +1,103 @@
+"""Form `multiple_choice`: the answer is the letter of one of the choices shown below the question.
+
+target   "C"
+read     "C", "(C)", "C. the text", "The answer is C."
+grade    the same letter
+"""
+
+import re
+from string import ascii_uppercase
+from typing import Any
+
+from llm2llm.components.shared.base.text import after_cues
+from llm2llm.components.shared.tasks.task import Task
+
+_LETTER_FIRST = re.compile(r"[\s(\[{<*_\"'`$#]*([A-Za-z])(?![\w'’])")
+_LETTER_ALONE = re.compile(r"(?<![\w'’])([A-HJ-Z]|(?<=[(\[{])I(?=[)\]}]))(?![\w'’])")
+# "A dog", "I think", but not "A is right", "A or B"
+_WORD_FOLLOWS = re.compile(r"\s+(?!(?:is|because|since)\b|(?:or|and)\s+\(?[A-Z](?!\w))[^\W\d_]")
+_OTHER_LETTER_FOLLOWS = re.compile(r"\)?(?:\s+(?:or|and)\s+|\s*[,/&]\s*|-)\(?[A-Z](?![\w'’])")
+
+
+def target(task: Task, answer: str, rationale: str | None) -> str:
+    """The completion that the student is trained on."""
+    return answer
+
+
+def parse(task: Task, completion: str) -> str | None:
+    """The letter that a completion gives; None when it gives none, or several and no telling which.
+
+    `A` and `I` are words too: in running text they are an answer only where no word follows, and `I` only in brackets.
+    A letter beyond the task's `choice_count` is none.
+    """
+    letters = ascii_uppercase[: task.choice_count or 26]
+    text = completion.strip()
+    parts = [*reversed(after_cues(text)), text]
+    for part in parts:
+        match = _LETTER_FIRST.match(part)
+        if match and match[1].upper() in letters and not _is_word(match):
+            return None if _OTHER_LETTER_FOLLOWS.match(part, match.end(1)) else match[1].upper()
+    for part in parts:
+        alone = {m[1] for m in _LETTER_ALONE.finditer(part) if m[1] in letters and not _is_word(m)}
+        if len(alone) == 1:
+            return alone.pop()
+    return None
+
+
+def _is_word(match: re.Match[str]) -> bool:
+    """Whether the letter of a match is the word `A` or `I`."""
+    return match[1].upper() in "AI" and _WORD_FOLLOWS.match(match.string, match.end(1)) is not None
+
+
+def matches(task: Task, parsed: str, answer: str) -> bool:
+    """Whether a parsed letter is the right one."""
+    return parsed == answer
+
+
+def normalise(task: Task, answer: Any, choices: list[str], rationale: str | None) -> tuple[str, str | None]:
+    """(letter, None) of a user's row, whose answer is a letter, an index from 0, or the text of a choice.
+
+    A number is always an index.
+
+    Raises:
+        ValueError: Too few, too many or repeated choices, or an answer that is none of them.
+    """
+    if task.choice_count is not None and len(choices) != task.choice_count:
+        raise ValueError(f"expected {task.choice_count} choices, got {len(choices)}")
+    if not 2 <= len(choices) <= 26:
+        raise ValueError(f"expected 2 to 26 choices, got {len(choices)}; columns.choices says where they are")
+    if len(set(choices)) < len(choices):
+        raise ValueError("two of the choices are the same")
+    text = str(answer).strip()
+    letters = ascii_uppercase[: len(choices)]
+    readings: set[str] = set()
+    if text in choices and not isinstance(answer, (int, float)):
+        readings.add(letters[choices.index(text)])
+    if len(text) == 1 and text.upper() in letters:
+        readings.add(text.upper())
+    if re.fullmatch(r"\d{1,2}(\.0)?", text) and int(float(text)) < len(choices):
+        readings.add(letters[int(float(text))])
+    if len(readings) > 1:
+        raise ValueError(
+            f"the answer {text!r} may be {' or '.join(sorted(readings))}: it is the text of one choice and the letter "
+            "or index of another; give indices as numbers, not as texts"
+        )
+    if not readings:
+        raise ValueError(
+            f"the answer {text!r} is none of the choices: a letter {letters[0]} to {letters[-1]}, or 0 to "
+            f"{len(choices) - 1}, or a choice's own text"
+        )
+    return readings.pop(), None
+
+
+def teacher_properties(task: Task) -> dict[str, Any]:
+    """JSON schema of what the teacher returns beside the question."""
+    count = task.choice_count
+    choices: dict[str, Any] = {"type": "array", "items": {"type": "string"}, "description": "exactly one is right"}
+    if count is not None:
+        choices |= {"minItems": count, "maxItems": count}
+    letters = list(ascii_uppercase[: count or 26])
+    return {
+        "choices": choices,
+        "answer": {"type": "string", "enum": letters, "description": "the letter of the right choice"},
+    }

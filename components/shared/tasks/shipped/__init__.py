@@ -1,0 +1,1 @@
+"""The tasks that ship: GSM8K, CaseHOLD, SNIPS, TREC, SST-2."""

@@ -1,0 +1,1 @@
+"""Fine-tuning a student: encoding, packing, methods, checkpoints, several devices."""

@@ -1,0 +1,322 @@
+"""Supervised fine-tuning with TRL: rows to tokens (`batches`), which weights (`methods`), the steps (`trainer`)."""
+
+import json
+import time
+from contextlib import closing, nullcontext
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import TrainerCallback, set_seed
+from trl import SFTConfig
+
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.base.progress import Progress
+from llm2llm.components.shared.data.schemas import Example
+from llm2llm.components.shared.inference.row_losses import losses, save_losses
+from llm2llm.components.shared.models.load import device, load_model, load_tokenizer, precision
+from llm2llm.components.shared.tasks import Task
+from llm2llm.components.shared.training.batches import Encoding, draw_replay, encode_rows
+from llm2llm.components.shared.training.checkpoint_callbacks import (
+    SaveCheckpoints,
+    resume_from,
+    shared_folder,
+    step_of,
+    whole_model,
+)
+from llm2llm.components.shared.training.checkpoints import NO_WEIGHTS, Checkpoints, data_hash, versions
+from llm2llm.components.shared.training.devices import Share, share, share_weights_on_cpus, this_process
+from llm2llm.components.shared.training.methods import attention, prepare, save, weights_dtype
+from llm2llm.components.shared.training.scratch import build_student
+from llm2llm.components.shared.training.settings import SCRATCH, TRAINING_FILE, FineTuneSettings
+from llm2llm.components.shared.training.throughput import (
+    check_loggers,
+    device_names,
+    flops_per_token,
+    loss_curve,
+    peak_memory,
+    reset_peak_memory,
+)
+from llm2llm.components.shared.training.trainer import StudentTrainer, refuse_leaky_packing
+from llm2llm.components.shared.training.training_log import TrainingLog
+
+
+def fine_tune(
+    training_set: list[Example],
+    task: Task,
+    student: str,
+    settings: FineTuneSettings,
+    random_seed: int,
+    output: Path,
+    seeds: list[Example] | None = None,
+    replay: list[Example] | None = None,
+    iteration: int = 0,
+    checkpoints: str | None = None,
+    rows_in_one_pass: int | None = None,
+) -> TrainingLog:
+    """Fine-tunes a student and saves it to the folder `output`: safetensors and tokenizer, or the PEFT adapter.
+
+    Args:
+        training_set: Rows to train on.
+        task: Gives prompt and target.
+        student: `scratch`, a Hugging Face name, or a folder (full weights or adapter), also in object storage.
+        settings: See `FineTuneSettings`.
+        random_seed: Seeds weights, order of rows and dropout.
+        output: An existing empty folder.
+        seeds: The rows that a scratch student's tokenizer is learnt from, and whose losses are recorded when the
+            settings say so; default: those of `training_set` that no teacher wrote.
+        replay: General rows, of which `settings.replay_fraction` are mixed in.
+        iteration: Of the loop: with the random seed decides which general rows, and which half of the weights for hft.
+        checkpoints: Where to keep checkpoints, and to look for one to go on from (`checkpoints_uri`); None: nowhere.
+        rows_in_one_pass: The most rows at once, where fewer than `settings.batch_size` fit into memory.
+
+    In one of several processes (torchrun's environment variables say so) it trains with the others; the first saves.
+
+    Raises:
+        UserError: An empty training set, rows that are all too long, a student that cannot be loaded, a contradiction,
+            a loss that is not a number.
+    """
+    if not training_set:
+        raise UserError("train: the training set is empty")
+    check_loggers(settings)
+    here = this_process()
+    part = share(settings, here.num_processes, rows_in_one_pass)
+    set_seed(random_seed)
+    seeds = seeds or _seeds(training_set)
+    general = draw_replay(replay or [], len(training_set), settings.replay_fraction, random_seed, iteration)
+    model, tokenizer = _base(student, task, settings, random_seed, seeds)
+    limit = _longest_row(model, settings)
+    encoding = encode_rows(tokenizer, task, training_set, general, limit, settings)
+    _say_what_is_missing(encoding, limit)
+    rows = encoding.rows
+    _refuse_other_tokenizer(model, tokenizer, encoding)
+    if settings.packing:
+        refuse_leaky_packing(model, rows)
+
+    model.config.use_cache = False
+    early = _EarlyLosses(tokenizer, seeds, task, part.rows)
+    base_losses = early.measure(model) if settings.record_losses else {}
+    model, adapter = prepare(model, settings, random_seed, iteration)
+    with shared_folder() as folder, closing(Checkpoints(checkpoints)) if checkpoints else nullcontext() as kept:
+        trainer = StudentTrainer(
+            rows,
+            limit if settings.packing else None,
+            _arguments(settings, part, here.num_processes, random_seed, str(folder)),
+            settings.batch_size * settings.gradient_accumulation,
+            kept,
+            model=model,
+            processing_class=tokenizer,
+            peft_config=adapter,
+            callbacks=[_ShowProgress(), *([early] if settings.record_losses else [])],
+        )
+        assert trainer.is_fsdp_enabled == (settings.sharding == "fsdp" and here.num_processes > 1)
+        _silence(trainer)
+        resumed = None
+        if kept is not None:
+            trainer.add_callback(SaveCheckpoints(kept, trainer.order, early, settings))
+            resumed = resume_from(kept, trainer.order, early, folder / "resumed")
+        lengths = [len(row.tokens) for row in rows]
+        flops = flops_per_token(trainer.model, lengths)
+        reset_peak_memory()
+        started = time.monotonic()
+        trainer.train(resume_from_checkpoint=resumed)
+        seconds = time.monotonic() - started
+        if kept is not None:
+            kept.close(seconds=None)  # nothing may be stored after the student's checkpoints have been removed
+    steps, steps_before = trainer.state.global_step, step_of(resumed)
+    log = TrainingLog(
+        rows=len(rows),
+        rows_too_long=encoding.left_out,
+        rows_truncated=encoding.truncated,
+        rows_replayed=len(general),
+        sequences=trainer.sequences,
+        steps=steps,
+        tokens=round(sum(lengths) * (trainer.state.epoch or 0)),
+        loss_curve=loss_curve(trainer.state),
+        devices=here.num_processes,
+        rows_in_one_pass=part.rows,
+        seconds=seconds,
+        share_timed=(steps - steps_before) / steps if steps else 0.0,
+        flops_per_token=flops,
+        gpus=device_names(),
+        sixteen_bit=precision() is torch.bfloat16,
+        peak_memory=peak_memory(),
+        resumed_from_step=steps_before,
+        checkpoints=kept.stored if kept else 0,
+        checkpoints_failed=kept.failed if kept else 0,
+    )
+    trained = whole_model(trainer)  # all processes have a part in it
+    if here.is_main_process:
+        trained.config.use_cache = True
+        save(trained, settings, student, output)
+        tokenizer.save_pretrained(output)
+        data = data_hash(training_set, general)
+        _save_log(output / TRAINING_FILE, log, student, settings, random_seed, iteration, data)
+        if settings.record_losses:
+            save_losses(output, base_losses, early.losses)
+    return log
+
+
+def _seeds(training_set: list[Example]) -> list[Example]:
+    return [example for example in training_set if not example.generated]
+
+
+def _base(
+    student: str, task: Task, settings: FineTuneSettings, random_seed: int, seeds: list[Example]
+) -> tuple[Any, Any]:
+    if student == SCRATCH:
+        # A student this small gains a third from a second thread on an idle machine, and loses a factor of three on one
+        # that does anything else, as the threads spin in wait for one another. One thread also gives the same weights
+        # whatever the number of cores.
+        torch.set_num_threads(1)
+        if settings.adapts:
+            raise UserError(
+                f"train.method: {settings.method!r} adapts a pretrained model, and student 'scratch' has random "
+                "weights; set train.method: full, or name a pretrained student"
+            )
+        model, tokenizer = build_student(seeds, task, settings.scratch, random_seed)
+        return model.to(device()), tokenizer
+    tokenizer = load_tokenizer(student, settings.trust_remote_code)
+    model = load_model(
+        student,
+        settings.trust_remote_code,
+        train_adapter=settings.adapts,
+        dtype=weights_dtype(settings),
+        four_bit=settings.method == "qlora",
+        attention=attention(settings),
+    )
+    if isinstance(model, PeftModel) and not settings.adapts:
+        model = model.merge_and_unload()
+    return model, tokenizer
+
+
+def _longest_row(model: Any, settings: FineTuneSettings) -> int:
+    context: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return min(settings.max_length, context or settings.max_length)
+
+
+def _refuse_other_tokenizer(model: Any, tokenizer: Any, encoding: Encoding) -> None:
+    """Checks that the student has an embedding for each token.
+
+    Raises:
+        UserError: It has not.
+    """
+    known = model.get_input_embeddings().num_embeddings
+    highest = max(max(row.tokens) for row in encoding.rows)
+    if highest >= known:
+        raise UserError(
+            f"train: the student's tokenizer gives token {highest}, and its weights know {known} tokens: tokenizer and "
+            "weights are of two models; save the right tokenizer beside the weights"
+        )
+    if tokenizer.pad_token_id >= known:  # one that was added for padding alone; nothing is ever learnt from it
+        tokenizer.pad_token = tokenizer.eos_token
+
+
+def _say_what_is_missing(encoding: Encoding, limit: int) -> None:
+    total = len(encoding.rows) + encoding.left_out
+    if encoding.left_out:
+        print(f"train: {encoding.left_out} of {total} rows have more than {limit} tokens and are left out", flush=True)
+    if encoding.truncated:
+        print(f"train: {encoding.truncated} of {total} rows have more than {limit} tokens; their prompts are cut in "
+              "the middle", flush=True)  # fmt: skip
+
+
+def _silence(trainer: StudentTrainer) -> None:
+    """Takes the Trainer's own progress lines out: ours replaces them."""
+    for name in ("ProgressCallback", "PrinterCallback"):
+        for callback in [c for c in trainer.callback_handler.callbacks if type(c).__name__ == name]:
+            trainer.remove_callback(callback)
+
+
+def _arguments(settings: FineTuneSettings, part: Share, devices: int, random_seed: int, folder: str) -> SFTConfig:
+    sharded = settings.sharding == "fsdp" and devices > 1
+    # The first process writes checkpoints whole: what the others wrote would stay on the disks of other nodes.
+    whole = {"version": 2, "state_dict_type": "FULL_STATE_DICT"}
+    arguments = SFTConfig(
+        output_dir=folder,
+        num_train_epochs=settings.epochs,
+        max_steps=settings.max_steps or -1,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.scheduler,
+        warmup_steps=settings.warmup,
+        weight_decay=settings.weight_decay,
+        per_device_train_batch_size=part.rows,
+        gradient_accumulation_steps=part.passes,
+        max_length=None,  # what is too long is already out or cut, and counted
+        dataset_kwargs={"skip_prepare_dataset": True},
+        remove_unused_columns=False,
+        neftune_noise_alpha=settings.neftune_alpha or None,
+        gradient_checkpointing=settings.activation_checkpointing and not sharded,
+        fsdp=sharded,
+        fsdp_config=whole | {"activation_checkpointing": settings.activation_checkpointing} if sharded else None,
+        ddp_find_unused_parameters=False,
+        bf16=precision() is torch.bfloat16,
+        use_cpu=device() == "cpu",
+        dataloader_pin_memory=device() != "cpu",
+        seed=random_seed,
+        data_seed=random_seed,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="no",
+        report_to=list(settings.report_to) or "none",
+        disable_tqdm=True,
+    )
+    if sharded:
+        share_weights_on_cpus()  # after the arguments, which look for the devices anew
+    return arguments
+
+
+class _ShowProgress(TrainerCallback):
+    """Prints progress."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._progress = Progress("train", state.max_steps, "steps", before=state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._progress.show(state.global_step)
+
+
+class _EarlyLosses(TrainerCallback):
+    """Measures each seed's loss when the first epoch ends, or the training if it is shorter."""
+
+    def __init__(self, tokenizer: Any, seeds: list[Example], task: Task, batch_size: int) -> None:
+        self.losses: dict[str, float] = {}
+        self._tokenizer, self._seeds, self._task, self._batch_size = tokenizer, seeds, task, batch_size
+
+    def measure(self, model: Any) -> dict[str, float]:
+        """The loss of each seed, by its id."""
+        measured = losses(model, self._tokenizer, self._seeds, self._task, self._batch_size)
+        return {seed.id: loss for seed, loss in zip(self._seeds, measured, strict=True)}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        # A checkpoint of the first epoch's last step is written before that epoch has ended.
+        if state.epoch == 1:
+            self.on_epoch_end(args, state, control, model)
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        if not self.losses:
+            self.losses = self.measure(model)
+
+
+def _save_log(
+    path: Path,
+    log: TrainingLog,
+    student: str,
+    settings: FineTuneSettings,
+    random_seed: int,
+    iteration: int,
+    data: str,
+) -> None:
+    values: dict[str, Any] = {
+        "student": student,
+        "settings": settings.model_dump(exclude=NO_WEIGHTS),
+        "random_seed": random_seed,
+        "iteration": iteration,
+        "data_sha256": data,
+        "versions": versions(),
+    }
+    saved = [one.name for one in fields(log) if one.metadata.get("saved", True)]
+    values |= {name: getattr(log, name) for name in saved}
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,207 @@
+"""Which weights a method trains, and what is saved of them.
+
+full    every weight
+lora    low-rank matrices beside the linear layers of the blocks: Hu et al. 2021 (arXiv:2106.09685)
+qlora   the same, on a base in 4-bit NormalFloat: Dettmers et al. 2023 (arXiv:2305.14314)
+hft     half of each block's weight matrices: Hui et al. 2024 (arXiv:2404.18466)
+"""
+
+import json
+import random
+import re
+from collections import defaultdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, prepare_model_for_kbit_training
+from peft.utils import CONFIG_NAME
+from safetensors import SafetensorError
+from transformers.pytorch_utils import Conv1D
+from transformers.utils import is_flash_attn_2_available
+
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.models.load import base_name, load_model, precision
+from llm2llm.components.shared.training.settings import FineTuneSettings
+
+
+def weights_dtype(settings: FineTuneSettings) -> torch.dtype:
+    """In what a student's weights are kept while it is trained.
+
+    Weights that are trained are kept in float32, and multiplied in bfloat16 where the hardware has it: a step of 2e-5
+    on a weight of 0.02 is below what bfloat16 resolves, and would be lost.
+    """
+    return precision() if settings.adapts or settings.bf16_weights else torch.float32
+
+
+def attention(settings: FineTuneSettings) -> str | None:
+    """Which implementation of attention a student trains with; None: its own default.
+
+    With packing on a GPU flash attention, where the package is installed: it spends nothing on what is masked.
+    """
+    flash = settings.packing and precision() is torch.bfloat16 and is_flash_attn_2_available()
+    return "flash_attention_2" if flash else None
+
+
+def prepare(model: Any, settings: FineTuneSettings, random_seed: int, iteration: int) -> tuple[Any, LoraConfig | None]:
+    """(the model with the weights frozen that the method leaves as they are, the adapter that it still lacks).
+
+    Args:
+        model: As loaded; an adapter that is to be trained further is on it already.
+        settings: Say the method.
+        random_seed: With `iteration` decides which half `hft` trains.
+        iteration: Of the loop.
+
+    Raises:
+        UserError: A model that the method does not fit.
+    """
+    if settings.method == "qlora":
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=settings.activation_checkpointing)
+    if settings.adapts:
+        return model, None if isinstance(model, PeftModel) else new_adapter(model, settings)
+    if settings.method == "hft":
+        frozen = other_half(model, random_seed, iteration)
+        for name, weight in model.named_parameters():
+            weight.requires_grad_(name not in frozen)
+    return model, None
+
+
+def new_adapter(model: Any, settings: FineTuneSettings) -> LoraConfig:
+    """What PEFT is to put onto the model.
+
+    Raises:
+        UserError: `lora_targets` that the model does not have.
+    """
+    if settings.lora_targets != "all-linear":
+        names = _linear_layers(model)
+        for target in settings.lora_targets:
+            if not any(name == target or name.endswith(f".{target}") for name in names):
+                known = sorted({name.rsplit(".", 1)[-1] for name in names})
+                raise UserError(
+                    f"train.lora_targets: {target!r} is no layer of this student that an adapter goes on; it has "
+                    f"{', '.join(known)}; name some of these, or say all-linear"
+                )
+    return LoraConfig(
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules=settings.lora_targets,
+        use_dora=settings.dora,
+        use_rslora=settings.rslora,
+        task_type="CAUSAL_LM",
+    )
+
+
+def other_half(model: Any, random_seed: int, iteration: int) -> set[str]:
+    """The names of the weights that `hft` leaves as they are.
+
+    Drawn in each block by category: half of the matrices of attention, half of those of the feed-forward part, half of
+    the norms. Of an odd number every other block leaves the larger half, so that it is half in all. A bias goes with
+    its matrix. What is outside the blocks (embeddings, last norm, head) is trained.
+
+    Raises:
+        UserError: A model in which no blocks are found.
+    """
+    blocks = _blocks(model)
+    draw = random.Random(f"{random_seed}:{iteration}:hft")
+    draw.shuffle(blocks)
+    frozen: set[str] = set()
+    larger: dict[str, bool] = {}
+    for prefix, block in blocks:
+        for category, units in sorted(_categories(block).items()):
+            chosen = sorted(units)
+            draw.shuffle(chosen)
+            count, odd = divmod(len(chosen), 2)
+            if odd:
+                larger[category] = not larger.get(category, draw.random() < 0.5)
+                count += larger[category]
+            frozen |= {f"{prefix}.{name}" for unit in chosen[:count] for name in unit}
+    return frozen
+
+
+def save(model: Any, settings: FineTuneSettings, student: str, output: Path) -> None:
+    """Saves the trained model as safetensors: an adapter with its base named, or with `merge` the whole model.
+
+    Args:
+        model: What was trained.
+        settings: Say the method, and whether to merge.
+        student: What the training started from.
+        output: An existing folder.
+
+    Raises:
+        OSError: The disk is full, or cannot be written to.
+    """
+    try:
+        _save(model, settings, student, output)
+    except SafetensorError as problem:
+        if found := re.search(r"\(os error (\d+)\)", str(problem)):  # it is an OSError by another name
+            raise OSError(int(found[1]), str(problem)) from problem
+        raise
+    for weights in output.glob("*.safetensors"):  # the library lets only their owner read them
+        weights.chmod(next(output.glob("*config.json")).stat().st_mode)
+
+
+def _save(model: Any, settings: FineTuneSettings, student: str, output: Path) -> None:
+    config = model.config.get_text_config()
+    if hasattr(config, "output_router_logits"):  # TRL turns them on for a mixture of experts; `generate` fails on them
+        config.output_router_logits = False
+    if not settings.adapts:
+        model.to(precision()).save_pretrained(output, safe_serialization=True)
+    elif settings.merge and settings.method == "lora":
+        model.merge_and_unload().save_pretrained(output, safe_serialization=True)
+    elif settings.merge:
+        # A base of 4 bits has no room for the update: it is worked into the base as it was before the rounding.
+        with TemporaryDirectory(prefix="llm2llm-adapter-") as folder:
+            _save_adapter(model, student, Path(folder))
+            whole = load_model(base_name(student), settings.trust_remote_code)
+            merged = PeftModel.from_pretrained(whole, folder).merge_and_unload()
+        merged.save_pretrained(output, safe_serialization=True)
+    else:
+        _save_adapter(model, student, output)
+
+
+def _save_adapter(model: Any, student: str, output: Path) -> None:
+    model.peft_config["default"].base_model_name_or_path = base_name(student)
+    # No embedding is ever added, and PEFT would look on the hub whether one was.
+    model.save_pretrained(output, safe_serialization=True, save_embedding_layers=False)
+    # PEFT keeps the layers in a set, whose order is another in each process.
+    path = output / CONFIG_NAME
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if isinstance(config["target_modules"], list):
+        config["target_modules"].sort()
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _linear_layers(model: Any) -> set[str]:
+    """The names of what an adapter can be put on: linear layers, GPT-2's among them, but not the head."""
+    kinds = (torch.nn.Linear, Conv1D)
+    head = model.get_output_embeddings()
+    return {name for name, module in model.named_modules() if isinstance(module, kinds) and module is not head}
+
+
+def _blocks(model: Any) -> list[tuple[str, Any]]:
+    """(name, module) of each transformer block."""
+    count = model.config.get_text_config().num_hidden_layers
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.ModuleList) and len(module) == count:
+            return [(f"{name}.{number}", block) for number, block in enumerate(module)]
+    raise UserError("train.method: 'hft' finds no blocks in this student's architecture; choose another method")
+
+
+def _categories(block: Any) -> dict[str, list[tuple[str, ...]]]:
+    """The weights of a block by category (`norms`, or the part of the block that they are in): those that are trained
+    or left together, each matrix with its bias."""
+    found: dict[str, list[tuple[str, ...]]] = defaultdict(list)
+    for path, module in block.named_modules():
+        own = {f"{path}.{name}" if path else name: weight for name, weight in module.named_parameters(recurse=False)}
+        matrices = [name for name, weight in own.items() if weight.dim() > 1]
+        vectors = [name for name in own if name not in matrices]
+        if not matrices:
+            found["norms"] += [tuple(vectors)] if vectors else []
+            continue
+        # A module with several matrices names a bias after its matrix, as in the experts of a mixture.
+        units = {name: [v for v in vectors if v.startswith(name)] for name in matrices}
+        units[matrices[0]] += [v for v in vectors if not any(v in biases for biases in units.values())]
+        found[path.split(".")[0]] += [(name, *biases) for name, biases in units.items()]
+    return found

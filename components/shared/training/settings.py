@@ -1,0 +1,222 @@
+"""What can be set about fine-tuning and answering; `train`, `evaluate` and `out_of_fold` share these."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from llm2llm.components.shared.base.settings import Settings
+from llm2llm.components.shared.judge.settings import JudgeSettings
+from llm2llm.components.shared.tasks import Task
+
+SCRATCH = "scratch"
+"""The name of the student that is built from `ScratchSettings` instead of loaded."""
+
+TRAINING_FILE = "training.json"
+"""What `train` leaves in a model's folder about how it was trained."""
+
+LOSSES_FILE = "seed_losses.json"
+"""What `train` leaves there with `record_losses`: `{"base": {example id: loss}, "early": {example id: loss}}`."""
+
+
+class ScratchSettings(Settings):
+    """A small Llama with random weights and a byte-level BPE tokenizer learnt from the seeds: for a laptop."""
+
+    vocabulary: int = Field(1024, ge=260)
+    """Tokens, the 256 bytes included: no text is unknown to it."""
+    hidden_size: int = Field(128, ge=8)
+    """Width; a multiple of `heads`."""
+    layers: int = Field(4, ge=1)
+    """Transformer blocks."""
+    heads: int = Field(4, ge=1)
+    """Attention heads."""
+    context: int = Field(512, ge=16)
+    """Longest prompt and completion together, in tokens."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.hidden_size % (2 * self.heads):
+            raise ValueError(
+                f"hidden_size {self.hidden_size} must be a multiple of twice heads ({2 * self.heads}), as rotary "
+                "position embeddings need"
+            )
+        return self
+
+
+class FineTuneSettings(Settings):
+    """The `train` section of a config. The defaults are those of the paper (Lee et al. 2024) where it names one."""
+
+    method: Literal["full", "lora", "qlora", "hft"] = "full"
+    """`full` trains every weight. `lora`: a low-rank adapter (Hu et al. 2021). `qlora`: the same on a base in 4 bits
+    (Dettmers et al. 2023), which needs bitsandbytes. `hft`: half of each block's weight matrices, another half in each
+    iteration, the others stay as they are (Hui et al. 2024)."""
+    start_from: Literal["base", "previous"] = "base"
+    """`base`: each iteration trains the base model afresh (the paper); `previous`: it goes on with the last student."""
+    epochs: float = Field(3, gt=0)
+    """Passes over the training set."""
+    max_steps: int = Field(0, ge=0)
+    """When above 0: this many optimiser steps instead of `epochs`, so that a larger training set costs no more."""
+    learning_rate: float = Field(2e-5, gt=0)
+    """Peak learning rate; the default is for `full` and `hft`, adapters take about ten times as much."""
+    scheduler: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rate falls after the warm-up."""
+    warmup: float = Field(0.03, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises."""
+    weight_decay: float = Field(0.0, ge=0)
+    """AdamW's weight decay."""
+    batch_size: int = Field(8, ge=1)
+    """The most rows in one forward pass of a device; with `packing`, sequences of packed rows. Halved where they do not
+    fit into memory."""
+    gradient_accumulation: int = Field(1, ge=1)
+    """Forward passes in one optimiser step on one device. A step sees `batch_size * gradient_accumulation` rows on any
+    number of devices, of which that product must be a multiple."""
+    max_length: int = Field(1024, ge=16)
+    """The longest row in tokens, prompt and completion together, where the student's context is not shorter still;
+    `too_long` says what becomes of longer ones."""
+    too_long: Literal["drop", "truncate", "refuse"] = "drop"
+    """`drop`: rows that are too long are left out. `truncate`: their prompts lose tokens from the middle, so that the
+    instruction before it and the answer cue after it stay; a row whose completion leaves no room is left out.
+    `refuse`: one such row stops the training. What is cut or left out is counted in log, metrics and `training.json`.
+    """
+    loss_on: Literal["completion", "all"] = "completion"
+    """`completion`: the student learns to answer. `all`: it learns to write the prompt as well, which helps where
+    completions are short and rows are few (Instruction Modelling, Shi et al. 2024)."""
+    packing: bool = False
+    """Whether to put several rows into one sequence of at most `max_length` tokens, where they do not attend to one
+    another: nothing is spent on padding. A step then sees more rows, so mind the number of steps."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced`: a row counts by the inverse frequency of its label, so that rare labels weigh as much as common ones.
+    Only for classification and multiple choice."""
+    neftune_alpha: float = Field(0.0, ge=0)
+    """Noise on the embeddings of a training batch (NEFTune, Jain et al. 2023, who take 5); 0: none."""
+    replay_fraction: float = Field(0.0, ge=0, le=10)
+    """General rows (`data.replay`) to mix in, as a share of the training rows: 0.1 adds one to ten. Against forgetting,
+    most useful with `start_from: previous`. Which rows, changes with the iteration."""
+    lora_rank: int = Field(16, ge=1)
+    """LoRA only: rank of the update."""
+    lora_alpha: int = Field(32, ge=1)
+    """LoRA only: the update is scaled by alpha / rank."""
+    lora_dropout: float = Field(0.05, ge=0, lt=1)
+    """LoRA only: dropout before the adapter."""
+    lora_targets: Literal["all-linear"] | list[str] = "all-linear"
+    """LoRA only: the layers to adapt by the ends of their names, such as [q_proj, v_proj]; `all-linear`: every linear
+    layer of the blocks, whatever the architecture calls them."""
+    dora: bool = False
+    """LoRA only: direction and magnitude apart (DoRA, Liu et al. 2024)."""
+    rslora: bool = False
+    """LoRA only: the update is scaled by alpha / sqrt(rank) (rsLoRA, Kalajdzievski 2023)."""
+    merge: bool = False
+    """LoRA only: whether to save the whole model with the adapter worked in, instead of the adapter alone."""
+    bf16_weights: bool = False
+    """`full` and `hft` on a GPU: whether the weights themselves are kept in bfloat16 while they are trained. Half the
+    memory, but steps that are small against a weight are lost; off, only the arithmetic is in bfloat16."""
+    activation_checkpointing: bool = False
+    """Whether to compute activations again on the way back instead of keeping them: less memory, a third more time."""
+    gpus: int = Field(0, ge=0)
+    """Devices to train on in this pod; 0: every GPU that the process sees. Without a GPU: processes on the CPU."""
+    nodes: int = Field(1, ge=1)
+    """Pods to train on, `gpus` devices each."""
+    sharding: Literal["ddp", "fsdp"] = "ddp"
+    """Several devices only. `ddp`: each holds the whole student; `fsdp`: each holds a part of it (FSDP2), for `full`
+    and `hft`."""
+    checkpoint_uri: str = ""
+    """Where checkpoints are kept, such as s3://bucket/folder, so that a retry in another pod goes on from the newest;
+    empty: in this machine's temporary folder. They are removed when the student is saved."""
+    checkpoint_minutes: float = Field(10, ge=0)
+    """Minutes between checkpoints; 0: none by the clock."""
+    checkpoint_steps: int = Field(0, ge=0)
+    """Optimiser steps between checkpoints; 0: none by the number of steps."""
+    report_to: list[Literal["tensorboard", "mlflow", "wandb"]] = Field(default=[])
+    """Where the loss goes besides log and `training.json`; each needs its own package and environment variables."""
+    record_losses: bool = False
+    """Whether to measure each seed's loss before training and after the first epoch (or at the end of a shorter
+    training), for the selections `learnable` and `hard` by `learning_percentage`. Two passes over the seeds; the
+    training stays the same."""
+    scratch: ScratchSettings = ScratchSettings()
+    """Only for `student: scratch`."""
+    trust_remote_code: bool = False
+    """Whether to run code that a model repository brings along. Off: such a model is refused."""
+
+    @property
+    def adapts(self) -> bool:
+        """Whether the method trains an adapter, and leaves the base as it is."""
+        return self.method in ("lora", "qlora")
+
+    @model_validator(mode="after")
+    def _adapter_keys_fit(self) -> Self:
+        for key, off in (("dora", False), ("rslora", False), ("merge", False), ("lora_targets", "all-linear")):
+            if getattr(self, key) != off and not self.adapts:
+                raise ValueError(
+                    f"{key}: {getattr(self, key)} is for an adapter, and method is {self.method!r}; remove it, or set "
+                    "method to lora or qlora"
+                )
+        if self.sharding == "fsdp" and self.adapts:
+            raise ValueError(
+                f"sharding: 'fsdp' is for methods full and hft, and method is {self.method!r}; set sharding: ddp"
+            )
+        if self.lora_targets == []:
+            raise ValueError("lora_targets: an empty list; name layers, or say all-linear")
+        if self.bf16_weights and self.adapts:
+            raise ValueError(f"bf16_weights: for methods full and hft, and method is {self.method!r}; remove it")
+        return self
+
+
+class AnswerSettings(Settings):
+    """The `evaluate` section of a config: greedy answers, unless more samples of the seeds are asked for."""
+
+    backend: Literal["transformers", "vllm"] = "transformers"
+    """Who runs the student: `transformers`, or vLLM's engine, which is faster on a GPU and serves an adapter without
+    merging it. Both are given the same prompts and graded alike; floating point differs in the last digits."""
+    gpus: int = Field(1, ge=1)
+    """`vllm` only: how many GPUs of the pod hold the student together (tensor parallel)."""
+    mode: Literal["generate", "score"] = "generate"
+    """How a question is answered: `generate`: the student writes; `score`, for labels and choices: the answer is the
+    label that the student finds likeliest, and comes with a probability."""
+    shards: int = Field(1, ge=1, le=64)
+    """How many pods share the rows. Fixed when the pipeline is compiled."""
+    batch_size: int = Field(32, ge=1)
+    """Rows answered at once; halved where they do not fit into memory. With vLLM, which batches as it sees fit: how
+    finely rows are dealt to the shards."""
+    max_new_tokens: int = Field(0, ge=0)
+    """The longest completion in tokens; 0: as long as the task says."""
+    samples: int = Field(1, ge=1, le=1000)
+    """Answers to each seed. 1: the greedy one. More: that many are drawn at `temperature`, and each seed has an error
+    rate; their score is then that of the first samples. Validation and test are always answered once, greedily."""
+    temperature: float = Field(0.8, gt=0, le=2)
+    """`samples` above 1 only: sampling temperature."""
+    sampling_seed: int = 0
+    """`samples` above 1 only: decides what is drawn, row by row, whatever the batches."""
+    hardness: bool = False
+    """Whether to measure each seed's loss and, where the task has labels or choices, the probability of each label
+    with margin and EL2N: the student reads every label of a row. The selections `hard` and `learnable` need it, and
+    so does the search for wrong labels."""
+    judge: JudgeSettings | None = None
+    """The model that grades the answers of a task with `match: judge`."""
+    trust_remote_code: bool = False
+    """Whether to run code that a model repository brings along. Off: such a model is refused."""
+
+    @model_validator(mode="after")
+    def _modes_fit(self) -> Self:
+        if self.mode == "score" and self.samples > 1:
+            raise ValueError(
+                f"samples: {self.samples} answers are drawn only with mode 'generate', and this is mode 'score'; "
+                "remove samples or set mode: generate"
+            )
+        if self.gpus > 1 and self.backend != "vllm":
+            raise ValueError(
+                f"gpus: {self.gpus} GPUs hold a student together only with backend 'vllm'; set backend: vllm, or "
+                "shards to share the rows among pods"
+            )
+        return self
+
+
+def check_mode(task: Task, settings: AnswerSettings) -> None:
+    """Refuses to score the labels of a task that has none.
+
+    Raises:
+        ValueError: Names the key and the fix.
+    """
+    if settings.mode == "score" and task.form not in ("classification", "multiple_choice"):
+        raise ValueError(
+            f"mode: 'score' compares labels or choices, and task {task.name!r} is of form {task.form!r}; set mode: "
+            "generate"
+        )

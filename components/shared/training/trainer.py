@@ -1,0 +1,154 @@
+"""TRL's trainer, with what `batches` puts into a batch: weights of rows, and whose they are.
+
+A loss that is not a number ends the training before it reaches a weight, and the rows of its batch are named.
+"""
+
+import math
+from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from datasets import Dataset
+from trl import SFTConfig, SFTTrainer
+
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.models.load import precision
+from llm2llm.components.shared.training.batches import Row, collate, items
+from llm2llm.components.shared.training.checkpoints import Checkpoints
+from llm2llm.components.shared.training.devices import Share
+from llm2llm.components.shared.training.sampler import Order, filler_item
+
+SHOWN_ROWS = 20
+
+
+class StudentTrainer(SFTTrainer):
+    """Trains on rows.
+
+    Args:
+        rows: What to train on.
+        capacity: With packing the longest sequence in tokens, else None.
+        args: TRL's own settings.
+        global_batch: Items in one optimiser step, of all devices together.
+        checkpoints: Where they are kept; None: nowhere.
+        others: See `SFTTrainer`.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        capacity: int | None,
+        args: SFTConfig,
+        global_batch: int,
+        checkpoints: Checkpoints | None,
+        **others: Any,
+    ) -> None:
+        self._rows, self._checkpoints = rows, checkpoints
+        self._step, self._places = -1, list[int]()
+        pad = others["processing_class"].pad_token_id
+        weighted = any(row.weight != 1.0 for row in rows)
+        packed = capacity is not None
+        flat = packed and _flash(others["model"])
+        whole = items(rows, capacity)
+        self.sequences = len(whole)
+        share = Share(args.per_device_train_batch_size, args.gradient_accumulation_steps)
+        lengths = [len(item["input_ids"]) for item in whole]
+        self.order = Order(lengths, global_batch, share, args.world_size, filler=len(whole))
+        super().__init__(
+            args=args,
+            train_dataset=Dataset.from_list([*whole, filler_item(pad)]),
+            data_collator=partial(collate, pad_token_id=pad, packed=packed, weighted=weighted, flat=flat),
+            **others,
+        )
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Order:
+        return self.order
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        assert self._checkpoints is not None, "only SaveCheckpoints asks for one"
+        # All take turns in writing one of sharded weights: the others would wait for one that had given up.
+        step = self.state.global_step
+        with nullcontext() if self.is_fsdp_enabled else self._checkpoints.tolerated(step):
+            super()._save_checkpoint(model, trial)
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The mean loss of the tokens to learn, each weighted as its row is.
+
+        Raises:
+            UserError: It is not a number.
+        """
+        places = inputs.pop("places").tolist()
+        weights = inputs.pop("weights", None)
+        asked = model if weights is None else partial(_weighted, model, weights)
+        loss = super().compute_loss(asked, inputs, return_outputs, num_items_in_batch)
+        value = (loss[0] if return_outputs else loss).detach()
+        if not torch.isfinite(value):
+            raise UserError(self._not_a_number("loss", float(value), self.state.global_step + 1, places))
+        if self._step != self.state.global_step:
+            self._step, self._places = self.state.global_step, []
+        self._places += places
+        return loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Logs a step.
+
+        Raises:
+            UserError: Its gradient is not a number, which a loss that is one does not rule out.
+        """
+        if not math.isfinite(norm := logs.get("grad_norm", 0.0)):
+            raise UserError(self._not_a_number("gradient", norm, self.state.global_step, self._places))
+        super().log(logs, start_time)
+
+    def _not_a_number(self, what: str, value: float, step: int, places: Sequence[int]) -> str:
+        names = [self._rows[place].id for place in places]
+        more = f" and {len(names) - SHOWN_ROWS} more" if len(names) > SHOWN_ROWS else ""
+        return (
+            f"train: the {what} is {value} at step {step}; lower train.learning_rate, or look at the rows of that "
+            f"batch: {', '.join(names[:SHOWN_ROWS])}{more}"
+        )
+
+
+def _flash(model: Any) -> bool:
+    return str(model.config._attn_implementation).startswith("flash")
+
+
+def _weighted(model: Any, weights: torch.Tensor, **inputs: Any) -> Any:
+    """What the model makes of its inputs, the log-probability of each token times its weight."""
+    outputs = model(**inputs)
+    outputs.log_probs = outputs.log_probs * weights[:, 1:]  # a token's is where it is predicted, one place before it
+    return outputs
+
+
+def refuse_leaky_packing(model: Any, rows: Sequence[Row]) -> None:
+    """Checks that in this student a packed row does not see the one before it.
+
+    Two rows are packed twice, with different tokens in the first one: the second one's logits must stay the same to
+    the last bit. Attention that is masked gives exactly nothing; a state that is carried along, as in recurrent
+    architectures, gives something.
+
+    Raises:
+        UserError: It does.
+    """
+    first, second = (row.tokens[:8] for row in (rows[0], rows[-1]))
+    known = model.get_input_embeddings().num_embeddings
+    others = [(token + 1) % known for token in first]
+    positions = torch.tensor([[*range(len(first)), *range(len(second))]], device=model.device)
+
+    def of_second(before: list[int]) -> torch.Tensor:
+        tokens = torch.tensor([[*before, *second]], device=model.device)
+        logits: torch.Tensor = model(input_ids=tokens, position_ids=positions, use_cache=False).logits
+        return logits[0, len(first) :]
+
+    was_training = model.training
+    model.eval()
+    bf16 = precision() is torch.bfloat16
+    with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
+        apart = torch.equal(of_second(first), of_second(others))
+    model.train(was_training)
+    if not apart:
+        raise UserError(
+            "train.packing: in this student's architecture packed rows see one another; set train.packing: false"
+        )

@@ -1,0 +1,307 @@
+"""From errors to candidates.
+
+    errors -> requests -> a strategy has a teacher write -> replies -> checks -> verification -> candidates
+
+Every row that was asked for is a candidate in the end, or a reject with a reason.
+"""
+
+from collections import Counter
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, replace
+
+from llm2llm.components.shared import tasks
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.data.schemas import Call, Example, Reject, StudentError, content_id
+from llm2llm.components.shared.similarity import question_key
+from llm2llm.components.shared.tasks import Task
+from llm2llm.components.teacher_augment.checks import PASSED, REASONS, Usual, failed_check, same_choices, usual
+from llm2llm.components.teacher_augment.context import Context
+from llm2llm.components.teacher_augment.offline import eda, grammar
+from llm2llm.components.teacher_augment.offline import pool as pool_teacher
+from llm2llm.components.teacher_augment.replies import Draft, Problem, Reply
+from llm2llm.components.teacher_augment.requests import requests as requests_for
+from llm2llm.components.teacher_augment.settings import NEEDS_RATIONALES, TeacherAugmentSettings, check_task
+from llm2llm.components.teacher_augment.strategies import STRATEGIES
+from llm2llm.components.teacher_augment.until_usable import Asking, OpenTeacher
+from llm2llm.components.teacher_augment.verify import agreed, judged, resolved
+
+MAX_TEXT = 20_000
+"""Characters in a generated text; a longer one is of a teacher that does not stop."""
+
+FAILURES = frozenset(
+    {"call_failed", "truncated", "empty", "refused", "unparseable", "missing", "invalid", "no_patterns"}
+)
+"""The reasons that say that a teacher does not do its work. Others say that a row is not good enough, or that there was
+no money or nothing left to ask for."""
+
+
+class TooManyFailures(RuntimeError):
+    """More of the requested rows failed than `max_failed_fraction` allows."""
+
+
+@dataclass(frozen=True)
+class Augmented:
+    """Candidates sorted by id, rejects in the order of the requests, calls in the order in which they were made."""
+
+    candidates: list[Example]
+    rejects: list[Reject]
+    calls: list[Call]
+    requested: int = 0
+    """Rows asked for: as many as candidates and rejects together."""
+
+
+def teacher_augment(
+    errors: Sequence[StudentError],
+    training_set: Sequence[Example],
+    pool: Sequence[Example],
+    used: set[str],
+    task: Task,
+    settings: TeacherAugmentSettings,
+    iteration: int,
+    random_seed: int,
+    teachers: Sequence[OpenTeacher] = (),
+    verifier: OpenTeacher | None = None,
+    earlier: Set[str] = frozenset(),
+) -> Augmented:
+    """Writes new examples.
+
+    Args:
+        errors: The errors of the iteration before.
+        training_set: The rows so far: its seeds are what to write from, and none of its rows is written again.
+        pool: Labelled rows for the teacher `pool`; else ignored.
+        used: Ids that were generated and rejected before; the pool does not offer them again.
+        task: What a valid example is, and what the teacher is told.
+        settings: See `TeacherAugmentSettings`.
+        iteration: The iteration whose training set the rows are for.
+        random_seed: Decides draws; a language model's sampling is its own.
+        teachers: The language models that write, if any do.
+        verifier: The one that verifies; None: whoever wrote.
+        earlier: The keys of the calls that the run's earlier iterations have had answered.
+
+    Returns:
+        Every requested row, as a candidate or as a reject.
+
+    Raises:
+        UserError: The teacher cannot work at all: no pool, unreachable endpoint, wrong key, broken grammar or prompt.
+        TooManyFailures: It works too badly.
+    """
+    seeds = [row for row in training_set if not row.generated]
+    if unknown := {error.example_id for error in errors} - {seed.id for seed in seeds}:
+        raise UserError(f"teacher_augment: {len(unknown)} errors are of no seed in the training set, as {min(unknown)}")
+    try:
+        check_task(settings, task)
+    except ValueError as unfit:
+        raise UserError(f"teacher_augment.{unfit}") from None
+    context = Context(
+        requests=requests_for(errors, seeds, settings, iteration, random_seed),
+        errors=errors,
+        seeds=seeds,
+        task=task,
+        settings=settings,
+        iteration=iteration,
+        random_seed=random_seed,
+        teachers=teachers,
+        asking=Asking(
+            iteration=iteration,
+            strategy=settings.strategy,
+            attempts=settings.attempts,
+            earlier=earlier,
+            remembers=bool(settings.ledger),
+        ),
+    )
+    requested = sum(request.count for request in context.requests)
+    replies = _write(context, training_set, pool, used)
+    rejects: list[Reject] = []
+    passed: list[tuple[Example, Reply]] = []
+    seen: set[str] = set()
+    bounds = usual(seeds) if replies and settings.asks_models else None
+    for reply in replies:
+        for problem in reply.problems:
+            rejects.append(_reject(reply, None, problem, context, len(rejects)))
+        for draft in reply.drafts:
+            checked = _check(draft, reply, context, bounds)
+            if isinstance(checked, Example) and checked.id in seen:
+                checked = Problem("copy", "the teacher wrote the same row twice in this iteration")
+            if isinstance(checked, Problem):
+                rejects.append(_reject(reply, draft, checked, context, len(rejects)))
+            else:
+                seen.add(checked.id)
+                passed.append((checked, reply))
+    candidates: dict[str, Example] = {}
+    for (row, reply), verified in zip(passed, _verified(passed, context, verifier, bounds), strict=True):
+        if isinstance(verified, Example) and verified.id in candidates:
+            verified = Problem("copy", "the judge has corrected two rows to the same one")
+        if isinstance(verified, Problem):
+            draft = Draft(row.question, row.answer, row.choices, row.rationale)
+            rejects.append(_reject(reply, draft, verified, context, len(rejects)))
+        else:
+            candidates[verified.id] = verified
+    assert len(candidates) + len(rejects) == requested, "every requested row is a candidate or a reject"
+    _check_failures(rejects, requested, settings)
+    offline = [] if settings.asks_models else [reply.call for reply in replies if reply.call is not None]
+    ordered = sorted(candidates.values(), key=lambda row: row.id)
+    return Augmented(ordered, rejects, [*offline, *context.asking.calls], requested)
+
+
+def _write(context: Context, training_set: Sequence[Example], pool: Sequence[Example], used: set[str]) -> list[Reply]:
+    settings, wanted = context.settings, context.requests
+    if not wanted:
+        return []
+    if settings.asks_models:
+        assert context.teachers, f"strategy {settings.strategy} asks a language model"
+        return STRATEGIES[settings.strategy](context)
+    if settings.strategy == "eda":
+        synonyms = eda.load_synonyms(settings.eda_synonyms)
+        return eda.write(wanted, settings.eda_share, synonyms, context.iteration, context.random_seed)
+    if settings.teacher == "grammar":
+        assert settings.grammar is not None, "TeacherAugmentSettings requires a grammar"
+        texts = [row.question for row in training_set]
+        loaded = grammar.load_grammar(settings.grammar)
+        return grammar.write(wanted, loaded, texts, context.iteration, context.random_seed)
+    if not pool:
+        raise UserError(
+            "teacher_augment.teacher: 'pool' has no rows to draw from; set data.pool, or prepare.seed_count below the "
+            "number of seed rows so that the rest becomes the pool"
+        )
+    not_again = used | {row.id for row in training_set}
+    return pool_teacher.write(wanted, pool, not_again, context.task.form == "classification", context.iteration)
+
+
+def _check(draft: Draft, reply: Reply, context: Context, bounds: Usual | None) -> Example | Problem:
+    """A draft as a candidate, or what is wrong with it.
+
+    Args:
+        draft: As written.
+        reply: What it came with.
+        context: Task and settings.
+        bounds: For a language model's rows, which go through `checks` as well.
+    """
+    task, parent = context.task, reply.request.parent
+    question = draft.question.strip()
+    if not question:
+        return Problem("invalid", "the question is empty")
+    choices = [choice.strip() for choice in draft.choices] if task.form == "multiple_choice" else []
+    texts = {
+        "question": question,
+        "answer": draft.answer,
+        "rationale": draft.rationale or "",
+        "choice": max(choices, key=len, default=""),
+    }
+    for name, text in texts.items():
+        if len(text) > MAX_TEXT:
+            return Problem("invalid", f"the {name} has {len(text):,} characters, more than {MAX_TEXT:,}")
+    if not all(choices):
+        return Problem("invalid", "a choice is empty")
+    try:
+        answer, rationale = tasks.normalise(task, draft.answer, choices, draft.rationale)
+    except ValueError as problem:
+        return Problem("invalid", str(problem))
+    if not answer:
+        return Problem("invalid", "the answer is empty")
+    if same_choices(choices):
+        return Problem("invalid", "two of the choices are the same but for case or punctuation")
+    if parent.rationale and not (rationale or "").strip():
+        return Problem("invalid", "the rationale is missing")
+    if any(_printable(text) != text for text in (question, answer, rationale or "", *choices, *draft.skills)):
+        return Problem("invalid", "holds half a surrogate pair, which is no valid text")
+    row = Example(
+        id=content_id(question, choices, rationale, answer),
+        question=question,
+        choices=choices,
+        rationale=rationale,
+        answer=answer,
+        skills=list(draft.skills),
+        source="teacher",
+        parent_id=parent.id,
+        iteration=context.iteration,
+        strategy=context.settings.strategy,
+        teacher=reply.teacher,
+        call_key=reply.call.key if reply.call else None,
+        checks=["valid answer", *draft.checks],
+    )
+    same_question = question_key(row) == question_key(parent)
+    if context.settings.strategy in NEEDS_RATIONALES:
+        if " ".join((rationale or "").split()) == " ".join((parent.rationale or "").split()):
+            return Problem("copy", "the rationale is the seed's own")
+    elif same_question:
+        return Problem("copy", "the question is the seed's own")
+    return row if bounds is None else _checked(row, parent, context, bounds)
+
+
+def _checked(row: Example, parent: Example, context: Context, bounds: Usual) -> Example | Problem:
+    """A language model's row after `checks`; a question that is the seed's own is not held against it."""
+    wanted = context.settings.checks
+    if failed := failed_check(row, parent, context.task, bounds, wanted):
+        return Problem(REASONS[failed[0]], failed[1])
+    made = [
+        PASSED[check] for check in wanted if check != "arithmetic" or (context.task.form == "numeric" and row.rationale)
+    ]
+    return replace(row, checks=[*row.checks, *made])
+
+
+def _verified(
+    passed: Sequence[tuple[Example, Reply]], context: Context, verifier: OpenTeacher | None, bounds: Usual | None
+) -> list[Example | Problem]:
+    """The rows as verification leaves them, or what it says against them."""
+    rows = [row for row, _ in passed]
+    settings = context.settings
+    if not rows or (settings.verify == "none" and not settings.agree):
+        return list(rows)
+    by_name = {teacher.name: teacher for teacher in context.teachers}
+    writers = [by_name[reply.teacher] for _, reply in passed if reply.teacher in by_name]
+    result: list[Example | Problem] = list(rows)
+    if settings.agree:
+        result = agreed(context, rows, writers)
+    left = [i for i, row in enumerate(result) if isinstance(row, Example)]
+    if settings.verify == "none" or not left:
+        return result
+    by = [verifier or writers[i] for i in left]
+    kept = [row for row in result if isinstance(row, Example)]
+    verified = resolved(context, kept, by) if settings.verify == "resolve" else judged(context, kept, by)
+    for i, row in zip(left, verified, strict=True):
+        if isinstance(row, Example) and row.id != rows[i].id and bounds is not None:  # corrected, so it is another row
+            failed = failed_check(row, passed[i][1].request.parent, context.task, bounds, settings.checks)
+            row = Problem("judged_wrong", f"and so is the correction: {failed[1]}") if failed else row
+        result[i] = row
+    return result
+
+
+def _check_failures(rejects: Sequence[Reject], requested: int, settings: TeacherAugmentSettings) -> None:
+    failed = [reject for reject in rejects if reject.reason in FAILURES]
+    if len(failed) > settings.max_failed_fraction * requested:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in Counter(r.reason for r in rejects).most_common())
+        kept = "; what was paid for is in the ledger" if settings.asks_models and settings.ledger else ""
+        raise TooManyFailures(
+            f"teacher_augment: {len(failed)} of {requested} requested rows are not usable ({reasons}; for example: "
+            f"{failed[0].detail}), more than max_failed_fraction {settings.max_failed_fraction}{kept}"
+        )
+
+
+def _printable(text: str) -> str:
+    """The text with a question mark for each half of a surrogate pair, which no file can hold."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _reject(reply: Reply, draft: Draft | None, problem: Problem, context: Context, number: int) -> Reject:
+    question = _printable(draft.question if draft else problem.raw)
+    answer = _printable(draft.answer) if draft else ""
+    choices = [_printable(choice) for choice in draft.choices] if draft else []
+    rationale = _printable(draft.rationale) if draft and draft.rationale is not None else None
+    key = reply.call.key if reply.call else None
+    # Two empty answers are two rejects: their place among the rejects tells their ids apart.
+    content = (question, choices, rationale, answer) if draft else (key or "", [], None, str(number))
+    return Reject(
+        iteration=context.iteration,
+        stage="teacher_augment",
+        reason=problem.reason,
+        detail=_printable(problem.detail),
+        id=content_id(*content),
+        question=question,
+        choices=choices,
+        rationale=rationale,
+        answer=answer,
+        parent_id=reply.request.parent.id,
+        strategy=context.settings.strategy,
+        teacher=reply.teacher,
+        call_key=key,
+    )

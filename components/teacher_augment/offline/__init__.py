@@ -1,0 +1,1 @@
+"""Teachers without a language model: a grammar, a pool of labelled rows, edits of the text."""

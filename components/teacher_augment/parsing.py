@@ -1,0 +1,146 @@
+"""Reading what a language model wrote: never trusted to be what was asked for, never too long to be looked at."""
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from llm2llm.components.shared import tasks
+from llm2llm.components.shared.llm.requests import Answer
+from llm2llm.components.shared.tasks import Task
+from llm2llm.components.teacher_augment.replies import Draft, Problem
+from llm2llm.components.teacher_augment.until_usable import RAW_LIMIT, Unusable
+
+MAX_ANSWER = 1_000_000
+"""Characters of an answer that are looked at."""
+MAX_BRACES = 200
+"""Opening braces at which an object may begin that are tried: every try may read to the end."""
+
+_REFUSAL = re.compile(
+    r"\W*(?:i(?:['’]m| am) (?:sorry|afraid|unable|not able)|sorry\b|as an ai\b|i apologi[sz]e"
+    r"|i (?:can(?:['’]t|not)|won['’]t|will not|must decline)\b)",
+    re.IGNORECASE,
+)
+
+
+def object_in(answer: Answer, *keys: str) -> dict[str, Any]:
+    """The first JSON object of an answer that has all of the keys: the object itself, in a code fence, or between
+    words.
+
+    Raises:
+        Unusable: `truncated`, `empty`, `refused` or `unparseable`.
+    """
+    text = answer.text[:MAX_ANSWER]
+    start = text.find("{")
+    for _ in range(MAX_BRACES):
+        if start < 0:
+            break
+        try:
+            value, _ = json.JSONDecoder().raw_decode(text, start)
+        except (ValueError, RecursionError):
+            value = None
+        if isinstance(value, dict) and all(key in value for key in keys):
+            return value
+        start = text.find("{", start + 1)
+    raise no_object(answer)
+
+
+def no_object(answer: Answer) -> Unusable:
+    """Why an answer is not the object that was asked for."""
+    if answer.truncated:
+        return Unusable("truncated", "the answer hit max_tokens")
+    if not answer.text.strip():
+        return Unusable("empty", "the answer is empty")
+    if _REFUSAL.match(answer.text):
+        return Unusable("refused", answer.text[:RAW_LIMIT])
+    return Unusable("unparseable", "the answer is not the JSON object that was asked for")
+
+
+def read_examples(answer: Answer, task: Task, count: int) -> tuple[list[Draft], list[Problem]]:
+    """The examples of an answer of the form `tasks.teacher_schema`: drafts and problems, `count` of them together.
+
+    Raises:
+        Unusable: Not one of them is an example of the task.
+    """
+    items = object_in(answer, "examples")["examples"]
+    if not isinstance(items, list):
+        raise no_object(answer)
+    drafts: list[Draft] = []
+    problems: list[Problem] = []
+    for item in items[:count]:
+        read = _example(item, task)
+        if isinstance(read, Draft):
+            drafts.append(read)
+        else:
+            problems.append(read)
+    if not drafts:
+        raise Unusable(problems[0].reason, problems[0].detail) if problems else Unusable("empty", "no example came")
+    missing = [Problem("missing", f"{len(items)} of {count} examples came")] * (count - len(drafts) - len(problems))
+    return drafts, problems + missing
+
+
+def _example(item: Any, task: Task) -> Draft | Problem:
+    came = json.dumps(item)[:RAW_LIMIT]
+    if not isinstance(item, dict):
+        return Problem("unparseable", "an example is not an object", came)
+    question, answer = item.get("question"), item.get("answer")
+    choices, rationale = item.get("choices") or [], item.get("rationale")
+    if not isinstance(question, str) or not isinstance(answer, str | int | float) or isinstance(answer, bool):
+        return Problem("unparseable", "an example lacks its question or answer", came)
+    if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
+        return Problem("unparseable", "an example's choices are no list of texts", came)
+    draft = Draft(question, str(answer), choices, rationale if isinstance(rationale, str) else None)
+    try:
+        tasks.normalise(task, draft.answer, [choice.strip() for choice in draft.choices], draft.rationale)
+    except ValueError as problem:
+        return Problem("invalid", str(problem), came)
+    return draft
+
+
+def read_questions(answer: Answer, count: int) -> tuple[list[str], list[Problem]]:
+    """Like `read_examples`, for an answer of the form `questions_schema`.
+
+    Raises:
+        Unusable: Not one of them is a question.
+    """
+    items = object_in(answer, "examples")["examples"]
+    if not isinstance(items, list):
+        raise no_object(answer)
+    texts = [item.get("question") if isinstance(item, dict) else None for item in items[:count]]
+    questions = [text for text in texts if isinstance(text, str) and text.strip()]
+    if not questions:
+        raise Unusable("unparseable", "no example has a question")
+    problems = [Problem("unparseable", "an example lacks its question")] * (len(texts) - len(questions))
+    return questions, problems + [Problem("missing", f"{len(items)} of {count} examples came")] * (count - len(texts))
+
+
+def questions_schema(count: int) -> dict[str, Any]:
+    """The JSON schema of an answer that holds questions only."""
+    return objects_schema("examples", {"question": {"type": "string"}}, count, count)
+
+
+def objects_schema(name: str, properties: dict[str, Any], least: int, most: int) -> dict[str, Any]:
+    """The JSON schema of `{name: [{...}, ...]}`."""
+    items = {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+    return {
+        "type": "object",
+        "properties": {name: {"type": "array", "items": items, "minItems": least, "maxItems": most}},
+        "required": [name],
+        "additionalProperties": False,
+    }
+
+
+def read_solution(answer: Answer, task: Task, choices: Sequence[str]) -> tuple[str, str | None]:
+    """(answer, rationale) of an answer of the form `tasks.answer_schema`, in the form's own terms.
+
+    Raises:
+        Unusable: It gives no answer that the task knows.
+    """
+    found = object_in(answer, "answer")
+    value, rationale = found["answer"], found.get("rationale")
+    if not isinstance(value, str | int | float) or isinstance(value, bool):
+        raise Unusable("unparseable", "the answer is neither text nor a number")
+    try:
+        return tasks.normalise(task, str(value), list(choices), rationale if isinstance(rationale, str) else None)
+    except ValueError as problem:
+        raise Unusable("invalid", str(problem)) from None

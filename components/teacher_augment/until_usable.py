@@ -1,0 +1,206 @@
+"""Asking language models until their answers can be used, and keeping account of every call.
+
+    asking = Asking(iteration=2, strategy="cot", attempts=3, earlier=keys, remembers=True)
+    told = ask_until(asking, [Question(teacher, ask, read), ...])
+
+Everything is asked in rounds over the whole batch: first every question, then those whose answers could not be used,
+with `attempt + 1`, and so on. What cannot be used is told by the question's own `read`.
+"""
+
+from collections.abc import Callable, Sequence, Set
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, TypeVar
+
+from llm2llm.components.shared.data.schemas import Call
+from llm2llm.components.shared.llm.requests import Answer, Ask, Message, Teacher, call_key, call_row
+from llm2llm.components.shared.llm.settings import ModelSettings, Price
+from llm2llm.components.teacher_augment.replies import Problem
+
+T = TypeVar("T")
+
+RAW_LIMIT = 2_000
+"""Characters of an unusable answer that are kept in its reject."""
+
+
+class Unusable(Exception):
+    """An answer that does not give what was asked for."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True)
+class OpenTeacher:
+    """A language model that can be asked."""
+
+    teacher: str
+    """`openai`, `batch`, `vllm` or `transformers`."""
+    model: str
+    """As rows name it: `student` for the student, wherever its folder is."""
+    settings: ModelSettings
+    ask: Teacher
+    weight: float = 1.0
+    price: Price | None = None
+    """Of the student, whose folder is another one in each run and so has no price of its own; None: as answers say."""
+
+    @property
+    def name(self) -> str:
+        """As rows name it: `openai:gpt-x`."""
+        return f"{self.teacher}:{self.model}"
+
+    @property
+    def identity(self) -> str:
+        """As the ledger knows it."""
+        return self.settings.identity(self.teacher)
+
+    def says(
+        self, messages: Sequence[Message], schema: dict[str, Any] | None, purpose: str, parent_id: str | None,
+        temperature: float | None = None,
+    ) -> Ask:  # fmt: skip
+        """A request to this teacher, at its own temperature unless another is given."""
+        return Ask(
+            messages=messages,
+            schema=schema,
+            temperature=self.settings.temperature if temperature is None else temperature,
+            max_tokens=self.settings.max_tokens,
+            purpose=purpose,
+            parent_id=parent_id,
+        )
+
+
+@dataclass(frozen=True)
+class Question(Generic[T]):
+    """One thing to be told, by whom, and how its answer is read."""
+
+    teacher: OpenTeacher
+    ask: Ask
+    read: Callable[[Answer], T]
+    """Raises `Unusable`."""
+    fresh: bool = True
+    """Whether the run wants an answer that it has not had in an earlier iteration. The same error may come again with
+    the same wrong answer, and the same request would bring the same rows."""
+
+
+@dataclass(frozen=True)
+class Told(Generic[T]):
+    """What came of a question: a value or a problem."""
+
+    teacher: OpenTeacher
+    call: Call | None
+    """The last call; None where the budget was used up before it."""
+    value: T | None
+    problem: Problem | None
+
+
+@dataclass
+class Asking:
+    """The calls of one iteration."""
+
+    iteration: int
+    strategy: str
+    attempts: int
+    """How often a question is asked until its answer can be used."""
+    earlier: Set[str] = frozenset()
+    """The keys of the calls that the run's earlier iterations have had answered."""
+    remembers: bool = False
+    """Whether there is a ledger, so that an earlier iteration's call costs nothing when it is made again."""
+    calls: list[Call] = field(default_factory=list)
+    """A row for each call that is not one of an earlier iteration's."""
+    unusable: int = 0
+    """How many answers could not be used."""
+    _answers: dict[str, Answer] = field(default_factory=dict)
+    _taken: set[str] = field(default_factory=set)
+
+    def record(self, teacher: OpenTeacher, answer: Answer) -> Call | None:
+        """The row of a call, kept once."""
+        if answer.outcome == "over_budget":
+            return None
+        row = replace(call_row(answer, self.iteration, self.strategy, teacher.teacher), model=teacher.model)
+        if teacher.price and answer.input_tokens is not None and answer.output_tokens is not None:
+            usd = answer.input_tokens * teacher.price.input + answer.output_tokens * teacher.price.output
+            row = replace(row, usd=usd / 10**6)
+        if answer.key not in self._answers:
+            self._answers[answer.key] = answer
+            if not (self.remembers and answer.key in self.earlier):
+                self.calls.append(row)
+        return row
+
+    def numbered(self, questions: Sequence[Question[Any]]) -> list[Ask]:
+        """The requests of questions, those that want a fresh answer with the first `sample` number that makes them one:
+        not asked in an earlier iteration, nor before in this one."""
+        asks = []
+        for question in questions:
+            ask = question.ask
+            if question.fresh:
+                while (key := call_key(question.teacher.identity, ask)) in self.earlier or key in self._taken:
+                    ask = replace(ask, sample=ask.sample + 1)
+                self._taken.add(key)
+            asks.append(ask)
+        return asks
+
+
+def ask_until(asking: Asking, questions: Sequence[Question[T]], attempts: int | None = None) -> list[Told[T]]:
+    """Asks every question until its answer can be used.
+
+    Args:
+        asking: The iteration's calls, which these join.
+        questions: To any teachers; each teacher is given all of its own at once.
+        attempts: Of each question; default: as `asking` says.
+
+    Returns:
+        What came of each question, in their order. A problem is the last attempt's: `call_failed`, `over_budget`, or
+        what `read` said.
+    """
+    attempts = asking.attempts if attempts is None else attempts
+    asks = asking.numbered(questions)
+    told: list[Told[T] | None] = [None] * len(questions)
+    pending = list(range(len(questions)))
+    for attempt in range(attempts):
+        again: list[int] = []
+        answers = _answers(asking, [questions[i].teacher for i in pending], [asks[i] for i in pending])
+        for i, answer in zip(pending, answers, strict=True):
+            teacher = questions[i].teacher
+            call = asking.record(teacher, answer)
+            try:
+                told[i] = Told(teacher, call, _read(questions[i], answer), None)
+                continue
+            except Unusable as what:
+                problem = Problem(what.reason, what.detail, answer.text[:RAW_LIMIT])
+            before = told[i]
+            # The answer that cannot be used says more than that there was no money to ask once more.
+            if answer.outcome != "over_budget" or before is None:
+                told[i] = Told(teacher, call, None, problem)
+            if answer.outcome == "answered":
+                asking.unusable += 1
+                asks[i] = replace(asks[i], attempt=attempt + 1)
+                again.append(i)
+        pending = again
+        if not pending:
+            break
+    return [one for one in told if one is not None]
+
+
+def _answers(asking: Asking, teachers: Sequence[OpenTeacher], asks: Sequence[Ask]) -> list[Answer]:
+    """The answer to each request; the same request twice, now or earlier in the stage, is one call."""
+    keys = [call_key(teacher.identity, ask) for teacher, ask in zip(teachers, asks, strict=True)]
+    known = dict(asking._answers)
+    batches: dict[int, tuple[OpenTeacher, dict[str, Ask]]] = {}
+    for teacher, ask, key in zip(teachers, asks, keys, strict=True):
+        if key not in known:
+            batches.setdefault(id(teacher), (teacher, {}))[1][key] = ask
+    for teacher, batch in batches.values():
+        answers = teacher.ask(list(batch.values()))
+        assert len(answers) == len(batch), "a teacher gives one answer for each request"
+        known |= dict(zip(batch, answers, strict=True))
+    return [known[key] for key in keys]
+
+
+def _read(question: Question[T], answer: Answer) -> T:
+    if answer.outcome != "answered":
+        reason = "call_failed" if answer.outcome == "failed" else "over_budget"
+        raise Unusable(reason, answer.detail or "the budget was used up before it could be asked")
+    if answer.refusal:
+        raise Unusable("refused", answer.refusal[:RAW_LIMIT])
+    return question.read(answer)

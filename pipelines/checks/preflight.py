@@ -1,0 +1,463 @@
+"""What a run needs, looked at before any GPU starts: data, buckets, teachers, student.
+
+Each check is one line: `ok`, `warn` (cannot be told from here, or needs a look) or `fail`, with what to do. Nothing
+that a check meets ends the others. What the cluster itself must have is `preflight_cluster`'s.
+"""
+
+import io
+import json
+import os
+import socket
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.storage.uris import is_remote
+from llm2llm.components.shared.training.settings import SCRATCH
+from llm2llm.pipelines.config.config import Config
+from llm2llm.pipelines.kubeflow.placement import GRADING, judged
+
+OK, WARN, FAIL = "ok", "warn", "fail"
+_NO_KEY = "LLM2LLM_PREFLIGHT_WITHOUT_KEY"
+"""An environment variable that is never set."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line."""
+
+    status: str
+    """`ok`, `warn` or `fail`."""
+    what: str
+    detail: str
+    fix: str = ""
+
+
+def shown(check: Check) -> str:
+    """The line of a check."""
+    return f"{check.status:<4}  {check.what:<27}  {check.detail}{f'; {check.fix}' if check.fix else ''}"
+
+
+def carefully(what: str, look: Callable[..., Iterable[Check]], *arguments: Any) -> Iterator[Check]:
+    """The checks that `look` makes of its arguments; whatever it raises is one more, and ends no other."""
+    try:
+        yield from look(*arguments)
+    except UserError as problem:
+        yield Check(FAIL, what, " ".join(str(problem).split()))
+    except ModuleNotFoundError as problem:
+        yield Check(
+            WARN, what, f"not checked: the package {problem.name} is not installed", "pip install 'llm2llm[train]'"
+        )
+    except Exception as problem:  # a line in place of a traceback: the other checks are to be made all the same
+        first = (str(problem).strip() or "no further word").splitlines()[0]
+        yield Check(FAIL, what, f"{type(problem).__name__}: {first[:300]}")
+
+
+def local_checks(config: Config, folders: Iterable[str] = ()) -> Iterator[Check]:
+    """What can be checked from this machine.
+
+    Args:
+        config: With the paths of data as this machine sees them.
+        folders: Places that must be writable, beside those that the config names: the pipeline root.
+    """
+    yield from carefully("data", data_checks, config)
+    judge = config.evaluate.judge
+    written = {
+        "ledger": config.teacher_augment.ledger,
+        "judge's ledger": judge.ledger if judge else "",
+        "checkpoints": config.train.checkpoint_uri,
+        "registry": config.promote.registry,
+    }
+    for what, uri in [*written.items(), *(("pipeline root", folder) for folder in folders)]:
+        if uri:
+            yield from carefully(what, storage_checks, what, uri, bool(config.placement.profile))
+    yield from teacher_checks(config)
+    if judge:
+        yield from carefully("judge", judge_checks, config, judge)
+    yield from carefully("student", student_checks, config)
+
+
+def data_checks(config: Config) -> Iterator[Check]:
+    """Every row of every source is read and checked, and `prepare` is done with them, in memory."""
+    from llm2llm.components.prepare.prepare import prepare
+    from llm2llm.components.shared.ingest.sources import BUILTIN, is_file_source, read_examples, source_path
+
+    rows: dict[str, list[Any]] = {}
+    complete = True
+    for name, source in config.data.model_dump().items():
+        rows[name] = []
+        if not source:
+            continue
+        local = is_file_source(source) or source_path(source).exists()
+        if local and config.placement.profile and not source.startswith(BUILTIN) and "://" not in source:
+            if not source_path(source).exists():
+                complete = False
+                yield Check(WARN, f"data.{name}", f"{source} is not on this machine: only a pod can tell")
+                continue
+            yield Check(
+                WARN, f"data.{name}", f"{source} is on this machine, and pods do not see it",
+                "put it where they do: a dataset on the hub, or a path of a volume",
+            )  # fmt: skip
+        if not local and (unseen := _unseen_dataset(f"data.{name}", source)):
+            complete = False
+            yield unseen
+            continue
+        try:
+            rows[name] = read_examples(source, config.task)
+        except UserError as problem:
+            complete = False
+            yield Check(FAIL, f"data.{name}", str(problem))
+        else:
+            yield Check(OK, f"data.{name}", f"{len(rows[name]):,} rows of {source}")
+    if complete:
+        prepared = prepare(rows["seeds"], rows["validation"], rows["test"], rows["pool"], config.task, config.prepare,
+                           config.random_seed)  # fmt: skip
+        counts = {name: len(getattr(prepared, name)) for name in ("seeds", "validation", "test", "pool")}
+        sets = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+        yield Check(OK, "prepare", "; ".join([sets, *prepared.notes]))
+
+
+def _unseen_dataset(what: str, source: str) -> Check | None:
+    """Why a dataset on the hub cannot be looked at; None where it can. `datasets` itself tries for a minute."""
+    from huggingface_hub import HfApi
+    from huggingface_hub import errors as hub
+
+    name = source.partition("#")[0].partition("@")[0].partition(":")[0]
+    try:
+        HfApi().dataset_info(name, timeout=20)
+    except hub.GatedRepoError:
+        return Check(FAIL, what, f"{name} is gated", "accept its terms on the hub, and set HF_TOKEN")
+    except hub.RepositoryNotFoundError:
+        return Check(
+            FAIL,
+            what,
+            f"{name}: no such file, and no such dataset on the hub",
+            "correct it, or set HF_TOKEN if it is private",
+        )
+    except Exception as problem:  # as in _model_files
+        return Check(
+            WARN, what, f"{name}: the hub cannot be asked from here ({type(problem).__name__})", "only a pod can tell"
+        )
+    return None
+
+
+def storage_checks(what: str, uri: str, in_cluster: bool) -> Iterator[Check]:
+    """Writes, reads and deletes a small object; where nothing may be written twice, that this holds."""
+    from llm2llm.components.shared.storage import create_bytes, delete, join, read_bytes
+
+    if in_cluster and not is_remote(uri):
+        yield Check(WARN, what, f"{uri} is a folder, and a pod's are gone with it", "use s3://bucket/prefix")
+        return
+    probe = join(uri, f".llm2llm-preflight-{uuid.uuid4().hex}")
+    content = b"written by llm2llm preflight; may be deleted\n"
+    made = create_bytes(probe, content)
+    try:
+        if not made or read_bytes(probe) != content:
+            yield Check(FAIL, what, f"{uri}: what is written is not what is read", "use storage with read-after-write")
+        elif create_bytes(probe, b"again"):
+            yield Check(FAIL, what, f"{uri}: the server overwrites what was to be created once (If-None-Match)",
+                        "use a server that knows conditional writes: AWS, Ceph, MinIO")  # fmt: skip
+        else:
+            yield Check(OK, what, f"{uri} is writable")
+    finally:
+        delete(probe)
+
+
+def teacher_checks(config: Config) -> Iterator[Check]:
+    """Asks each endpoint one small question by JSON schema; it costs some ten tokens."""
+    augment = config.teacher_augment
+    if not augment.asks_models:
+        yield Check(
+            OK, "teacher", "no language model is asked" if augment.strategy == "eda" else f"{augment.teacher}, offline"
+        )
+    models: list[tuple[str, str, Any]] = [(f"teachers.{i}", one.teacher, one) for i, one in enumerate(augment.teachers)]
+    if augment.asks_models and not augment.teachers:
+        models = [("teacher", augment.teacher, augment)]
+    if augment.verify != "none" and augment.verification.by is not None:
+        models.append(("verification.by", augment.verification.by.teacher, augment.verification.by))
+    for what, teacher, settings in models:
+        if teacher in ("openai", "batch"):
+            yield from carefully(what, _endpoint, config, what, settings)
+        else:
+            yield Check(
+                OK, what, f"{teacher}: {settings.model or 'the student'} runs in the stage's own pod; not asked"
+            )
+
+
+def judge_checks(config: Config, judge: Any) -> Iterator[Check]:
+    """Asks the judge's endpoint, as a teacher's is."""
+    if judge.teacher in ("openai", "batch"):
+        yield from _endpoint(config, "judge", judge)
+    else:
+        yield Check(OK, "judge", f"{judge.teacher}: {judge.model} runs in the stage's own pod; not asked")
+
+
+def _endpoint(config: Config, what: str, settings: Any) -> Iterator[Check]:
+    from llm2llm.components.shared.llm.budget import Account
+    from llm2llm.components.shared.llm.client import open_teacher
+    from llm2llm.components.shared.llm.requests import Ask
+    from llm2llm.components.shared.llm.settings import ModelSettings
+
+    stages = GRADING if what == "judge" else ("teacher_augment",)
+    placement = judged(config.placement, settings.api_key_env) if what == "judge" else config.placement
+    secrets = [one.secret for one in placement.secrets if one.env == settings.api_key_env and {*stages} & {*one.stages}]
+    from_secret = secrets if not os.environ.get(settings.api_key_env) else []
+    # Asked as pods ask: a key that is here and in no Secret is not there.
+    without_key = bool(config.placement.profile) and not secrets
+    where = f"{settings.model} at {settings.url}"
+    if _within_a_cluster(settings.url) and not _connects(settings.url):
+        yield Check(WARN, what, f"{where}: a name within the cluster, which this machine does not reach",
+                    "run preflight in a pod, or through a port-forward with --set teacher_augment.url=...")  # fmt: skip
+        return
+
+    def ask(structured: str) -> Any:
+        fields = {name: getattr(settings, name) for name in ModelSettings.model_fields}
+        fields |= {"api_key_env": _NO_KEY} if without_key else {}
+        once = ModelSettings(**{**fields, "structured": structured, "tries": 2, "timeout": 30, "concurrency": 1})
+        schema = {
+            "type": "object", "properties": {"word": {"type": "string", "enum": ["yes"]}}, "required": ["word"],
+            "additionalProperties": False,
+        }  # fmt: skip
+        # A model that reasons first needs room for it; the answer itself is five tokens.
+        message = {"role": "user", "content": 'Say yes, as {"word": "yes"}.'}
+        one = Ask(
+            messages=[message], schema=schema, temperature=settings.temperature, max_tokens=256, purpose="preflight"
+        )
+        # The backend says on standard output what it does; the line below says it all.
+        with redirect_stdout(io.StringIO()), open_teacher(once, "openai", Account(run="preflight")) as teacher:
+            return teacher([one])[0]
+
+    def takes(answer: Any) -> bool:
+        try:
+            return bool(answer.outcome == "answered" and json.loads(answer.text) == {"word": "yes"})
+        except ValueError:
+            return False
+
+    try:
+        answer = ask("words" if settings.structured == "words" else "json_schema")
+        if answer.outcome != "answered" and settings.structured == "auto":
+            answer = ask("words")
+            if answer.outcome == "answered":
+                yield Check(WARN, what, f"{where} answers, but takes no JSON schema: it is asked in words")
+                return
+    except UserError as problem:
+        if from_secret:
+            yield Check(WARN, what, f"{where}: its key is in Secret {from_secret[0]}, and without it: {problem}",
+                        f"set {settings.api_key_env} here to have it tried")  # fmt: skip
+        elif without_key:
+            said = str(problem).replace(_NO_KEY, settings.api_key_env)
+            yield Check(FAIL, what, f"{where}: asked as {stages[0]} does, without a key: {said}",
+                        f"pods get it by placement.secrets: {{env: {settings.api_key_env}, secret: NAME, key: KEY, "
+                        f"stages: [{stages[0]}]}}")  # fmt: skip
+        else:
+            raise
+        return
+    if answer.outcome != "answered":
+        yield Check(FAIL, what, f"{where}: {' '.join((answer.detail or 'no answer').split())[:300]}")
+    elif not takes(answer):
+        yield Check(WARN, what, f"{where} answers, but not in the form that it was asked for: {answer.text[:60]!r}",
+                    "answers that cannot be used are asked for again, and cost")  # fmt: skip
+    else:
+        form = "in words" if settings.structured == "words" else "by JSON schema"
+        yield Check(OK, what, f"{where} answers, and takes structure asked for {form}")
+
+
+def _within_a_cluster(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    return host.endswith((".svc", ".svc.cluster.local")) or (
+        "." not in host and ":" not in host and host != "localhost"
+    )
+
+
+def _connects(url: str) -> bool:
+    parts = urlsplit(url)
+    try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        socket.create_connection((parts.hostname or "", port), timeout=5).close()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def student_checks(config: Config) -> Iterator[Check]:
+    """The student's config is there, its weights are safetensors, and it fits the accelerator of each stage."""
+    from llm2llm.pipelines.checks import student_memory as memory
+
+    if config.student == SCRATCH:
+        shape = memory.scratch_shape(config.train.scratch)
+        parameters = shape.parameters
+        detail = f"scratch, up to {_count(parameters)} parameters"
+        rate = config.train.learning_rate
+        if rate < 1e-4:
+            detail += f"; train.learning_rate {rate:g} is for pretrained weights, random ones hardly learn with it"
+            yield Check(WARN, "student", detail, "set train.learning_rate: 1.0e-3")
+        else:
+            yield Check(OK, "student", detail)
+    else:
+        name, values, parameters = config.student, None, 0
+        found = _model_files(name)
+        if isinstance(found, Check):
+            yield found
+            return
+        values, has_safetensors, parameters, base = found
+        if base:
+            yield Check(OK, "adapter", f"{name} is an adapter on {base}")
+            found = _model_files(base)
+            if isinstance(found, Check):
+                yield found
+                return
+            values, has_safetensors, parameters, _ = found
+            name = base
+        if not has_safetensors:
+            yield Check(
+                FAIL,
+                "student",
+                f"{name} has no safetensors, and pickles are not loaded",
+                "convert it, or choose another",
+            )
+            return
+        if values.get("auto_map") and not config.train.trust_remote_code:
+            yield Check(WARN, "student", f"{name} brings code of its own (auto_map), which is not run",
+                        "see that transformers knows the model, or set train.trust_remote_code")  # fmt: skip
+        try:
+            shape = memory.shape_of(values)
+        except (KeyError, ValueError, TypeError) as problem:
+            yield Check(WARN, "student", f"{name}: its memory cannot be told: config.json has no {problem}")
+            return
+        parameters = parameters or shape.parameters
+        yield Check(OK, "student", f"{name}, {_count(parameters)} parameters")
+    yield from _fits(config, shape, parameters)
+
+
+def _fits(config: Config, shape: Any, parameters: int) -> Iterator[Check]:
+    from llm2llm.pipelines.checks import student_memory as memory
+
+    train, evaluate, placed = config.train, config.evaluate, config.placement.stages
+    length = train.max_length + (evaluate.max_new_tokens or config.task.max_new_tokens)
+    gpus = train.gpus or (placed["train"].gpus if "train" in placed else 0) or 1
+    # With all rows of a batch at once, and with one: how many there are is halved where they do not fit.
+    training = [
+        memory.training_memory(shape, parameters, train, rows, gpus * train.nodes) for rows in (train.batch_size, 1)
+    ]
+    answering = [memory.answering_memory(shape, parameters, rows, length) for rows in (evaluate.batch_size, 1)]
+    answers = "answer" if evaluate.shards > 1 else "evaluate"
+    needs = {"train": training, answers: answering}
+    if config.filter_errors.selection in ("out_of_fold", "auto"):
+        needs["out_of_fold"] = max(training, answering, key=lambda one: one[0].total)
+    if config.promote.registry:
+        needs["promote"] = answering
+    for stage, (need, least) in needs.items():
+        parts = f"weights {need.weights:.1f}, optimiser {need.optimiser:.1f}, activations {need.activations:.1f}"
+        wanted = placed.get(stage)
+        if wanted is None or not wanted.gpus:
+            yield Check(OK, f"memory of {stage}", f"about {need.total:.1f} GiB ({parts}); no accelerator is placed")
+            continue
+        known = config.placement.accelerators
+        has = known[wanted.accelerator].memory_gib
+        detail = f"about {need.total:.1f} of {has} GiB of {wanted.accelerator} ({parts})"
+        if need.total <= 0.9 * has:
+            yield Check(OK, f"memory of {stage}", detail)
+            continue
+        larger = sorted((one.memory_gib, name) for name, one in known.items() if need.total <= 0.9 * one.memory_gib)
+        ways = [f"set placement.stages.{stage}.accelerator={larger[0][1]}"] if larger else []
+        if need is not answering[0]:
+            ways += ["train.method=lora"] if train.method == "full" and config.student != SCRATCH else []
+            ways.append("a smaller train.batch_size or train.max_length")
+        else:
+            ways.append("a smaller evaluate.batch_size")
+        if least.total <= has:
+            detail += f"; fewer rows at once are tried then, and one needs {least.total:.1f}"
+        yield Check(WARN if least.total <= has else FAIL, f"memory of {stage}", detail, ", or ".join(ways))
+    if config.placement.profile and config.student != SCRATCH:
+        yield from _loads(config, parameters, gpus)
+
+
+def _loads(config: Config, parameters: int, gpus: int) -> Iterator[Check]:
+    """Whether the pod's own memory holds the student on its way to the GPU."""
+    from llm2llm.pipelines.checks import student_memory as memory
+    from llm2llm.pipelines.checks.cluster import quantity
+
+    has = quantity(config.placement.stages["train"].memory) / memory.GIB
+    need = memory.loading_memory(parameters, config.train, gpus)
+    detail = f"about {need:.0f} of {has:.0f} GiB while the student is loaded"
+    if need <= has:
+        yield Check(OK, "pod memory of train", detail)
+    else:
+        yield Check(FAIL, "pod memory of train", detail, f"set placement.stages.train.memory={need * 1.2:.0f}Gi")
+
+
+def _model_files(name: str) -> tuple[Mapping[str, Any], bool, int, str] | Check:
+    """(config.json, whether there are safetensors, exact parameters or 0, the base of an adapter or "")."""
+    if is_remote(name):
+        return _model_in_storage(name)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        adapter, plain = folder / "adapter_config.json", folder / "config.json"
+        file = adapter if adapter.is_file() else plain
+        if not file.is_file():
+            return Check(
+                FAIL, "student", f"{name}: the folder holds no model (neither config.json nor adapter_config.json)"
+            )
+        try:
+            values = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return Check(FAIL, "student", f"{file} is not JSON", "save the model again")
+        return (
+            values,
+            any(folder.glob("*.safetensors")),
+            0,
+            str(values.get("base_model_name_or_path") or "") if file == adapter else "",
+        )
+    if name.startswith(("/", ".", "~")) or name.count("/") > 1:
+        return Check(WARN, "student", f"{name} is not on this machine: only a pod can tell")
+    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub import errors as hub
+
+    try:
+        info = HfApi().model_info(name, timeout=20)
+        names = {one.rfilename for one in info.siblings or []}
+        file_name = "adapter_config.json" if "adapter_config.json" in names else "config.json"
+        if file_name not in names:
+            return Check(FAIL, "student", f"{name} on the hub holds no model (no config.json)", "correct student")
+        values = json.loads(Path(hf_hub_download(name, file_name)).read_text(encoding="utf-8"))
+    except hub.GatedRepoError:
+        return Check(FAIL, "student", f"{name} is gated", "accept its terms on the hub, and set HF_TOKEN")
+    except hub.RepositoryNotFoundError:
+        return Check(
+            FAIL,
+            "student",
+            f"{name}: there is no such model on the hub",
+            "correct student, or set HF_TOKEN if it is private",
+        )
+    except Exception as problem:  # the hub's client raises what its HTTP client does, which differs between versions
+        return Check(
+            WARN,
+            "student",
+            f"{name}: the hub cannot be asked from here ({type(problem).__name__})",
+            "only a pod can tell",
+        )
+    counted = info.safetensors.total if info.safetensors else 0
+    base = str(values.get("base_model_name_or_path") or "") if file_name == "adapter_config.json" else ""
+    return values, any(one.endswith(".safetensors") for one in names), counted, base
+
+
+def _model_in_storage(uri: str) -> tuple[Mapping[str, Any], bool, int, str] | Check:
+    """As `_model_files`, for an `s3://` folder."""
+    from llm2llm.components.shared.storage import join, list_uris, read_bytes
+
+    names = {one.rpartition("/")[2] for one in list_uris(uri)}
+    file = next((one for one in ("adapter_config.json", "config.json") if one in names), "")
+    if not file:
+        return Check(FAIL, "student", f"{uri} holds no model (neither config.json nor adapter_config.json)")
+    values = json.loads(read_bytes(join(uri, file)))
+    base = str(values.get("base_model_name_or_path") or "") if file == "adapter_config.json" else ""
+    return values, any(one.endswith(".safetensors") for one in names), 0, base
+
+
+def _count(parameters: int) -> str:
+    return f"{parameters / 1e9:.1f} B" if parameters >= 1e9 else f"{parameters / 1e6:.1f} M"

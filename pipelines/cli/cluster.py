@@ -1,0 +1,221 @@
+"""The commands that speak to a cluster: `submit`, `schedule`, `schedules`, `preflight`."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from llm2llm.components.shared.base.errors import UserError
+
+Command = Callable[..., Any]
+
+_PATH = click.Path(path_type=Path)
+
+
+def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+set_option = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a setting, as in train.epochs=2. Repeatable.",
+)
+host_option = click.option("--host", help="URL of Kubeflow Pipelines; default: $KF_PIPELINES_ENDPOINT.")
+connection = _options(
+    host_option,
+    click.option("--namespace", default="", help="Where runs are, on a Kubeflow for several users."),
+    click.option(
+        "--token-file", type=_PATH, help="Holds the token; default: $LLM2LLM_KFP_TOKEN, or the pod's token volume."
+    ),
+    click.option("--ca-file", type=_PATH, help="Certificates to trust; default: $SSL_CERT_FILE."),
+)
+running = _options(
+    click.option("--experiment", default="Default", show_default=True, help="The experiment that runs are listed in."),
+    click.option("--create-experiment", is_flag=True, help="Make the experiment where there is none of the name."),
+    click.option("--parameter", "parameters", multiple=True, metavar="NAME=VALUE",
+                 help="A run-time parameter other than the config's. Repeatable."),
+    click.option("--service-account", default="",
+                 help="Kubernetes service account of the pods; default: placement.service_account."),
+    click.option("--pipeline-root", default="", help="Where artifacts go, such as s3://bucket/llm2llm."),
+)  # fmt: skip
+
+
+@click.command()
+@click.argument("config")
+@connection
+@running
+@click.option("--run-name", default="", help="What the run is called; default: by version and time.")
+@click.option("--wait", is_flag=True, help="Follow the run to its end; the exit code is its outcome.")
+@click.option("--timeout", default="", metavar="DURATION", help="With --wait: no longer than this, such as 90m or 12h.")
+@click.option("--dry-run", is_flag=True, help="Compile and show what would be sent; no connection is made.")
+@set_option
+def submit(
+    config: str, host: str | None, namespace: str, token_file: Path | None, ca_file: Path | None, experiment: str,
+    create_experiment: bool, parameters: tuple[str, ...], service_account: str, pipeline_root: str, run_name: str,
+    wait: bool, timeout: str, dry_run: bool, overrides: tuple[str, ...],
+) -> int:  # fmt: skip
+    """Run a config in a cluster.
+
+    CONFIG is a YAML file or the name of a shipped config. It is compiled and uploaded as a version that is named by a
+    hash of its content, unless that version is there. Ctrl-C while waiting leaves the run running.
+
+    Exit codes with --wait: 0 the run succeeded; 1 it failed; 3 it was terminated; 124 --timeout has passed; 130
+    interrupted. Without it: 0 started. In any case 2: the input or the connection is wrong, in one message that names
+    it.
+    """
+    from llm2llm.pipelines.config.config import load_config
+    from llm2llm.pipelines.kubeflow import submit as submitting
+    from llm2llm.pipelines.kubeflow.client import connect
+    from llm2llm.pipelines.kubeflow.placement import seconds
+
+    if timeout and not wait:
+        raise UserError("--timeout: only with --wait; how long a stage may take is placement.stages.*.timeout")
+    try:
+        limit = seconds(timeout) if timeout else 0
+    except ValueError as problem:
+        raise UserError(f"--timeout: {problem}") from None
+    loaded = load_config(config, overrides)
+    service_account = service_account or loaded.placement.service_account
+    compiled = submitting.compile_upload(loaded, parameters)
+    if dry_run:
+        flags = {"host": host or "", "namespace": namespace, "experiment": experiment, "account": service_account,
+                 "root": pipeline_root}  # fmt: skip
+        click.echo(submitting.dry_run(compiled, flags))
+        return 0
+    cluster = connect(host, token_file, ca_file, namespace)
+    experiment_id = cluster.experiment_id(experiment, create_experiment or experiment == "Default")
+    uploaded = submitting.upload(cluster, compiled)
+    click.echo(f"version    {compiled.version}{' (was there)' if uploaded[2] else ''}")
+    run_id = submitting.start(cluster, compiled, uploaded, experiment_id, run_name, service_account, pipeline_root)
+    click.echo(f"run        {cluster.run_link(run_id)}")
+    return submitting.follow(cluster, compiled, run_id, limit, pipeline_root) if wait else 0
+
+
+@click.command()
+@click.argument("config", required=False)
+@connection
+@running
+@click.option(
+    "--cron", default="", metavar="CRON", help="When: minute, hour, day of month, month, day of week; '0 2 * * 0'."
+)
+@click.option("--name", default="", help="What the schedule is called; default: the config's name.")
+@click.option(
+    "--catchup/--no-catchup", default=False, show_default=True, help="Run every tick that was missed, or the last."
+)
+@click.option("--max-concurrency", type=click.IntRange(1, 10), default=1, show_default=True,
+              help="How many runs of it may go on at once.")  # fmt: skip
+@click.option("--pause", metavar="NAME", help="Disable a schedule.")
+@click.option("--resume", metavar="NAME", help="Enable it again.")
+@click.option("--delete", metavar="NAME", help="Delete it.")
+@click.option("--force", is_flag=True, help="With --delete: also when a run of it goes on, which ends with it.")
+@set_option
+def schedule(
+    config: str | None, host: str | None, namespace: str, token_file: Path | None, ca_file: Path | None,
+    experiment: str, create_experiment: bool, parameters: tuple[str, ...], service_account: str, pipeline_root: str,
+    cron: str, name: str, catchup: bool, max_concurrency: int, pause: str | None, resume: str | None,
+    delete: str | None, force: bool, overrides: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Run a config in a cluster again and again.
+
+    llm2llm schedule CONFIG --cron '0 2 * * 0' --host URL
+
+    The same command again changes nothing; with a changed config or time it replaces the schedule: never are two
+    enabled, and no time at which it is due is missed. Times are in the cluster's zone, UTC unless its administrators
+    chose another. See `llm2llm schedules` for those that there are.
+    """
+    from llm2llm.pipelines.config.config import load_config
+    from llm2llm.pipelines.kubeflow import schedule as scheduling
+    from llm2llm.pipelines.kubeflow import submit as submitting
+    from llm2llm.pipelines.kubeflow.client import connect
+
+    asked = [bool(config), pause is not None, resume is not None, delete is not None]
+    if sum(asked) != 1:
+        raise UserError("schedule: give one of CONFIG (with --cron), --pause NAME, --resume NAME, --delete NAME")
+    if config is None:
+        cluster = connect(host, token_file, ca_file, namespace)
+        if pause is not None:
+            click.echo(f"{pause}: {scheduling.pause(cluster, pause, click.echo)}")
+        elif resume is not None:
+            click.echo(f"{resume}: {scheduling.resume(cluster, resume, click.echo)}")
+        elif delete is not None:
+            scheduling.remove(cluster, delete, force)
+            click.echo(f"{delete}: deleted")
+        return
+    if not cron:
+        raise UserError("--cron: missing; when is the config to be run? '0 2 * * 0' is Sundays at 2:00")
+    six = scheduling.six_fields(cron)
+    loaded = load_config(config, overrides)
+    service_account = service_account or loaded.placement.service_account
+    compiled = submitting.compile_upload(loaded, parameters)
+    cluster = connect(host, token_file, ca_file, namespace)
+    experiment_id = cluster.experiment_id(experiment, create_experiment or experiment == "Default")
+    uploaded = submitting.upload(cluster, compiled)
+    done = scheduling.set_schedule(
+        cluster, compiled, uploaded, experiment_id, name or loaded.name, six,
+        max_concurrency, catchup, service_account, pipeline_root, click.echo,
+    )  # fmt: skip
+    click.echo(f"{name or loaded.name}: {done}; {compiled.version} at '{six}'")
+
+
+@click.command()
+@connection
+def schedules(host: str | None, namespace: str, token_file: Path | None, ca_file: Path | None) -> None:
+    """List the schedules in a cluster that `llm2llm schedule` made."""
+    from llm2llm.pipelines.kubeflow.client import connect
+    from llm2llm.pipelines.kubeflow.schedule import our_schedules, schedules_table
+
+    click.echo(schedules_table(our_schedules(connect(host, token_file, ca_file, namespace))))
+
+
+@click.command()
+@click.argument("config")
+@connection
+@click.option(
+    "--cluster", "ask_cluster", is_flag=True, help="Also ask the Kubernetes cluster, and Kubeflow when --host is given."
+)
+@click.option("--kube-context", default="", help="The kubeconfig's context; default: the current one, or this pod's.")
+@click.option(
+    "--service-account", default="", help="Kubernetes service account of the pods; default: placement.service_account."
+)
+@click.option("--pipeline-root", default="", help="Where artifacts go, such as s3://bucket/llm2llm.")
+@set_option
+def preflight(
+    config: str, host: str | None, namespace: str, token_file: Path | None, ca_file: Path | None, ask_cluster: bool,
+    kube_context: str, service_account: str, pipeline_root: str, overrides: tuple[str, ...],
+) -> int:  # fmt: skip
+    """Check everything that a run needs before any GPU starts.
+
+    CONFIG is a YAML file or the name of a shipped config. One line for each check: ok, warn (cannot be told from here)
+    or fail, with what to do. Exit codes: 0 nothing fails; 1 something does.
+    """
+    from llm2llm.pipelines.checks.preflight import FAIL, OK, WARN, local_checks, shown
+    from llm2llm.pipelines.config.config import load_config
+
+    counts = {OK: 0, WARN: 0, FAIL: 0}
+    loaded = load_config(config, overrides, resolve=True)
+    for check in local_checks(loaded, [pipeline_root] if pipeline_root else []):
+        click.echo(shown(check))
+        counts[check.status] += 1
+    if ask_cluster:
+        from llm2llm.pipelines.checks.cluster import cluster_checks
+        from llm2llm.pipelines.kubeflow.client import connect
+
+        connecting = (lambda: connect(host, token_file, ca_file, namespace)) if host else None
+        account = service_account or loaded.placement.service_account
+        for check in cluster_checks(load_config(config, overrides), namespace, kube_context, account, connecting):
+            click.echo(shown(check))
+            counts[check.status] += 1
+    click.echo(f"{counts[OK]} ok, {counts[WARN]} to look at, {counts[FAIL]} failed")
+    return 1 if counts[FAIL] else 0
+
+
+COMMANDS: tuple[click.Command, ...] = (submit, schedule, schedules, preflight)

@@ -1,0 +1,302 @@
+"""The command `llm2llm`.
+
+Exit codes: 0 done; 1 a stage or the run failed; 2 the user's input is wrong (a setting, a row, a file, an endpoint), in
+one message that names it; 3 a run in a cluster was terminated; 124 a time-out passed; 130 or 143 interrupted or
+terminated, and the same command goes on.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from llm2llm.components.shared.base.errors import UserError, nearest
+from llm2llm.pipelines.cli.cluster import COMMANDS, set_option
+from llm2llm.pipelines.cli.inspect import diff, why
+from llm2llm.pipelines.cli.registry import registry
+from llm2llm.pipelines.cli.storage import clean
+
+EXIT_FAILED = 1
+EXIT_USER_ERROR = 2
+
+# What a base install, which compiles and submits, has not got.
+EXTRAS = {
+    "cpu": ("pyarrow", "numpy", "scipy", "rapidfuzz", "rensa", "jinja2", "openai", "aiohttp", "boto3"),
+    "train": ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "safetensors", "tokenizers"),
+    "docker": ("docker",),
+}
+
+
+class _Group(click.Group):
+    """Suggests the nearest command for a mistyped one."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            ctx.fail(f"no command {args[0]!r}{nearest(args[0], self.list_commands(ctx))}")
+        return super().resolve_command(ctx, args)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line; every outcome is an exit code."""
+    try:
+        code = cli.main(args=list(arguments) if arguments is not None else None, standalone_mode=False)
+    except UserError as problem:
+        click.echo(f"error: {problem}", err=True)
+        sys.exit(EXIT_USER_ERROR)
+    except click.ClickException as problem:
+        problem.show()
+        sys.exit(EXIT_USER_ERROR)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted; run the same command again to go on", err=True)
+        sys.exit(130)
+    except ModuleNotFoundError as problem:
+        package = (problem.name or "").split(".")[0]
+        extra = next((extra for extra, packages in EXTRAS.items() if package in packages), None)
+        if extra is None:
+            raise
+        click.echo(f"error: this needs the package {package}: pip install 'llm2llm[{extra}]'", err=True)
+        sys.exit(EXIT_USER_ERROR)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="llm2llm")
+def cli() -> None:
+    """Error-driven fine-tuning: find what a student model gets wrong, have a teacher write new examples from exactly
+    that, drop copies and leaks, train again.
+
+    Start with `llm2llm run quickstart --output quickstart`: a few minutes on a laptop, no GPU, no key.
+    """
+
+
+@cli.command()
+@click.argument("config")
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path), required=True, help="Folder for everything the run leaves."
+)
+@click.option(
+    "--runner", type=click.Choice(["subprocess", "docker", "process"]), default="subprocess", show_default=True,
+    help="Where stages run: in a process each, in the config's images, or all in this process, without KFP.",
+)  # fmt: skip
+@click.option("--fresh", is_flag=True, help="Discard what an earlier run left in the output folder.")
+@set_option
+def run(
+    config: str,
+    output: Path,
+    runner: Literal["subprocess", "docker", "process"],
+    fresh: bool,
+    overrides: tuple[str, ...],
+) -> int:
+    """Run a config's pipeline on this machine.
+
+    CONFIG is a YAML file or the name of a shipped config (see `llm2llm config`). Interrupted and started again with the
+    same output folder, it goes on where it was. Leaves report.html, summary.json and the best student's folder.
+
+    Exit codes: 0 done; 1 a stage failed; 2 the input is wrong, in one message that names it; 130 interrupted; 143
+    terminated.
+    """
+    if runner != "docker" and find_spec("trl") is None:  # before the imports, which ask for less
+        raise UserError("run: the stages need PyTorch and TRL on this machine: pip install 'llm2llm[train]'")
+    from llm2llm.pipelines.cli.tables import summary_table
+    from llm2llm.pipelines.config.config import load_config
+    from llm2llm.pipelines.local.run import RunFailed, run_local
+
+    loaded = load_config(config, overrides, resolve=True)
+    click.echo(f"{loaded.name}: iteration 0 and up to {loaded.max_iterations} more, into {output}")
+    try:
+        summary = run_local(loaded, output, runner, fresh)
+    except RunFailed as problem:
+        click.echo(f"error: {problem}", err=True)
+        return EXIT_FAILED
+    if "nothing_new" in summary:
+        click.echo(f"\n{summary['nothing_new']}")
+        return 0
+    click.echo("\n" + summary_table(summary))
+    click.echo(
+        f"\nreport   {output / 'report.html'}\nsummary  {output / 'summary.json'}\nstudent  {output / 'student'}"
+    )
+    return 0
+
+
+@cli.command("compile")
+@click.argument("config")
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path), required=True, help="The pipeline file to write (.yaml)."
+)
+@set_option
+def compile_command(config: str, output: Path, overrides: tuple[str, ...]) -> None:
+    """Compile a config into a pipeline file for Kubeflow.
+
+    CONFIG is a YAML file or the name of a shipped config (see `llm2llm config`). Upload the file in the Kubeflow UI, or
+    submit it with the kfp SDK.
+    """
+    from llm2llm.pipelines.config.config import load_config
+    from llm2llm.pipelines.kubeflow.compile import compile_config
+
+    compile_config(load_config(config, overrides), output)
+    click.echo(f"wrote {output} ({output.stat().st_size / 1000:.0f} KB)")
+
+
+@cli.command("plan")
+@click.argument("config")
+@set_option
+def plan_command(config: str, overrides: tuple[str, ...]) -> None:
+    """Show what would run where, and what it can cost at most.
+
+    CONFIG is a YAML file or the name of a shipped config. No cluster is asked. Set placement.profile for a kind of
+    cluster: llm2llm plan gsm8k --set placement.profile=gke
+    """
+    from llm2llm.pipelines.checks.plan import plan
+    from llm2llm.pipelines.config.config import load_config
+
+    click.echo(plan(load_config(config, overrides)))
+
+
+@cli.group(cls=_Group)
+def ledger() -> None:
+    """See what teachers were asked and what they answered."""
+
+
+@ledger.command("list")
+@click.argument("uri")
+def ledger_list(uri: str) -> None:
+    """Sum up a ledger by model and purpose.
+
+    Answers, tokens, and how many runs paid for them. URI is a folder or an s3:// prefix.
+    """
+    from llm2llm.components.shared.llm.ledger import ledger_summary
+
+    click.echo(ledger_summary(uri))
+
+
+@ledger.command("show")
+@click.argument("uri")
+@click.argument("key", required=False)
+def ledger_show(uri: str, key: str | None) -> None:
+    """Print one entry of a ledger, or all of them.
+
+    As JSON, or JSON lines. URI is a folder or an s3:// prefix; KEY stands in the `call_key` of a generated row and in
+    the calls.
+    """
+    from llm2llm.components.shared.llm.ledger import entry_text, list_entries, read_ledger
+
+    if key is not None:
+        click.echo(entry_text(read_ledger(uri, key)))
+        return
+    for entry in list_entries(uri):
+        click.echo(entry_text(entry, indent=None))
+
+
+@cli.command("config")
+@click.argument("name", required=False)
+def config_command(name: str | None) -> None:
+    """Print a shipped config to start from, or list them.
+
+    llm2llm config snips > my.yaml
+    """
+    from llm2llm.pipelines.config.config import shipped_configs
+
+    shipped = shipped_configs()
+    if name is None:
+        for known, path in shipped.items():
+            first = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+            click.echo(f"{known:<20} {first}")
+    elif name in shipped:
+        click.echo(shipped[name].read_text(encoding="utf-8"), nl=False)
+    else:
+        raise UserError(f"no shipped config {name!r}{nearest(name, shipped)}; there are {', '.join(shipped)}")
+
+
+@cli.command()
+@click.option(
+    "--task", required=True, help="A shipped task (gsm8k, casehold, snips, trec, sst2) or a config file with a task."
+)
+@click.option("--input", "source", type=click.Path(path_type=Path), required=True,
+              help="JSON lines with `completion` and `answer`; multiple choice also `choices`.")  # fmt: skip
+@click.option("--output", type=click.Path(path_type=Path), required=True,
+              help="The same lines with `correct`, `parsed` and `outcome` added.")  # fmt: skip
+def grade(task: str, source: Path, output: Path) -> None:
+    """Grade any model's answers to a task."""
+    from llm2llm.components.shared.ingest.grade_file import grade_file
+    from llm2llm.components.shared.tasks import load_task
+    from llm2llm.pipelines.config.config import load_config
+
+    the_task = load_config(task).task if task.endswith((".yaml", ".yml")) else load_task(task)
+    counts = grade_file(source, output, the_task)
+    n = sum(counts.values())
+    click.echo(
+        f"{n} rows: {counts['correct']} correct ({counts['correct'] / n:.1%}), {counts['wrong']} wrong, "
+        f"{counts['unparseable']} unparseable; wrote {output}"
+    )
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--limit", type=click.IntRange(min=0), default=0, help="Print at most this many rows; 0: all.")
+def show(file: Path, limit: int) -> None:
+    """Print the rows of an artifact of any kind as JSON lines."""
+    from dataclasses import asdict
+
+    from llm2llm.components.shared.data.parquet import kind_of, read_rows
+    from llm2llm.components.shared.data.schemas import KINDS
+
+    kind = kind_of(file)
+    rows: list[Any] = read_rows(file, kind, KINDS[kind])
+    for row in rows[: limit or None]:
+        click.echo(json.dumps(asdict(row), ensure_ascii=False))
+
+
+class _Stages(_Group):
+    """One command for each stage, made from its component when it is asked for."""
+
+    STAGES = ("prepare", "find_new", "train", "answer", "evaluate", "out_of_fold", "filter_errors", "teacher_augment",
+              "dedupe", "promote", "report")  # fmt: skip
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.STAGES)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name.replace("-", "_") not in self.STAGES:
+            return None
+        from llm2llm.pipelines.cli.stage import stage_command
+
+        return stage_command(name.replace("-", "_"))
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _ONE_LINE[name]) for name in self.STAGES])
+
+
+# Repeated from the faces, so that help does not import KFP and every stage.
+_ONE_LINE = {
+    "prepare": "Read, check and split a user's rows.",
+    "find_new": "Find out whether there is anything that the version in production was not made from.",
+    "train": "Fine-tune the student on the current training set.",
+    "answer": "Ask the student one shard's share of the questions.",
+    "evaluate": "Ask the student every seed, validation and test question, grade the answers, and score them.",
+    "out_of_fold": "Train a student without one fold of the seeds and ask it about that fold.",
+    "filter_errors": "Find the seeds that the student needs help with; decide whether to go on.",
+    "teacher_augment": "Have a teacher write new examples from the errors.",
+    "dedupe": "Drop copies, near copies and leaks; the rest joins the training set.",
+    "promote": "Put the run's best student into the registry, if it beats the version in production.",
+    "report": "Write what happened, for a person.",
+}
+
+
+@cli.group(cls=_Stages)
+def stage() -> None:
+    """Run one stage alone, on files.
+
+    Its flags are the component's inputs. Rows are read from Parquet files that a stage wrote, or from JSON lines. What
+    the stage writes goes into the folder given by --output, each output under its own name.
+    """
+
+
+for command in (*COMMANDS, why, diff, registry, clean):
+    cli.add_command(command)

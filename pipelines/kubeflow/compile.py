@@ -1,0 +1,229 @@
+"""From a config to a pipeline file that Kubeflow takes."""
+
+import ast
+import re
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from llm2llm.components.shared.base.atomic import write_text
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.pipelines.config.config import Config, to_parameters
+from llm2llm.pipelines.kubeflow.spec_checks import refuse_repeated_artifacts
+
+
+def compile_config(config: Config, output: Path, for_cluster: bool = True) -> None:
+    """Writes the compiled pipeline of a config, whole or not at all; its parameters default to the config's values.
+
+    The same config gives the same bytes.
+
+    Args:
+        config: The config.
+        output: The file to write.
+        for_cluster: Rather than for a run on this machine. There equal components are one; KFP's local runner names the
+            folders of outputs by component, so `train 1` would overwrite what `train 0` left. And there some stages
+            are never answered from Kubeflow's cache, see `_ask_again`. A run on this machine has copies of the files,
+            whose names change with them.
+
+    Raises:
+        UserError: The output cannot be written, or has no YAML suffix; a task would get one artifact under two names.
+    """
+    if output.suffix not in (".yaml", ".yml"):
+        raise UserError(f"{output}: a compiled pipeline is YAML; give a name that ends in .yaml")
+    # Importing KFP and the stages' faces takes half a second; a bad config should not wait for it.
+    from kfp import compiler
+
+    from llm2llm.pipelines.kubeflow.pipeline import build_pipeline
+
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        draft = Path(folder) / "pipeline.yaml"
+        compiler.Compiler().compile(build_pipeline(config), str(draft), pipeline_parameters=to_parameters(config))
+        text = draft.read_text(encoding="utf-8")
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # three times as fast, where there is one
+    documents = compact(list(yaml.load_all(text, Loader=loader)))
+    refuse_repeated_artifacts(documents[0])
+    if for_cluster:
+        merge_components(documents[0])
+        _ask_again(documents[0])
+    # Not the compiler's own comments, in which the order of keys changes from one time to the next.
+    header = f"# PIPELINE DEFINITION\n# Name: {config.name}\n"
+    style: dict[str, Any] = {"default_flow_style": None, "sort_keys": True, "width": 100_000, "allow_unicode": True}
+    _put_in_lines(*documents)
+    write_text(output, header + yaml.dump_all(documents, Dumper=_Dumper, **style))
+
+
+def _ask_again(spec: dict[str, Any]) -> None:
+    """Switches off the cache for stages whose answer depends on more than their inputs.
+
+    `configure` and `prepare` are given names of data, and what a name stands for changes: from the cache a scheduled
+    run would never see a new seed. What `find_new` and `promote` say depends on the registry.
+    """
+    for component in [spec["root"], *spec["components"].values()]:
+        for name, task in component.get("dag", {}).get("tasks", {}).items():
+            if re.fullmatch(r"(configure|prepare|find-new|promote)(-\d+)?", name):
+                task["cachingOptions"] = {}
+
+
+class _Line(dict[str, Any]):
+    """A mapping that is written in one line: a fifth of the file was indentation."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes `_Line` as `{...}`."""
+
+
+_Dumper.add_representer(
+    _Line, lambda dumper, line: dumper.represent_mapping("tag:yaml.org,2002:map", line, flow_style=True)
+)
+
+
+def _put_in_lines(spec: dict[str, Any], *platforms: dict[str, Any]) -> None:
+    """Each task, what a component takes and gives, and where an executor runs, in a line."""
+    for platform in platforms:
+        places = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+        places |= {name: _Line(place) for name, place in places.items()}
+    for component in [spec["root"], *spec["components"].values()]:
+        tasks = component.get("dag", {}).get("tasks", {})
+        tasks |= {name: _Line(task) for name, task in tasks.items()}
+        if component is not spec["root"]:  # the form's parameters have descriptions
+            component |= {side: _Line(component[side]) for side in component if side.endswith("Definitions")}
+
+
+def compact(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A compiled pipeline without repetition: an unrolled loop says everything once for each iteration.
+
+    Large workflows hit limits of Argo and etcd (kubeflow/pipelines#10968, #4170). The pipeline does the same: executors
+    that are equal, and run in the same place, become one; docstrings leave the functions' source; components lose the
+    descriptions and defaults of their inputs, which are all given here (those of the pipeline's own parameters, which
+    the UI's form shows, stay); sub-graphs lose inputs that nothing in them uses, and the compiler's prefix of the
+    others' names.
+
+    Args:
+        documents: The pipeline and, when anything is said about where stages run, the platform's part of it.
+    """
+    spec, *platforms = documents
+    executors = spec["deploymentSpec"]["executors"]
+    places: dict[str, Any] = {}
+    for platform in platforms:
+        places = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    components = spec["components"]
+    for executor in executors.values():
+        command = executor.get("container", {}).get("command", [])
+        command[:] = [_without_docstrings(part) if "\ndef " in part else part for part in command]
+    first_of: dict[str, str] = {}
+    same_as = {
+        label: first_of.setdefault(yaml.safe_dump([executor, places.get(label)]), label)
+        for label, executor in executors.items()
+    }
+    for label, first in same_as.items():
+        if label != first:
+            del executors[label]
+            places.pop(label, None)
+    for component in components.values():
+        if "executorLabel" in component:
+            component["executorLabel"] = same_as[component["executorLabel"]]
+        for side in ("inputDefinitions", "outputDefinitions"):
+            for group in component.get(side, {}).values():
+                for definition in group.values():
+                    definition.pop("description", None)
+    _prune(spec["root"], components)
+    _shorten(spec["root"], components)
+    return documents
+
+
+def merge_components(spec: dict[str, Any]) -> None:
+    """Makes every task refer to the first of equal components, and removes the others.
+
+    Kubeflow's compiler visits a component once, however many tasks refer to it (backend/src/v2/compiler/visitor.go).
+    """
+    root, components = spec["root"], spec["components"]
+    leaves = {name: yaml.safe_dump(value) for name, value in components.items() if "dag" not in value}
+    first_of: dict[str, str] = {}
+    same_as = {name: first_of.setdefault(text, name) for name, text in leaves.items()}
+    for component in [root, *components.values()]:
+        for task in component.get("dag", {}).get("tasks", {}).values():
+            reference = task["componentRef"]
+            reference["name"] = same_as.get(reference["name"], reference["name"])
+    for name, first in same_as.items():
+        if name != first:
+            del components[name]
+
+
+_KINDS = (("parameters", "componentInputParameter"), ("artifacts", "componentInputArtifact"))
+
+
+def _prune(component: dict[str, Any], components: dict[str, Any]) -> None:
+    """Removes what tasks pass to sub-graphs that do not use it, and defaults of inputs that are given."""
+    for task in component["dag"]["tasks"].values():
+        inner = components[task["componentRef"]["name"]]
+        given = task.get("inputs", {})
+        if "dag" in inner:
+            _prune(inner, components)
+            used = _used(inner)
+            condition = task.get("triggerPolicy", {}).get("condition", "")
+            for kind, _ in _KINDS:
+                definitions = inner.get("inputDefinitions", {}).get(kind, {})
+                for name in [name for name in definitions if name not in used and f"'{name}'" not in condition]:
+                    del definitions[name]
+                    given.get(kind, {}).pop(name, None)
+        else:
+            for kind, _ in _KINDS:
+                for name, definition in inner.get("inputDefinitions", {}).get(kind, {}).items():
+                    if name in given.get(kind, {}):
+                        definition.pop("defaultValue", None)
+                        definition.pop("isOptional", None)
+
+
+def _used(component: dict[str, Any]) -> set[str]:
+    """The names of a sub-graph's inputs that its tasks refer to."""
+    used = set()
+    for task in component["dag"]["tasks"].values():
+        for kind, reference in _KINDS:
+            used |= {value[reference] for value in task.get("inputs", {}).get(kind, {}).values() if reference in value}
+        used |= {
+            iterator["items"]["inputParameter"]
+            for iterator in _iterators(task)
+            if "inputParameter" in iterator["items"]
+        }
+    return used
+
+
+def _iterators(task: dict[str, Any]) -> list[dict[str, Any]]:
+    return [task[key] for key in ("parameterIterator", "artifactIterator") if key in task]
+
+
+def _shorten(component: dict[str, Any], components: dict[str, Any], prefix: str = "pipelinechannel--") -> None:
+    """Drops the compiler's prefix from names of sub-graphs' inputs, but for those that conditions and loops use."""
+    for task in component["dag"]["tasks"].values():
+        inner = components[task["componentRef"]["name"]]
+        if "dag" not in inner:
+            continue
+        fixed = task.get("triggerPolicy", {}).get("condition", "") + "".join(
+            f"'{iterator['itemInput']}'" for iterator in _iterators(task)
+        )
+        for kind, reference in _KINDS:
+            names = inner.get("inputDefinitions", {}).get(kind, {})
+            new = {n: n.removeprefix(prefix) for n in names if n.startswith(prefix) and f"'{n}'" not in fixed}
+            for place in (names, task.get("inputs", {}).get(kind, {})):
+                for name in [name for name in place if name in new]:
+                    place[new[name]] = place.pop(name)
+            for inner_task in inner["dag"]["tasks"].values():
+                for value in inner_task.get("inputs", {}).get(kind, {}).values():
+                    if value.get(reference) in new:
+                        value[reference] = new[value[reference]]
+        _shorten(inner, components, prefix)
+
+
+def _without_docstrings(source: str) -> str:
+    tree = ast.parse(source)
+    lines = source.splitlines(keepends=True)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and ast.get_docstring(node) is not None and len(node.body) > 1:
+            docstring = node.body[0]
+            for number in range(docstring.lineno - 1, docstring.end_lineno or docstring.lineno):
+                lines[number] = ""
+    return re.sub(r"\n{3,}", "\n\n", "".join(lines))

@@ -1,0 +1,1 @@
+"""The loop on this machine: in this process, in subprocesses, in containers."""

@@ -1,0 +1,445 @@
+"""A run on this machine: the compiled pipeline under KFP's local runner, or the loop in plain Python (`process`).
+
+The output folder holds, beside what a person reads (`report.html`, `report.md`, `summary.json`, `student/`, `run.log`):
+
+    manifest.json    what went into the run and came out of each stage, with hashes
+    pipeline.yaml    the compiled pipeline, the one that a cluster would run; not with the runner `process`
+    run.json         the config that the folder belongs to
+    artifacts/       what the stages wrote; `inputs` in it holds the user's own files as they were
+    ledger/          what the teacher was asked and answered, unless the config names another place; `fresh` keeps it
+    checkpoints/     of a training that is running, unless the config names another place
+    cache/           which stages are done, so that an interrupted run goes on where it was
+    events.jsonl     when each stage started and ended
+"""
+
+import builtins
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+from uuid import uuid4
+
+from llm2llm.components.shared.base.atomic import whole_file, whole_folder, write_text
+from llm2llm.components.shared.base.errors import UserError, cannot_write
+from llm2llm.components.shared.base.hashing import hash_of
+from llm2llm.components.shared.inference.vllm_answers import vllm_is_here
+from llm2llm.components.shared.ingest.sources import BUILTIN, is_file_source, source_file
+from llm2llm.components.shared.llm.settings import IN_POD
+from llm2llm.components.shared.stage import EXIT_TERMINATED, PARENT_VARIABLE, RUN_VARIABLE
+from llm2llm.components.shared.training.settings import SCRATCH
+from llm2llm.pipelines.config.config import Config
+from llm2llm.pipelines.kubeflow.compile import compile_config
+from llm2llm.pipelines.kubeflow.placement import PlacementSettings
+from llm2llm.pipelines.local.progress import LogLines, Watch
+
+Runner = Literal["subprocess", "docker", "process"]
+
+OURS = ("artifacts", "cache", "checkpoints", "student", "pipeline.yaml", "run.json", "events.jsonl", "run.log",
+        "report.html", "report.md", "summary.json", "manifest.json")  # fmt: skip
+"""Everything that a run leaves in its output folder; `fresh` removes these and nothing else."""
+
+
+INTERRUPTED = "\ninterrupted; run the same command again to go on\n"
+
+IMAGE_USER = 65532
+"""The uid and gid that the images run as."""
+
+
+class RunFailed(Exception):
+    """A stage failed for a reason that is not the user's input; the message says where to look."""
+
+
+def run_local(config: Config, output: Path, runner: Runner = "subprocess", fresh: bool = False) -> dict[str, Any]:
+    """Runs the pipeline of a config into an output folder and returns the summary that `summary.json` holds.
+
+    Started again with the same folder and config, a run goes on after the last stage that finished. A run that ends
+    early because nothing is new returns `{"nothing_new": why}` and leaves no report.
+
+    Args:
+        config: With absolute paths; see `load_config(resolve=True)`.
+        output: Made if it is not there.
+        runner: `subprocess` in this Python, `docker` in the config's images, or `process` in this very process.
+        fresh: Whether to discard what an earlier run left in the folder.
+
+    Raises:
+        UserError: The folder cannot be used, or a stage refused its input.
+        RunFailed: A stage failed otherwise.
+        KeyboardInterrupt: Interrupted or terminated; nothing that was finished is lost.
+    """
+    if runner != "docker" and config.evaluate.backend == "vllm" and not vllm_is_here():
+        raise UserError(
+            "evaluate.backend 'vllm': there is no vLLM in this Python; let LLM2LLM_VLLM_PYTHON name one that has it, "
+            "use --runner docker, or set backend: transformers"
+        )
+    for model, folder in _model_folders(config).items():
+        if not folder.is_dir():
+            raise UserError(f"{'student' if model == config.student else 'model'} {model}: no such folder")
+    output = output.expanduser().absolute()
+    with _held(output):
+        if fresh:
+            _discard(output)
+        config = _with_places(_snapshot_inputs(config, output), output)
+        config = config.model_copy(update={"placement": PlacementSettings()})  # there is one place here
+        os.environ[RUN_VARIABLE] = _claim(config, output, runner)
+        if runner != "process":
+            compile_config(config, output / "pipeline.yaml", for_cluster=False)
+        if before := len(_finished(output)):
+            print(f"going on: {before} stages were finished before and are not run again", flush=True)
+        with open(output / "events.jsonl", "a", encoding="utf-8") as events:
+            events.write("\n" if events.tell() else "")  # ends the half line that a killed run may have left
+            watch = Watch(events=events, shown=sys.stdout)
+            if runner == "process":
+                _run_in_process(config, output, watch)
+            else:
+                _run_pipeline(config, output, runner, watch)
+        return _collect(output)
+
+
+def _run_pipeline(config: Config, output: Path, runner: Runner, watch: Watch) -> None:
+    warnings.filterwarnings("ignore", module=r"kfp\..*")
+    from kfp import local
+    from kfp.components import load_component_from_file
+
+    warnings.filterwarnings("ignore", message=".*custom or non-Python base image.*")
+    warnings.filterwarnings("ignore", message=".*no effect in the current local runner.*")
+    local.init(
+        runner=local.SubprocessRunner(use_venv=False) if runner == "subprocess" else _docker_runner(config, output),
+        pipeline_root=str(output / "artifacts"),
+        enable_caching=True,
+        cache_root=str(output / "cache"),
+    )
+    pipeline = load_component_from_file(str(output / "pipeline.yaml"))
+    # The stages end by themselves when this process is gone; see `components.stage`.
+    os.environ[PARENT_VARIABLE] = str(os.getpid())
+    print_before = builtins.print
+    with open(output / "run.log", "a", encoding="utf-8") as log, _stopped_by_signals():
+        try:
+            with redirect_stdout(LogLines(log, watch)):
+                pipeline()
+        except RuntimeError as problem:
+            raise _failure(watch, output, problem) from None
+        finally:
+            builtins.print = print_before  # KFP's threads may leave their indenting print behind
+
+
+def _run_in_process(config: Config, output: Path, watch: Watch) -> None:
+    from llm2llm.pipelines.local.in_process import run_process
+
+    os.environ.pop(PARENT_VARIABLE, None)  # of a run before; here the stages have no parent
+    with open(output / "run.log", "a", encoding="utf-8") as log, _stopped_by_signals():
+        try:
+            with redirect_stdout(LogLines(log, watch)), redirect_stderr(log):
+                run_process(config, output / "artifacts")
+        except (Exception, SystemExit) as problem:
+            if isinstance(problem, SystemExit) and problem.code == EXIT_TERMINATED:
+                watch.shown.write(INTERRUPTED)
+                raise
+            if watch.failure is None:  # it was no stage
+                raise
+            traceback.print_exception(problem, file=log)
+            raise _failure(watch, output, problem) from None
+
+
+def _docker_runner(config: Config, output: Path) -> Any:
+    """KFP's runner for containers, held as a pod's security context would hold them.
+
+    Of this process's environment they see the teachers' keys, what opens object storage, and the run's id; of the
+    network nothing, unless the config names a model, data or a teacher that is not on this machine.
+
+    Raises:
+        UserError: The package docker is not installed, or no engine answers.
+    """
+    from kfp import local
+
+    try:
+        import docker
+
+        docker.from_env().close()  # asks the engine for its version
+    except ImportError:
+        raise UserError("--runner docker needs the package docker: pip install 'llm2llm[docker]'") from None
+    except docker.errors.DockerException as problem:
+        raise UserError(
+            f"--runner docker: no Docker engine answers; is it up, is DOCKER_HOST right? ({problem})"
+        ) from None
+    passed = {*_key_variables(config), RUN_VARIABLE}
+    storage = ("AWS_", "LLM2LLM_S3_")
+    environment = {key: value for key, value in os.environ.items() if key in passed or key.startswith(storage)}
+    written, read = _written_to(config, output), _model_folders(config).values()
+    user, group = os.getuid(), os.getgid()
+    for folder in written:
+        folder.mkdir(parents=True, exist_ok=True)
+        if user == 0:  # even then nothing runs as root: the folders become those of the images' user
+            os.chown(folder, IMAGE_USER, IMAGE_USER)
+    if user == 0:
+        user = group = IMAGE_USER
+    return local.DockerRunner(
+        user=f"{user}:{group}",  # who may write to the output folder, which KFP mounts
+        network_mode="bridge" if _needs_network(config) else "none",
+        read_only=True,
+        tmpfs={"/tmp": "rw,exec,mode=1777"},  # noqa: S108  # the path inside the container
+        environment={"HOME": "/tmp", "HF_HOME": "/tmp/huggingface", **environment},  # noqa: S108
+        mounts=[
+            *(docker.types.Mount(str(folder), str(folder), type="bind") for folder in written[1:]),
+            *(docker.types.Mount(str(folder), str(folder), type="bind", read_only=True) for folder in read),
+        ],
+        cap_drop=["ALL"],
+        security_opt=["no-new-privileges"],
+    )
+
+
+def _key_variables(config: Config) -> set[str]:
+    """The environment variables with the keys of whoever writes, verifies and judges."""
+    augment = config.teacher_augment
+    asked = [augment, *augment.teachers, augment.verification.by, config.evaluate.judge]
+    return {one.api_key_env for one in asked if one is not None}
+
+
+def _written_to(config: Config, output: Path) -> list[Path]:
+    """The folders of this machine that the stages write to, the artifacts first."""
+    judge = config.evaluate.judge
+    places = [config.teacher_augment.ledger, judge.ledger if judge else "", config.train.checkpoint_uri,
+              config.promote.registry]  # fmt: skip
+    return list(dict.fromkeys([output / "artifacts", *(Path(place) for place in places if place.startswith("/"))]))
+
+
+def _model_folders(config: Config) -> dict[str, Path]:
+    """The models of a config that are folders of this machine, as it names them: student, teachers, judge."""
+    judge = config.evaluate.judge
+    loaded = [model for _, model in config.in_pod]
+    if judge is not None and judge.teacher in IN_POD:
+        loaded.append(judge)
+    models = [config.student, *(model.model for model in loaded)]
+    return {model: Path(model).expanduser() for model in models if model.startswith(("/", "~"))}
+
+
+def _needs_network(config: Config) -> bool:
+    """Whether anything that the config names lies elsewhere."""
+    sources = [source for source in config.data.model_dump().values() if source]
+    elsewhere = [source for source in sources if not is_file_source(source)]
+    return bool(
+        elsewhere
+        or (config.student != SCRATCH and not config.student.startswith(("/", "~")))
+        or config.teacher_augment.asks_models
+        or config.teacher_augment.verify != "none"
+        or config.evaluate.judge is not None
+        or any("://" in place for place in (config.train.checkpoint_uri, config.promote.registry))
+    )
+
+
+def _failure(watch: Watch, output: Path, problem: BaseException) -> Exception:
+    log = output / "run.log"
+    if watch.failure is None:
+        running = ", ".join(" ".join(str(part) for part in key if part is not None) for key in watch.running)
+        return RunFailed(f"{running or 'a stage'} ended without a word (out of memory?); its output is in {log}")
+    if "user_error" in watch.failure:
+        return UserError(str(watch.failure["user_error"]))
+    where = watch.failure["stage"]
+    if watch.failure.get("iteration") is not None:
+        where += f" in iteration {watch.failure['iteration']}"
+    return RunFailed(f"{where} failed: {watch.failure['error']}; its whole output is in {log}")
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Ends at once on SIGTERM, as on Ctrl-C: finished stages are safe, and a running one ends with this process."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        # Not through sys.stdout: the signal may have come in the middle of a write to it, which cannot be re-entered.
+        os.write(1, INTERRUPTED.encode())
+        os._exit(128 + number)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _held(output: Path) -> Iterator[None]:
+    """Holds the output folder, so that two runs do not write into one.
+
+    Raises:
+        UserError: Held by another process, or not writable.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        lock = os.open(output / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    except FileExistsError:
+        raise UserError(f"--output {output}: is a file; choose a folder") from None
+    except OSError as problem:
+        raise cannot_write(output, problem) from None
+    # The file stays: were it removed, a run that had opened it before and one that made it anew would both hold a lock.
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"--output {output}: another run is writing there; wait for it, or choose another folder"
+            ) from None
+        yield
+    finally:
+        os.close(lock)
+
+
+def _discard(output: Path) -> None:
+    for name in OURS:
+        path = output / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _snapshot_inputs(config: Config, output: Path) -> Config:
+    """The config with the user's own files, here and in object storage, copied under `artifacts/inputs`.
+
+    A changed file is then another input, and containers, which see the output folder only, can read it.
+    """
+
+    def copied(key: str, source: str) -> str:
+        if not source or source.startswith(BUILTIN) or not is_file_source(source):
+            return source
+        with source_file(source) as path:
+            if not path.is_file():
+                raise UserError(f"{key}: {source}: no such file")
+            try:
+                target = output / "artifacts" / "inputs" / hash_of(path)[:12] / path.name
+                if not target.is_file():
+                    with whole_folder(target.parent) as partial:
+                        shutil.copyfile(path, partial / path.name)
+            except OSError as problem:
+                raise UserError(f"{key}: cannot read {source}: {problem.strerror or problem}") from None
+        return str(target)
+
+    data = config.data.model_copy(update={key: copied(f"data.{key}", value) for key, value in config.data})
+    augment = config.teacher_augment
+    changed: dict[str, Any] = {}
+    if isinstance(augment.grammar, str):
+        changed["grammar"] = copied("teacher_augment.grammar", augment.grammar)
+    if augment.eda_synonyms:
+        changed["eda_synonyms"] = copied("teacher_augment.eda_synonyms", augment.eda_synonyms)
+    return config.model_copy(update={"data": data, "teacher_augment": augment.model_copy(update=changed)})
+
+
+def _with_places(config: Config, output: Path) -> Config:
+    """The config with a ledger and a place for checkpoints, without which a stage that is run again would pay its
+    teacher, and train, again."""
+    changed: dict[str, Any] = {}
+    augment, train, judge = config.teacher_augment, config.train, config.evaluate.judge
+    ledger = str(output / "ledger")
+    if not augment.ledger and (augment.asks_models or augment.verify != "none"):
+        changed["teacher_augment"] = augment.model_copy(update={"ledger": ledger})
+    if not train.checkpoint_uri:
+        changed["train"] = train.model_copy(update={"checkpoint_uri": str(output / "checkpoints")})
+    if judge is not None and not judge.ledger:
+        changed["evaluate"] = config.evaluate.model_copy(update={"judge": judge.model_copy(update={"ledger": ledger})})
+    return config.model_copy(update=changed)
+
+
+def _claim(config: Config, output: Path, runner: Runner) -> str:
+    """Writes down what the folder's run is, and returns its id; refuses a folder that holds another run.
+
+    Raises:
+        UserError: Names what differs.
+    """
+    identity = {
+        "llm2llm": version("llm2llm"),
+        "code": _code_hash(),
+        "runner": runner,
+        "config": config.model_dump(mode="json"),
+    }
+    path = output / "run.json"
+    run_id = ""
+    if path.is_file():
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            raise UserError(
+                f"{path}: not written by llm2llm; choose another --output, or --fresh to discard it"
+            ) from None
+        run_id = before.pop("run_id", "") if isinstance(before, dict) else ""
+        if before != identity:
+            differences = ", ".join(_differences(before, identity)[:5])
+            raise UserError(
+                f"--output {output} holds the run of another config ({differences}); choose another folder, or --fresh "
+                "to discard that run"
+            )
+    run_id = run_id or uuid4().hex
+    write_text(path, json.dumps({"run_id": run_id, **identity}, indent=2, ensure_ascii=False) + "\n")
+    return run_id
+
+
+def _code_hash() -> str:
+    """A hash of this package's own source: stages that other code finished are not taken over."""
+    import llm2llm.components
+    import llm2llm.pipelines
+
+    digest = hashlib.sha256()
+    for package in (llm2llm.components, llm2llm.pipelines):
+        root = Path(next(iter(package.__path__)))
+        for path in sorted(root.rglob("*")):
+            if path.suffix in (".py", ".j2", ".css", ".yaml", ".jsonl", ".md"):
+                digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]
+
+
+def _differences(before: Any, now: Any, path: str = "") -> list[str]:
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        found = []
+        for key in sorted(before.keys() | now.keys()):
+            where = f"{path}.{key}".removeprefix(".").removeprefix("config.")
+            found += _differences(before.get(key), now.get(key), where)
+        return found
+    return [] if before == now else [f"{path}: {_short(before)} then, {_short(now)} now"]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _collect(output: Path) -> dict[str, Any]:
+    """Puts what a person reads at the top of the output folder: report, summary with times, the best student."""
+    finished = _finished(output)
+    notes = finished.get(("find_new", None, None))
+    if notes is not None and not any(stage == "report" for stage, _, _ in finished):
+        return {"nothing_new": Path(notes["outputs"]["notes"]).read_text(encoding="utf-8").strip()}
+    last = max(iteration for stage, iteration, _ in finished if stage == "report" and iteration is not None)
+    report = finished["report", last, None]["outputs"]
+    summary: dict[str, Any] = json.loads(Path(report["summary"]).read_text(encoding="utf-8"))
+    seconds: dict[str, float] = {}
+    for (stage, iteration, _), event in finished.items():
+        if iteration is None or iteration <= last:
+            seconds[stage] = round(seconds.get(stage, 0.0) + event["seconds"], 3)
+    summary["seconds_by_stage"] = dict(sorted(seconds.items()))
+    for name, shown_as in (("html", "report.html"), ("markdown", "report.md"), ("manifest", "manifest.json")):
+        with whole_file(output / shown_as) as partial:
+            shutil.copyfile(report[name], partial)
+    best = finished["train", summary["best_iteration"], None]["outputs"]["model"]
+    with whole_folder(output / "student") as partial:
+        shutil.copytree(best, partial, dirs_exist_ok=True)
+    write_text(output / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+    return summary
+
+
+def _finished(output: Path) -> dict[tuple[str, int | None, int | None], dict[str, Any]]:
+    """The last `finished` event of each stage, by stage, iteration and fold; none before the first run."""
+    path = output / "events.jsonl"
+    events = []
+    for line in path.read_text(encoding="utf-8").split("\n") if path.is_file() else []:
+        with suppress(json.JSONDecodeError):  # a run that was killed may have left half a line
+            events.append(json.loads(line))
+    return {(e["stage"], e["iteration"], e["fold"]): e for e in events if e["event"] == "finished"}

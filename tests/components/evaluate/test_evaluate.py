@@ -1,0 +1,174 @@
+"""What `evaluate` makes of graded predictions; what its component leaves behind is in the pipeline's tests."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from llm2llm.components.evaluate.evaluate import (
+    NO_LABEL,
+    compared,
+    confusion_of,
+    extended,
+    merged,
+    sample_figures,
+    score_split,
+)
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.base.statistics import calibration_error, mcnemar_p, paired_difference, pass_at_k
+from llm2llm.components.shared.data.schemas import Example, Prediction
+from llm2llm.components.shared.tasks import TASKS, Task
+
+
+def predicted(name: str, right: int, unreadable: int = 0, samples: int = 4, split: str = "seeds") -> Prediction:
+    return Prediction(
+        example_id=name,
+        split=split,
+        iteration=0,
+        completion="",
+        parsed="x" if right else None,
+        outcome="correct" if right else "unparseable",
+        samples=samples,
+        samples_correct=right,
+        samples_unparseable=unreadable,
+    )
+
+
+def test_pass_at_k_and_the_shares_of_the_seeds() -> None:
+    rows = [predicted("a", 4), predicted("b", 1, 3), predicted("c", 0, 2), predicted("d", 0, 4), predicted("e", 2)]
+    test = predicted("t", 1, samples=1, split="test")
+    assert sample_figures([*rows, test]) == {
+        "seeds_pass_at_1": sum(pass_at_k(4, right, 1) for right in (4, 1, 0, 0, 2)) / 5,
+        "seeds_pass_at_4": 3 / 5,
+        "seeds_solved": 1 / 5,
+        "seeds_flaky": 2 / 5,
+        "seeds_unsolved": 1 / 5,
+        "seeds_format_only": 1 / 5,
+    }
+
+
+def test_one_answer_to_each_row_has_no_such_figures() -> None:
+    assert sample_figures([predicted("a", 1, samples=1)]) == {}
+
+
+def test_a_score_counts_first_answers() -> None:
+    score = score_split([predicted("a", 4), predicted("b", 0, 4)], 10)
+    assert score is not None
+    assert (score.n, score.correct, score.unparseable) == (2, 1, 1)
+
+
+def test_the_calibration_error_is_of_the_answers_that_have_a_confidence() -> None:
+    rows = [replace(predicted(name, right), confidence=0.9) for name, right in (("a", 1), ("b", 0), ("c", 1))]
+    crowded = predicted("d", 0, 4)
+    score = score_split([*rows, crowded], 10)
+    assert score is not None
+    assert score.calibration_error == pytest.approx(calibration_error([0.9] * 3, [True, False, True]))
+    assert (score.n, score.correct) == (4, 2)
+    plain = score_split([crowded], 10)
+    assert plain is not None
+    assert plain.calibration_error is None
+
+
+class TestCompared:
+    def of(self, outcomes: str, iteration: int, split: str = "test") -> list[Prediction]:
+        return [
+            replace(predicted(f"row{n:02d}", int(right), samples=1, split=split), iteration=iteration)
+            for n, right in enumerate(outcomes)
+        ]
+
+    def test_with_iteration_0_row_by_row(self) -> None:
+        first, now = self.of("1110000000", 0), self.of("1111110100", 2)
+        (score,) = extended([], now[::-1], first, 30)
+        before, after = [c == "1" for c in "1110000000"], [c == "1" for c in "1111110100"]
+        expected = paired_difference(before, after)
+        assert (score.gain, score.gain_low, score.gain_high) == (expected.value, expected.low, expected.high)
+        assert score.gain == pytest.approx(0.4)
+        assert score.gain_p == mcnemar_p(before, after)
+
+    def test_each_split_with_its_own(self) -> None:
+        first = [*self.of("1000", 0, "validation"), *self.of("1111", 0)]
+        scores = extended([], [*self.of("1100", 1, "validation"), *self.of("0111", 1)], first, 30)
+        assert [(score.split, score.gain) for score in scores] == [("validation", 0.25), ("test", -0.25)]
+
+    def test_without_iteration_0_there_is_no_gain(self) -> None:
+        (score,) = extended([], self.of("10", 0), [], 30)
+        assert (score.gain, score.gain_low, score.gain_high, score.gain_p) == (None, None, None, None)
+
+    def test_other_rows_are_refused(self) -> None:
+        score = score_split(self.of("111", 1), 3)
+        assert score is not None
+        with pytest.raises(UserError, match="same test rows: 0 of theirs are not asked now, and 1 are asked"):
+            compared(score, self.of("11", 0), self.of("111", 1))
+
+
+class TestMerged:
+    @pytest.fixture
+    def splits(self, example: Callable[..., Example]) -> Any:
+        return {"seeds": [example(f"s{n}", "x") for n in range(5)], "test": [example(f"t{n}", "x") for n in range(4)]}
+
+    def of(self, splits: Any) -> list[Prediction]:
+        return [predicted(row.id, 1, samples=1, split=split) for split in splits for row in splits[split]]
+
+    def test_in_the_order_of_one_shard(self, splits: Any) -> None:
+        rows = self.of(splits)
+        whole = merged([rows], splits, 0)
+        assert whole == merged([rows[1::2], [], rows[::2][::-1]], splits, 0)
+        assert [p.split for p in whole] == ["seeds"] * 5 + ["test"] * 4
+        assert [p.example_id for p in whole[:5]] == sorted(row.id for row in splits["seeds"])
+
+    def test_a_missing_shard_is_refused(self, splits: Any) -> None:
+        rows = self.of(splits)
+        with pytest.raises(UserError, match="2 of 9 rows are missing in the predictions of 2 shards, such as test row"):
+            merged([rows[:4], rows[4:7]], splits, 0)
+
+    def test_a_shard_given_twice_is_refused(self, splits: Any) -> None:
+        rows = self.of(splits)
+        with pytest.raises(UserError, match="4 of 9 rows are there twice, or were not asked"):
+            merged([rows[:4], rows[4:], rows[:4]], splits, 0)
+
+    def test_rows_that_nobody_asked_are_refused(self, splits: Any) -> None:
+        with pytest.raises(UserError, match="1 of 9 rows are there twice, or were not asked"):
+            merged([[*self.of(splits), predicted("other", 1, samples=1, split="test")]], splits, 0)
+
+    def test_another_iteration_is_refused(self, splits: Any) -> None:
+        with pytest.raises(UserError, match="shard_predictions of iteration 0, and this is iteration 1"):
+            merged([self.of(splits)], splits, 1)
+
+
+class TestConfusion:
+    def answered(self, row: Example, parsed: str | None, split: str = "validation") -> Prediction:
+        return replace(predicted(row.id, 0, samples=1, split=split), parsed=parsed)
+
+    def test_counts_right_labels_against_answers(self, colours: Task, example: Callable[..., Example]) -> None:
+        rows = [example(f"{n}", colour) for n, colour in enumerate(["red", "red", "red", "green", "blue"])]
+        seed = example("seed", "red")
+        answers = ["red", "green", None, "green", "red"]
+        predictions = [self.answered(row, given) for row, given in zip(rows, answers, strict=True)]
+        found = confusion_of(
+            colours, {"validation": rows, "seeds": [seed]}, [*predictions, self.answered(seed, "blue", "seeds")]
+        )
+        assert found == (
+            ["red", "green", "blue", NO_LABEL],
+            [[1, 1, 0, 1], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]],
+        )
+
+    def test_of_the_seeds_without_validation(self, colours: Task, example: Callable[..., Example]) -> None:
+        seed = example("seed", "red")
+        found = confusion_of(colours, {"seeds": [seed], "validation": []}, [self.answered(seed, "blue", "seeds")])
+        assert found is not None
+        assert sum(map(sum, found[1])) == found[1][0][2] == 1
+
+    def test_letters_of_the_choices(self, example: Callable[..., Example]) -> None:
+        task = Task(name="choose", form="multiple_choice")
+        rows = [example("?", "B", choices=["x", "y"]), example("??", "C", choices=["1", "2", "3"])]
+        found = confusion_of(task, {"validation": rows}, [self.answered(rows[0], "Z"), self.answered(rows[1], "A")])
+        assert found == (["A", "B", "C", NO_LABEL], [[0] * 4, [0, 0, 0, 1], [1, 0, 0, 0], [0] * 4])
+
+    def test_none_for_open_answers(self, example: Callable[..., Example]) -> None:
+        assert confusion_of(TASKS["gsm8k"], {"validation": [example("?", "1")]}, []) is None
+
+    def test_a_wrong_right_answer_is_one_clear_error(self, colours: Task, example: Callable[..., Example]) -> None:
+        row = example("?", "pink")
+        with pytest.raises(UserError, match="the answer 'pink' is none of the labels"):
+            confusion_of(colours, {"seeds": [row]}, [self.answered(row, "red", "seeds")])

@@ -1,0 +1,214 @@
+"""Publishing against servers on loopback that speak as much of the Hub and of the Model Registry as is used."""
+
+import base64
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from llm2llm.components.promote.publish import check_publishers, publish
+from llm2llm.components.promote.settings import PromoteSettings
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.registry.production import Generation
+from tests.support.loopback import LoopbackServer
+from tests.support.registry_makers import finish, keep
+
+TOKEN = "hf_of-the-test"
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Keeps what is posted; answers as the Hub does under /api/, and as the Model Registry does."""
+
+    server: "Server"
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        parts = urlsplit(self.path)
+        kind, query = parts.path.rsplit("/", 1)[-1], parse_qs(parts.query)
+        if kind in ("registered_models", "model_versions"):
+            return self._answer({"items": [], "nextPageToken": "", "pageSize": 1, "size": 0})
+        end = "/artifacts" if kind == "model_artifact" else f"/{kind}s"
+        found = [one for path, one in self.server.posted if path.endswith(end) and one["name"] == query["name"][0]]
+        return (
+            self._answer({"id": "1", **found[-1]}) if found else self._answer({"code": "404", "message": "none"}, 404)
+        )
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        path = urlsplit(self.path).path
+        if self.server.broken:
+            return self._answer({"error": "down"}, 403)
+        if self.headers.get("Authorization") != f"Bearer {TOKEN}" and "model_registry" not in path:
+            return self._answer({"error": "who are you?"}, 401)
+        if "/commit/" in path:
+            lines = [json.loads(line) for line in body.splitlines()]
+            self.server.files = {
+                line["value"]["path"]: base64.b64decode(line["value"]["content"])
+                for line in lines
+                if line["key"] == "file"
+            }
+            return self._answer({"commitUrl": f"{self.server.url}/me/student/commit/abc", "commitOid": "abc"})
+        value = json.loads(body)
+        if "/preupload/" in path:
+            files = [{"path": one["path"], "uploadMode": "regular", "shouldIgnore": False} for one in value["files"]]
+            return self._answer({"files": files})
+        self.server.calls += 1
+        fault = self.server.fault if self.server.calls == self.server.fault_at else ""
+        if fault != "refused":
+            self.server.posted.append((path, value))
+        if fault:
+            return self._answer({"error": fault}, 500)
+        if path == "/api/repos/create":
+            return self._answer({"url": f"{self.server.url}/me/student"})
+        return self._answer({"id": "1", **value}, 201)
+
+    def _answer(self, value: Any, status: int = 200) -> None:
+        data = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+class Server(LoopbackServer):
+    def __init__(self) -> None:
+        super().__init__(Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.posted: list[tuple[str, dict[str, Any]]] = []
+        self.files: dict[str, bytes] = {}
+        self.broken = False
+        self.calls = 0
+        self.fault_at = 0
+        """The number of the call, from 1, that fails; 0: none."""
+        self.fault = "refused"
+        """Or `lost`: it is done, and its answer says that it is not."""
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as one:
+        threading.Thread(target=one.serve_forever, daemon=True).start()
+        yield one
+        one.shutdown()
+
+
+@pytest.fixture
+def hub(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", server.url)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    return server
+
+
+@pytest.fixture
+def promoted(tmp_path: Path) -> tuple[str, Generation]:
+    registry = str(tmp_path / "registry")
+    keep(registry, "run-1", tmp_path / "model", lambda i: i < 60)
+    _, made = finish(registry, "run-1")
+    assert made is not None
+    return registry, made
+
+
+def test_a_promoted_student_is_pushed_with_its_promotion(hub: Server, promoted: tuple[str, Generation]) -> None:
+    registry, made = promoted
+    settings = PromoteSettings(registry=registry, hub_repo="me/student")
+    check_publishers(settings)
+    publish(registry, made, settings)
+    assert hub.files["model.safetensors"] == b"run-1"
+    assert hub.files.keys() >= {"config.json", "chat/template.jinja", "llm2llm.json", "README.md"}
+    assert "MANIFEST.json" not in hub.files
+    card = hub.files["README.md"].decode()
+    assert made.version in card.split("## Promotion")[1]
+    posted = dict(hub.posted)
+    assert posted["/api/repos/create"]["visibility"] == "private"
+    assert posted["/api/models/me/student/tag/abc"]["tag"] == made.version
+
+
+def test_a_push_that_fails_says_that_the_promotion_stands(hub: Server, promoted: tuple[str, Generation]) -> None:
+    registry, made = promoted
+    hub.broken = True
+    with pytest.raises(UserError, match=rf"{made.version} is in production, but was not pushed to me/student") as found:
+        publish(registry, made, PromoteSettings(registry=registry, hub_repo="me/student"))
+    assert TOKEN not in str(found.value)
+
+
+def test_a_token_is_never_quoted(
+    hub: Server, promoted: tuple[str, Generation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A secret that was made from a file ends in a line break; a client quotes a header that it cannot send."""
+    registry, made = promoted
+    settings = PromoteSettings(registry=registry, hub_repo="me/student")
+    monkeypatch.setenv("HF_TOKEN", f"{TOKEN}\n")
+    check_publishers(settings)
+    publish(registry, made, settings)
+    assert hub.files["model.safetensors"] == b"run-1"
+    monkeypatch.setenv("HF_TOKEN", f"{TOKEN}\n{TOKEN}")
+    with pytest.raises(UserError, match=r"promote\.hub_repo: HF_TOKEN holds what no token can") as found:
+        check_publishers(settings)
+    assert TOKEN not in str(found.value)
+
+
+def test_a_promoted_student_is_entered_once_in_the_model_registry(
+    server: Server, promoted: tuple[str, Generation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("model_registry")
+    registry, made = promoted
+    settings = PromoteSettings(registry=registry, model_registry_url=server.url)
+    check_publishers(settings)
+    for _ in range(2):
+        publish(registry, made, settings)
+    models = [value for path, value in server.posted if path.endswith("/registered_models")]
+    versions = [value for path, value in server.posted if path.endswith("versions")]
+    artifacts = [value for path, value in server.posted if path.endswith("/artifacts")]
+    assert [one["name"] for one in models] == ["colours"]
+    assert [one["name"] for one in versions] == [made.version]
+    assert [one["uri"] for one in artifacts] == [f"{registry}/versions/{made.version}"]
+    assert versions[0]["customProperties"]["validation_accuracy"]["double_value"] == 0.6
+
+
+def test_a_hub_that_cannot_be_reached_says_that_the_promotion_stands(
+    hub: Server, promoted: tuple[str, Generation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    registry, made = promoted
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(UserError, match=rf"{made.version} is in production, but was not pushed to me/student") as found:
+        publish(registry, made, PromoteSettings(registry=registry, hub_repo="me/student"))
+    assert TOKEN not in str(found.value)
+
+
+@pytest.mark.parametrize("fault", ["refused", "lost"])
+@pytest.mark.parametrize("call", [1, 2, 3], ids=["model", "version", "artifact"])
+def test_a_model_registry_that_fails_at_one_call_is_completed_by_the_next_try(
+    server: Server, promoted: tuple[str, Generation], call: int, fault: str
+) -> None:
+    pytest.importorskip("model_registry")
+    registry, made = promoted
+    server.fault_at, server.fault = call, fault
+    settings = PromoteSettings(registry=registry, model_registry_url=server.url)
+    with pytest.raises(UserError, match="was not entered in the model registry"):
+        publish(registry, made, settings)
+    for _ in range(2):
+        publish(registry, made, settings)
+    ends = [path.rsplit("/", 1)[-1] for path, _ in server.posted]
+    assert ends == ["registered_models", "model_versions", "artifacts"]
+    assert server.posted[-1][1]["uri"] == f"{registry}/versions/{made.version}"
+    assert server.posted[-1][1]["modelFormatName"] == "safetensors"
+
+
+def test_a_model_registry_that_is_down_says_that_the_promotion_stands(promoted: tuple[str, Generation]) -> None:
+    pytest.importorskip("model_registry")
+    registry, made = promoted
+    with pytest.raises(UserError, match=rf"{made.version} is in production, but was not entered in the model registry"):
+        publish(registry, made, PromoteSettings(registry=registry, model_registry_url="http://127.0.0.1:9"))

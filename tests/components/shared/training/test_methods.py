@@ -1,0 +1,276 @@
+"""Each method changes the weights that it says, learns, and gives the same student when saved, loaded and merged."""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.data.schemas import Example
+from llm2llm.components.shared.inference.generate import answer
+from llm2llm.components.shared.models.load import load_model, load_tokenizer, refuse_other_base
+from llm2llm.components.shared.tasks import Task
+from llm2llm.components.shared.training.fine_tune import fine_tune
+from llm2llm.components.shared.training.methods import other_half
+from llm2llm.components.shared.training.settings import AnswerSettings, FineTuneSettings
+from llm2llm.components.shared.training.training_log import TrainingLog
+from tests.support.tiny_models import ARCHITECTURES, save_tiny
+
+pytestmark = pytest.mark.slow
+
+ADAPTERS: dict[str, dict[str, Any]] = {
+    "lora": {"method": "lora"},
+    "dora": {"method": "lora", "dora": True},
+    "rslora": {"method": "lora", "rslora": True},
+    "qlora": {"method": "qlora"},
+}
+
+
+def with_settings(settings: FineTuneSettings, **changes: Any) -> FineTuneSettings:
+    """The settings with some changed, and checked."""
+    return FineTuneSettings.load({**settings.model_dump(), **changes}, "train")
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
+
+
+def trained(
+    folder: Path, rows: list[Example], task: Task, student: Path, settings: FineTuneSettings, **more: Any
+) -> TrainingLog:
+    folder.mkdir()
+    return fine_tune(rows, task, str(student), settings, 0, folder, **more)
+
+
+def said(folder: Path, rows: list[Example], task: Task) -> list[str]:
+    return [one.completion for one in answer(folder, rows, task, AnswerSettings())]
+
+
+def logits(model: Any) -> torch.Tensor:
+    with torch.inference_mode():
+        found: torch.Tensor = model.eval()(torch.arange(5, 45)[None]).logits
+    return found
+
+
+def needs(method: str) -> None:
+    if method == "qlora" and find_spec("bitsandbytes") is None:
+        pytest.skip("bitsandbytes is not installed")
+
+
+@pytest.fixture(params=["llama", "gpt2", "qwen2", "qwen3", "gemma2"])
+def student(request: pytest.FixtureRequest, tiny_student: Path, tmp_path: Path) -> Path:
+    """One tiny student of each architecture."""
+    return save_tiny(request.param, load_tokenizer(tiny_student), tmp_path / "base")
+
+
+def test_full_trains_every_weight_of_any_architecture(
+    student: Path, quick: FineTuneSettings, rows: list[Example], colours: Task, tmp_path: Path
+) -> None:
+    before = weights(student)
+    log = trained(tmp_path / "model", rows, colours, student, with_settings(quick, epochs=10))
+    after = weights(tmp_path / "model")
+    assert after.keys() == before.keys()
+    assert [name for name in before if torch.equal(before[name], after[name])] == []
+    assert log.loss_curve[-1][1] < 0.6 * log.loss_curve[0][1]
+    assert len(said(tmp_path / "model", rows, colours)) == len(rows)
+
+
+def test_hft_trains_half_of_each_block_and_another_half_in_the_next_iteration(
+    student: Path, quick: FineTuneSettings, rows: list[Example], colours: Task, tmp_path: Path
+) -> None:
+    before = weights(student)
+    settings = with_settings(quick, method="hft", epochs=10)
+    changed = []
+    for iteration in (0, 1):
+        folder = tmp_path / f"model-{iteration}"
+        log = trained(folder, rows, colours, student, settings, iteration=iteration)
+        after = weights(folder)
+        frozen = other_half(load_model(student), random_seed=0, iteration=iteration)
+        assert {name for name in before if torch.equal(before[name], after[name])} == frozen
+        assert log.loss_curve[-1][1] < 0.7 * log.loss_curve[0][1]
+        changed.append(before.keys() - frozen)
+    assert changed[0] != changed[1]
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "qwen3", "gemma2", "qwen3_moe"])
+def test_hft_leaves_half_of_each_category_of_each_block(architecture: str, tiny_student: Path, tmp_path: Path) -> None:
+    model = load_model(save_tiny(architecture, load_tokenizer(tiny_student), tmp_path / "base"))
+    frozen = other_half(model, random_seed=0, iteration=0)
+    assert frozen == other_half(model, random_seed=0, iteration=0)
+    assert any(frozen != other_half(model, seed, iteration=0) for seed in range(1, 9))
+    assert any(frozen != other_half(model, 0, iteration) for iteration in range(1, 9))
+    for part in ("attn", "mlp"):
+        names = [name for name, weight in model.named_parameters() if f"{part}." in name and weight.dim() > 1]
+        left = sum(name in frozen for name in names)
+        assert abs(left - len(names) / 2) <= 0.5, f"{left} of {len(names)} matrices of {part} are left"
+    assert not any("emb" in name or "wte" in name or "lm_head" in name for name in frozen)
+
+
+@pytest.mark.parametrize("method", ADAPTERS)
+def test_an_adapter_learns_is_saved_alone_and_merges_to_the_same_student(
+    method: str,
+    quick_lora: FineTuneSettings,
+    other_rows: list[Example],
+    colours: Task,
+    taught_student: Path,
+    tmp_path: Path,
+) -> None:
+    needs(method)
+    settings = with_settings(quick_lora, **ADAPTERS[method])
+    before = weights(taught_student)
+    log = trained(tmp_path / "adapter", other_rows, colours, taught_student, settings)
+    assert log.loss_curve[-1][1] < 0.3 * log.loss_curve[0][1]
+    saved = weights(tmp_path / "adapter")
+    assert all("lora_" in name for name in saved)
+    assert all(tensor.abs().sum() > 0 for name, tensor in saved.items() if "lora_B" in name), "B starts at zero"
+    assert any("magnitude" in name for name in saved) == (method == "dora")
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(taught_student)
+    assert config["use_rslora"] == (method == "rslora")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in weights(taught_student).items())
+
+    trained(tmp_path / "merged", other_rows, colours, taught_student, with_settings(settings, merge=True))
+    assert weights(tmp_path / "merged").keys() == before.keys()
+    assert not (tmp_path / "merged" / "adapter_config.json").exists()
+    of_adapter, of_merged = (logits(load_model(tmp_path / name)) for name in ("adapter", "merged"))
+    torch.testing.assert_close(of_adapter, of_merged, atol=1e-4, rtol=0)
+    told = said(tmp_path / "adapter", other_rows, colours)
+    assert told == said(tmp_path / "merged", other_rows, colours)
+    assert [row.answer for row in other_rows] == told or method == "qlora"
+
+
+def test_lora_fits_any_architecture(
+    student: Path, quick_lora: FineTuneSettings, rows: list[Example], colours: Task, tmp_path: Path
+) -> None:
+    log = trained(tmp_path / "model", rows, colours, student, with_settings(quick_lora, epochs=10))
+    assert log.loss_curve[-1][1] < log.loss_curve[0][1]
+    adapted = {name.split(".lora_")[0] for name in weights(tmp_path / "model")}
+    blocks = AutoModelForCausalLM.from_pretrained(student).config.num_hidden_layers
+    assert len(adapted) >= 4 * blocks
+    assert not any("lm_head" in name for name in adapted)
+
+
+def test_lora_targets_are_the_layers_that_are_adapted(
+    quick_lora: FineTuneSettings, rows: list[Example], colours: Task, tiny_student: Path, tmp_path: Path
+) -> None:
+    settings = with_settings(quick_lora, lora_targets=["q_proj", "v_proj"], max_steps=1)
+    trained(tmp_path / "model", rows, colours, tiny_student, settings)
+    assert {name.split(".lora_")[0].rsplit(".", 1)[1] for name in weights(tmp_path / "model")} == {"q_proj", "v_proj"}
+    for target in ("query", "lm_head"):
+        settings = with_settings(quick_lora, lora_targets=[target], max_steps=1)
+        with pytest.raises(
+            UserError, match=rf"train.lora_targets: '{target}' is no layer .* it has down_proj, .*v_proj"
+        ):
+            trained(tmp_path / target, rows, colours, tiny_student, settings)
+
+
+@pytest.mark.parametrize("method", ["full", "hft", "lora", "qlora"])
+def test_each_method_gives_the_same_weights_again(
+    method: str, quick: FineTuneSettings, rows: list[Example], colours: Task, tiny_student: Path, tmp_path: Path
+) -> None:
+    needs(method)
+    settings = with_settings(quick, method=method, max_steps=3)
+    for name in ("one", "same"):
+        trained(tmp_path / name, rows, colours, tiny_student, settings)
+    one, same = (weights(tmp_path / name) for name in ("one", "same"))
+    assert one.keys() == same.keys()
+    assert all(torch.equal(one[name], same[name]) for name in one)
+
+
+def test_activation_checkpointing_and_accumulation_change_nothing(
+    quick: FineTuneSettings, rows: list[Example], colours: Task, tiny_student: Path, tmp_path: Path
+) -> None:
+    """Six steps of the same eight rows each."""
+    ways: dict[str, dict[str, Any]] = {
+        "plain": {"batch_size": 8},
+        "checkpointing": {"batch_size": 8, "activation_checkpointing": True},
+        "accumulated": {"batch_size": 2, "gradient_accumulation": 4},
+    }
+    logs = {
+        name: trained(tmp_path / name, rows, colours, tiny_student, with_settings(quick, max_steps=6, **way))
+        for name, way in ways.items()
+    }
+    for name in ("checkpointing", "accumulated"):
+        for (step, loss), (other_step, other_loss) in zip(logs["plain"].loss_curve, logs[name].loss_curve, strict=True):
+            assert step == other_step
+            assert loss == pytest.approx(other_loss, abs=1e-4)
+
+
+def test_neftune_is_noise_in_training_only(
+    quick: FineTuneSettings, rows: list[Example], colours: Task, tiny_student: Path, tmp_path: Path
+) -> None:
+    for name, alpha in (("plain", 0.0), ("noisy", 5.0)):
+        trained(tmp_path / name, rows, colours, tiny_student, with_settings(quick, neftune_alpha=alpha, max_steps=2))
+    plain, noisy = (weights(tmp_path / name) for name in ("plain", "noisy"))
+    assert any(not torch.equal(plain[name], noisy[name]) for name in plain)
+    one, again = (logits(load_model(tmp_path / "noisy")) for _ in range(2))
+    assert torch.equal(one, again)
+
+
+def test_an_adapter_of_another_base_is_refused(
+    quick_lora: FineTuneSettings,
+    rows: list[Example],
+    colours: Task,
+    tiny_student: Path,
+    taught_student: Path,
+    tmp_path: Path,
+) -> None:
+    trained(tmp_path / "adapter", rows, colours, taught_student, with_settings(quick_lora, max_steps=1))
+    refuse_other_base(tmp_path / "adapter", str(taught_student))
+    refuse_other_base(tmp_path / "adapter", str(tmp_path / "adapter"))
+    with pytest.raises(
+        UserError, match=f"is an adapter of {taught_student}, and the config's student is {tiny_student}"
+    ):
+        refuse_other_base(tmp_path / "adapter", str(tiny_student))
+
+
+def test_an_adapter_whose_base_has_changed_or_is_gone_is_refused(
+    quick_lora: FineTuneSettings, rows: list[Example], colours: Task, tiny_student: Path, tmp_path: Path
+) -> None:
+    base, tokenizer = tmp_path / "base", load_tokenizer(tiny_student)
+    save_tiny("llama", tokenizer, base)
+    trained(tmp_path / "adapter", rows, colours, base, with_settings(quick_lora, max_steps=1))
+    save_tiny("gpt2", tokenizer, base)
+    with pytest.raises(UserError, match=r"adapter does not fit the base that it names, .*base"):
+        load_model(tmp_path / "adapter")
+    base.rename(tmp_path / "elsewhere")
+    with pytest.raises(
+        UserError, match=r"student .*adapter: an adapter whose base cannot be had: .*base: no such folder"
+    ):
+        load_model(tmp_path / "adapter")
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_tokenizer_without_padding_token_is_no_obstacle(
+    architecture: str, quick: FineTuneSettings, rows: list[Example], colours: Task, tiny_student: Path, tmp_path: Path
+) -> None:
+    tokenizer = load_tokenizer(tiny_student)
+    tokenizer.pad_token = None
+    student = save_tiny(architecture, tokenizer, tmp_path / "base")
+    assert json.loads((student / "tokenizer_config.json").read_text()).get("pad_token") is None
+    log = trained(tmp_path / "model", rows, colours, student, with_settings(quick, max_steps=3))
+    assert log.steps == 3
+    assert len(said(tmp_path / "model", rows, colours)) == len(rows)
+
+
+def test_what_contradicts_a_method_is_refused() -> None:
+    for key, value in (("dora", True), ("rslora", True), ("merge", True), ("lora_targets", ["q_proj"])):
+        with pytest.raises(UserError, match=rf"{key}: .* is for an adapter, and method is 'full'"):
+            FineTuneSettings.load({key: value}, "train")
+    with pytest.raises(UserError, match="bf16_weights: for methods full and hft"):
+        FineTuneSettings.load({"method": "lora", "bf16_weights": True}, "train")
+    with pytest.raises(UserError, match=r"train\.method"):
+        FineTuneSettings.load({"method": "magic"}, "train")
+
+
+def test_qlora_without_bitsandbytes_says_what_to_install(
+    quick: FineTuneSettings, tiny_student: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llm2llm.components.shared.models.load.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"needs bitsandbytes.*install llm2llm\[qlora\], or set train.method: lora"):
+        load_model(tiny_student, four_bit=True)

@@ -1,0 +1,83 @@
+"""The stage `train`: what it leaves, and what it says of itself."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.data.artifacts import LocalArtifact
+from llm2llm.components.shared.data.parquet import write_rows
+from llm2llm.components.shared.data.schemas import Example
+from llm2llm.components.shared.tasks import Task
+from llm2llm.components.shared.training.settings import FineTuneSettings
+from llm2llm.components.shared.training.throughput import check_loggers, loss_curve
+from llm2llm.components.train.run import run
+
+
+@pytest.mark.slow
+def test_the_stage_mixes_general_rows_in_and_measures(
+    tmp_path: Path, rows: list[Example], other_rows: list[Example], colours: Task, quick: FineTuneSettings
+) -> None:
+    artifacts = {}
+    for name, some in (("training_set", rows), ("replay_set", other_rows)):
+        write_rows(tmp_path / name, "examples", some)
+        artifacts[name] = LocalArtifact(str(tmp_path / name))
+    model, metrics = LocalArtifact(str(tmp_path / "model")), LocalArtifact(str(tmp_path / "metrics"))
+    settings = {"batch_size": 4, "max_length": 64, "replay_fraction": 0.5, "scratch": quick.scratch.model_dump()}
+    run(
+        **artifacts,
+        student="scratch",
+        task=colours.model_dump(mode="json"),
+        previous=None,
+        iteration=2,
+        epochs=1.0,
+        learning_rate=1e-3,
+        random_seed=0,
+        settings=settings,
+        model=model,
+        metrics=metrics,
+    )
+    shown = metrics.metadata
+    assert (shown["training_rows"], shown["rows_replayed"], shown["steps"]) == (36, 12, 9)
+    assert shown["tokens_per_second"] > 0
+    assert shown["peak_memory_mib"] > 100
+    assert (shown["devices"], shown["resumed_from_step"], shown["checkpoints_failed"]) == (1, 0, 0)
+    log = json.loads((tmp_path / "model" / "training.json").read_text())
+    assert log["iteration"] == 2
+    assert log["settings"]["learning_rate"] == 1e-3
+    assert len(log["data_sha256"]) == 64
+    assert {"torch", "transformers", "llm2llm"} <= log["versions"].keys()
+    assert not {"seconds", "peak_memory", "checkpoints"} & log.keys(), "equal trainings leave equal folders"
+    assert "checkpoint_uri" not in log["settings"]
+
+
+def test_a_logger_that_could_not_log_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"train.report_to: 'wandb' needs the package wandb, which is not installed"):
+        check_loggers(FineTuneSettings(report_to=["wandb"]))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.delenv("TENSORBOARD_LOGGING_DIR", raising=False)
+    with pytest.raises(UserError, match="set the environment variable TENSORBOARD_LOGGING_DIR"):
+        check_loggers(FineTuneSettings(report_to=["tensorboard"]))
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", "/logs")
+    check_loggers(FineTuneSettings(report_to=["tensorboard", "mlflow"]))
+    check_loggers(FineTuneSettings())
+
+
+def test_a_loss_curve_has_about_a_hundred_points_and_every_loss_in_it() -> None:
+    class State:
+        max_steps = 1050
+        log_history = [{"step": step, "loss": float(step)} for step in range(1, 1051)] + [{"train_runtime": 1.0}]
+
+    curve = loss_curve(State)
+    assert len(curve) == 105
+    assert curve[0] == (10, 5.5)
+    assert curve[-1] == (1050, 1045.5)
+
+
+def test_fsdp_is_for_whole_weights() -> None:
+    with pytest.raises(UserError, match="sharding: 'fsdp' is for methods full and hft, and method is 'lora'"):
+        FineTuneSettings.load({"method": "lora", "sharding": "fsdp"}, "train")

@@ -1,0 +1,356 @@
+"""The command line as a person meets it: help, errors in one line, exit codes, nothing half written."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from llm2llm.components.shared.data.parquet import read_rows, write_rows
+from llm2llm.components.shared.data.schemas import Example, Prediction, Score
+from llm2llm.pipelines.cli.main import main
+from llm2llm.pipelines.cli.tables import summary_table
+from llm2llm.pipelines.config.config import shipped_configs
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """Runs a command in a fresh folder: (exit code, standard output, standard error)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stop:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return int(stop.value.code or 0), captured.out, captured.err
+
+    return call
+
+
+def jsonl(path: Path, rows: list[dict[str, object]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def tickets(count: int = 12) -> list[dict[str, object]]:
+    colours = ("red", "green", "blue")
+    return [{"text": f"number {i} is {colours[i % 3]}", "colour": colours[i % 3]} for i in range(count)]
+
+
+TASK = {"name": "colours", "form": "classification", "labels": ["red", "green", "blue"],
+        "columns": {"question": "text", "answer": "colour"}}  # fmt: skip
+
+
+def config(path: Path, **values: object) -> Path:
+    base: dict[str, object] = {
+        "name": "colours",
+        "max_iterations": 1,
+        "student": "scratch",
+        "task": TASK,
+        "data": {"seeds": "seeds.jsonl", "test": "test.jsonl"},
+        "teacher_augment": {"teacher": "grammar", "grammar": {"patterns": {"red": ["it is red"]}}},
+    }
+    path.write_text(yaml.safe_dump(base | values))
+    return path
+
+
+def test_help_names_every_command(run: Run) -> None:
+    code, out, _ = run("--help")
+    assert code == 0
+    for command in ("run", "compile", "config", "grade", "show", "stage"):
+        assert f"\n  {command} " in out
+
+
+def test_stage_help_lists_stages_and_their_inputs(run: Run) -> None:
+    code, out, _ = run("stage", "--help")
+    assert code == 0
+    assert "out_of_fold" in out
+    for stage in (
+        "prepare",
+        "train",
+        "evaluate",
+        "out_of_fold",
+        "filter_errors",
+        "teacher_augment",
+        "dedupe",
+        "report",
+    ):
+        code, out, _ = run("stage", stage, "--help")
+        assert code == 0
+        assert "--output" in out
+    assert "--learning-rate" in run("stage", "train", "--help")[1]
+
+
+def test_mistyped_commands_are_answered_with_the_nearest(run: Run) -> None:
+    code, _, err = run("compil", "snips")
+    assert (code, "did you mean 'compile'" in err) == (2, True)
+    code, _, err = run("stage", "dedup")
+    assert (code, "did you mean 'dedupe'" in err) == (2, True)
+
+
+def test_config_prints_what_it_lists(run: Run) -> None:
+    _, out, _ = run("config")
+    assert {line.split()[0] for line in out.splitlines()} == set(shipped_configs())
+    _, out, _ = run("config", "snips")
+    assert yaml.safe_load(out)["name"] == "snips"
+    code, _, err = run("config", "snip")
+    assert (code, "did you mean 'snips'" in err) == (2, True)
+
+
+def test_a_folder_does_not_hide_the_shipped_config_of_its_name(run: Run, tmp_path: Path) -> None:
+    """`llm2llm run quickstart --output quickstart`, which is how a run is begun, goes on when it is given again."""
+    (tmp_path / "quickstart").mkdir()
+    code, _, err = run("compile", "quickstart", "--output", "quickstart/pipeline.yaml")
+    assert (code, err) == (0, "")
+    (tmp_path / "snips").write_text("name: mine")
+    code, _, err = run("plan", "snips")
+    assert (code, "snips.task" in err or "snips: " in err) == (2, True), "a file does: it is the user's own config"
+    code, _, err = run("plan", ".")
+    assert (code, "cannot read .: Is a directory" in err) == (2, True)
+
+
+def test_grade(run: Run, tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"completion": "2 + 2 = 4\n#### 4", "answer": "two and two\n#### 4", "extra": 1},
+        {"completion": "The answer is -5.", "answer": "5"},
+        {"completion": "I do not know.", "answer": "12"},
+        {"completion": "1/2", "answer": "12"},
+    ]
+    source = jsonl(tmp_path / "in.jsonl", rows)
+    code, out, _ = run("grade", "--task", "gsm8k", "--input", source, "--output", "out.jsonl")
+    assert code == 0
+    assert "4 rows: 1 correct (25.0%), 2 wrong, 1 unparseable" in out
+    graded = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row["correct"] for row in graded] == [True, False, False, False]
+    assert [row["parsed"] for row in graded] == ["4", "-5", None, "1/2"] or graded[3]["parsed"] == "0.5"
+    assert graded[0]["extra"] == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"completion": "4"}], "in.jsonl:1: no field 'answer'"),
+        ([{"completion": "4", "answer": "four"}], "in.jsonl:1: the answer must be one number, got 'four'"),
+        ([], "in.jsonl: no rows"),
+    ],
+)
+def test_grade_names_the_line(run: Run, tmp_path: Path, rows: list[dict[str, object]], message: str) -> None:
+    code, _, err = run("grade", "--task", "gsm8k", "--input", jsonl(tmp_path / "in.jsonl", rows), "--output", "o.jsonl")
+    assert code == 2
+    assert message in err
+    assert not (tmp_path / "o.jsonl").exists()
+
+
+BAD_ROWS: list[tuple[str, list[dict[str, object]], str]] = [
+    ("missing column", [{"txt": "a", "colour": "red"}], "seeds.jsonl:1: no column 'text'; did you mean 'txt'?"),
+    ("empty file", [], "seeds.jsonl: no rows"),
+    ("empty prompt", [*tickets(2), {"text": " ", "colour": "red"}], "seeds.jsonl:3: column 'text' is empty"),
+    ("label", [*tickets(2), {"text": "a", "colour": "rad"}], "seeds.jsonl:3: the answer 'rad' is not in the label set"),
+    ("contradiction", [*tickets(3), {"text": "Number 0 is red!", "colour": "blue"}], "seeds.jsonl:1 answers 'red' and"),
+]
+
+
+@pytest.mark.parametrize(("rows", "message"), [case[1:] for case in BAD_ROWS], ids=[case[0] for case in BAD_ROWS])
+def test_bad_rows_end_the_stage_and_leave_nothing(
+    run: Run, tmp_path: Path, rows: list[dict[str, object]], message: str
+) -> None:
+    seeds = jsonl(tmp_path / "seeds.jsonl", rows)
+    code, _, err = run("stage", "prepare", "--seeds", seeds, "--task", json.dumps(TASK), "--output", "out")
+    assert code == 2
+    assert message in err.removeprefix("error: ")
+    assert "Traceback" not in err
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_duplicate_ids_are_named(run: Run, tmp_path: Path) -> None:
+    rows = [{**row, "key": i % 4} for i, row in enumerate(tickets(5))]
+    task = {**TASK, "columns": {"question": "text", "answer": "colour", "id": "key"}}
+    seeds = jsonl(tmp_path / "seeds.jsonl", rows)
+    code, _, err = run("stage", "prepare", "--seeds", seeds, "--task", json.dumps(task), "--output", "out")
+    assert code == 2
+    assert "seeds.jsonl:5: id '0' (column 'key') stands in seeds.jsonl:1 already" in err
+
+
+def test_stages_alone_on_json_lines(run: Run, tmp_path: Path, example: Callable[..., Example]) -> None:
+    """prepare, filter_errors, teacher_augment and dedupe one after the other, some of it from JSON lines."""
+    seeds = jsonl(tmp_path / "seeds.jsonl", tickets(12))
+    test = jsonl(tmp_path / "test.jsonl", [{"text": "what a red car", "colour": "red"}])
+    task = json.dumps(TASK)
+    code, out, err = run("stage", "prepare", "--seeds", seeds, "--test", test, "--task", task,
+                         "--settings", "{validation_fraction: 0.25}", "--output", "p")  # fmt: skip
+    assert code == 0, err
+    assert "seeds_set" in out
+    rows = read_rows(tmp_path / "p" / "seeds_set.parquet", "examples", Example)
+    assert len(rows) == 9
+
+    wrong = [
+        Prediction(example_id=row.id, split="seeds", iteration=0, completion="blue", parsed="blue",
+                   outcome="correct" if row.answer == "blue" else "wrong")
+        for row in rows
+    ]  # fmt: skip
+    write_rows(tmp_path / "predictions.parquet", "predictions", wrong)
+    score = Score(iteration=0, split="validation", n=3, correct=1, unparseable=0, accuracy=1 / 3, low=0.06, high=0.79,
+                  training_rows=9)  # fmt: skip
+    write_rows(tmp_path / "history.parquet", "scores", [score])
+    code, out, err = run("stage", "filter_errors", "--training-set", "p/seeds_set.parquet", "--predictions",
+                         "predictions.parquet", "--history", "history.parquet", "--output", "f")  # fmt: skip
+    assert code == 0, err
+    assert "returned             true" in out
+
+    grammar = {"patterns": {c: [f"{{it}} is {c}", f"a {c} {{thing}}"] for c in ("red", "green", "blue")},
+               "slots": {"it": ["this", "that", "the {thing}"], "thing": ["car", "door", "hat"]}}  # fmt: skip
+    settings = yaml.safe_dump({"grammar": grammar}, default_flow_style=True)
+    code, out, err = run("stage", "teacher_augment", "--errors", "f/errors.parquet", "--training-set",
+                         "p/seeds_set.parquet", "--task", task, "--teacher", "grammar", "--examples-per-error", 2,
+                         "--settings", settings, "--output", "t")  # fmt: skip
+    assert code == 0, err
+
+    code, out, _ = run("show", "t/candidates.parquet")
+    assert code == 0
+    candidates = jsonl(tmp_path / "candidates.jsonl", [json.loads(line) for line in out.splitlines()])
+    code, out, err = run("stage", "dedupe", "--candidates", candidates, "--training-set", "p/seeds_set.parquet",
+                         "--test-set", "p/test_set.parquet", "--output", "d")  # fmt: skip
+    assert code == 0, err
+    assert "no validation rows are given" in out
+    following = read_rows(tmp_path / "d" / "next_training_set.parquet", "examples", Example)
+    assert {row.id for row in rows} < {row.id for row in following}
+
+
+def test_a_parquet_file_of_another_kind_is_refused(run: Run, tmp_path: Path, example: Callable[..., Example]) -> None:
+    write_rows(tmp_path / "candidates.parquet", "examples", [example("a", "red")])
+    code, _, err = run("stage", "dedupe", "--candidates", "candidates.parquet", "--training-set", "candidates.parquet",
+                       "--output", "out")  # fmt: skip
+    assert code == 2
+    assert "expected 'candidates' rows, found 'examples' rows" in err
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_teacher_that_refuses_the_connection(run: Run, tmp_path: Path, example: Callable[..., Example]) -> None:
+    seed = example("a", "red")
+    write_rows(tmp_path / "seeds.parquet", "examples", [seed])
+    error = {"iteration": 0, "example_id": seed.id, "question": "a", "answer": "red", "completion": "blue",
+             "parsed": "blue", "outcome": "wrong"}  # fmt: skip
+    errors = jsonl(tmp_path / "errors.jsonl", [error])
+    code, _, err = run("stage", "teacher_augment", "--errors", errors, "--training-set", "seeds.parquet", "--task",
+                       json.dumps(TASK), "--teacher-model", "m", "--teacher-url", "http://127.0.0.1:9/v1",
+                       "--settings", "{attempts: 1}", "--output", "out")  # fmt: skip
+    assert code == 2
+    assert "error: teacher http://127.0.0.1:9/v1: cannot connect" in err
+    assert "Traceback" not in err
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_run_refuses_bad_configs_before_it_starts(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = config(tmp_path / "c.yaml", train={"epoch": 3})
+    code, _, err = run("run", path, "--output", "out")
+    assert (code, "c.yaml.train.epoch: unknown key; did you mean 'epochs'?" in err) == (2, True)
+    assert not (tmp_path / "out").exists()
+    code, _, err = run("run", config(tmp_path / "c.yaml"), "--output", "out")
+    assert (code, f"data.seeds: {tmp_path}/seeds.jsonl: no such file" in err) == (2, True)
+    for key in ("student", "data.seeds"):
+        code, _, err = run("run", path, "--set", "train={}", "--set", f"{key}=", "--output", "out2")
+        assert (code, f"c.yaml.{key}: " in err) == (2, True), err
+    jsonl(tmp_path / "seeds.jsonl", tickets())
+    jsonl(tmp_path / "test.jsonl", tickets(3))
+    code, _, err = run("run", config(tmp_path / "c.yaml", student="./nowhere"), "--output", "out2")
+    assert (code, f"student {tmp_path}/nowhere: no such folder" in err) == (2, True)
+    assert not (tmp_path / "out2").exists()
+    monkeypatch.delenv("LLM2LLM_VLLM_PYTHON", raising=False)
+    code, _, err = run("run", config(tmp_path / "c.yaml", evaluate={"backend": "vllm"}), "--output", "out2")
+    assert (code, "evaluate.backend 'vllm': there is no vLLM in this Python" in err) == (2, True)
+    assert not (tmp_path / "out2").exists()
+
+
+def test_run_says_when_no_docker_engine_answers(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jsonl(tmp_path / "seeds.jsonl", tickets())
+    jsonl(tmp_path / "test.jsonl", tickets(3))
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nowhere.sock")
+    code, _, err = run("run", config(tmp_path / "c.yaml"), "--output", "out", "--runner", "docker")
+    assert (code, "--runner docker: no Docker engine answers" in err) == (2, True)
+
+
+def test_run_refuses_an_output_that_it_cannot_use(run: Run, tmp_path: Path) -> None:
+    jsonl(tmp_path / "seeds.jsonl", tickets())
+    jsonl(tmp_path / "test.jsonl", tickets(3))
+    path = config(tmp_path / "c.yaml")
+    (tmp_path / "file").write_text("")
+    code, _, err = run("run", path, "--output", "file")
+    assert (code, "is a file; choose a folder" in err) == (2, True)
+    code, _, err = run("run", path, "--output", "/proc/nowhere")
+    assert code == 2
+    assert "cannot write /proc/nowhere" in err
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
+    """A file system of 200 KB, as root can mount; the run stops with exit code 2 and a message, no traceback."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a small file system needs root")
+    try:
+        (disk / "fill").write_bytes(b"x" * 150_000)
+        command = [sys.executable, "-m", "llm2llm.pipelines", "run", "quickstart", "--output", str(disk / "out")]
+        done = subprocess.run(command, capture_output=True, text=True, env=os.environ, timeout=120)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+    assert done.returncode == 2, done.stderr
+    assert "the disk is full" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_package_that_is_not_installed_is_named_with_its_extra(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rapidfuzz", None)
+    for name in [
+        name for name in sys.modules if name.startswith(("llm2llm.components.dedupe.", "llm2llm.components.sim"))
+    ]:
+        monkeypatch.delitem(sys.modules, name)
+    Path("rows.jsonl").write_text("")
+    code, _, err = run("stage", "dedupe", "--candidates", "rows.jsonl", "--training-set", "rows.jsonl", "--output", "o")
+    assert code == 2
+    assert "error: this needs the package rapidfuzz: pip install 'llm2llm[cpu]'" in err
+
+
+def test_the_readmes_own_config_is_whole(run: Run, tmp_path: Path) -> None:
+    text = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+    (tmp_path / "tickets.yaml").write_text(text.partition("```yaml\n")[2].partition("```")[0])
+    labels = ("billing", "delivery", "returns")
+    rows = "".join(f"number {i} is about {labels[i % 3]} {i * 7},{labels[i % 3]}\n" for i in range(300))
+    (tmp_path / "tickets.csv").write_text("body,queue\n" + rows)
+    code, out, err = run("preflight", "tickets.yaml")
+    assert (code, err, "0 to look at, 0 failed" in out) == (0, "", True)
+    assert run("plan", "tickets.yaml")[0] == 0
+
+
+def test_run_names_what_it_needs_at_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not pyarrow first, and PyTorch after that is installed."""
+    monkeypatch.setattr("llm2llm.pipelines.cli.main.find_spec", lambda name: None)
+    code, _, err = run("run", "quickstart", "--output", "out")
+    assert (code, "pip install 'llm2llm[train]'" in err) == (2, True)
+
+
+def test_every_command_has_a_whole_line_in_the_help(run: Run) -> None:
+    for group in ((), ("ledger",), ("registry",), ("stage",)):
+        commands = run(*group, "--help")[1].partition("Commands:")[2]
+        assert commands.strip(), group
+        assert "..." not in commands
+
+
+SCORE = {"value": 0.5, "low": 0.3, "high": 0.7, "n": 60, "unparseable": 0}
+
+
+@pytest.mark.parametrize(("unparseable", "left_out"), [(0, 0), (31, 50)])
+def test_the_table_says_when_a_student_has_learnt_nothing_and_rows_are_missing(unparseable: int, left_out: int) -> None:
+    iteration = {"iteration": 0, "training_rows": 60, "errors": 1, "reason": "iteration limit 1 reached",
+                 "accuracy": {"validation": {**SCORE, "unparseable": unparseable}}}  # fmt: skip
+    rows = {"generated": 0, "kept": 0, "left_out": left_out, "rejected": {"total": 0, "by_reason": {}}}
+    text = summary_table({"iterations": [iteration], "best_iteration": 0, "rows": rows, "teacher_calls": {"total": 0}})
+    assert ("31 of the 60 validation answers are unparseable" in text) == (unparseable > 0)
+    assert ("50 of your rows were left out" in text) == (left_out > 0)

@@ -1,0 +1,222 @@
+"""Configs: the shipped ones are whole, and every mistake is named with its key, its value and the fix."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.stage import PARENT_VARIABLE
+from llm2llm.pipelines.config.config import (
+    KNOBS,
+    SECTIONS,
+    Config,
+    check_config,
+    compiled_settings,
+    configure_run,
+    from_parameters,
+    load_config,
+    shipped_configs,
+    to_parameters,
+)
+
+NAMES = ["casehold", "gsm8k", "quickstart", "quickstart-random", "snips", "sst2", "trec"]
+
+
+def minimal(**values: Any) -> dict[str, Any]:
+    return {
+        "name": "mine",
+        "student": "scratch",
+        "task": "snips",
+        "data": {"seeds": "seeds.jsonl"},
+        "teacher_augment": {"teacher": "openai", "model": "m", "url": "http://localhost:8000/v1"},
+    } | values
+
+
+def test_every_config_is_shipped() -> None:
+    assert sorted(shipped_configs()) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shipped_configs_survive_the_way_through_the_parameters(name: str) -> None:
+    config = load_config(name)
+    parameters = to_parameters(config)
+    assert set(parameters) == {*KNOBS, "task", *(f"{section}_settings" for section in SECTIONS)}
+    assert from_parameters(config.name, parameters, config.images) == config
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shipped_configs_are_commented(name: str) -> None:
+    lines = shipped_configs()[name].read_text().splitlines()
+    assert lines[0].startswith("# ")
+    assert sum("#" in line for line in lines) >= 5
+
+
+def test_the_random_config_differs_from_the_quickstart_in_its_strategy_alone() -> None:
+    one, other = (load_config(name).model_dump() for name in ("quickstart", "quickstart-random"))
+    assert (one.pop("name"), other.pop("name")) == ("quickstart", "quickstart-random")
+    assert (one["teacher_augment"].pop("strategy"), other["teacher_augment"].pop("strategy")) == ("llm2llm", "random")
+    assert one == other
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"max_iteration": 3}, r"c\.yaml\.max_iteration: unknown key; did you mean 'max_iterations'\?"),
+        ({"train": {"epoch": 3}}, r"c\.yaml\.train\.epoch: unknown key; did you mean 'epochs'\?"),
+        ({"train": {"scratch": {"layer": 3}}}, r"train\.scratch\.layer: unknown key; did you mean 'layers'\?"),
+        ({"train": {"epochs": -1}}, r"train\.epochs: .*greater than 0 \(got -1\)"),
+        ({"max_iterations": 0}, r"max_iterations: .*\(got 0\)"),
+        ({"name": "My Pipeline"}, r"c\.yaml\.name: .*\(got 'My Pipeline'\)"),
+        ({"task": "snipz"}, r"task: 'snipz' is no shipped task .*did you mean 'snips'\?"),
+        ({"task": 3}, r"task: a shipped task's name or a mapping, got 3"),
+        ({"student": "scratch", "train": {"method": "lora"}}, r"train\.method 'lora' adapts a pretrained model"),
+        ({"prepare": {"seed_count": 5, "seed_fraction": 0.5}}, r"seed_count 5 and seed_fraction 0\.5 contradict"),
+        ({"teacher_augment": {"teacher": "pool"}}, r"'pool' has nothing to draw from: set data\.pool"),
+        ({"teacher_augment": {"teacher": "grammar"}}, r"teacher 'grammar' needs a grammar file"),
+        ({"teacher_augment": {"teacher": "openai"}}, r"teacher 'openai' needs the name of a model"),
+        ({"teacher_augment": {"teacher": "openai", "model": "m", "url": "localhost"}}, r"url: must begin with http"),
+        (
+            {"task": "gsm8k", "teacher_augment": {"teacher": "grammar", "grammar": "g.yaml"}},
+            r"'grammar' writes a question and its answer only, and task 'gsm8k' needs choices or a rationale",
+        ),
+        ({"teacher_augment": {"budget": {"usd": float("inf")}}}, r"budget\.usd: Input should be a finite number"),
+        ({"data": {}}, r"data\.seeds: missing"),
+        ({"train": {"trust_remote_code": "perhaps"}}, r"train\.trust_remote_code: .*\(got 'perhaps'\)"),
+    ],
+)
+def test_mistakes_are_named(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        check_config(minimal(**change), "c.yaml")
+
+
+def test_overrides_set_any_key(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump(minimal()))
+    config = load_config(str(path), ["train.epochs=2.5", "task.max_new_tokens=3", "data.test=t.jsonl", "random_seed=4"])
+    assert (config.train.epochs, config.task.max_new_tokens, config.data.test) == (2.5, 3, "t.jsonl")
+    assert (config.task.name, config.random_seed) == ("snips", 4)
+    with pytest.raises(UserError, match=r"train\.epoch: unknown key; did you mean 'epochs'"):
+        load_config(str(path), ["train.epoch=2"])
+    with pytest.raises(UserError, match=r"expected section\.key=value"):
+        load_config(str(path), ["train.epochs"])
+    with pytest.raises(UserError, match="'student' is no section"):
+        load_config(str(path), ["student.size=2"])
+
+
+def test_paths_are_as_seen_from_the_config(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    path = tmp_path / "c.yaml"
+    values = minimal(
+        student="model", data={"seeds": "seeds.jsonl", "test": "openai/gsm8k:main#test", "pool": "builtin:x/y.jsonl"}
+    )
+    path.write_text(yaml.safe_dump(values))
+    config = load_config(str(path), resolve=True)
+    assert config.data.seeds == str(tmp_path / "seeds.jsonl")
+    assert config.student == str(tmp_path / "model")
+    assert config.data.test == "openai/gsm8k:main#test"
+    semantic = {"semantic": {"model": "embed"}}
+    path.write_text(yaml.safe_dump({**values, "prepare": {"leak": semantic}, "dedupe": {"leak": semantic, **semantic}}))
+    compared = load_config(str(path), resolve=True)
+    for settings in (compared.prepare.leak, compared.dedupe.leak, compared.dedupe):
+        assert settings.semantic is not None
+        assert settings.semantic.model == str(tmp_path / "embed")
+    assert config.data.pool == "builtin:x/y.jsonl"
+    assert load_config(str(path)).data.seeds == "seeds.jsonl", (
+        "a path of this machine has no place in a compiled pipeline"
+    )
+
+
+def test_a_models_folder_is_as_seen_from_the_config_and_a_name_at_an_endpoint_stays(tmp_path: Path) -> None:
+    for name in ("writer", "judge", "scratch", "gpt"):
+        (tmp_path / name).mkdir()
+    path = tmp_path / "c.yaml"
+
+    def load(augment: dict[str, Any], **changes: Any) -> Config:
+        path.write_text(yaml.safe_dump(minimal(teacher_augment=augment, **changes)))
+        return load_config(str(path), resolve=True)
+
+    writer, judge = str(tmp_path / "writer"), str(tmp_path / "judge")
+    config = load(
+        {
+            "teacher": "transformers",
+            "model": "./writer",
+            "verify": "judge",
+            "verification": {"by": {"teacher": "vllm", "model": "judge"}},
+            "prices": {"./writer": {"input": 1, "output": 1}},
+        }
+    )
+    assert config.student == "scratch", "not the folder that is called so"
+    augment, by = config.teacher_augment, config.teacher_augment.verification.by
+    assert by is not None
+    assert (augment.model, by.model) == (writer, judge)
+    assert writer in augment.prices, "a price goes with its model"
+    assert load({"teacher": "vllm", "model": "./gone"}).teacher_augment.model == str(tmp_path / "gone")
+    assert load({"teacher": "vllm", "model": "Qwen/Qwen3-8B"}).teacher_augment.model == "Qwen/Qwen3-8B"
+    assert load({"model": "gpt"}).teacher_augment.model == "gpt"
+    several = load({"teachers": [{"model": "gpt"}, {"teacher": "transformers", "model": "writer"}]}).teacher_augment
+    assert [one.model for one in several.teachers] == ["gpt", writer]
+    task = {"name": "open", "form": "text", "match": "judge", "rubric": "It is polite."}
+    judged = load({"model": "gpt"}, task=task, evaluate={"judge": {"teacher": "transformers", "model": "judge"}})
+    assert judged.evaluate.judge is not None
+    assert judged.evaluate.judge.model == judge
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [1", "not YAML"),
+        ("- a\n", "a config is a mapping"),
+        ("\x00", "not YAML"),
+        ("name: a\ntrain: {epochs: 1}\nname: b\n", r"(?s)the key 'name' stands twice.*line 3, column 1"),
+        ("a: &b {c: 1}\nd: {<<: *b, c: 2, e: 3, e: 4}\n", "the key 'e' stands twice"),
+    ],
+)
+def test_files_that_are_no_config(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        load_config(str(path))
+
+
+def test_a_key_may_override_one_that_is_merged_in(tmp_path: Path) -> None:
+    """YAML's `<<`, also from a mapping that has overridden something itself."""
+    path = tmp_path / "c.yaml"
+    shared = "{<<: {layers: 1, heads: 2}, layers: 3}"
+    path.write_text(yaml.safe_dump(minimal()) + f"train: {{scratch: {{<<: {shared}, heads: 4}}}}\n")
+    scratch = load_config(str(path)).train.scratch
+    assert (scratch.layers, scratch.heads) == (3, 4)
+
+
+def test_an_unknown_config_is_answered_with_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"qickstart: no such file, and no shipped config .*did you mean 'quickstart'"):
+        load_config("qickstart")
+
+
+@pytest.fixture
+def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Runs the first task of a pipeline with changed parameters and gives its message."""
+    from llm2llm.components.shared.data.artifacts import LocalArtifact
+
+    monkeypatch.delenv(PARENT_VARIABLE, raising=False)
+    config = load_config("quickstart")
+
+    def run(**changes: Any) -> str:
+        artifact = LocalArtifact(str(tmp_path / "config.json"))
+        with pytest.raises(SystemExit) as stop:
+            configure_run(config.name, compiled_settings(config), to_parameters(config) | changes, artifact)
+        assert stop.value.code == 2
+        assert not Path(artifact.path).exists()
+        return capsys.readouterr().err
+
+    return run
+
+
+def test_run_time_parameters_are_checked_before_anything_is_spent(refused: Any) -> None:
+    assert "max_iterations: 9 is more than the 3 that the pipeline was compiled with" in refused(max_iterations=9)
+    assert "learning_rate: Input should be greater than 0 (got -1.0)" in refused(learning_rate=-1.0)
+    settings = to_parameters(load_config("quickstart"))["filter_errors_settings"]
+    assert "compiled with 'out_of_fold'" in refused(filter_errors_settings={**settings, "selection": "wrong"})
+    assert "set the parameter epochs instead" in refused(train_settings={"epochs": 3})
+    assert "did you mean 'near_copy'" in refused(dedupe_settings={"near_copie": 0.9})

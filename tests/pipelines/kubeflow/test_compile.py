@@ -1,0 +1,109 @@
+"""Compiled pipelines: they load, they are small, they say the same as the config, and nothing secret is in them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kfp import components
+
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.pipelines.config.config import KNOBS, load_config, to_parameters
+from llm2llm.pipelines.kubeflow.compile import compile_config
+from tests.pipelines.config.test_config import NAMES
+
+
+def compiled(name: str, path: Path, *overrides: str) -> dict[str, Any]:
+    compile_config(load_config(name, overrides), path)
+    (spec,) = yaml.safe_load_all(path.read_text())
+    return dict(spec)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shipped_configs_compile_small_at_ten_iterations(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "pipeline.yaml"
+    spec = compiled(name, path, "max_iterations=10")
+    assert path.stat().st_size < 250_000
+    assert components.load_component_from_file(str(path)).pipeline_spec.pipeline_info.name == name
+    text = path.read_text()
+    assert "OneOf" not in text
+    assert "oneof" not in text.lower()
+    conditions = [key for key in spec["components"] if key.startswith("comp-condition")]
+    assert len(conditions) == 10, "one nested iteration for each after the first"
+
+
+def test_the_form_of_the_ui_has_described_parameters_with_the_configs_values(tmp_path: Path) -> None:
+    spec = compiled("snips", tmp_path / "p.yaml")
+    form = spec["root"]["inputDefinitions"]["parameters"]
+    expected = to_parameters(load_config("snips"))
+    assert form.keys() == expected.keys()
+    assert len(KNOBS) <= 16
+    for name, definition in form.items():
+        assert len(definition["description"]) > 15, name
+        assert definition["defaultValue"] == expected[name], name
+
+
+def test_iterations_are_named_sub_graphs(tmp_path: Path) -> None:
+    spec = compiled("quickstart", tmp_path / "p.yaml")
+    names = [task["taskInfo"]["name"] for c in [spec["root"], *spec["components"].values()] if "dag" in c
+             for task in c["dag"]["tasks"].values()]  # fmt: skip
+    for name in ("iteration 1", "iteration 3", "train 0", "teacher_augment 1", "out_of_fold 2", "report 3", "folds 0"):
+        assert name in names
+    assert "out_of_fold 3" not in names, "at the limit no student of a fold is trained"
+
+
+def test_replay_rows_reach_every_training(tmp_path: Path) -> None:
+    general = tmp_path / "general.jsonl"
+    general.write_text('{"question": "Name a river.", "answer": "The Rhine."}\n')
+    more = (f"data.replay={general}", "train.replay_fraction=0.5", "max_iterations=1")
+    for name, overrides in (("with", more), ("without", more[2:])):
+        spec = compiled("quickstart", tmp_path / f"{name}.yaml", *overrides)
+        graphs = [c["dag"] for c in [spec["root"], *spec["components"].values()] if "dag" in c]
+        tasks = [task for graph in graphs for task in graph["tasks"].values()]
+        trainings = [task for task in tasks if task["taskInfo"]["name"].startswith(("train ", "out_of_fold "))]
+        assert len(trainings) == 3
+        assert {"replay_set" in task["inputs"]["artifacts"] for task in trainings} == {name == "with"}
+
+
+def test_every_reference_of_a_compacted_pipeline_resolves(tmp_path: Path) -> None:
+    """What a task takes from its sub-graph's inputs is there, what it passes on is asked for, executors exist."""
+    spec = compiled("quickstart", tmp_path / "p.yaml", "max_iterations=4")
+    everything, executors = spec["components"], spec["deploymentSpec"]["executors"]
+    assert {c["executorLabel"] for c in everything.values() if "executorLabel" in c} == set(executors)
+    for component in [spec["root"], *everything.values()]:
+        for name, task in component.get("dag", {}).get("tasks", {}).items():
+            inner = everything[task["componentRef"]["name"]]
+            for kind, reference in (("parameters", "componentInputParameter"), ("artifacts", "componentInputArtifact")):
+                own = component.get("inputDefinitions", {}).get(kind, {})
+                asked = inner.get("inputDefinitions", {}).get(kind, {})
+                given = task.get("inputs", {}).get(kind, {})
+                for key, value in given.items():
+                    assert value.get(reference) is None or value[reference] in own, (name, key)
+                    assert key in asked, (name, key)
+                iterated = {task[i]["itemInput"] for i in ("parameterIterator",) if i in task and kind == "parameters"}
+                required = {key for key, definition in asked.items() if not definition.get("isOptional")}
+                assert required <= given.keys() | iterated, name
+
+
+def test_compiling_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a.yaml", "b.yaml"):
+        compiled("quickstart", tmp_path / name)
+    assert (tmp_path / "a.yaml").read_bytes() == (tmp_path / "b.yaml").read_bytes()
+
+
+def test_no_secret_and_no_docstring_is_compiled_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-canary-0123456789")
+    compiled("snips", tmp_path / "p.yaml")
+    text = (tmp_path / "p.yaml").read_text()
+    assert "sk-canary" not in text
+    assert "OPENAI_API_KEY" not in text or "api_key_env" in text
+    assert "Google" not in text
+    assert "Args:" not in text
+
+
+def test_the_output_must_be_a_writable_yaml_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"ends in \.yaml"):
+        compile_config(load_config("snips"), tmp_path / "p.json")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write"):
+        compile_config(load_config("snips"), tmp_path / "file" / "p.yaml")

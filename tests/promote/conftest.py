@@ -1,3 +1,0 @@
-"""Fixtures for promotion."""
-
-from tests.registry.conftest import registry  # noqa: F401  # a fixture that two rooms use

@@ -1,0 +1,211 @@
+"""Makes the files of a finished run, of any size, without a student or a teacher: for the tests and the benchmark.
+
+Every third seed is answered wrong in each iteration, the teacher writes a row from each wrong one, every fourth of
+these is rejected as a near copy. The seed of place p, written from in iteration i, has the row `generated(p, i)`.
+"""
+
+import hashlib
+import itertools
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from llm2llm.components.shared.base.atomic import write_text
+from llm2llm.components.shared.base.hashing import hash_of
+from llm2llm.components.shared.data.parquet import write_rows
+from llm2llm.components.shared.data.schemas import (
+    Call,
+    Decision,
+    Example,
+    Outcome,
+    Prediction,
+    Reject,
+    Split,
+    StudentError,
+    content_id,
+)
+from llm2llm.components.shared.llm.ledger import Entry, request_of, write_entry
+from llm2llm.components.shared.llm.requests import Ask, call_key
+
+IDENTITY = "openai:https://teacher.example/v1:big"
+PARTS = ["mor", "tan", "vel", "kis", "dro", "pel", "sum", "ran", "bil", "gof", "hut", "jek"]
+WORDS = [a + b + c for a in PARTS for b in ("a", "e", "i", "o") for c in PARTS]
+# As in a language, a few words are frequent: the word of rank r is drawn with a weight of 1 / r.
+WEIGHTS = list(itertools.accumulate(1 / rank for rank in range(1, len(WORDS) + 1)))
+
+
+def text(kind: str, number: int) -> str:
+    """Some twenty words, the same for the same arguments."""
+    draw = random.Random(f"{kind} {number}")
+    return f"{kind} {number}: " + " ".join(draw.choices(WORDS, cum_weights=WEIGHTS, k=20))
+
+
+def example(kind: str, number: int, **fields: Any) -> Example:
+    question, answer = text(kind, number), str(number % 7)
+    row_id = content_id(question, [], None, answer)
+    return Example(id=row_id, question=question, answer=answer, **fields)
+
+
+def seed(place: int) -> Example:
+    """The seed of a place."""
+    return example("seed", place, source=f"seeds.jsonl:{place + 1}", source_id=f"ticket-{place}")
+
+
+def ask(place: int, iteration: int) -> Ask:
+    """What the teacher was asked about a seed."""
+    message = {"role": "user", "content": f"Write one like this: {seed(place).question}"}
+    return Ask(
+        messages=[message],
+        temperature=0.7,
+        max_tokens=200,
+        sample=iteration,
+        purpose="write",
+        parent_id=seed(place).id,
+    )
+
+
+def generated(place: int, iteration: int) -> Example:
+    """The row that was written from a seed in an iteration."""
+    return example(
+        f"new {iteration}",
+        place,
+        source="teacher",
+        parent_id=seed(place).id,
+        iteration=iteration,
+        strategy="llm2llm",
+        teacher="openai",
+        call_key=call_key(IDENTITY, ask(place, iteration)),
+        checks=["valid answer", "length"],
+        confidence=0.75,
+    )
+
+
+def make_run(
+    folder: Path,
+    seeds: int = 12,
+    iterations: int = 2,
+    held_out: int = 4,
+    in_cluster: bool = False,
+    config: dict[str, Any] | None = None,
+    ledger: bool = True,
+) -> Path:
+    """Writes a run's files and returns the folder.
+
+    Args:
+        folder: Where.
+        seeds: How many.
+        iterations: After iteration 0.
+        held_out: Rows of validation and of test each.
+        in_cluster: As Kubeflow lays them out, `<task>/<id>/<output>`, rather than an output folder.
+        config: Settings in place of or beside those of the run's config.
+        ledger: Whether the teacher's answers are in a ledger beside it.
+    """
+    events: list[dict[str, Any]] = []
+    stages: list[dict[str, Any]] = []
+
+    def put(stage: str, iteration: int | None, rows: dict[str, tuple[str, Sequence[Any]]], **texts: str) -> None:
+        number = 1 if iteration is None else iteration + (stage not in ("teacher_augment", "dedupe"))
+        task = stage.replace("_", "-") + (f"-{number}" if number > 1 else "")
+        uuid = hashlib.md5(task.encode(), usedforsecurity=False).hexdigest()
+        place = folder / task / uuid if in_cluster else folder / "artifacts" / "colours-2026" / task
+        for output, (kind, some) in rows.items():
+            write_rows(place / output, kind, some)
+        for output, content in texts.items():
+            write_text(place / output, content)
+        hashes = {output: hash_of(place / output) for output in [*rows, *texts]}
+        where = {"stage": stage, "iteration": iteration, "fold": None}
+        paths = {output: str(place / output) for output in hashes}
+        events.append({"event": "finished", **where, "seconds": 1.0, "outputs": paths, "sha256": hashes})
+        stages.append({**where, "outputs": {name: {"sha256": sha256} for name, sha256 in hashes.items()}})
+
+    settings = {
+        "name": "colours",
+        "student": "tiny",
+        "teacher_augment": {"teacher": "openai", "ledger": str(folder / "ledger"), "cache": True},
+        "filter_errors": {"retire_after": 3},
+        **(config or {}),
+    }
+    put("configure", None, {}, config=json.dumps(settings))
+    all_seeds = [seed(place) for place in range(seeds)]
+    validation = [example("validation", number) for number in range(held_out)]
+    test = [example("test", number) for number in range(held_out)]
+    put(
+        "prepare",
+        None,
+        {
+            "seeds_set": ("examples", all_seeds),
+            "validation_set": ("examples", validation),
+            "test_set": ("examples", test),
+            "pool_set": ("examples", []),
+            "rejects": ("rejects", []),
+        },
+    )
+    training, rejects, errors, calls, decisions = list(all_seeds), [], [], [], []
+    for iteration in range(iterations + 1):
+        if iteration > 0:
+            written = [generated(place, iteration) for place in range(0, seeds, 3)]
+            for number, row in enumerate(written):
+                place = 3 * number
+                calls.append(_call(row, place, iteration))
+                if ledger and seeds <= 100:
+                    write_entry(str(folder / "ledger"), _entry(place, iteration, row))
+            candidates = {"candidates": ("candidates", written), "rejects": ("rejects", rejects)}
+            put("teacher_augment", iteration, {**candidates, "calls": ("calls", calls)})
+            rejects = [*rejects, *(_reject(row, all_seeds[1], iteration) for row in written[1::4])]
+            training = [*training, *(row for number, row in enumerate(written) if number % 4 != 1)]
+            kept = {"next_training_set": ("examples", training), "all_rejects": ("rejects", rejects)}
+            put("dedupe", iteration, kept)
+        put("train", iteration, {}, model=f"weights of iteration {iteration}")
+        answers = [
+            *(_prediction(row, "seeds", iteration, place % 3 == 0) for place, row in enumerate(all_seeds)),
+            *(_prediction(row, "validation", iteration, n > iteration) for n, row in enumerate(validation)),
+            *(_prediction(row, "test", iteration, n > iteration) for n, row in enumerate(test)),
+        ]
+        put("evaluate", iteration, {"predictions": ("predictions", answers)})
+        errors = [*errors, *(_error(row, iteration) for row in all_seeds[::3])]
+        decisions = [
+            *decisions,
+            Decision(iteration=iteration, selection="wrong", errors=len(all_seeds[::3]), go_on=iteration < iterations,
+                     reason="limit", best_iteration=iteration),
+        ]  # fmt: skip
+        put("filter_errors", iteration, {"errors": ("errors", errors), "decisions": ("decisions", decisions)})
+        manifest = {"schema_version": 1, "stages": list(stages), "code": ["0.1.0+abc"], "libraries": {"numpy": ["2.0"]}}
+        put("report", iteration, {}, summary="{}", manifest=json.dumps(manifest))
+    if not in_cluster:
+        write_text(folder / "events.jsonl", "".join(json.dumps(event) + "\n" for event in events))
+        write_text(folder / "run.json", json.dumps({"run_id": "run-1"}))
+    return folder
+
+
+def _call(row: Example, place: int, iteration: int) -> Call:
+    return Call(key=str(row.call_key), iteration=iteration, parent_id=row.parent_id, strategy="llm2llm",
+                teacher="openai", model="big", outcome="answered", attempts=1, input_tokens=100 + place,
+                output_tokens=20, usd=0.0012)  # fmt: skip
+
+
+def _entry(place: int, iteration: int, row: Example) -> Entry:
+    asked = ask(place, iteration)
+    return Entry(key=str(row.call_key), identity=IDENTITY, model="big", request=request_of(asked), purpose="write",
+                 parent_id=row.parent_id, text=f'{{"question": "{row.question}"}}', input_tokens=100 + place,
+                 output_tokens=20, run="run-1", written_at="2026-11-21T10:00:00.000+00:00")  # fmt: skip
+
+
+def _reject(row: Example, neighbour: Example, iteration: int) -> Reject:
+    return Reject(iteration=iteration, stage="dedupe", reason="near_copy", detail="ROUGE-L 0.970", score=0.97,
+                  neighbour_id=neighbour.id, neighbour=neighbour.question, id=row.id, question=row.question,
+                  answer=row.answer, parent_id=row.parent_id, strategy=row.strategy, teacher=row.teacher,
+                  call_key=row.call_key)  # fmt: skip
+
+
+def _prediction(row: Example, split: Split, iteration: int, wrong: bool) -> Prediction:
+    outcome: Outcome = "wrong" if wrong else "correct"
+    said = "no idea" if wrong else row.answer
+    return Prediction(example_id=row.id, split=split, iteration=iteration, completion=said, parsed=said,
+                      outcome=outcome, samples_correct=int(not wrong))  # fmt: skip
+
+
+def _error(row: Example, iteration: int) -> StudentError:
+    return StudentError(iteration=iteration, example_id=row.id, question=row.question, answer=row.answer,
+                        completion=f"no idea {iteration}", parsed="no idea", outcome="wrong")  # fmt: skip

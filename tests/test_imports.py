@@ -1,0 +1,66 @@
+"""The command line and the faces stay light."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llm2llm.pipelines.kubeflow.placement import STAGES
+
+HEAVY = {"torch", "transformers", "trl", "datasets", "peft", "vllm"}
+# What a base install has not: compiling and submitting must do without.
+EXTRAS = HEAVY | {
+    "pyarrow",
+    "numpy",
+    "scipy",
+    "rensa",
+    "rapidfuzz",
+    "jinja2",
+    "openai",
+    "boto3",
+    "safetensors",
+    "tokenizers",
+    "accelerate",
+}
+
+
+def imported(*arguments: str) -> set[str]:
+    """The top-level modules that a Python process imports."""
+    run = subprocess.run([sys.executable, "-X", "importtime", *arguments], capture_output=True, text=True, check=True)
+    return {
+        line.rsplit("|", 1)[1].strip().split(".")[0]
+        for line in run.stderr.splitlines()
+        if line.startswith("import time:")
+    }
+
+
+def test_the_command_line_imports_nothing_heavy() -> None:
+    assert not imported("-c", "import llm2llm.pipelines") & HEAVY
+    assert not imported("-m", "llm2llm.pipelines", "--help") & (EXTRAS | {"kfp"})
+    assert not imported("-m", "llm2llm.pipelines", "stage", "--help") & (EXTRAS | {"kfp"})
+
+
+def test_compiling_needs_the_base_install_only(tmp_path: Path) -> None:
+    assert not imported("-m", "llm2llm.pipelines", "compile", "snips", "--output", str(tmp_path / "p.yaml")) & EXTRAS
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [stage for stage in STAGES if stage != "configure"],
+)
+def test_the_faces_import_nothing_heavy(stage: str) -> None:
+    assert not imported("-c", f"import llm2llm.components.{stage}.component") & EXTRAS
+
+
+def test_pure_rooms_import_nothing_heavy() -> None:
+    modules = [
+        *["tasks", "rows.kinds", "rows.jsonl", "rows.grading", "statistics", "settings", "students.settings"],
+        *["storage", "leakage.settings", "judge.settings", "judge.judge", "registry.settings", "promote.settings"],
+        *["registry", "registry.overview", "lineage.hashes", "lineage.records", "lineage.manifest"],
+        *["students.questions", "students.score", "students.vllm_answers", "students.trained", "evaluate.evaluate"],
+        *["teachers.settings", "teachers.account", "teachers.ledger", "teachers.teacher", "teachers.local"],
+        *["teachers.batch_endpoint", "teachers.vllm_engine", "teachers.transformers_model"],
+    ]
+    code = "; ".join(f"import llm2llm.components.{module}" for module in modules)
+    assert not imported("-c", code) & EXTRAS
