@@ -1,1 +1,1 @@
-"""Stage `find_new`: whether there is anything that the version in production has not been made from."""
+"""Stage `detect_changes`: whether there is anything that the version in production has not been made from."""

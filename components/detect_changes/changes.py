@@ -11,7 +11,7 @@ from llm2llm.components.shared.registry.settings import PromoteSettings
 from llm2llm.components.shared.registry.versions import find_version, read_document
 
 
-def find_new(
+def detect_changes(
     registry: str,
     seeds: Sequence[Example],
     validation: Sequence[Example] | None,

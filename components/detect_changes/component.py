@@ -1,4 +1,4 @@
-"""The face of `find_new`."""
+"""The face of `detect_changes`."""
 
 from kfp import dsl
 from kfp.dsl import Artifact, Dataset, Input, Markdown, Output
@@ -7,7 +7,7 @@ from llm2llm.components.images import CPU
 
 
 @dsl.component(base_image=CPU, install_kfp_package=False)
-def find_new(
+def detect_changes(
     seeds_set: Input[Dataset],
     config: Input[Artifact],
     notes: Output[Markdown],

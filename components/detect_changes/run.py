@@ -1,9 +1,9 @@
-"""`find_new` from artifacts to artifacts."""
+"""`detect_changes` from artifacts to artifacts."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from llm2llm.components.detect_changes.changes import find_new
+from llm2llm.components.detect_changes.changes import detect_changes
 from llm2llm.components.shared.base.atomic import write_text
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.artifacts import Artifact, read_config
@@ -26,11 +26,11 @@ def run(
 ) -> bool:
     """See the component."""
     inputs: Inputs = {"seeds_set": seeds_set, "validation_set": validation_set, "config": config}
-    with stage("find_new", inputs=inputs, outputs={"notes": notes}):
+    with stage("detect_changes", inputs=inputs, outputs={"notes": notes}):
         checked = PromoteSettings.load(settings, "promote")
         if not checked.registry:
             raise UserError("promote.registry: no registry is set; give a folder or an s3:// prefix")
-        found, why = find_new(
+        found, why = detect_changes(
             registry_uri(checked.registry),
             read_rows(seeds_set.path, "examples", Example),
             read_rows(validation_set.path, "examples", Example) if validation_set else None,
@@ -39,5 +39,5 @@ def run(
         )
         ending = "The run goes on." if found else "The run ends here, and that is no failure."
         write_text(notes.path, f"# {'Something new' if found else 'Nothing new'}\n\n{why}. {ending}\n")
-        print(f"find_new: {why}; {'the run goes on' if found else 'the run ends here'}", flush=True)
+        print(f"detect_changes: {why}; {'the run goes on' if found else 'the run ends here'}", flush=True)
         return found

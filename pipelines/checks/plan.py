@@ -45,7 +45,7 @@ def planned_stages(config: Config) -> list[PlannedStage]:
     pods = {
         "configure": 1,
         "prepare": 1,
-        "find_new": int(config.promote.only_if_new),
+        "detect_changes": int(config.promote.only_if_new),
         "train": iterations + 1,
         "answer": shards * (iterations + 1) if shards > 1 else 0,
         "evaluate": iterations + 1,

@@ -255,7 +255,7 @@ def show(file: Path, limit: int) -> None:
 class _Stages(_Group):
     """One command for each stage, made from its component when it is asked for."""
 
-    STAGES = ("prepare", "find_new", "train", "answer", "evaluate", "out_of_fold", "filter_errors", "teacher_augment",
+    STAGES = ("prepare", "detect_changes", "train", "answer", "evaluate", "out_of_fold", "filter_errors", "teacher_augment",
               "dedupe", "promote", "report")  # fmt: skip
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -276,7 +276,7 @@ class _Stages(_Group):
 # Repeated from the faces, so that help does not import KFP and every stage.
 _ONE_LINE = {
     "prepare": "Read, check and split a user's rows.",
-    "find_new": "Find out whether there is anything that the version in production was not made from.",
+    "detect_changes": "Find out whether there is anything that the version in production was not made from.",
     "train": "Fine-tune the student on the current training set.",
     "answer": "Ask the student one shard's share of the questions.",
     "evaluate": "Ask the student every seed, validation and test question, grade the answers, and score them.",

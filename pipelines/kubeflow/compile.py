@@ -60,11 +60,11 @@ def _ask_again(spec: dict[str, Any]) -> None:
     """Switches off the cache for stages whose answer depends on more than their inputs.
 
     `configure` and `prepare` are given names of data, and what a name stands for changes: from the cache a scheduled
-    run would never see a new seed. What `find_new` and `promote` say depends on the registry.
+    run would never see a new seed. What `detect_changes` and `promote` say depends on the registry.
     """
     for component in [spec["root"], *spec["components"].values()]:
         for name, task in component.get("dag", {}).get("tasks", {}).items():
-            if re.fullmatch(r"(configure|prepare|find-new|promote)(-\d+)?", name):
+            if re.fullmatch(r"(configure|prepare|detect-changes|promote)(-\d+)?", name):
                 task["cachingOptions"] = {}
 
 

@@ -3,7 +3,7 @@
 KFP has no loop. Iteration i + 1 sits inside `dsl.If` on what `filter_errors` returned in iteration i, so iterations
 nest, data flows only downwards, and the run ends where the condition is first false:
 
-    configure, prepare, (find_new)
+    configure, prepare, (detect_changes)
     train 0, (answer 0,) evaluate 0, (out_of_fold 0,) filter_errors 0, (promote 0,) report 0
     if go on:
         teacher_augment 1, dedupe 1
@@ -12,7 +12,7 @@ nest, data flows only downwards, and the run ends where the condition is first f
             ...
 
 What is in brackets is there only if the config asks for it: `answer` for several shards, `out_of_fold` for folds,
-`promote` for a registry, `find_new` for a schedule that trains only when there is something new.
+`promote` for a registry, `detect_changes` for a schedule that trains only when there is something new.
 
 Whatever the run leaves behind is complete at every depth: history, errors, decisions, rejects and calls hold all
 iterations so far, and so does each report.
@@ -26,7 +26,7 @@ from kfp.dsl import PipelineTask
 
 from llm2llm.components.answer.component import answer
 from llm2llm.components.dedupe.component import dedupe
-from llm2llm.components.detect_changes.component import find_new
+from llm2llm.components.detect_changes.component import detect_changes
 from llm2llm.components.evaluate.component import evaluate
 from llm2llm.components.filter_errors.component import filter_errors
 from llm2llm.components.out_of_fold.component import out_of_fold
@@ -187,13 +187,13 @@ def build_pipeline(config: Config) -> Any:
         with ExitStack() as nest:
             if config.promote.only_if_new:
                 something_new = on_cpu(
-                    find_new(
+                    detect_changes(
                         seeds_set=sets["seeds_set"],
                         validation_set=sets["validation_set"],
                         config=configured.outputs["config"],
                         settings=promote_settings,
                     ),
-                    "find_new",
+                    "detect_changes",
                 ).set_caching_options(False)  # what it says depends on the registry
                 # `== True`, here and below, is what KFP compiles.
                 nest.enter_context(dsl.If(something_new.outputs["Output"] == True, name="something new"))  # noqa: E712

@@ -1,6 +1,6 @@
 """The loop in plain Python: the same stages in the same order, with the same decisions, as in `pipeline`; no KFP.
 
-    configure, prepare, (find_new)
+    configure, prepare, (detect_changes)
     for each iteration:
         teacher_augment, dedupe                     from the second on: new examples, written from the last errors
         train, (answer,) evaluate, (out_of_fold,) filter_errors, (promote,) report
@@ -26,7 +26,7 @@ from typing import Any
 
 from llm2llm.components.answer.run import run as answer
 from llm2llm.components.dedupe.run import run as dedupe
-from llm2llm.components.detect_changes.run import run as find_new
+from llm2llm.components.detect_changes.run import run as detect_changes
 from llm2llm.components.evaluate.run import run as evaluate
 from llm2llm.components.filter_errors.run import run as filter_errors
 from llm2llm.components.out_of_fold.run import run as out_of_fold
@@ -91,8 +91,8 @@ def run_process(config: Config, artifacts: Path) -> None:
     protected = {name: prepared[name] for name in ("validation_set", "test_set")}
     if config.promote.only_if_new:
         something_new = do(
-            "find_new",
-            find_new,
+            "detect_changes",
+            detect_changes,
             "notes",
             seeds_set=prepared["seeds_set"],
             validation_set=prepared["validation_set"],

@@ -414,7 +414,7 @@ def _short(value: Any) -> str:
 def _collect(output: Path) -> dict[str, Any]:
     """Puts what a person reads at the top of the output folder: report, summary with times, the best student."""
     finished = _finished(output)
-    notes = finished.get(("find_new", None, None))
+    notes = finished.get(("detect_changes", None, None))
     if notes is not None and not any(stage == "report" for stage, _, _ in finished):
         return {"nothing_new": Path(notes["outputs"]["notes"]).read_text(encoding="utf-8").strip()}
     last = max(iteration for stage, iteration, _ in finished if stage == "report" and iteration is not None)

@@ -35,7 +35,17 @@ VERSION = 1
 SOURCES = ("seeds", "validation", "test", "pool", "replay")
 # In the order in which they run within an iteration.
 ORDER = (
-    *("configure", "find_new", "prepare", "teacher_augment", "dedupe", "train", "answer", "evaluate", "out_of_fold"),
+    *(
+        "configure",
+        "detect_changes",
+        "prepare",
+        "teacher_augment",
+        "dedupe",
+        "train",
+        "answer",
+        "evaluate",
+        "out_of_fold",
+    ),
     *("filter_errors", "promote", "report"),
 )
 

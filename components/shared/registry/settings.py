@@ -1,4 +1,4 @@
-"""What can be set about the registry and promotion; `promote` and `find_new` share it."""
+"""What can be set about the registry and promotion; `promote` and `detect_changes` share it."""
 
 from typing import Literal, Self
 

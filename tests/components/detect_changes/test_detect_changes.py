@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llm2llm.components.detect_changes.changes import find_new
+from llm2llm.components.detect_changes.changes import detect_changes
 from llm2llm.components.detect_changes.run import run
 from llm2llm.components.prepare.run import run as prepare
 from llm2llm.components.promote.settings import PromoteSettings
@@ -27,14 +27,14 @@ def promoted(registry: str, tmp_path: Path) -> tuple[str, str]:
 
 
 def test_nothing_in_production_is_something_new(registry: str) -> None:
-    assert find_new(registry, SEEDS, VALIDATION, CONFIG, RULES) == (True, "nothing is in production yet")
+    assert detect_changes(registry, SEEDS, VALIDATION, CONFIG, RULES) == (True, "nothing is in production yet")
 
 
 def test_the_same_seeds_and_config_are_nothing_new(promoted: tuple[str, str]) -> None:
     registry, version = promoted
     elsewhere = CONFIG | {"name": "tonight", "data": {"seeds": "/mnt/other/seeds.jsonl"}, "images": {"cpu": "newer"}}
     for config in (CONFIG, elsewhere):
-        assert find_new(registry, SEEDS[::-1], VALIDATION, config, RULES) == (
+        assert detect_changes(registry, SEEDS[::-1], VALIDATION, config, RULES) == (
             False,
             f"nothing new since {version}: the same 12 seeds and the same config",
         )
@@ -43,10 +43,10 @@ def test_the_same_seeds_and_config_are_nothing_new(promoted: tuple[str, str]) ->
 def test_seeds_that_came_or_went_and_another_config_are_new(promoted: tuple[str, str]) -> None:
     registry, version = promoted
     more = [*SEEDS, example("one more", "red")]
-    assert find_new(registry, more, None, CONFIG, RULES) == (True, f"since {version}: 1 seed added, 12 the same")
+    assert detect_changes(registry, more, None, CONFIG, RULES) == (True, f"since {version}: 1 seed added, 12 the same")
     gone = f"since {version}: 0 seeds added, 2 gone, 10 the same"
-    assert find_new(registry, SEEDS[2:], None, CONFIG, RULES) == (True, gone)
-    assert find_new(registry, SEEDS, None, CONFIG | {"train": {"epochs": 9}}, RULES)[0]
+    assert detect_changes(registry, SEEDS[2:], None, CONFIG, RULES) == (True, gone)
+    assert detect_changes(registry, SEEDS, None, CONFIG | {"train": {"epochs": 9}}, RULES)[0]
 
 
 def test_another_pool_under_the_same_name_is_something_new(tmp_path: Path) -> None:
@@ -77,19 +77,23 @@ def test_what_was_tried_and_lost_is_not_tried_every_night(tmp_path: Path) -> Non
     keep(registry, "run-1", tmp_path / "model", lambda i: i < 60)
     finish(registry, "run-1")
     more = [*SEEDS, *rows(3, "more")]
-    assert find_new(registry, more, VALIDATION, CONFIG, RULES)[0]
+    assert detect_changes(registry, more, VALIDATION, CONFIG, RULES)[0]
     keep(registry, "run-2", tmp_path / "model", lambda i: i < 61, training=more)
     finish(registry, "run-2", seeds=more)
-    found, why = find_new(registry, more, VALIDATION, CONFIG, RULES)
+    found, why = detect_changes(registry, more, VALIDATION, CONFIG, RULES)
     assert not found
     assert why.startswith("nothing new: run run-2 tried the same 15 seeds under the same config, and colours-")
-    assert find_new(registry, more, None, CONFIG, RULES)[0], "who does not say what is compared on is not held back"
-    assert find_new(registry, more, [*VALIDATION, *rows(1, "v")], CONFIG, RULES)[0], "it could do better on other rows"
-    assert find_new(registry, [*more, *rows(1, "last")], VALIDATION, CONFIG, RULES)[0]
+    assert detect_changes(registry, more, None, CONFIG, RULES)[0], (
+        "who does not say what is compared on is not held back"
+    )
+    assert detect_changes(registry, more, [*VALIDATION, *rows(1, "v")], CONFIG, RULES)[0], (
+        "it could do better on other rows"
+    )
+    assert detect_changes(registry, [*more, *rows(1, "last")], VALIDATION, CONFIG, RULES)[0]
     # Against another version in production it is worth another try.
     keep(registry, "run-3", tmp_path / "model", lambda i: i < 90)
     finish(registry, "run-3")
-    assert find_new(registry, more, VALIDATION, CONFIG, RULES)[0]
+    assert detect_changes(registry, more, VALIDATION, CONFIG, RULES)[0]
 
 
 def test_what_lost_is_tried_again_under_other_conditions(tmp_path: Path) -> None:
@@ -101,9 +105,9 @@ def test_what_lost_is_tried_again_under_other_conditions(tmp_path: Path) -> None
     strict = {"min_gain": 0.25, "slices": ["skills", "label"]}
     assert finish(registry, "run-2", seeds=more, **strict)[0]["outcome"] == "kept"
     again = PromoteSettings(registry=registry, min_gain=0.25, mode="promote", only_if_new=True)
-    assert not find_new(registry, more, VALIDATION, CONFIG, again)[0]
+    assert not detect_changes(registry, more, VALIDATION, CONFIG, again)[0]
     for changed in ({"min_gain": 0.1}, {"level": 0.2}, {"test": "mcnemar"}, {"slices": []}, {"max_slice_drop": 0.5}):
-        assert find_new(registry, more, VALIDATION, CONFIG, again.model_copy(update=changed))[0]
+        assert detect_changes(registry, more, VALIDATION, CONFIG, again.model_copy(update=changed))[0]
 
 
 @pytest.mark.parametrize(("content", "what"), [("[]", "a JSON object"), ("{", "not JSON"), (None, "cannot read")])
@@ -123,7 +127,7 @@ def test_a_run_that_only_reported_has_not_tried(tmp_path: Path) -> None:
     registry = str(tmp_path / "registry")
     keep(registry, "run-1", tmp_path / "model", lambda i: i < 60)
     finish(registry, "run-1", mode="report_only")
-    assert find_new(registry, SEEDS, VALIDATION, CONFIG, RULES)[0]
+    assert detect_changes(registry, SEEDS, VALIDATION, CONFIG, RULES)[0]
 
 
 @pytest.mark.parametrize("new", [True, False])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llm2llm.components.detect_changes.run import run as find_new
+from llm2llm.components.detect_changes.run import run as detect_changes
 from llm2llm.components.promote.run import run
 from llm2llm.components.shared import storage
 from llm2llm.components.shared.data.artifacts import LocalArtifact, write_artifact
@@ -105,7 +105,7 @@ def test_other_replay_rows_under_the_same_name_are_something_new(tmp_path: Path)
         beside_replay_rows(folder, seeds, config, replay)
         settings = {"registry": registry, "only_if_new": True, "mode": "promote"}
         notes = LocalArtifact(str(folder / "notes.md"))
-        return find_new(seeds_set=seeds, validation_set=None, config=config, settings=settings, notes=notes)
+        return detect_changes(seeds_set=seeds, validation_set=None, config=config, settings=settings, notes=notes)
 
     assert not something_new(tmp_path / "same", general)
     assert something_new(tmp_path / "other", general[:1])

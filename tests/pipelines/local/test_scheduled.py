@@ -30,7 +30,7 @@ def test_with_nothing_new_a_run_ends_early_and_green(small_config: Path, tmp_pat
     first = run("monday")
     assert first["promotion"]["outcome"] == "promoted"
     assert run("tuesday")["nothing_new"].startswith("# Nothing new")
-    assert {event["stage"] for event in events(tmp_path / "tuesday")} == {"configure", "prepare", "find_new"}
+    assert {event["stage"] for event in events(tmp_path / "tuesday")} == {"configure", "prepare", "detect_changes"}
 
     rows = Path(config.data.seeds).read_text(encoding="utf-8").splitlines()
     new = {**json.loads(rows[0]), "text": "A new text that nobody has seen: a green frog."}
