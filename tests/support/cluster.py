@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 import pytest
 
+from llm2llm.pipelines.cli import main as cli
 from llm2llm.pipelines.cli.cluster import COMMANDS
-from llm2llm.pipelines.cli.main import main as cli
 from llm2llm.pipelines.config.config import Config
 from llm2llm.pipelines.kubeflow import client as cluster
 from llm2llm.pipelines.kubeflow import schedule, submit

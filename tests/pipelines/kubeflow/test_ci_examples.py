@@ -10,8 +10,8 @@ import click
 import pytest
 import yaml
 
+from llm2llm.pipelines.cli import main as cli
 from llm2llm.pipelines.cli.cluster import COMMANDS
-from llm2llm.pipelines.cli.main import main as cli
 
 EXAMPLES = sorted((Path(str(resources.files("llm2llm.pipelines"))) / "ci").glob("*.yaml"))
 
