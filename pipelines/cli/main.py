@@ -255,8 +255,8 @@ def show(file: Path, limit: int) -> None:
 class _Stages(_Group):
     """One command for each stage, made from its component when it is asked for."""
 
-    STAGES = ("prepare", "detect_changes", "train", "answer", "evaluate", "out_of_fold", "filter_errors", "teacher_augment",
-              "dedupe", "promote", "report")  # fmt: skip
+    STAGES = ("prepare", "detect_changes", "train", "answer", "evaluate", "out_of_fold", "filter_errors",
+              "teacher_augment", "dedupe", "promote", "report")  # fmt: skip
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.STAGES)

@@ -29,8 +29,8 @@ from llm2llm.components.shared.base.errors import UserError, nearest
 from llm2llm.components.shared.base.settings import Settings
 from llm2llm.components.shared.stage import RUN_VARIABLE
 
-STAGES = ("configure", "prepare", "detect_changes", "train", "answer", "evaluate", "out_of_fold", "filter_errors", "promote",
-          "teacher_augment", "dedupe", "report")  # fmt: skip
+STAGES = ("configure", "prepare", "detect_changes", "train", "answer", "evaluate", "out_of_fold", "filter_errors",
+          "promote", "teacher_augment", "dedupe", "report")  # fmt: skip
 TRAIN_JOB = "LLM2LLM_TRAIN_JOB"
 """The environment variable that gives the train stage of several nodes the TrainJob that it is to make, as JSON."""
 

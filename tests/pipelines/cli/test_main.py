@@ -309,7 +309,7 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
 def test_a_package_that_is_not_installed_is_named_with_its_extra(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "rapidfuzz", None)
     for name in [
-        name for name in sys.modules if name.startswith(("llm2llm.components.dedupe.", "llm2llm.components.sim"))
+        name for name in sys.modules if name.startswith(("llm2llm.components.dedupe.", "llm2llm.components.shared.sim"))
     ]:
         monkeypatch.delitem(sys.modules, name)
     Path("rows.jsonl").write_text("")

@@ -509,7 +509,8 @@ def test_parameters_reach_the_run(kfp_server: KfpServer, run: Run) -> None:
 
 def test_the_help_imports_neither_kfp_nor_kubernetes() -> None:
     program = (
-        "import sys; from llm2llm.pipelines import cli; from llm2llm.pipelines.cli.cluster import COMMANDS\n"
+        "import sys; from llm2llm.pipelines.cli import main as cli\n"
+        "from llm2llm.pipelines.cli.cluster import COMMANDS\n"
         "for one in COMMANDS: cli.cli.add_command(one)\n"
         "try: cli.main(['submit', '--help'])\n"
         "except SystemExit: pass\n"
