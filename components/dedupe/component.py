@@ -1,4 +1,6 @@
-"""The face of `dedupe`."""
+"""Stage `dedupe`: near copies and leaks out; the next training set."""
+
+from typing import Optional
 
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Output
@@ -10,46 +12,57 @@ from llm2llm.components.images import CPU
 def dedupe(
     candidates: Input[Dataset],
     training_set: Input[Dataset],
+    settings: str,
     next_training_set: Output[Dataset],
-    all_rejects: Output[Dataset],
-    index: Output[Dataset],
-    validation_set: Input[Dataset] = None,
-    test_set: Input[Dataset] = None,
-    rejects: Input[Dataset] = None,
-    previous_index: Input[Dataset] = None,
-    task: dict = {},
+    journal: Output[Dataset],
+    splits: Optional[Input[Dataset]] = None,
+    previous_journal: Optional[Input[Dataset]] = None,
     iteration: int = 1,
-    settings: dict = {},
-):
+) -> None:
     """Drops copies, near copies and leaks; the rest joins the training set.
 
     Args:
         candidates: What the teacher wrote (candidates).
         training_set: The training set of the iteration before (examples).
+        settings: task and dedupe of the config, as JSON.
         next_training_set: The training set of this iteration (examples).
-        all_rejects: The rejects of all iterations and stages so far (rejects).
-        index: What the next iteration need not compute again of the training set.
-        validation_set: Protected: nothing like it gets in (examples).
-        test_set: Protected likewise (examples).
-        rejects: The rejects that teacher_augment left (rejects).
-        previous_index: The index that dedupe left in the iteration before; rows that it does not know are added.
-        task: The task: numeric ones are compared without their numbers. {}: as if it were not numeric.
+        journal: The journal, with the rows that were dropped, the reason and the neighbour.
+        splits: Validation and test rows are protected: nothing like them gets in (a folder of examples).
+        previous_journal: What the run has found out so far (a folder).
         iteration: The iteration whose training set this is, from 1.
-        settings: The config's `dedupe` section.
     """
-    from llm2llm.components.dedupe.run import run
+    given = locals()
+    from llm2llm.components.dedupe.dedupe import dedupe as deduped
+    from llm2llm.components.dedupe.settings import DedupeStage
+    from llm2llm.components.shared.data.artifacts import write_artifact
+    from llm2llm.components.shared.data.journal import read_journal, write_journal
+    from llm2llm.components.shared.data.parquet import read_rows
+    from llm2llm.components.shared.data.schemas import Example
+    from llm2llm.components.shared.data.splits import read_splits
+    from llm2llm.components.shared.stage import running_stage
 
-    run(
-        candidates=candidates,
-        training_set=training_set,
-        validation_set=validation_set,
-        test_set=test_set,
-        rejects=rejects,
-        previous_index=previous_index,
-        task=task,
-        iteration=iteration,
-        settings=settings,
-        next_training_set=next_training_set,
-        all_rejects=all_rejects,
-        index=index,
-    )
+    with running_stage("dedupe", given, DedupeStage) as stage:
+        new = read_rows(candidates.path, "candidates", Example)
+        training = read_rows(training_set.path, "examples", Example)
+        protected = read_splits(splits.path) if splits else {}
+        for name in ("validation", "test"):
+            if not protected.get(name):
+                print(f"dedupe: no {name} rows are given, so nothing is checked against them", flush=True)
+        done = deduped(
+            new,
+            training,
+            protected.get("validation", []),
+            protected.get("test", []),
+            stage.dedupe,
+            iteration,
+            stage.task.form if stage.task else None,
+        )
+        write_artifact(next_training_set, "examples", done.training_set)
+        write_journal(journal, read_journal(previous_journal).with_more(rejects=done.rejects))
+        if done.recall is not None:
+            print(f"dedupe: MinHash proposed {done.recall:.1%} of the near copies of a sample", flush=True)
+        print(
+            f"dedupe: {len(new)} candidates, {len(done.rejects)} rejected, {len(done.training_set) - len(training)} "
+            f"kept; training set {len(training)} to {len(done.training_set)} rows",
+            flush=True,
+        )

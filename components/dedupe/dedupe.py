@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from llm2llm.components.dedupe.copies import find_copies, measured_recall
-from llm2llm.components.dedupe.index import Index, index_of
 from llm2llm.components.dedupe.settings import DedupeSettings
 from llm2llm.components.shared.data.schemas import Example, Reject
-from llm2llm.components.shared.leakage.firewall import find_leaks, leak_reject, reject
+from llm2llm.components.shared.leakage.firewall import compared_text, find_leaks, leak_reject, reject
 from llm2llm.components.shared.similarity import question_key
 from llm2llm.components.shared.similarity.minhash import bands_for
+from llm2llm.components.shared.similarity.sketches import sketch
 from llm2llm.components.shared.tasks.task import Form
 
 FEW_LEAKS = 5  # fewer say nothing about a teacher
@@ -35,10 +35,6 @@ class Deduped:
     """The next one, sorted by iteration and id."""
     rejects: list[Reject]
     """Sorted by id, each with its reason, score and neighbour."""
-    index: Index
-    """Of the next training set."""
-    reused: int
-    """How many rows of the training set were found in the index of the iteration before."""
     recall: float | None
     """The share of near copies that MinHash proposed, measured on a sample; None where all pairs were looked at, or the
     sample has no near copy."""
@@ -52,7 +48,6 @@ def dedupe(
     settings: DedupeSettings,
     iteration: int,
     form: Form | None = None,
-    previous: Index | None = None,
 ) -> Deduped:
     """The next training set, and the rejects: `in_test`, `in_validation`, `copy`, `near_copy`, `template` (one too many
     that differ in their numbers only), `semantic_copy`.
@@ -68,7 +63,6 @@ def dedupe(
         settings: See `DedupeSettings`.
         iteration: The iteration whose training set this is.
         form: The task's form; numeric tasks are compared without their numbers. None: not known.
-        previous: An index to take the sketches of known rows from.
 
     Raises:
         TeacherHasSeenTheTest: Too many candidates leak.
@@ -94,12 +88,11 @@ def dedupe(
     many = len(training) + len(distinct) > settings.exact_up_to
     threshold = settings.near_copy if many else None
     bands = (0, 0) if threshold is None else bands_for(threshold)
-    known, reused = index_of(training, masked, bands, previous)
-    new, _ = index_of(distinct, masked, bands)
-    found = find_copies(distinct, new.sketches, training, known.sketches, masked, settings)
+    known, new = (sketch((compared_text(row, masked) for row in some), bands) for some in (training, distinct))
+    found = find_copies(distinct, new, training, known, masked, settings)
     recall = None
     if threshold is not None:
-        recall = measured_recall(distinct, new.sketches, training, known.sketches, masked, threshold)
+        recall = measured_recall(distinct, new, training, known, masked, threshold)
     fallen = {firsts[n]: neighbour for n, neighbour in found.items()}
     for place, (row, first) in enumerate(zip(rows, first_of, strict=True)):
         # The copy of a row that falls, falls for the same reason.
@@ -116,13 +109,9 @@ def dedupe(
     checks = _checks(settings, bool(test), bool(validation))
     new_rows = [rows[firsts[n]] for n in kept]
     added = [replace(row, iteration=iteration, checks=[*row.checks, *checks]) for row in new_rows]
-    following = [*sorted(training_set, key=lambda row: row.id), *added]
-    order = sorted(range(len(following)), key=lambda place: (following[place].iteration, following[place].id))
     return Deduped(
-        training_set=[following[place] for place in order],
+        training_set=sorted([*training_set, *added], key=lambda row: (row.iteration, row.id)),
         rejects=sorted(rejects, key=lambda one: one.id),
-        index=known.joined(new.take(kept)).take(order),
-        reused=reused,
         recall=recall,
     )
 

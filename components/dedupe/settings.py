@@ -2,8 +2,9 @@
 
 from pydantic import Field
 
-from llm2llm.components.shared.base.settings import Settings
+from llm2llm.components.shared.base.settings import Settings, StageSettings
 from llm2llm.components.shared.leakage.settings import LeakSettings, SemanticSettings
+from llm2llm.components.shared.tasks import AnyTask
 
 
 class DedupeSettings(Settings):
@@ -29,3 +30,11 @@ class DedupeSettings(Settings):
     max_leak_fraction: float = Field(0.1, ge=0, le=1)
     """If more than this share of one teacher's candidates match validation or test rows, the stage fails: that teacher
     has seen them. Fewer than 5 rows prove nothing."""
+
+
+class DedupeStage(StageSettings):
+    """The settings of stage `dedupe`."""
+
+    task: AnyTask | None = None
+    """Numeric ones are compared without their numbers; without a task nothing is."""
+    dedupe: DedupeSettings = DedupeSettings()

@@ -1,4 +1,4 @@
-"""The face of `detect_changes`."""
+"""Stage `detect_changes`: whether there is anything that the version in production was not made from."""
 
 from kfp import dsl
 from kfp.dsl import Artifact, Dataset, Input, Markdown, Output
@@ -8,22 +8,43 @@ from llm2llm.components.images import CPU
 
 @dsl.component(base_image=CPU, install_kfp_package=False)
 def detect_changes(
-    seeds_set: Input[Dataset],
+    splits: Input[Dataset],
     config: Input[Artifact],
+    settings: str,
     notes: Output[Markdown],
-    validation_set: Input[Dataset] = None,
-    settings: dict = {},
 ) -> bool:
     """Finds out whether there is anything that the version in production was not made from; returns whether to go on.
 
     Args:
-        seeds_set: The seeds (examples).
+        splits: Seeds and validation rows (a folder of examples); with validation a run also ends early when another
+            has tried the same and it was not good enough.
         config: The config of this run, as JSON.
+        settings: promote of the config, as JSON.
         notes: What is new, or that nothing is.
-        validation_set: The rows to compare students on (examples); with them a run also ends early when another has
-            tried the same and it was not good enough.
-        settings: The config's `promote` section.
     """
-    from llm2llm.components.detect_changes.run import run
+    given = locals()
+    from llm2llm.components.detect_changes.changes import detect_changes as changes
+    from llm2llm.components.detect_changes.settings import DetectChangesStage
+    from llm2llm.components.shared.base.atomic import write_text
+    from llm2llm.components.shared.base.errors import UserError
+    from llm2llm.components.shared.data.artifacts import read_config
+    from llm2llm.components.shared.data.splits import read_splits
+    from llm2llm.components.shared.registry.digests import with_rows
+    from llm2llm.components.shared.registry.versions import registry_uri
+    from llm2llm.components.shared.stage import running_stage
 
-    return run(seeds_set=seeds_set, validation_set=validation_set, config=config, settings=settings, notes=notes)
+    with running_stage("detect_changes", given, DetectChangesStage) as stage:
+        if not stage.promote.registry:
+            raise UserError("promote.registry: no registry is set; give a folder or an s3:// prefix")
+        rows = read_splits(splits.path)
+        found, why = changes(
+            registry_uri(stage.promote.registry),
+            rows["seeds"],
+            rows["validation"] or None,
+            with_rows(read_config(config), splits),
+            stage.promote,
+        )
+        ending = "The run goes on." if found else "The run ends here, and that is no failure."
+        write_text(notes.path, f"# {'Something new' if found else 'Nothing new'}\n\n{why}. {ending}\n")
+        print(f"detect_changes: {why}; {'the run goes on' if found else 'the run ends here'}", flush=True)
+        return found

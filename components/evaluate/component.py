@@ -1,6 +1,6 @@
-"""The face of `evaluate`."""
+"""Stage `evaluate`: the student's answers to seeds, validation and test, graded and scored."""
 
-from typing import List
+from typing import List, Optional
 
 from kfp import dsl
 from kfp.dsl import ClassificationMetrics, Dataset, Input, Metrics, Model, Output
@@ -10,56 +10,74 @@ from llm2llm.components.images import TRAIN
 
 @dsl.component(base_image=TRAIN, install_kfp_package=False)
 def evaluate(
-    seeds_set: Input[Dataset],
-    task: dict,
+    splits: Input[Dataset],
+    previous_journal: Input[Dataset],
+    settings: str,
     predictions: Output[Dataset],
-    history: Output[Dataset],
+    journal: Output[Dataset],
     metrics: Output[Metrics],
     confusion: Output[ClassificationMetrics],
-    model: Input[Model] = None,
-    validation_set: Input[Dataset] = None,
-    test_set: Input[Dataset] = None,
-    shard_predictions: Input[List[Dataset]] = None,
-    first_predictions: Input[Dataset] = None,
-    previous_history: Input[Dataset] = None,
+    model: Optional[Input[Model]] = None,
+    shard_predictions: Optional[Input[List[Dataset]]] = None,
     iteration: int = 0,
-    settings: dict = {},
-):
+) -> None:
     """Asks the student every seed, validation and test question, grades the answers, and scores them.
 
     Args:
-        seeds_set: For the errors (examples).
-        task: The task: {"name": "snips"} for a shipped one, or all its fields.
+        splits: Seeds for the errors, validation for decisions, test for the report (a folder of examples).
+        previous_journal: What the run has found out so far.
+        settings: task and evaluate of the config, as JSON.
         predictions: Every answer with its grade (predictions).
-        history: The scores of all iterations so far (scores).
+        journal: The journal, with one more score for each split.
         metrics: Accuracy with its 95% Wilson interval, unparseable answers, calibration error and gain over iteration
             0, for each split; with several answers to each seed pass@k and the shares of solved, flaky, unsolved and
             format-only seeds; rows/s and the seconds that importing, loading and the first token took.
         confusion: Right labels against answers, of validation, else of the seeds; for labels and choices.
         model: The student, as train saved it; not needed with shard_predictions.
-        validation_set: For decisions (examples).
-        test_set: For the report (examples).
-        shard_predictions: What the shards of answer have answered (predictions): then nobody is asked here.
-        first_predictions: Those of iteration 0, to compare with row by row (predictions).
-        previous_history: The history that the iteration before left (scores).
+        shard_predictions: What the shards of predict have answered (predictions): then nobody is asked here.
         iteration: Which iteration this is, from 0.
-        settings: The config's `evaluate` section.
     """
-    from llm2llm.components.evaluate.run import run
+    given = locals()
+    import json
+    import time
+    from pathlib import Path
 
-    run(
-        model=model,
-        seeds_set=seeds_set,
-        validation_set=validation_set,
-        test_set=test_set,
-        shard_predictions=shard_predictions,
-        first_predictions=first_predictions,
-        task=task,
-        previous_history=previous_history,
-        iteration=iteration,
-        settings=settings,
-        predictions=predictions,
-        history=history,
-        metrics=metrics,
-        confusion=confusion,
-    )
+    from llm2llm.components.evaluate.evaluate import check_asked, confusion_of, merged, score_figures, scored
+    from llm2llm.components.evaluate.settings import EvaluateStage
+    from llm2llm.components.shared.base.errors import UserError
+    from llm2llm.components.shared.data.artifacts import write_artifact, write_confusion, write_metrics
+    from llm2llm.components.shared.data.journal import read_journal, write_journal
+    from llm2llm.components.shared.data.parquet import note_of, read_rows
+    from llm2llm.components.shared.data.schemas import Prediction
+    from llm2llm.components.shared.data.splits import read_splits
+    from llm2llm.components.shared.stage import running_stage
+    from llm2llm.components.shared.training.trained import rows_trained_on
+
+    with running_stage("evaluate", given, EvaluateStage) as stage:
+        rows, so_far = read_splits(splits.path), read_journal(previous_journal)
+        check_asked(rows, so_far.scores, iteration)
+        figures: dict[str, float] = {}
+        if shard_predictions:
+            shards = [read_rows(one.path, "predictions", Prediction) for one in shard_predictions]
+            answered = merged(shards, rows, iteration)
+            training_rows = note_of(shard_predictions[0].path, "training_rows") or 0
+        elif model is not None:
+            training_rows = rows_trained_on(Path(model.path))
+            started = time.monotonic()
+            from llm2llm.components.shared.inference.predict import predict_share
+
+            importing = time.monotonic() - started
+            answered, figures = predict_share(Path(model.path), rows, iteration, None, stage.task, stage.evaluate)
+            figures["import_seconds"] = importing + figures.get("import_seconds", 0.0)
+        else:
+            raise UserError("evaluate: neither a model nor shard_predictions; give one of the two")
+        scores = scored(so_far.scores, answered, training_rows)
+        write_artifact(predictions, "predictions", answered)
+        write_journal(journal, so_far.with_more(scores=scores))
+        write_confusion(confusion, confusion_of(stage.task, rows, answered))
+        write_metrics(metrics, score_figures(scores, answered))
+        # Times are shown and not kept in the file: the same student and rows leave the same files.
+        for name, value in figures.items():
+            metrics.log_metric(name, round(value, 3))
+        if figures:
+            print("evaluate: " + json.dumps({name: round(value, 3) for name, value in figures.items()}), flush=True)

@@ -47,7 +47,7 @@ def evaluate(
         settings: See `AnswerSettings`.
 
     Returns:
-        The predictions, sorted by split and example id, and the history with one more score for each split.
+        The predictions, sorted by split and example id, and a score for each split.
 
     Raises:
         UserError: Nothing to ask, or a history that has this iteration already.
@@ -56,7 +56,7 @@ def evaluate(
     from llm2llm.components.shared.inference.predict import predict
 
     predictions = predict(student, splits, iteration, None, task, settings)
-    return predictions, extended(history, predictions, [], training_rows)
+    return predictions, scored(history, predictions, training_rows)
 
 
 def check_asked(splits: Mapping[Split, Sequence[Example]], history: Sequence[Score], iteration: int) -> None:
@@ -95,29 +95,26 @@ def merged(
     return sorted(predictions, key=lambda p: (SPLITS.index(p.split), p.example_id))
 
 
-def extended(
-    history: Sequence[Score], predictions: Sequence[Prediction], first: Sequence[Prediction], training_rows: int
-) -> list[Score]:
-    """The history with one more score for each split that was answered.
+def scored(history: Sequence[Score], predictions: Sequence[Prediction], training_rows: int) -> list[Score]:
+    """A score for each split that was answered, with its gain over iteration 0 where that is in the history.
 
     Args:
         history: The scores of the iterations before.
         predictions: Of this iteration.
-        first: Those of iteration 0, to compare with; may be empty.
         training_rows: How many rows the student was trained on.
 
     Raises:
-        UserError: `first` is of other rows.
+        UserError: The score of iteration 0 is of other rows.
     """
+    first = {score.split: score for score in history if score.iteration == 0}
     scores = []
     for split in SPLITS:
         now = [p for p in predictions if p.split == split]
         score = score_split(now, training_rows)
         if score is None:
             continue
-        before = [p for p in first if p.split == split]
-        if before:
-            score = compared(score, before, now)
+        if split in first:
+            score = compared(score, first[split], now)
         scores.append(score)
         print(
             f"evaluate: {split} {score.accuracy:.1%} ({score.low:.1%} to {score.high:.1%}), "
@@ -132,7 +129,25 @@ def extended(
         )
     if sampled := sample_figures(predictions):
         print("evaluate: " + ", ".join(f"{name} {value:.1%}" for name, value in sampled.items()), flush=True)
-    return [*history, *scores]
+    return scores
+
+
+def score_figures(scores: Sequence[Score], predictions: Sequence[Prediction]) -> dict[str, float]:
+    """What Kubeflow shows of an evaluation: `<split>_accuracy`, `_low`, `_high` and the like, and `sample_figures`."""
+    figures = {
+        f"{score.split}_{name}": round(value, 4)
+        for score in scores
+        for name, value in (
+            ("accuracy", score.accuracy),
+            ("low", score.low),
+            ("high", score.high),
+            ("unparseable", score.unparseable),
+            ("calibration_error", score.calibration_error),
+            ("gain", score.gain),
+        )
+        if value is not None
+    }
+    return figures | {name: round(value, 4) for name, value in sample_figures(predictions).items()}
 
 
 def sample_figures(predictions: Sequence[Prediction]) -> dict[str, float]:
@@ -173,26 +188,27 @@ def score_split(predictions: Sequence[Prediction], training_rows: int) -> Score 
         low=low,
         high=high,
         training_rows=training_rows,
+        correct_ids=sorted(p.example_id for p in predictions if p.outcome == "correct"),
         calibration_error=calibration_error(confidences, were_right) if confidences else None,
         **total(predictions),
     )
 
 
-def compared(score: Score, first: Sequence[Prediction], now: Sequence[Prediction]) -> Score:
-    """The score with its gain over the predictions of iteration 0 for the same rows, by the rows' first answers.
+def compared(score: Score, first: Score, now: Sequence[Prediction]) -> Score:
+    """The score with its gain over that of iteration 0 for the same rows, by the rows' first answers.
 
     Raises:
         UserError: They are not for the same rows.
     """
-    before = {p.example_id: p.outcome == "correct" for p in first}
     after = {p.example_id: p.outcome == "correct" for p in now}
-    if before.keys() != after.keys():
+    before = set(first.correct_ids)
+    if first.n != len(after) or (gone := before - after.keys()):
         raise UserError(
-            f"evaluate: first_predictions are not for the same {score.split} rows: {len(before.keys() - after.keys())} "
-            f"of theirs are not asked now, and {len(after.keys() - before.keys())} are asked that they do not have"
+            f"evaluate: the scores of iteration 0 are not for the same {score.split} rows: {first.n} then, "
+            f"{len(after)} now" + (f", without {min(gone)}" if first.n == len(after) else "")
         )
-    ids = sorted(before)
-    pair = [before[row] for row in ids], [after[row] for row in ids]
+    ids = sorted(after)
+    pair = [row in before for row in ids], [after[row] for row in ids]
     difference = paired_difference(*pair)
     return replace(
         score,

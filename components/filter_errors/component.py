@@ -1,6 +1,6 @@
-"""The face of `filter_errors`."""
+"""Stage `filter_errors`: which seeds the student needs help with, and whether to go on."""
 
-from typing import List
+from typing import List, Optional
 
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Output
@@ -12,21 +12,11 @@ from llm2llm.components.images import CPU
 def filter_errors(
     training_set: Input[Dataset],
     predictions: Input[Dataset],
-    history: Input[Dataset],
-    errors: Output[Dataset],
-    decisions: Output[Dataset],
-    reference: Output[Dataset],
-    fold_predictions: Input[List[Dataset]] = None,
-    previous_errors: Input[Dataset] = None,
-    previous_decisions: Input[Dataset] = None,
-    previous_reference: Input[Dataset] = None,
-    rejects: Input[Dataset] = None,
-    task: dict = {},
+    previous_journal: Input[Dataset],
+    settings: str,
+    journal: Output[Dataset],
+    fold_predictions: Optional[Input[List[Dataset]]] = None,
     iteration: int = 0,
-    max_iterations: int = 1,
-    patience: int = 0,
-    random_seed: int = 0,
-    settings: dict = {},
 ) -> bool:
     """Finds the seeds that the student needs help with; returns whether another iteration follows.
 
@@ -34,42 +24,43 @@ def filter_errors(
         training_set: What the student was trained on (examples). It holds the seeds, whose answers are looked at; its
             generated rows say, with the rejects, which seeds the teacher has failed on.
         predictions: The student's answers (predictions).
-        history: The scores of all iterations so far (scores).
-        errors: The errors of all iterations so far, suspected labels among them (errors).
-        decisions: The decisions of all iterations so far, each with its reason (decisions).
-        reference: The answers on validation that the next iteration must beat (predictions).
+        previous_journal: What the run has found out so far, this iteration's scores included (a folder).
+        settings: task, filter_errors, max_iterations and random_seed of the config, as JSON.
+        journal: The journal, with this iteration's errors and its decision with the reason.
         fold_predictions: For selection: out_of_fold or auto, the answers of every fold's student (predictions).
-        previous_errors: The errors that the iteration before left (errors).
-        previous_decisions: The decisions that the iteration before left (decisions).
-        previous_reference: The reference that the iteration before left (predictions); without it patience compares
-            accuracies as they are.
-        rejects: The rejects of all iterations so far (rejects).
-        task: The task: {"name": "snips"} for a shipped one, or all its fields; its labels are skills, and classes in
-            the search for wrong labels.
         iteration: Which iteration this is, from 0.
-        max_iterations: The last iteration that may run.
-        patience: Stop when validation is no better, beyond noise, than so many iterations ago; 0: never for that.
-        random_seed: Decides the draws of selection: skills and random.
-        settings: The other keys of the config's `filter_errors` section.
     """
-    from llm2llm.components.filter_errors.run import run
+    given = locals()
+    from llm2llm.components.filter_errors.filter_errors import filter_errors as filtered
+    from llm2llm.components.filter_errors.settings import FilterErrorsStage, check_folds
+    from llm2llm.components.shared.data.journal import read_journal, write_journal
+    from llm2llm.components.shared.data.parquet import read_rows
+    from llm2llm.components.shared.data.schemas import Example, Prediction
+    from llm2llm.components.shared.stage import running_stage
 
-    return run(
-        training_set=training_set,
-        predictions=predictions,
-        history=history,
-        fold_predictions=fold_predictions,
-        previous_errors=previous_errors,
-        previous_decisions=previous_decisions,
-        previous_reference=previous_reference,
-        rejects=rejects,
-        task=task,
-        iteration=iteration,
-        max_iterations=max_iterations,
-        patience=patience,
-        random_seed=random_seed,
-        settings=settings,
-        errors=errors,
-        decisions=decisions,
-        reference=reference,
-    )
+    with running_stage("filter_errors", given, FilterErrorsStage) as stage:
+        check_folds(stage.filter_errors, bool(fold_predictions), iteration < stage.max_iterations)
+        training, so_far = read_rows(training_set.path, "examples", Example), read_journal(previous_journal)
+        found = filtered(
+            [row for row in training if not row.generated],
+            read_rows(predictions.path, "predictions", Prediction),
+            so_far.scores,
+            iteration,
+            stage.max_iterations,
+            stage.filter_errors,
+            fold_predictions=[
+                row for fold in fold_predictions or [] for row in read_rows(fold.path, "predictions", Prediction)
+            ],
+            past_errors=so_far.errors,
+            past_decisions=so_far.decisions,
+            rejects=so_far.rejects,
+            training_set=training,
+            labels=stage.task.labels if stage.task else [],
+            random_seed=stage.random_seed,
+        )
+        write_journal(journal, so_far.with_more(errors=found.errors, decisions=[found.decision]))
+        decision = found.decision
+        word = "go on" if decision.go_on else "stop"
+        count = "not looked for" if decision.errors is None else f"{decision.errors} errors"
+        print(f"filter_errors: {count} ({decision.selection}); {word}: {decision.reason}", flush=True)
+        return decision.go_on

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from llm2llm.components.filter_errors.settings import FilterErrorsSettings
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.statistics import mcnemar_p
-from llm2llm.components.shared.data.schemas import Prediction, Reject, Score
+from llm2llm.components.shared.data.schemas import Reject, Score
 
 
 def decide(
@@ -14,8 +14,7 @@ def decide(
     others: Sequence[str],
     history: Sequence[Score],
     rejects: Sequence[Reject],
-    validation: Sequence[Prediction],
-    reference: Sequence[Prediction],
+    reference: int | None,
     iteration: int,
     max_iterations: int,
     settings: FilterErrorsSettings,
@@ -28,9 +27,8 @@ def decide(
         others: What became of seeds that are not among them, in words.
         history: All scores so far.
         rejects: All rejects so far; those of this iteration say whether the teacher's budget is spent.
-        validation: This iteration's answers on validation.
-        reference: The answers on validation that were to be beaten, of an earlier iteration; empty: not known, and
-            accuracies are compared as they are.
+        reference: The iteration whose answers on validation were to be beaten; None: not known, and accuracies are
+            compared as they are.
         iteration: The one just evaluated.
         max_iterations: The last that may run.
         settings: `patience` and `patience_level`.
@@ -43,31 +41,43 @@ def decide(
     if unpaid := sum(reject.iteration == iteration and reject.reason == "over_budget" for reject in rejects):
         return False, f"the teacher's budget is spent: {unpaid} rows of iteration {iteration} were not written"
     if settings.patience:
-        if not reference:
+        if reference is None:
             best = best_iteration(history)
             if iteration - best >= settings.patience:
                 return False, f"validation has not improved since iteration {best} (patience {settings.patience})"
-        elif (gone := iteration - reference[0].iteration) >= settings.patience and not is_better(
-            validation, reference, settings.patience_level
-        ):
-            return False, (
-                f"validation is not better than in iteration {reference[0].iteration} beyond noise "
-                f"({_share(validation)} against {_share(reference)}, McNemar p = {_p(validation, reference):.2g}), "
-                f"{gone} iterations later (patience {settings.patience})"
-            )
+        elif (gone := iteration - reference) >= settings.patience:
+            now, then = on_validation(history, iteration), on_validation(history, reference)
+            if not is_better(now, then, settings.patience_level):
+                return False, (
+                    f"validation is not better than in iteration {reference} beyond noise ({now.accuracy:.1%} against "
+                    f"{then.accuracy:.1%}, McNemar p = {_p(now, then):.2g}), {gone} iterations later (patience "
+                    f"{settings.patience})"
+                )
     if name in ("wrong", "out_of_fold"):
         return True, f"{errors} {'seed still needs' if errors == 1 else 'seeds still need'} help{also}"
     return True, f"{errors} seed{'s' * (errors != 1)} chosen ({name}){also}"
 
 
-def is_better(validation: Sequence[Prediction], reference: Sequence[Prediction], level: float) -> bool:
-    """Whether more answers are right than in the reference, and the difference is no noise by McNemar's exact test.
+def is_better(now: Score, then: Score, level: float) -> bool:
+    """Whether more answers are right than then, and the difference is no noise by McNemar's exact test.
 
     Raises:
         UserError: The two are not of the same rows.
     """
-    p = _p(validation, reference)
-    return _right(validation) > _right(reference) and p < level
+    p = _p(now, then)
+    return now.correct > then.correct and p < level
+
+
+def on_validation(history: Sequence[Score], iteration: int) -> Score:
+    """An iteration's score on validation.
+
+    Raises:
+        UserError: The history has none.
+    """
+    for score in history:
+        if (score.iteration, score.split) == (iteration, "validation"):
+            return score
+    raise UserError(f"filter_errors: the history has no validation scores of iteration {iteration} to decide by")
 
 
 def best_iteration(history: Sequence[Score]) -> int:
@@ -82,20 +92,13 @@ def best_iteration(history: Sequence[Score]) -> int:
     return min(scores, key=lambda score: (-score.accuracy, score.iteration)).iteration
 
 
-def _p(validation: Sequence[Prediction], reference: Sequence[Prediction]) -> float:
-    now = {row.example_id: row.outcome == "correct" for row in validation}
-    then = {row.example_id: row.outcome == "correct" for row in reference}
-    if now.keys() != then.keys():
+def _p(now: Score, then: Score) -> float:
+    if now.n != then.n:
         raise UserError(
-            f"filter_errors: {len(now)} answers on validation cannot be paired with the {len(then)} of iteration "
-            f"{reference[0].iteration}: they must be of the same rows"
+            f"filter_errors: {now.n} answers on validation cannot be paired with the {then.n} of iteration "
+            f"{then.iteration}: they must be of the same rows"
         )
-    return mcnemar_p([then[row] for row in sorted(now)], [now[row] for row in sorted(now)])
-
-
-def _right(rows: Sequence[Prediction]) -> int:
-    return sum(row.outcome == "correct" for row in rows)
-
-
-def _share(rows: Sequence[Prediction]) -> str:
-    return f"{_right(rows) / len(rows):.1%}"
+    # Rows that neither answers right say nothing about the difference.
+    right_now, right_then = set(now.correct_ids), set(then.correct_ids)
+    either = sorted(right_now | right_then)
+    return mcnemar_p([row in right_then for row in either], [row in right_now for row in either]) if either else 1.0

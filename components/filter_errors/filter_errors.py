@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from llm2llm.components.filter_errors.decision import best_iteration, decide, is_better
+from llm2llm.components.filter_errors.decision import best_iteration, decide, is_better, on_validation
 from llm2llm.components.filter_errors.diversity import k_center
 from llm2llm.components.filter_errors.selections import Chosen, fails, select, tier
 from llm2llm.components.filter_errors.settings import FilterErrorsSettings
@@ -29,8 +29,6 @@ class Filtered:
     errors: list[StudentError]
     """The rows to write from and, marked as such, the suspects; sorted by example id."""
     decision: Decision
-    reference: list[Prediction]
-    """The answers on validation that the next iteration must beat; empty when they are not known."""
 
 
 def filter_errors(
@@ -43,9 +41,9 @@ def filter_errors(
     *,
     fold_predictions: Sequence[Prediction] | None = None,
     past_errors: Sequence[StudentError] = (),
+    past_decisions: Sequence[Decision] = (),
     rejects: Sequence[Reject] = (),
     training_set: Sequence[Example] = (),
-    reference: Sequence[Prediction] = (),
     labels: Sequence[str] = (),
     random_seed: int = 0,
 ) -> Filtered:
@@ -65,9 +63,9 @@ def filter_errors(
             but at the iteration limit; `auto` uses them when the student knows its seeds; None or empty: there are
             none.
         past_errors: The errors of the iterations before.
+        past_decisions: Those of the iterations before; the last names the iteration that is to be beaten.
         rejects: The rejects of all iterations so far.
         training_set: What the student was trained on: with the rejects it says for which seeds nothing was kept.
-        reference: What this function left as such in the iteration before.
         labels: The label set of a label task.
         random_seed: Decides the draws of `skills` and `random`.
 
@@ -95,13 +93,15 @@ def filter_errors(
         others = _others(name, usable, suspects, retired, len(chosen), kept, known, settings)
         chosen = kept
     count = None if answered is None else len(chosen)
-    validation = sorted((p for p in predictions if p.split == "validation"), key=lambda p: p.example_id)
     best = best_iteration(history)
-    go_on, reason = decide(
-        name, count, others, history, rejects, validation, reference, iteration, max_iterations, settings
-    )
+    reference = past_decisions[-1].reference_iteration if past_decisions else None
+    go_on, reason = decide(name, count, others, history, rejects, reference, iteration, max_iterations, settings)
     errors = [_error(by_id[row.answered.example_id], row.answered, row.hardness) for row in chosen]
     errors += [_error(by_id[row.example_id], row, None, suspect=True) for row in suspects]
+    # Without the reference of earlier iterations this one's answers are to be beaten only if it is the best.
+    beaten = best == iteration
+    if reference is not None:
+        beaten = is_better(on_validation(history, iteration), on_validation(history, reference), settings.patience_level)
     decision = Decision(
         iteration=iteration,
         selection=name,
@@ -111,13 +111,10 @@ def filter_errors(
         go_on=go_on,
         reason=reason,
         best_iteration=best,
+        reference_iteration=iteration if beaten else reference,
         **total(fold_predictions or []),
     )
-    # Without the reference of earlier iterations this one's answers are to be beaten only if it is the best.
-    beaten = best == iteration if not reference else is_better(validation, reference, settings.patience_level)
-    return Filtered(
-        sorted(errors, key=lambda error: error.example_id), decision, validation if beaten else list(reference)
-    )
+    return Filtered(sorted(errors, key=lambda error: error.example_id), decision)
 
 
 def _answers(

@@ -4,7 +4,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from llm2llm.components.shared.base.settings import Settings
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.base.settings import Settings, StageSettings
+from llm2llm.components.shared.tasks import AnyTask
 
 Selection = Literal["auto", "wrong", "out_of_fold", "hard", "learnable", "skills", "all", "random"]
 
@@ -70,3 +72,35 @@ def needs(settings: FilterErrorsSettings) -> dict[str, tuple[Any, ...]]:
     if by_losses:
         needed["train.record_losses"] = (True,)
     return needed
+
+
+def check_folds(settings: FilterErrorsSettings, there: bool, needed: bool) -> None:
+    """Holds a selection against the folds' predictions that a stage was given.
+
+    Args:
+        settings: Say which selection it is.
+        there: Whether there are predictions of folds.
+        needed: Whether another iteration may follow; after the last one nothing would be written from them.
+
+    Raises:
+        UserError: They do not fit each other.
+    """
+    uses = settings.selection in ("out_of_fold", "auto")
+    if (there and not uses) or (settings.selection == "out_of_fold" and needed and not there):
+        raise UserError(
+            f"filter_errors.selection: {settings.selection!r} does not fit: 'out_of_fold' needs the predictions of "
+            "all folds, 'auto' may have them and the others may not; in a pipeline the selection is fixed when it "
+            "is compiled"
+        )
+
+
+class FilterErrorsStage(StageSettings):
+    """The settings of stage `filter_errors`."""
+
+    task: AnyTask | None = None
+    """Its labels are skills, and classes in the search for wrong labels."""
+    filter_errors: FilterErrorsSettings = FilterErrorsSettings()
+    max_iterations: int = Field(1, ge=1)
+    """The last iteration that may run."""
+    random_seed: int = Field(0, ge=0)
+    """Decides the draws of the selections `skills` and `random`."""

@@ -1,4 +1,6 @@
-"""The face of `out_of_fold`."""
+"""Stage `out_of_fold`: which seeds does a student get wrong that has not seen them?"""
+
+from typing import Optional
 
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Output
@@ -9,57 +11,60 @@ from llm2llm.components.images import TRAIN
 @dsl.component(base_image=TRAIN, install_kfp_package=False)
 def out_of_fold(
     training_set: Input[Dataset],
-    student: str,
-    task: dict,
+    settings: str,
     fold: int,
     predictions: Output[Dataset],
-    history: Input[Dataset] = None,
-    replay_set: Input[Dataset] = None,
-    only_above: float = 0.0,
-    folds: int = 3,
+    journal: Optional[Input[Dataset]] = None,
+    replay_set: Optional[Input[Dataset]] = None,
     iteration: int = 0,
-    epochs: float = 3.0,
-    learning_rate: float = 2e-5,
-    random_seed: int = 0,
-    train_settings: dict = {},
-    evaluate_settings: dict = {},
-):
+) -> None:
     """Trains a student without one fold of the seeds and asks it about that fold; the student is not kept.
 
     Args:
         training_set: Seeds and generated rows (examples).
-        student: The base model: a Hugging Face name, a folder, or scratch.
-        task: The task: {"name": "snips"} for a shipped one, or all its fields.
+        settings: task, student, train, evaluate, out_of_fold (folds, only_above) and random_seed, as JSON.
         fold: Which fold to hold out, from 0.
         predictions: The answers to the fold's seeds (predictions); none when no student was trained.
-        history: The scores of all iterations so far (scores), for only_above.
-        replay_set: General rows (examples), of which replay_fraction are mixed in, as for train.
-        only_above: With history: train only when the student of this iteration solves more than this share of its
-            seeds; for selection: auto.
-        folds: How many folds there are.
+        journal: The scores so far (a folder), for only_above.
+        replay_set: General rows (examples), mixed in as for train.
         iteration: Which iteration this is, from 0.
-        epochs: Passes over the training set.
-        learning_rate: Peak learning rate.
-        random_seed: Seeds weights and order of rows, and deals the folds.
-        train_settings: The other keys of the config's `train` section.
-        evaluate_settings: The config's `evaluate` section.
     """
-    from llm2llm.components.out_of_fold.run import run
+    given = locals()
+    from llm2llm.components.out_of_fold.settings import OutOfFoldStage
+    from llm2llm.components.shared.base.errors import UserError
+    from llm2llm.components.shared.data.artifacts import read_optional, write_artifact
+    from llm2llm.components.shared.data.journal import read_journal
+    from llm2llm.components.shared.data.parquet import read_rows
+    from llm2llm.components.shared.data.schemas import Example
+    from llm2llm.components.shared.inference.difficulty import share_solved
+    from llm2llm.components.shared.stage import beside_others, running_stage
 
-    run(
-        training_set=training_set,
-        history=history,
-        replay_set=replay_set,
-        only_above=only_above,
-        student=student,
-        task=task,
-        fold=fold,
-        folds=folds,
-        iteration=iteration,
-        epochs=epochs,
-        learning_rate=learning_rate,
-        random_seed=random_seed,
-        train_settings=train_settings,
-        evaluate_settings=evaluate_settings,
-        predictions=predictions,
-    )
+    with running_stage("out_of_fold", given, OutOfFoldStage) as stage:
+        only_above = stage.out_of_fold.only_above
+        if only_above is not None:
+            if journal is None:
+                raise UserError("out_of_fold.only_above: needs the journal, whose scores say what the student solves")
+            solved = share_solved(read_journal(journal).scores, iteration)
+            if solved <= only_above:
+                print(f"out_of_fold: not needed: the student solves {solved:.1%} of its seeds", flush=True)
+                write_artifact(predictions, "predictions", [])
+                return
+        import torch
+
+        from llm2llm.components.out_of_fold.out_of_fold import out_of_fold as answers_to_fold
+
+        if beside_others():
+            torch.set_num_threads(max(1, torch.get_num_threads() // 2))
+        answered = answers_to_fold(
+            read_rows(training_set.path, "examples", Example),
+            stage.task,
+            stage.student,
+            stage.train,
+            stage.evaluate,
+            fold,
+            stage.out_of_fold.folds,
+            iteration,
+            stage.random_seed,
+            read_optional(replay_set, "examples", Example),
+        )
+        write_artifact(predictions, "predictions", answered)

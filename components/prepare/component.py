@@ -1,4 +1,4 @@
-"""The face of `prepare`."""
+"""Stage `prepare`: a user's rows in; clean, distinct and disjoint sets out."""
 
 from kfp import dsl
 from kfp.dsl import Dataset, Output
@@ -8,57 +8,52 @@ from llm2llm.components.images import CPU
 
 @dsl.component(base_image=CPU, install_kfp_package=False)
 def prepare(
-    seeds: str,
-    task: dict,
-    seeds_set: Output[Dataset],
-    validation_set: Output[Dataset],
-    test_set: Output[Dataset],
+    settings: str,
+    splits: Output[Dataset],
+    training_set: Output[Dataset],
     pool_set: Output[Dataset],
     replay_set: Output[Dataset],
-    rejects: Output[Dataset],
-    validation: str = "",
-    test: str = "",
-    pool: str = "",
-    replay: str = "",
-    seed_count: int = 0,
-    random_seed: int = 0,
-    settings: dict = {},
-):
+    journal: Output[Dataset],
+) -> None:
     """Reads, checks and splits a user's rows.
 
     Args:
-        seeds: Labelled rows to draw the seeds from: a file (JSON lines, JSON, CSV, Parquet) or a Hugging Face dataset.
-        task: The task: {"name": "snips"} for a shipped one, or all its fields.
-        seeds_set: The seeds (rows of kind examples).
-        validation_set: The validation rows (examples).
-        test_set: The test rows (examples).
-        pool_set: The pool (examples).
-        replay_set: The general rows (examples); none without a source.
-        rejects: The rows of seeds, pool and replay that match validation or test rows (rejects).
-        validation: Rows to decide by; empty: a share of the seeds is split off.
-        test: Rows to report on; may be empty.
-        pool: Further labelled rows for the teacher `pool`; may be empty.
-        replay: General rows to mix into training, of no task: question and answer; may be empty.
-        seed_count: How many rows to draw as seeds; 0: as settings.seed_fraction says.
-        random_seed: Decides which rows are drawn.
-        settings: The other keys of the config's `prepare` section.
+        settings: task, data, prepare and random_seed of the config, as JSON.
+        splits: Seeds, validation and test rows (a folder of examples).
+        training_set: The seeds, as the training set of iteration 0 (examples).
+        pool_set: The rows that are left for the teacher `pool` to draw from (examples).
+        replay_set: General rows to mix into training (examples).
+        journal: The rows that were refused, with the reason (a folder).
     """
-    from llm2llm.components.prepare.run import run
+    given = locals()
+    from llm2llm.components.prepare.prepare import prepare as prepared_from
+    from llm2llm.components.prepare.settings import PrepareStage
+    from llm2llm.components.shared.data.artifacts import write_artifact
+    from llm2llm.components.shared.data.journal import Journal, write_journal
+    from llm2llm.components.shared.data.splits import write_splits
+    from llm2llm.components.shared.ingest.read_inputs import read_inputs
+    from llm2llm.components.shared.stage import running_stage
 
-    run(
-        seeds=seeds,
-        validation=validation,
-        test=test,
-        pool=pool,
-        replay=replay,
-        task=task,
-        seed_count=seed_count,
-        random_seed=random_seed,
-        settings=settings,
-        seeds_set=seeds_set,
-        validation_set=validation_set,
-        test_set=test_set,
-        pool_set=pool_set,
-        replay_set=replay_set,
-        rejects=rejects,
-    )
+    with running_stage("prepare", given, PrepareStage) as stage:
+        rows = read_inputs(dict(stage.data), stage.task, stage.prepare.replay_columns)
+        prepared = prepared_from(
+            rows["seeds"],
+            rows["validation"],
+            rows["test"],
+            rows["pool"],
+            stage.task,
+            stage.prepare,
+            stage.random_seed,
+            rows["replay"],
+        )
+        for note in prepared.notes:
+            print(f"prepare: {note}", flush=True)
+        write_splits(
+            splits, {"seeds": prepared.seeds, "validation": prepared.validation, "test": prepared.test}
+        )
+        write_artifact(training_set, "examples", prepared.seeds)
+        write_artifact(pool_set, "examples", prepared.pool)
+        write_artifact(replay_set, "examples", prepared.replay)
+        write_journal(journal, Journal(rejects=prepared.rejects))
+        for name in ("seeds", "validation", "test", "pool", "replay"):
+            print(f"prepare: {name} {len(getattr(prepared, name))} rows", flush=True)

@@ -1,12 +1,27 @@
-"""What can be set about `prepare`."""
+"""What can be set about a run's data and `prepare`."""
 
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from llm2llm.components.shared.base.settings import Settings
+from llm2llm.components.shared.base.settings import Settings, StageSettings
 from llm2llm.components.shared.leakage.settings import LeakSettings
-from llm2llm.components.shared.tasks.task import Columns
+from llm2llm.components.shared.tasks import AnyTask, Columns
+
+
+class DataSettings(Settings):
+    """The `data` section: files (JSON lines, JSON, CSV, Parquet), Hugging Face dataset names, or `builtin:...`."""
+
+    seeds: str = Field(min_length=1)
+    """Labelled rows to draw the seeds from: a file or a Hugging Face dataset, `name[:config][#split]`."""
+    validation: str = ""
+    """Rows to decide by; empty: a share of the seed rows is split off."""
+    test: str = ""
+    """Rows to report on; never used to decide. May be empty."""
+    pool: str = ""
+    """Further labelled rows for the teacher `pool`. May be empty."""
+    replay: str = ""
+    """General rows, so that the student keeps what it knew; `train.replay_fraction` says how many. May be empty."""
 
 
 class PrepareSettings(Settings):
@@ -32,3 +47,17 @@ class PrepareSettings(Settings):
                 f"seed_count {self.seed_count} and seed_fraction {self.seed_fraction} contradict each other; set one"
             )
         return self
+
+
+class PrepareStage(StageSettings):
+    """The settings of stage `prepare`."""
+
+    task: AnyTask
+    data: DataSettings
+    prepare: PrepareSettings = PrepareSettings()
+    random_seed: int = Field(0, ge=0)
+    data_versions: dict[str, str] = {}
+    """What each source was when the run began: other rows under the same name are another input to Kubeflow's cache."""
+
+    def named_sources(self) -> dict[str, str]:
+        return {name: source for name, source in self.data if source}

@@ -128,3 +128,17 @@ def to_json(verdict: Verdict) -> dict[str, Any]:
 def verdict_text(verdict: Mapping[str, Any]) -> str:
     """A verdict, as `to_json` gives it, on one line of JSON: ASCII, keys sorted, so that equal ones are equal bytes."""
     return json.dumps(verdict, sort_keys=True)
+
+
+def verdict_figures(verdict: Mapping[str, Any]) -> dict[str, float]:
+    """What Kubeflow shows of a verdict: whether it was promoted, both accuracies, the gain with its interval."""
+    figures: dict[str, float] = {"promoted": float(verdict["outcome"] == "promoted")}
+    for name in ("candidate", "incumbent"):
+        if verdict.get(name):
+            figures[f"{name}_accuracy"] = round(verdict[name]["accuracy"], 4)
+    if comparison := verdict.get("comparison"):
+        figures |= {
+            f"gain{end}": round(comparison[key], 4) for end, key in (("", "gain"), ("_low", "low"), ("_high", "high"))
+        }
+        figures["p"] = comparison["p"]
+    return figures

@@ -1,4 +1,6 @@
-"""The face of `report`."""
+"""Stage `report`: what happened in all iterations so far, for a person."""
+
+from typing import Optional
 
 from kfp import dsl
 from kfp.dsl import HTML, Artifact, Dataset, Input, Markdown, Metrics, Output
@@ -10,68 +12,80 @@ from llm2llm.components.images import CPU
 def report(
     config: Input[Artifact],
     training_set: Input[Dataset],
-    history: Input[Dataset],
-    errors: Input[Dataset],
-    decisions: Input[Dataset],
+    journal: Input[Dataset],
     html: Output[HTML],
     markdown: Output[Markdown],
     summary: Output[Artifact],
     metrics: Output[Metrics],
     manifest: Output[Artifact],
-    rejects: Input[Dataset] = None,
-    calls: Input[Dataset] = None,
-    validation_set: Input[Dataset] = None,
-    test_set: Input[Dataset] = None,
-    predictions: Input[Dataset] = None,
-    training_metrics: Input[Metrics] = None,
-    promotion: Input[Artifact] = None,
-    previous_manifest: Input[Artifact] = None,
+    splits: Optional[Input[Dataset]] = None,
+    predictions: Optional[Input[Dataset]] = None,
+    training_metrics: Optional[Input[Metrics]] = None,
+    promotion: Optional[Input[Artifact]] = None,
     iteration: int = 0,
-):
+) -> None:
     """Shows what happened in all iterations so far.
 
     Args:
         config: The run's settings (JSON); shown at the end of the page.
         training_set: The training set of this iteration (examples).
-        history: The scores of all iterations so far (scores).
-        errors: The errors of all iterations so far (errors).
-        decisions: The decisions of all iterations so far (decisions).
+        journal: Scores, errors, decisions, rejects and calls so far (a folder).
         html: The report as one page that needs no network.
         markdown: Its verdict and tables.
         summary: Its numbers (JSON).
         metrics: The main numbers, for comparing runs.
         manifest: What the run has done so far: its config, code and data, and of every stage the artifacts in and out
             with their hashes (JSON).
-        rejects: The rejects of all iterations so far, and of prepare (rejects).
-        calls: The teacher calls of all iterations so far (calls); iteration 0 has none.
-        validation_set: The training set is held against it once more (examples).
-        test_set: Likewise (examples).
+        splits: The training set is held against validation and test once more (a folder of examples).
         predictions: What the student of this iteration answered (predictions): for confusions and confidence.
         training_metrics: What train measured in this iteration: rows that it cut or left out.
         promotion: What promote decided (JSON); iterations without promotion have none.
-        previous_manifest: The manifest of the iteration before; iteration 0 has none.
         iteration: Which iteration this is, from 0.
     """
-    from llm2llm.components.report.run import run
+    # Without what train measured: it holds times, and two equal runs leave equal records.
+    given = {key: value for key, value in locals().items() if key != "training_metrics"}
+    import json
 
-    run(
-        config=config,
-        training_set=training_set,
-        history=history,
-        errors=errors,
-        decisions=decisions,
-        rejects=rejects,
-        calls=calls,
-        validation_set=validation_set,
-        test_set=test_set,
-        predictions=predictions,
-        training_metrics=training_metrics,
-        promotion=promotion,
-        previous_manifest=previous_manifest,
-        iteration=iteration,
-        html=html,
-        markdown=markdown,
-        summary=summary,
-        metrics=metrics,
-        manifest=manifest,
-    )
+    from llm2llm.components.report.inputs import answers, leakage, metric_figures, row_counts
+    from llm2llm.components.report.promotion import read_promotion
+    from llm2llm.components.report.report import render_html, render_markdown
+    from llm2llm.components.report.settings import ReportStage
+    from llm2llm.components.report.summary import summarise
+    from llm2llm.components.shared.base.atomic import write_text
+    from llm2llm.components.shared.data.artifacts import read_config, write_metrics
+    from llm2llm.components.shared.data.journal import read_journal
+    from llm2llm.components.shared.data.parquet import read_rows
+    from llm2llm.components.shared.data.schemas import Example, Prediction
+    from llm2llm.components.shared.data.splits import read_splits
+    from llm2llm.components.shared.lineage.manifest import manifest_of, manifest_text
+    from llm2llm.components.shared.stage import running_stage
+
+    with running_stage("report", given, ReportStage):
+        settings, so_far = read_config(config), read_journal(journal)
+        training = read_rows(training_set.path, "examples", Example)
+        rows = read_splits(splits.path) if splits else {"seeds": [row for row in training if not row.generated]}
+        verdict = read_promotion(promotion.path, iteration) if promotion else None
+        answered = read_rows(predictions.path, "predictions", Prediction) if predictions else None
+        numbers = summarise(
+            training,
+            so_far.scores,
+            so_far.errors,
+            so_far.decisions,
+            so_far.rejects,
+            so_far.calls,
+            leakage(settings, training, rows) if splits else None,
+            answers(settings, answered, rows, so_far.scores),
+            verdict,
+            row_counts(training_metrics.path) if training_metrics else None,
+        )
+        write_text(html.path, render_html(settings, numbers, training, so_far.errors, so_far.rejects))
+        write_text(markdown.path, render_markdown(settings, numbers, so_far.rejects))
+        # ASCII only: a row's text may hold half a surrogate pair, which UTF-8 cannot.
+        write_text(summary.path, json.dumps(numbers, indent=2, sort_keys=True) + "\n")
+        summary.metadata.update({"kind": "summary", "schema_version": numbers["schema_version"]})
+        write_metrics(metrics, metric_figures(numbers))
+        inputs = {"training_set": training_set, "journal": journal, "splits": splits, "predictions": predictions,
+                  "config": config, "promotion": promotion}  # fmt: skip
+        made = manifest_of(settings, inputs, so_far.decisions, verdict, iteration)
+        write_text(manifest.path, manifest_text(made))
+        manifest.metadata.update({"kind": "manifest", "schema_version": made["schema_version"]})

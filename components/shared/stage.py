@@ -14,9 +14,15 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any, TypeVar
 
 from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.base.settings import StageSettings
+from llm2llm.components.shared.base.settings_text import read_settings_text
 from llm2llm.components.shared.lineage.records import Artifact, Inputs, read_inputs, write_records
+from llm2llm.components.stages import STAGES
+
+S = TypeVar("S", bound=StageSettings)
 
 EVENT = "@llm2llm "
 EXIT_USER_ERROR = 2
@@ -34,8 +40,8 @@ def stage(
     fold: int | None = None,
     inputs: Inputs | None = None,
     outputs: Mapping[str, Artifact] | None = None,
-) -> Iterator[None]:
-    """Wraps a component's body.
+) -> Iterator[dict[str, str]]:
+    """Wraps a component's body; gives a dict for the files and names that it finds in its settings, to be recorded.
 
     Args:
         name: The stage.
@@ -57,7 +63,9 @@ def stage(
     try:
         with _ended_by_sigterm():
             given, makers = read_inputs(inputs or {}, iteration)
-            yield
+            named: dict[str, str] = {}
+            yield named
+            given |= read_inputs(named, iteration)[0]
             hashes = write_records(name, iteration, fold, given, makers, outputs or {})
     except UserError as problem:
         _say({"event": "failed", **where, "user_error": str(problem)})
@@ -73,6 +81,46 @@ def stage(
     paths = {key: artifact.path for key, artifact in (outputs or {}).items()}
     seconds = round(time.monotonic() - started, 3)
     _say({"event": "finished", **where, "seconds": seconds, "outputs": paths, "sha256": hashes})
+
+
+@contextmanager
+def running_stage(name: str, given: Mapping[str, Any], settings: type[S]) -> Iterator[S]:
+    """Wraps a component's body, whose arguments say all that `stage` asks for.
+
+        with running_stage("train", locals(), TrainStage) as settings: ...
+
+    Args:
+        name: The stage, one of `STAGES`, which names its outputs.
+        given: The component's arguments: artifacts, `settings` as text, `iteration`, `fold` and `shard` where it has
+            them. Called before anything else is defined, `locals()` is just that.
+        settings: What the text holds; `named_sources` of it, where it has them, are recorded as inputs.
+    """
+    outputs = {output: given[output] for output in STAGES[name].outputs}
+    inputs: dict[str, Any] = {
+        key: value for key, value in given.items() if key not in outputs and not isinstance(value, _PLAIN)
+    }
+    place = given.get("fold", given.get("shard"))
+    with stage(name, given.get("iteration"), place, inputs, outputs) as named:
+        loaded = settings.load(read_settings_text(given.get("settings", ""), f"{name} settings"), f"{name} settings")
+        named.update(loaded.named_sources())
+        yield loaded
+
+
+_PLAIN = (str, int, float, type(None), dict)
+
+
+def run_id(name: str) -> str:
+    """Which run the stage is of.
+
+    Raises:
+        UserError: The environment does not say.
+    """
+    if not (found := os.environ.get(RUN_VARIABLE, "")):
+        raise UserError(
+            f"{name}: {RUN_VARIABLE} is not set: give the run an id, the same in all its stages, so that what it has "
+            "kept is found again"
+        )
+    return found
 
 
 def beside_others() -> bool:

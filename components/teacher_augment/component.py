@@ -1,4 +1,6 @@
-"""The face of `teacher_augment`."""
+"""Stage `teacher_augment`: new examples from the errors, from a teacher."""
+
+from typing import Optional
 
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Model, Output
@@ -8,63 +10,59 @@ from llm2llm.components.images import CPU
 
 @dsl.component(base_image=CPU, install_kfp_package=False)
 def teacher_augment(
-    errors: Input[Dataset],
     training_set: Input[Dataset],
-    task: dict,
+    previous_journal: Input[Dataset],
+    settings: str,
     candidates: Output[Dataset],
-    rejects: Output[Dataset],
-    calls: Output[Dataset],
-    pool_set: Input[Dataset] = None,
-    previous_rejects: Input[Dataset] = None,
-    previous_calls: Input[Dataset] = None,
-    student_model: Input[Model] = None,
+    journal: Output[Dataset],
+    pool_set: Optional[Input[Dataset]] = None,
+    student_model: Optional[Input[Model]] = None,
     iteration: int = 1,
-    teacher: str = "openai",
-    teacher_model: str = "",
-    teacher_url: str = "https://api.openai.com/v1",
-    examples_per_error: int = 1,
-    random_seed: int = 0,
-    settings: dict = {},
-):
+) -> None:
     """Has a teacher write new examples from the errors of the iteration before.
 
     Args:
-        errors: The errors of all iterations so far; those of iteration - 1 are written from (errors).
         training_set: The training set of the iteration before (examples).
-        task: The task: {"name": "snips"} for a shipped one, or all its fields.
+        previous_journal: What the run has found out so far (a folder); the errors of iteration - 1 are written from,
+            and what the run has paid counts against the budget.
+        settings: task, teacher_augment and random_seed of the config, as JSON.
         candidates: The new examples (candidates).
-        rejects: What came and is not usable, of all iterations so far (rejects).
-        calls: Every request to a teacher, of all iterations so far (calls); metadata: what the run has paid.
+        journal: The journal, with every request to the teacher and what came and is not usable.
         pool_set: For the teacher `pool`: where it draws from (examples).
-        previous_rejects: The rejects that dedupe left in the iteration before (rejects).
-        previous_calls: The calls that the iteration before left (calls); its metadata says what the run has paid.
         student_model: For the strategies `star` and `self` with a teacher in this pod: the student to ask.
         iteration: The iteration whose training set the examples are for, from 1.
-        teacher: openai, batch, vllm, transformers, grammar or pool.
-        teacher_model: For a language model: its name at the endpoint, or at Hugging Face.
-        teacher_url: For the teachers `openai` and `batch`: the endpoint's base URL.
-        examples_per_error: New examples for each error.
-        random_seed: Decides which seeds and patterns are drawn.
-        settings: The other keys of the config's `teacher_augment` section.
     """
-    from llm2llm.components.teacher_augment.run import run
+    given = locals()
+    from pathlib import Path
 
-    run(
-        errors=errors,
-        training_set=training_set,
-        pool_set=pool_set,
-        task=task,
-        previous_rejects=previous_rejects,
-        previous_calls=previous_calls,
-        student_model=student_model,
-        iteration=iteration,
-        teacher=teacher,
-        teacher_model=teacher_model,
-        teacher_url=teacher_url,
-        examples_per_error=examples_per_error,
-        random_seed=random_seed,
-        settings=settings,
-        candidates=candidates,
-        rejects=rejects,
-        calls=calls,
-    )
+    from llm2llm.components.shared.data.artifacts import read_optional, write_artifact
+    from llm2llm.components.shared.data.journal import Spending, read_journal, write_journal
+    from llm2llm.components.shared.data.parquet import read_rows
+    from llm2llm.components.shared.data.schemas import Example
+    from llm2llm.components.shared.stage import running_stage
+    from llm2llm.components.teacher_augment.augment import teacher_augment as augmented
+    from llm2llm.components.teacher_augment.opened import open_account, opened_teachers, summary_line
+    from llm2llm.components.teacher_augment.settings import TeacherAugmentStage
+
+    with running_stage("teacher_augment", given, TeacherAugmentStage) as stage:
+        so_far = read_journal(previous_journal)
+        account = open_account(stage.teacher_augment, so_far)
+        student = Path(student_model.path) if student_model else None
+        with opened_teachers(stage.teacher_augment, account, student) as (teachers, verifier):
+            written = augmented(
+                [error for error in so_far.errors if error.iteration == iteration - 1],
+                read_rows(training_set.path, "examples", Example),
+                read_optional(pool_set, "examples", Example),
+                {reject.id for reject in so_far.rejects},
+                stage.task,
+                stage.teacher_augment,
+                iteration,
+                stage.random_seed,
+                teachers,
+                verifier,
+                {call.key for call in so_far.calls if call.outcome == "answered"},
+            )
+        write_artifact(candidates, "candidates", written.candidates)
+        spent = Spending(usd=account.spent.usd, tokens=account.spent.tokens, calls=account.spent.calls)
+        write_journal(journal, so_far.with_more(rejects=written.rejects, calls=written.calls, spent=spent))
+        print(summary_line(written, stage.teacher_augment, account), flush=True)

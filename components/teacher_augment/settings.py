@@ -4,9 +4,9 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from llm2llm.components.shared.base.settings import Settings
+from llm2llm.components.shared.base.settings import Settings, StageSettings
 from llm2llm.components.shared.llm.settings import IN_POD, Budget, ModelSettings, Price, TeacherSettings, check_model
-from llm2llm.components.shared.tasks import Task
+from llm2llm.components.shared.tasks import AnyTask, Task
 from llm2llm.components.teacher_augment.checks import Check
 from llm2llm.components.teacher_augment.prompt_files import check_prompts
 
@@ -209,6 +209,15 @@ class TeacherAugmentSettings(ModelSettings):
                 f"teachers: {len(in_pod)} different models with teacher 'vllm' do not fit into one pod's GPUs; serve "
                 "all but one behind an endpoint (teacher openai), or use transformers"
             )
+
+
+class TeacherAugmentStage(StageSettings):
+    """The settings of stage `teacher_augment`."""
+
+    task: AnyTask
+    teacher_augment: TeacherAugmentSettings
+    random_seed: int = Field(0, ge=0)
+    """Decides which seeds and patterns are drawn."""
 
 
 def check_task(settings: TeacherAugmentSettings, task: Task) -> None:

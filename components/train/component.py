@@ -1,4 +1,6 @@
-"""The face of `train`."""
+"""Stage `train`: from a training set to a student."""
+
+from typing import Optional
 
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Metrics, Model, Output
@@ -9,47 +11,55 @@ from llm2llm.components.images import TRAIN
 @dsl.component(base_image=TRAIN, install_kfp_package=False)
 def train(
     training_set: Input[Dataset],
-    student: str,
-    task: dict,
+    settings: str,
     model: Output[Model],
     metrics: Output[Metrics],
-    previous: Input[Model] = None,
-    replay_set: Input[Dataset] = None,
+    previous: Optional[Input[Model]] = None,
+    replay_set: Optional[Input[Dataset]] = None,
     iteration: int = 0,
-    epochs: float = 3.0,
-    learning_rate: float = 2e-5,
-    random_seed: int = 0,
-    settings: dict = {},
-):
+) -> None:
     """Fine-tunes the student on the current training set.
 
     Args:
         training_set: Seeds and generated rows (examples).
-        student: The base model: a Hugging Face name, a folder, or scratch.
-        task: The task: {"name": "snips"} for a shipped one, or all its fields.
-        model: The student: safetensors, tokenizer, training.json with the loss curve.
-        metrics: Rows, steps, first and last loss, tokens per second, memory, use of the GPU, checkpoints.
-        previous: The student of the iteration before, for start_from: previous.
-        replay_set: General rows (examples), of which replay_fraction are mixed in.
+        settings: task, student, train and random_seed of the config, as JSON.
+        model: The student: a Hugging Face folder in safetensors, or an adapter with its base named.
+        metrics: Rows, steps, losses and speed.
+        previous: With train.start_from: previous, the student of the iteration before.
+        replay_set: General rows (examples), of which train.replay_fraction are mixed in.
         iteration: Which iteration this is, from 0.
-        epochs: Passes over the training set.
-        learning_rate: Peak learning rate.
-        random_seed: Seeds weights, order of rows and dropout.
-        settings: The other keys of the config's `train` section.
     """
-    from llm2llm.components.train.run import run
+    given = locals()
+    from pathlib import Path
 
-    run(
-        training_set=training_set,
-        student=student,
-        task=task,
-        previous=previous,
-        replay_set=replay_set,
-        iteration=iteration,
-        epochs=epochs,
-        learning_rate=learning_rate,
-        random_seed=random_seed,
-        settings=settings,
-        model=model,
-        metrics=metrics,
-    )
+    from llm2llm.components.shared.base.errors import UserError
+    from llm2llm.components.shared.data.artifacts import read_optional, write_metrics
+    from llm2llm.components.shared.data.parquet import read_rows
+    from llm2llm.components.shared.data.schemas import Example
+    from llm2llm.components.shared.stage import running_stage
+    from llm2llm.components.train.settings import TrainStage
+
+    with running_stage("train", given, TrainStage) as stage:
+        rows = read_rows(training_set.path, "examples", Example)
+        if stage.train.start_from == "previous" and iteration > 0 and previous is None:
+            raise UserError(
+                "train.start_from: 'previous' needs a pipeline that was compiled with it, and this one was compiled "
+                "with 'base'; compile the config again"
+            )
+        # After the checks: importing torch and trl takes seconds.
+        from llm2llm.components.train.train import figures
+        from llm2llm.components.train.train import train as fine_tuned
+
+        log = fine_tuned(
+            rows,
+            stage.task,
+            stage.student,
+            Path(previous.path) if previous else None,
+            stage.train,
+            stage.random_seed,
+            Path(model.path),
+            replay=read_optional(replay_set, "examples", Example),
+            iteration=iteration,
+        )
+        model.metadata.update({"kind": "model"})
+        write_metrics(metrics, figures(log))

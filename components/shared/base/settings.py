@@ -46,6 +46,14 @@ class Settings(BaseModel):
             raise UserError("\n".join(_lines(cls, error, where))) from None
 
 
+class StageSettings(Settings):
+    """Base of what a stage is handed: the sections of the config that `STAGES` names for it, under their own keys."""
+
+    def named_sources(self) -> dict[str, str]:
+        """Files, folders and names outside the run that the stage reads, by the name that its record has for them."""
+        return {}
+
+
 def _lines(cls: type[BaseModel], error: ValidationError, where: str) -> list[str]:
     lines: dict[str, str] = {}
     for problem in error.errors():

@@ -40,10 +40,11 @@ class LocalArtifact:
         self.metadata["confusionMatrix"] = {"categories": categories, "matrix": matrix}
 
 
-def write_artifact(artifact: Artifact, kind: str, rows: Iterable[Any]) -> None:
-    """Writes rows to an artifact's path, and their kind, version and number to its metadata."""
+def write_artifact(artifact: Artifact, kind: str, rows: Iterable[Any], **notes: int) -> None:
+    """Writes rows to an artifact's path, with `notes` about all of them, and their kind, version and number to its
+    metadata."""
     rows = list(rows)
-    write_rows(artifact.path, kind, rows)
+    write_rows(artifact.path, kind, rows, **notes)
     artifact.metadata.update({"kind": kind, "schema_version": VERSION, "rows": len(rows)})
 
 

@@ -29,12 +29,12 @@ ROW_GROUP = 10_000
 """Rows that can be read without the others: `why` looks for a few among very many."""
 
 
-def schema(kind: str) -> pa.Schema:
-    """The Arrow schema of a kind, with the kind and schema version in its metadata."""
+def schema(kind: str, **notes: int) -> pa.Schema:
+    """The Arrow schema of a kind, with the kind, the schema version and `notes` in its metadata."""
     row_type = KINDS[kind]
     hints = typing.get_type_hints(row_type)
     fields = [pa.field(f.name, *_arrow_type(hints[f.name])) for f in dataclasses.fields(row_type)]
-    return pa.schema(fields, metadata={METADATA_KEY: json.dumps({"kind": kind, "version": VERSION})})
+    return pa.schema(fields, metadata={METADATA_KEY: json.dumps({"kind": kind, "version": VERSION, **notes})})
 
 
 def _arrow_type(hint: Any) -> tuple[pa.DataType, bool]:
@@ -50,13 +50,13 @@ def _arrow_type(hint: Any) -> tuple[pa.DataType, bool]:
     return {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}[hint], nullable
 
 
-def write_rows(path: str | os.PathLike[str], kind: str, rows: Iterable[Any]) -> None:
-    """Writes rows of a kind; a reader sees the whole file or none.
+def write_rows(path: str | os.PathLike[str], kind: str, rows: Iterable[Any], **notes: int) -> None:
+    """Writes rows of a kind, and `notes` about all of them; a reader sees the whole file or none.
 
     Raises:
         UserError: The folder is missing, read-only or full.
     """
-    table_schema = schema(kind)
+    table_schema = schema(kind, **notes)
     names = table_schema.names
     columns: dict[str, list[Any]] = {name: [] for name in names}
     for row in rows:
@@ -109,6 +109,16 @@ def kind_of(path: str | os.PathLike[str]) -> str:
     if kind not in KINDS:
         raise UserError(f"{os.fspath(path)}: names no kind of rows: it was not written by llm2llm")
     return str(kind)
+
+
+def note_of(path: str | os.PathLike[str], name: str) -> int | None:
+    """A note that `write_rows` was given; None where it was given none of that name, and for JSON lines."""
+    try:
+        label = json.loads((pq.read_schema(path).metadata or {}).get(METADATA_KEY, b"{}"))
+    except (pa.ArrowException, OSError, ValueError):
+        return None
+    value = label.get(name) if isinstance(label, dict) else None
+    return value if isinstance(value, int) else None
 
 
 def _kind_and_version(found: pa.Schema) -> tuple[Any, Any]:

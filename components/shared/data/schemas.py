@@ -15,7 +15,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Literal
 
-VERSION = 4  # of the schemas below; raise it when a field changes its name, type or meaning
+VERSION = 5  # of the schemas below; raise it when a field changes its name, type or meaning
 
 Split = Literal["seeds", "validation", "test"]
 Outcome = Literal["correct", "wrong", "unparseable"]
@@ -203,6 +203,8 @@ class Score:
     high: float
     """The 95% Wilson interval of the accuracy."""
     training_rows: int
+    correct_ids: list[str] = field(default_factory=list)
+    """The ids of the rows whose first answer is right, sorted: iterations are compared row by row."""
     calibration_error: float | None = None
     """The expected calibration error, in [0, 1], of the answers that have a `confidence`; None where none has one."""
     gain: float | None = None
@@ -237,6 +239,8 @@ class Decision:
     reason: str
     best_iteration: int
     """The iteration with the best validation accuracy so far; the earliest of equals."""
+    reference_iteration: int | None = None
+    """The iteration whose answers on validation are to be beaten, beyond noise, before patience runs out."""
     judge_calls: int = 0
     judge_input_tokens: int | None = None
     judge_output_tokens: int | None = None

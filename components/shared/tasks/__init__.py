@@ -6,7 +6,9 @@ functions. The paper's five are constants: gsm8k, casehold, snips, trec, sst2.
 
 from collections.abc import Mapping
 from string import ascii_uppercase
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
+
+from pydantic import BeforeValidator
 
 from llm2llm.components.shared.base.errors import UserError, nearest
 from llm2llm.components.shared.data.schemas import Outcome
@@ -14,7 +16,7 @@ from llm2llm.components.shared.tasks.forms import classification, multiple_choic
 from llm2llm.components.shared.tasks.shipped import casehold, gsm8k, snips, sst2, trec
 from llm2llm.components.shared.tasks.task import Columns, Form, Task
 
-__all__ = ["FORMS", "TASKS", "Columns", "Task", "answer_schema", "grade", "load_task", "matches", "normalise", "parse",
+__all__ = ["FORMS", "TASKS", "AnyTask", "Columns", "Task", "answer_schema", "grade", "load_task", "matches", "normalise", "parse",
            "prompt", "rationale_in", "target", "teacher_schema"]  # fmt: skip
 
 
@@ -148,3 +150,11 @@ def answer_schema(task: Task) -> dict[str, Any]:
         "required": list(properties),
         "additionalProperties": False,
     }
+
+
+def _loaded(value: Any) -> Any:
+    return load_task(value) if isinstance(value, str | Mapping) else value
+
+
+AnyTask = Annotated[Task, BeforeValidator(_loaded)]
+"""The type of a setting that is a task, by a shipped one's name or with all its fields."""

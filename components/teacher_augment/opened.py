@@ -1,119 +1,46 @@
-"""`teacher_augment` from artifacts to artifacts."""
+"""The language models that `teacher_augment` asks, opened, and the run's money; and what came of it, in one line."""
 
 import os
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
 
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.data.artifacts import Artifact, read_optional, write_artifact
-from llm2llm.components.shared.data.parquet import read_rows
-from llm2llm.components.shared.data.schemas import Call, Example, Reject, StudentError
+from llm2llm.components.shared.data.journal import Journal
 from llm2llm.components.shared.llm.budget import Account, Spent
 from llm2llm.components.shared.llm.client import open_teacher, with_revision
 from llm2llm.components.shared.llm.settings import ModelSettings, Price
-from llm2llm.components.shared.stage import RUN_VARIABLE, stage
-from llm2llm.components.shared.tasks import load_task
-from llm2llm.components.teacher_augment.augment import Augmented, teacher_augment
+from llm2llm.components.shared.stage import RUN_VARIABLE
+from llm2llm.components.teacher_augment.augment import Augmented
 from llm2llm.components.teacher_augment.settings import TeacherAugmentSettings
 from llm2llm.components.teacher_augment.student import STUDENT, student_settings
 from llm2llm.components.teacher_augment.until_usable import OpenTeacher
 
 
-def run(
-    *,
-    errors: Artifact,
-    training_set: Artifact,
-    pool_set: Artifact | None,
-    task: Mapping[str, Any],
-    previous_rejects: Artifact | None,
-    previous_calls: Artifact | None,
-    student_model: Artifact | None,
-    iteration: int,
-    teacher: str,
-    teacher_model: str,
-    teacher_url: str,
-    examples_per_error: int,
-    random_seed: int,
-    settings: Mapping[str, Any],
-    candidates: Artifact,
-    rejects: Artifact,
-    calls: Artifact,
-) -> None:
-    """See the component."""
-    outputs = {"candidates": candidates, "rejects": rejects, "calls": calls}
-    inputs = {
-        "errors": errors,
-        "training_set": training_set,
-        "pool_set": pool_set,
-        "previous_rejects": previous_rejects,
-        "previous_calls": previous_calls,
-        "student_model": student_model,
-    }
-    with stage("teacher_augment", iteration, inputs=inputs, outputs=outputs):
-        checked = TeacherAugmentSettings.load(
-            settings,
-            "teacher_augment",
-            teacher=teacher,
-            model=teacher_model,
-            url=teacher_url,
-            examples_per_error=examples_per_error,
-        )
-        all_errors = read_rows(errors.path, "errors", StudentError)
-        past_rejects = read_optional(previous_rejects, "rejects", Reject)
-        past_calls = read_optional(previous_calls, "calls", Call)
-        account = open_account(checked, past_calls, {} if previous_calls is None else previous_calls.metadata)
-        with _opened(checked, account, student_model) as (teachers, verifier):
-            written = teacher_augment(
-                [error for error in all_errors if error.iteration == iteration - 1],
-                read_rows(training_set.path, "examples", Example),
-                read_optional(pool_set, "examples", Example),
-                {reject.id for reject in past_rejects},
-                load_task(task),
-                checked,
-                iteration,
-                random_seed,
-                teachers,
-                verifier,
-                {call.key for call in past_calls if call.outcome == "answered"},
-            )
-        write_artifact(candidates, "candidates", written.candidates)
-        write_artifact(rejects, "rejects", [*past_rejects, *written.rejects])
-        write_artifact(calls, "calls", [*past_calls, *written.calls])
-        spent = account.spent
-        calls.metadata.update({"paid_usd": spent.usd, "paid_tokens": spent.tokens, "paid_calls": spent.calls})
-        print(summary_line(written, checked, account), flush=True)
-
-
-def open_account(settings: TeacherAugmentSettings, past_calls: Sequence[Call], metadata: Mapping[str, Any]) -> Account:
+def open_account(settings: TeacherAugmentSettings, journal: Journal) -> Account:
     """The run's money and memory, with what its earlier iterations have paid.
 
     Args:
         settings: Ledger, cache, budget and prices.
-        past_calls: Of the run's earlier iterations.
-        metadata: Of the artifact that holds them, with the `paid_...` figures that this stage leaves there.
+        journal: Has the calls of the run's earlier iterations and what they have paid.
     """
     return Account(
         run=os.environ.get(RUN_VARIABLE) or uuid.uuid4().hex,
         ledger=settings.ledger or None,
         budget=settings.budget,
         prices=settings.prices,
-        spent=Spent(
-            usd=float(metadata.get("paid_usd", 0.0)),
-            tokens=int(metadata.get("paid_tokens", 0)),
-            calls=int(metadata.get("paid_calls", 0)),
-        ),
-        counted={call.key for call in past_calls},
+        spent=Spent(usd=journal.spent.usd, tokens=journal.spent.tokens, calls=journal.spent.calls),
+        counted={call.key for call in journal.calls},
         cache=settings.cache,
     )
 
 
 @contextmanager
-def _opened(
-    settings: TeacherAugmentSettings, account: Account, student_model: Artifact | None
+def opened_teachers(
+    settings: TeacherAugmentSettings, account: Account, student: Path | None
 ) -> Iterator[tuple[list[OpenTeacher], OpenTeacher | None]]:
     """The language models that write and the one that verifies; none where an offline teacher or nobody does.
 
@@ -135,16 +62,16 @@ def _opened(
         if settings.asks_models and settings.teachers:
             writers = [opening(one.teacher, one.model, one, one.weight) for one in settings.teachers]
         elif settings.needs_student:
-            if student_model is None:
+            if student is None:
                 raise UserError(
                     f"teacher_augment.strategy: {settings.strategy!r} asks the student of the iteration before, and "
                     "the stage was given none; give it as student_model"
                 )
-            student = student_settings(student_model.path, settings)
+            own_student = student_settings(str(student), settings)
             # It runs in this pod, where nobody sends a bill.
             price = settings.prices.get(STUDENT, Price(input=0, output=0))
-            account.prices[student.model] = price
-            writers = [replace(opening(settings.teacher, STUDENT, student), price=price)]
+            account.prices[own_student.model] = price
+            writers = [replace(opening(settings.teacher, STUDENT, own_student), price=price)]
         elif settings.asks_models:
             own = ModelSettings(**{key: getattr(settings, key) for key in ModelSettings.model_fields})
             writers = [opening(settings.teacher, settings.model, own)]

@@ -1,1 +1,0 @@
-"""Stage `answer`: one pod's share of what `evaluate` asks the student."""

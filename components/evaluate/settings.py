@@ -1,0 +1,12 @@
+"""What `evaluate` is handed."""
+
+from llm2llm.components.shared.base.settings import StageSettings
+from llm2llm.components.shared.tasks import AnyTask
+from llm2llm.components.shared.training.settings import AnswerSettings
+
+
+class EvaluateStage(StageSettings):
+    """The settings of stage `evaluate`."""
+
+    task: AnyTask
+    evaluate: AnswerSettings = AnswerSettings()

@@ -1,0 +1,1 @@
+"""Stage `predict`: one pod's share of the answers that `evaluate` grades."""

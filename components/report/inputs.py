@@ -1,0 +1,87 @@
+"""What `report` computes of the run's rows before it is shown: leaks left, confusions, counts of rows."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from llm2llm.components.report.answers import count_answers
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.data.schemas import Example, Prediction, Score, Split
+from llm2llm.components.shared.leakage.final_check import final_check
+from llm2llm.components.shared.leakage.settings import LeakSettings
+from llm2llm.components.shared.tasks import Task, load_task
+
+
+def leakage(
+    config: dict[str, Any], training_set: list[Example], splits: Mapping[Split, list[Example]]
+) -> dict[str, Any] | None:
+    """What the last check of the training set finds; None when there is nothing to hold it against."""
+    if not (splits.get("validation") or splits.get("test")):
+        return None
+    task = _task(config)
+    found = final_check(
+        training_set,
+        splits.get("validation", []),
+        splits.get("test", []),
+        task.form if task else None,
+        LeakSettings.model_validate((config.get("dedupe") or {}).get("leak", {})),
+    )
+    ids = sorted({match["id"] for match in found["matches"]})
+    return {
+        "checked": found["rows"],
+        "against": {"validation": found["validation"], "test": found["test"]},
+        "matches": len(ids),
+        "ids": ids,
+    }
+
+
+def answers(
+    config: dict[str, Any],
+    predictions: Sequence[Prediction] | None,
+    splits: Mapping[Split, list[Example]],
+    scores: Sequence[Score],
+) -> dict[str, Any] | None:
+    """Confusions and confidence of this iteration's answers; None where they are not given."""
+    if predictions is None:
+        return None
+    task = _task(config)
+    has_labels = task is not None and task.form in ("classification", "multiple_choice")
+    return count_answers(predictions, splits, scores, has_labels)
+
+
+def row_counts(path: str) -> dict[str, int]:
+    """The counts of rows among what `train` measured: its times differ from run to run, and a report does not."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            measured = json.load(file)
+        return {
+            key: int(measured[key]) for key in ("training_rows", "rows_too_long", "rows_truncated", "rows_replayed")
+        }
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        raise UserError(f"report: {path}: not the metrics of a training ({problem})") from None
+
+
+def _task(config: dict[str, Any]) -> Task | None:
+    """The task, where the config names one that can be loaded by itself."""
+    task = config.get("task")
+    return load_task(task) if isinstance(task, str | dict) else None
+
+
+def metric_figures(numbers: dict[str, Any]) -> dict[str, float]:
+    """What Kubeflow shows of a report, to compare runs by."""
+    last = numbers["iterations"][-1]
+    looked = [one["errors"] for one in numbers["iterations"] if one["errors"] is not None]
+    (best,) = [one for one in numbers["iterations"] if one["iteration"] == numbers["best_iteration"]]
+    accuracies = {f"best_{split}_accuracy": round(score["value"], 4) for split, score in best["accuracy"].items()}
+    return {
+        "iterations": len(numbers["iterations"]),
+        "best_iteration": numbers["best_iteration"],
+        **accuracies,
+        "training_rows": last["training_rows"],
+        **({"errors_left": looked[-1]} if looked else {}),
+        "rows_kept": numbers["rows"]["kept"],
+        "rows_rejected": numbers["rows"]["rejected"]["total"],
+        "teacher_calls": numbers["teacher_calls"]["total"],
+        "teacher_calls_failed": numbers["teacher_calls"]["failed"],
+        **({"judge_calls": numbers["judge_calls"]["total"]} if numbers["judge_calls"] else {}),
+    }

@@ -1,0 +1,43 @@
+"""The rows of a run, as `prepare` leaves them for all iterations: a folder with a Parquet file of examples for each.
+
+    splits/seeds.parquet         what the student is first trained on, and what errors are looked for on
+    splits/validation.parquet    what the run decides by
+    splits/test.parquet          what it reports on; never used to decide
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from llm2llm.components.shared.base.atomic import whole_folder
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.data.artifacts import Artifact
+from llm2llm.components.shared.data.parquet import read_rows, write_rows
+from llm2llm.components.shared.data.schemas import SPLITS, VERSION, Example, Split
+
+
+def write_splits(artifact: Artifact, splits: Mapping[Split, Sequence[Example]]) -> None:
+    """Writes every split, an empty one too, and kind, version and number of rows to the artifact's metadata."""
+    with whole_folder(artifact.path) as partial:
+        for split in SPLITS:
+            write_rows(Path(partial) / f"{split}.parquet", "examples", splits.get(split, []))
+    rows = sum(len(splits.get(split, [])) for split in SPLITS)
+    artifact.metadata.update({"kind": "splits", "schema_version": VERSION, "rows": rows})
+
+
+def read_splits(path: str | os.PathLike[str]) -> dict[Split, list[Example]]:
+    """The rows of each split; none for one whose file, `.parquet` or `.jsonl`, is not there.
+
+    Raises:
+        UserError: No folder, a folder with neither seeds nor validation nor test, or a file of another kind.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; splits are a folder with seeds.parquet, validation.parquet and so on")
+    found: dict[Split, list[Example]] = {}
+    for split in SPLITS:
+        file = next((file for end in ("parquet", "jsonl") if (file := folder / f"{split}.{end}").is_file()), None)
+        found[split] = [] if file is None else read_rows(file, "examples", Example)
+    if not any((folder / f"{split}.{end}").is_file() for split in SPLITS for end in ("parquet", "jsonl")):
+        raise UserError(f"{folder}: has none of {', '.join(f'{split}.parquet' for split in SPLITS)}")
+    return found
