@@ -1,7 +1,5 @@
 """Stage `dedupe`: near copies and leaks out; the next training set."""
 
-from typing import Optional
-
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Output
 
@@ -15,8 +13,8 @@ def dedupe(
     settings: str,
     next_training_set: Output[Dataset],
     journal: Output[Dataset],
-    splits: Optional[Input[Dataset]] = None,
-    previous_journal: Optional[Input[Dataset]] = None,
+    splits: Input[Dataset] | None = None,
+    previous_journal: Input[Dataset] | None = None,
     iteration: int = 1,
 ) -> None:
     """Drops copies, near copies and leaks; the rest joins the training set.

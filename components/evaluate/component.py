@@ -1,6 +1,6 @@
 """Stage `evaluate`: the student's answers to seeds, validation and test, graded and scored."""
 
-from typing import List, Optional
+from typing import List
 
 from kfp import dsl
 from kfp.dsl import ClassificationMetrics, Dataset, Input, Metrics, Model, Output
@@ -17,8 +17,8 @@ def evaluate(
     journal: Output[Dataset],
     metrics: Output[Metrics],
     confusion: Output[ClassificationMetrics],
-    model: Optional[Input[Model]] = None,
-    shard_predictions: Optional[Input[List[Dataset]]] = None,
+    model: Input[Model] | None = None,
+    shard_predictions: Input[List[Dataset]] | None = None,
     iteration: int = 0,
 ) -> None:
     """Asks the student every seed, validation and test question, grades the answers, and scores them.

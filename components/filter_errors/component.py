@@ -1,6 +1,6 @@
 """Stage `filter_errors`: which seeds the student needs help with, and whether to go on."""
 
-from typing import List, Optional
+from typing import List
 
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Output
@@ -15,7 +15,7 @@ def filter_errors(
     previous_journal: Input[Dataset],
     settings: str,
     journal: Output[Dataset],
-    fold_predictions: Optional[Input[List[Dataset]]] = None,
+    fold_predictions: Input[List[Dataset]] | None = None,
     iteration: int = 0,
 ) -> bool:
     """Finds the seeds that the student needs help with; returns whether another iteration follows.

@@ -101,7 +101,9 @@ def filter_errors(
     # Without the reference of earlier iterations this one's answers are to be beaten only if it is the best.
     beaten = best == iteration
     if reference is not None:
-        beaten = is_better(on_validation(history, iteration), on_validation(history, reference), settings.patience_level)
+        beaten = is_better(
+            on_validation(history, iteration), on_validation(history, reference), settings.patience_level
+        )
     decision = Decision(
         iteration=iteration,
         selection=name,

@@ -1,7 +1,5 @@
 """Stage `out_of_fold`: which seeds does a student get wrong that has not seen them?"""
 
-from typing import Optional
-
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Output
 
@@ -14,8 +12,8 @@ def out_of_fold(
     settings: str,
     fold: int,
     predictions: Output[Dataset],
-    journal: Optional[Input[Dataset]] = None,
-    replay_set: Optional[Input[Dataset]] = None,
+    journal: Input[Dataset] | None = None,
+    replay_set: Input[Dataset] | None = None,
     iteration: int = 0,
 ) -> None:
     """Trains a student without one fold of the seeds and asks it about that fold; the student is not kept.

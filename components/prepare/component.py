@@ -48,9 +48,7 @@ def prepare(
         )
         for note in prepared.notes:
             print(f"prepare: {note}", flush=True)
-        write_splits(
-            splits, {"seeds": prepared.seeds, "validation": prepared.validation, "test": prepared.test}
-        )
+        write_splits(splits, {"seeds": prepared.seeds, "validation": prepared.validation, "test": prepared.test})
         write_artifact(training_set, "examples", prepared.seeds)
         write_artifact(pool_set, "examples", prepared.pool)
         write_artifact(replay_set, "examples", prepared.replay)

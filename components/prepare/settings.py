@@ -56,7 +56,7 @@ class PrepareStage(StageSettings):
     data: DataSettings
     prepare: PrepareSettings = PrepareSettings()
     random_seed: int = Field(0, ge=0)
-    data_versions: dict[str, str] = {}
+    data_versions: dict[str, str] = Field(default={})
     """What each source was when the run began: other rows under the same name are another input to Kubeflow's cache."""
 
     def named_sources(self) -> dict[str, str]:

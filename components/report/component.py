@@ -1,7 +1,5 @@
 """Stage `report`: what happened in all iterations so far, for a person."""
 
-from typing import Optional
-
 from kfp import dsl
 from kfp.dsl import HTML, Artifact, Dataset, Input, Markdown, Metrics, Output
 
@@ -18,10 +16,10 @@ def report(
     summary: Output[Artifact],
     metrics: Output[Metrics],
     manifest: Output[Artifact],
-    splits: Optional[Input[Dataset]] = None,
-    predictions: Optional[Input[Dataset]] = None,
-    training_metrics: Optional[Input[Metrics]] = None,
-    promotion: Optional[Input[Artifact]] = None,
+    splits: Input[Dataset] | None = None,
+    predictions: Input[Dataset] | None = None,
+    training_metrics: Input[Metrics] | None = None,
+    promotion: Input[Artifact] | None = None,
     iteration: int = 0,
 ) -> None:
     """Shows what happened in all iterations so far.
@@ -55,7 +53,7 @@ def report(
     from llm2llm.components.shared.data.artifacts import read_config, write_metrics
     from llm2llm.components.shared.data.journal import read_journal
     from llm2llm.components.shared.data.parquet import read_rows
-    from llm2llm.components.shared.data.schemas import Example, Prediction
+    from llm2llm.components.shared.data.schemas import Example, Prediction, Split
     from llm2llm.components.shared.data.splits import read_splits
     from llm2llm.components.shared.lineage.manifest import manifest_of, manifest_text
     from llm2llm.components.shared.stage import running_stage
@@ -63,7 +61,9 @@ def report(
     with running_stage("report", given, ReportStage):
         settings, so_far = read_config(config), read_journal(journal)
         training = read_rows(training_set.path, "examples", Example)
-        rows = read_splits(splits.path) if splits else {"seeds": [row for row in training if not row.generated]}
+        rows: dict[Split, list[Example]] = {"seeds": [row for row in training if not row.generated]}
+        if splits:
+            rows = read_splits(splits.path)
         verdict = read_promotion(promotion.path, iteration) if promotion else None
         answered = read_rows(predictions.path, "predictions", Prediction) if predictions else None
         numbers = summarise(

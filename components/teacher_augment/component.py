@@ -1,7 +1,5 @@
 """Stage `teacher_augment`: new examples from the errors, from a teacher."""
 
-from typing import Optional
-
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Model, Output
 
@@ -15,8 +13,8 @@ def teacher_augment(
     settings: str,
     candidates: Output[Dataset],
     journal: Output[Dataset],
-    pool_set: Optional[Input[Dataset]] = None,
-    student_model: Optional[Input[Model]] = None,
+    pool_set: Input[Dataset] | None = None,
+    student_model: Input[Model] | None = None,
     iteration: int = 1,
 ) -> None:
     """Has a teacher write new examples from the errors of the iteration before.

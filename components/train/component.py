@@ -1,7 +1,5 @@
 """Stage `train`: from a training set to a student."""
 
-from typing import Optional
-
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Metrics, Model, Output
 
@@ -14,8 +12,8 @@ def train(
     settings: str,
     model: Output[Model],
     metrics: Output[Metrics],
-    previous: Optional[Input[Model]] = None,
-    replay_set: Optional[Input[Dataset]] = None,
+    previous: Input[Model] | None = None,
+    replay_set: Input[Dataset] | None = None,
     iteration: int = 0,
 ) -> None:
     """Fine-tunes the student on the current training set.

@@ -21,7 +21,7 @@ import yaml
 
 from llm2llm.components.shared.base.atomic import whole_folder
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.pipelines.config.config import load_config
+from llm2llm.pipelines.config import load_config
 from llm2llm.pipelines.kubeflow.compile import compile_config
 
 API = "pipelines.kubeflow.org/v2beta1"

@@ -12,7 +12,7 @@ from typing import Any
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.pipelines.checks.plan import planned_stages
 from llm2llm.pipelines.checks.preflight import FAIL, OK, WARN, Check, carefully
-from llm2llm.pipelines.config.config import Config
+from llm2llm.pipelines.config import Config
 from llm2llm.pipelines.kubeflow.placement import StagePlacement, node_of, stage_placement
 
 FIXED_NODES = ("onprem", "kind", "")

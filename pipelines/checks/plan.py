@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from llm2llm.components.shared.llm.settings import IN_POD, Budget
-from llm2llm.pipelines.config.config import Config
+from llm2llm.components.stages import STAGES
+from llm2llm.pipelines.config import Config
 from llm2llm.pipelines.kubeflow.placement import StagePlacement, seconds, stage_placement
 
 
@@ -26,42 +27,30 @@ class PlannedStage:
     """The most GPU hours that all of its pods can take: every try until its time-out."""
 
 
-def stage_image(config: Config, stage: str) -> str:
-    """The image that a stage runs in, unless its placement names one of its own."""
-    if stage == "teacher_augment":
-        return config.teacher_image
-    if stage in ("train", "out_of_fold", "promote"):
-        return config.images.train
-    if stage == "answer" or (stage == "evaluate" and config.evaluate.shards == 1):
-        return config.evaluate_image
-    return config.images.cpu
-
-
 def planned_stages(config: Config) -> list[PlannedStage]:
     """The stages of a config in the order in which they first run, as far as all iterations go."""
     iterations = config.max_iterations
     folds = config.filter_errors.folds if config.filter_errors.selection in ("out_of_fold", "auto") else 0
     shards, nodes = config.evaluate.shards, config.train.nodes
-    pods = {
-        "configure": 1,
-        "prepare": 1,
-        "detect_changes": int(config.promote.only_if_new),
-        "train": iterations + 1,
-        "answer": shards * (iterations + 1) if shards > 1 else 0,
-        "evaluate": iterations + 1,
-        "out_of_fold": folds * iterations,
-        "filter_errors": iterations + 1,
-        "promote": (iterations + 1) * bool(config.promote.registry),
-        "report": iterations + 1,
-        "teacher_augment": iterations,
-        "dedupe": iterations,
+    side_by_side = {"predict": shards, "out_of_fold": folds}
+    there = {
+        "detect_changes": config.promote.only_if_new,
+        "predict": shards > 1,
+        "out_of_fold": folds > 0,
+        "promote": bool(config.promote.registry),
     }
+    pods = {}
+    for name, known in STAGES.items():
+        times = 1 if known.from_iteration is None else iterations + 1 - known.from_iteration
+        if name == "out_of_fold":  # not at the limit, where nothing would be written from them
+            times = iterations
+        pods[name] = times * side_by_side.get(name, 1) * there.get(name, True)
     planned = []
     for stage, number in pods.items():
         if number == 0:
             continue
         wanted = stage_placement(config.placement, stage, nodes, shards)
-        image = (wanted.image if wanted else "") or stage_image(config, stage)
+        image = (wanted.image if wanted else "") or config.image_of(stage)
         if wanted is None:
             planned.append(PlannedStage(stage, number, image, "any", "-", "-", "none", 0, 0.0))
             continue
@@ -124,7 +113,7 @@ def judge_bound(config: Config) -> str:
         return "judge: runs in the stage's own pod; it costs that pod's time"
     if not _limits(judge.budget):
         return "judge: no bound: set evaluate.judge.budget"
-    grading = ("evaluate" if config.evaluate.shards == 1 else "answer", "out_of_fold", "promote")
+    grading = ("evaluate" if config.evaluate.shards == 1 else "predict", "out_of_fold", "promote")
     stages = [one for one in planned_stages(config) if one.stage in grading]
     pods = sum(one.pods * (1 if judge.ledger else 1 + one.retries) for one in stages)
     again = "" if judge.ledger else "; retries counted, as evaluate.judge.ledger is not set"

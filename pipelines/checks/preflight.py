@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.storage.uris import is_remote
 from llm2llm.components.shared.training.settings import SCRATCH
-from llm2llm.pipelines.config.config import Config
+from llm2llm.pipelines.config import Config
 from llm2llm.pipelines.kubeflow.placement import GRADING, judged
 
 OK, WARN, FAIL = "ok", "warn", "fail"

@@ -72,7 +72,7 @@ def submit(
     interrupted. Without it: 0 started. In any case 2: the input or the connection is wrong, in one message that names
     it.
     """
-    from llm2llm.pipelines.config.config import load_config
+    from llm2llm.pipelines.config import load_config
     from llm2llm.pipelines.kubeflow import submit as submitting
     from llm2llm.pipelines.kubeflow.client import connect
     from llm2llm.pipelines.kubeflow.placement import seconds
@@ -132,7 +132,7 @@ def schedule(
     enabled, and no time at which it is due is missed. Times are in the cluster's zone, UTC unless its administrators
     chose another. See `llm2llm schedules` for those that there are.
     """
-    from llm2llm.pipelines.config.config import load_config
+    from llm2llm.pipelines.config import load_config
     from llm2llm.pipelines.kubeflow import schedule as scheduling
     from llm2llm.pipelines.kubeflow import submit as submitting
     from llm2llm.pipelines.kubeflow.client import connect
@@ -198,7 +198,7 @@ def preflight(
     or fail, with what to do. Exit codes: 0 nothing fails; 1 something does.
     """
     from llm2llm.pipelines.checks.preflight import FAIL, OK, WARN, local_checks, shown
-    from llm2llm.pipelines.config.config import load_config
+    from llm2llm.pipelines.config import load_config
 
     counts = {OK: 0, WARN: 0, FAIL: 0}
     loaded = load_config(config, overrides, resolve=True)

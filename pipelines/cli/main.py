@@ -15,6 +15,7 @@ from typing import Any, Literal
 import click
 
 from llm2llm.components.shared.base.errors import UserError, nearest
+from llm2llm.components.stages import STAGES
 from llm2llm.pipelines.cli.cluster import COMMANDS, set_option
 from llm2llm.pipelines.cli.inspect import diff, why
 from llm2llm.pipelines.cli.registry import registry
@@ -104,7 +105,7 @@ def run(
     if runner != "docker" and find_spec("trl") is None:  # before the imports, which ask for less
         raise UserError("run: the stages need PyTorch and TRL on this machine: pip install 'llm2llm[train]'")
     from llm2llm.pipelines.cli.tables import summary_table
-    from llm2llm.pipelines.config.config import load_config
+    from llm2llm.pipelines.config import load_config
     from llm2llm.pipelines.local.run import RunFailed, run_local
 
     loaded = load_config(config, overrides, resolve=True)
@@ -136,7 +137,7 @@ def compile_command(config: str, output: Path, overrides: tuple[str, ...]) -> No
     CONFIG is a YAML file or the name of a shipped config (see `llm2llm config`). Upload the file in the Kubeflow UI, or
     submit it with the kfp SDK.
     """
-    from llm2llm.pipelines.config.config import load_config
+    from llm2llm.pipelines.config import load_config
     from llm2llm.pipelines.kubeflow.compile import compile_config
 
     compile_config(load_config(config, overrides), output)
@@ -153,7 +154,7 @@ def plan_command(config: str, overrides: tuple[str, ...]) -> None:
     cluster: llm2llm plan gsm8k --set placement.profile=gke
     """
     from llm2llm.pipelines.checks.plan import plan
-    from llm2llm.pipelines.config.config import load_config
+    from llm2llm.pipelines.config import load_config
 
     click.echo(plan(load_config(config, overrides)))
 
@@ -200,7 +201,7 @@ def config_command(name: str | None) -> None:
 
     llm2llm config snips > my.yaml
     """
-    from llm2llm.pipelines.config.config import shipped_configs
+    from llm2llm.pipelines.config import shipped_configs
 
     shipped = shipped_configs()
     if name is None:
@@ -225,7 +226,7 @@ def grade(task: str, source: Path, output: Path) -> None:
     """Grade any model's answers to a task."""
     from llm2llm.components.shared.ingest.grade_file import grade_file
     from llm2llm.components.shared.tasks import load_task
-    from llm2llm.pipelines.config.config import load_config
+    from llm2llm.pipelines.config import load_config
 
     the_task = load_config(task).task if task.endswith((".yaml", ".yml")) else load_task(task)
     counts = grade_file(source, output, the_task)
@@ -255,14 +256,11 @@ def show(file: Path, limit: int) -> None:
 class _Stages(_Group):
     """One command for each stage, made from its component when it is asked for."""
 
-    STAGES = ("prepare", "detect_changes", "train", "answer", "evaluate", "out_of_fold", "filter_errors",
-              "teacher_augment", "dedupe", "promote", "report")  # fmt: skip
-
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.STAGES)
+        return [name for name in STAGES if name != "configure"]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name.replace("-", "_") not in self.STAGES:
+        if name.replace("-", "_") not in self.list_commands(ctx):
             return None
         from llm2llm.pipelines.cli.stage import stage_command
 
@@ -270,23 +268,7 @@ class _Stages(_Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, _ONE_LINE[name]) for name in self.STAGES])
-
-
-# Repeated from the faces, so that help does not import KFP and every stage.
-_ONE_LINE = {
-    "prepare": "Read, check and split a user's rows.",
-    "detect_changes": "Find out whether there is anything that the version in production was not made from.",
-    "train": "Fine-tune the student on the current training set.",
-    "answer": "Ask the student one shard's share of the questions.",
-    "evaluate": "Ask the student every seed, validation and test question, grade the answers, and score them.",
-    "out_of_fold": "Train a student without one fold of the seeds and ask it about that fold.",
-    "filter_errors": "Find the seeds that the student needs help with; decide whether to go on.",
-    "teacher_augment": "Have a teacher write new examples from the errors.",
-    "dedupe": "Drop copies, near copies and leaks; the rest joins the training set.",
-    "promote": "Put the run's best student into the registry, if it beats the version in production.",
-    "report": "Write what happened, for a person.",
-}
+            formatter.write_dl([(name, STAGES[name].summary) for name in self.list_commands(ctx)])
 
 
 @cli.group(cls=_Stages)

@@ -1,6 +1,5 @@
 """`llm2llm stage NAME`: a command made from a stage's component, so that its flags are the component's inputs."""
 
-import importlib
 import inspect
 import json
 from pathlib import Path
@@ -9,10 +8,16 @@ from typing import Any, get_args, get_origin
 import click
 import docstring_parser
 import yaml
-from kfp.dsl import Artifact, Model
+from kfp.dsl import Artifact
+from kfp.dsl.types.type_annotations import InputAnnotation, OutputAnnotation
 
 from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.base.settings_text import settings_text
+from llm2llm.components.stages import STAGES
+from llm2llm.pipelines.kubeflow.components import component
 
+FOLDERS = ("splits", "journal", "model")
+"""Outputs that are folders."""
 SUFFIX = {
     "Dataset": ".parquet",
     "HTML": ".html",
@@ -27,20 +32,22 @@ SUFFIX = {
 def stage_command(name: str) -> click.Command:
     """The command of one stage.
 
-    Every input becomes a flag; artifact inputs take a path, settings and task YAML text or a YAML file. Outputs are
-    written to `--output`, metrics and the returned value are printed.
+    Every input becomes a flag; artifact inputs take a path, settings YAML text or a YAML file, such as a whole config.
+    Outputs are written to `--output`, metrics and the returned value are printed.
     """
-    component = getattr(importlib.import_module(f"llm2llm.components.{name}.component"), name)
-    function = component.python_func
+    function = component(name).python_func
     documentation = docstring_parser.parse(function.__doc__ or "")
     described = {parameter.arg_name: parameter.description or "" for parameter in documentation.params}
     inputs, outputs = {}, {}
     for parameter in inspect.signature(function).parameters.values():
         artifact = _artifact(parameter.annotation)
         if artifact is not None and artifact[0] == "output":
-            outputs[parameter.name] = artifact[1]
+            outputs[parameter.name] = parameter.name + (
+                "" if parameter.name in FOLDERS else SUFFIX[artifact[1].__name__]
+            )
         else:
             inputs[parameter.name] = parameter
+    kinds = {key: _artifact(inspect.signature(function).parameters[key].annotation) for key in outputs}
 
     options: list[click.Parameter] = [_option(parameter, described[parameter.name]) for parameter in inputs.values()]
     options.append(
@@ -48,21 +55,21 @@ def stage_command(name: str) -> click.Command:
             ["--output"],
             type=click.Path(path_type=Path),
             required=True,
-            help="Folder for what the stage writes: "
-            + ", ".join(key + SUFFIX[kind.__name__] for key, kind in outputs.items()),
+            help="Folder for what the stage writes: " + ", ".join(outputs.values()),
         )
     )
 
     def callback(output: Path, **values: Any) -> None:
-        arguments = {key: _argument(inputs[key], value) for key, value in values.items()}
+        arguments = {key: _argument(name, inputs[key], value) for key, value in values.items()}
         try:
             output.mkdir(parents=True, exist_ok=True)
         except OSError as problem:
             raise UserError(f"--output {output}: {problem.strerror}") from None
-        written = {
-            key: kind(name=key, uri=str((output / (key + SUFFIX[kind.__name__])).absolute()), metadata={})
-            for key, kind in outputs.items()
-        }
+        written = {}
+        for key, file in outputs.items():
+            kind = kinds[key]
+            assert kind is not None
+            written[key] = kind[1](name=key, uri=str((output / file).absolute()), metadata={})
         result = function(**arguments, **written)
         for key in outputs:
             click.echo(f"{key:<20} {written[key].path}")
@@ -73,15 +80,17 @@ def stage_command(name: str) -> click.Command:
     return click.Command(name, params=options, callback=callback, help=summary, short_help=summary)
 
 
-def _artifact(annotation: Any) -> tuple[str, type[Artifact]] | None:
-    """("input" or "output", artifact class) of KFP's `Input[...]` and `Output[...]`; None for a plain parameter."""
-    metadata = getattr(annotation, "__metadata__", ())
-    for mark in metadata:
-        if "InputAnnotation" in str(mark) or "OutputAnnotation" in str(mark):
+def _artifact(annotation: Any) -> tuple[str, type[Artifact], bool] | None:
+    """("input" or "output", artifact class, whether a list) of KFP's `Input[...]`, `Optional[Input[...]]` and
+    `Output[...]`; None for a plain parameter."""
+    if get_origin(annotation) is not None and type(None) in get_args(annotation):
+        annotation = next(one for one in get_args(annotation) if one is not type(None))
+    for mark in getattr(annotation, "__metadata__", ()):
+        if mark in (InputAnnotation, OutputAnnotation) or isinstance(mark, (InputAnnotation, OutputAnnotation)):
             kind = annotation.__origin__
-            if get_origin(kind) is list:
-                (kind,) = get_args(kind)
-            return ("input" if "InputAnnotation" in str(mark) else "output"), kind
+            many = get_origin(kind) is list
+            side = "output" if mark is OutputAnnotation or isinstance(mark, OutputAnnotation) else "input"
+            return side, get_args(kind)[0] if many else kind, many
     return None
 
 
@@ -90,11 +99,15 @@ def _option(parameter: inspect.Parameter, description: str) -> click.Option:
     required = parameter.default is inspect.Parameter.empty
     artifact = _artifact(parameter.annotation)
     if artifact is not None:
-        many = get_origin(parameter.annotation.__origin__) is list
-        return click.Option([flag], type=click.Path(path_type=Path), required=required, multiple=many, help=description)
-    if parameter.annotation is dict:
         return click.Option(
-            [flag], required=required, default=None if required else "{}", metavar="YAML", help=description
+            [flag], type=click.Path(path_type=Path), required=required, multiple=artifact[2], help=description
+        )
+    if parameter.name == "settings":
+        return click.Option(
+            [flag],
+            required=required,
+            metavar="YAML",
+            help=f"{description} YAML text or a YAML file; a whole config will do.",
         )
     return click.Option(
         [flag], type=parameter.annotation, required=required, default=None if required else parameter.default,
@@ -102,34 +115,39 @@ def _option(parameter: inspect.Parameter, description: str) -> click.Option:
     )  # fmt: skip
 
 
-def _argument(parameter: inspect.Parameter, value: Any) -> Any:
-    artifact = _artifact(parameter.annotation)
-    if artifact is not None:
+def _argument(stage: str, parameter: inspect.Parameter, value: Any) -> Any:
+    if _artifact(parameter.annotation) is not None:
         if isinstance(value, tuple):
-            return [_input(path, artifact[1], parameter.name) for path in value] or None
-        return None if value is None else _input(value, artifact[1], parameter.name)
-    if parameter.annotation is dict:
-        return _mapping(parameter.name, value)
-    return value
+            return [_input(parameter, path) for path in value] or None
+        return None if value is None else _input(parameter, value)
+    return settings_text(_settings(stage, value)) if parameter.name == "settings" else value
 
 
-def _input(path: Path, kind: type[Artifact], name: str) -> Artifact:
+def _input(parameter: inspect.Parameter, path: Path) -> Artifact:
+    found = _artifact(parameter.annotation)
+    assert found is not None
     if not path.exists():
-        raise UserError(f"--{name.replace('_', '-')} {path}: no such {'folder' if kind is Model else 'file'}")
-    return kind(name=name, uri=str(path.absolute()), metadata={})
+        raise UserError(f"--{parameter.name.replace('_', '-')} {path}: no such file or folder")
+    return found[1](name=parameter.name, uri=str(path.absolute()), metadata={})
 
 
-def _mapping(name: str, text: str) -> dict[str, Any]:
-    """A mapping given as YAML text, as a YAML file, or, for a task, as a shipped task's name."""
-    flag = f"--{name.replace('_', '-')}"
+def _settings(stage: str, text: str) -> dict[str, Any]:
+    """The stage's settings from YAML: its own sections, or those that it needs of a whole config."""
+    is_file = text.endswith((".yaml", ".yml"))
     try:
-        value = yaml.safe_load(Path(text).read_text(encoding="utf-8") if text.endswith((".yaml", ".yml")) else text)
+        value = yaml.safe_load(Path(text).read_text(encoding="utf-8") if is_file else text)
     except OSError as problem:
-        raise UserError(f"{flag} {text}: {problem.strerror}") from None
+        raise UserError(f"--settings {text}: {problem.strerror}") from None
     except yaml.YAMLError as problem:
-        raise UserError(f"{flag}: not YAML: {problem}") from None
-    if name == "task" and isinstance(value, str):
-        return {"name": value}
+        raise UserError(f"--settings: not YAML: {problem}") from None
     if not isinstance(value, dict):
-        raise UserError(f"{flag}: expected a mapping such as '{{key: value}}', got {text!r}")
+        raise UserError(f"--settings: expected a mapping such as '{{task: snips}}', got {text!r}")
+    if {"name", "data"} <= value.keys():
+        from llm2llm.pipelines.config import load_config
+        from llm2llm.pipelines.config.stage_settings import stage_values
+
+        return stage_values(load_config(text, resolve=True), stage)
+    sections = STAGES[stage].sections
+    if unknown := sorted(value.keys() - set(sections)):
+        raise UserError(f"--settings: {stage} reads {', '.join(sections)}, and not {unknown[0]}")
     return value

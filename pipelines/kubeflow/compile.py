@@ -1,6 +1,5 @@
 """From a config to a pipeline file that Kubeflow takes."""
 
-import ast
 import re
 import tempfile
 import warnings
@@ -11,7 +10,8 @@ import yaml
 
 from llm2llm.components.shared.base.atomic import write_text
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.pipelines.config.config import Config, to_parameters
+from llm2llm.components.stages import STAGES
+from llm2llm.pipelines.config import Config, to_parameters
 from llm2llm.pipelines.kubeflow.spec_checks import refuse_repeated_artifacts
 
 
@@ -57,15 +57,16 @@ def compile_config(config: Config, output: Path, for_cluster: bool = True) -> No
 
 
 def _ask_again(spec: dict[str, Any]) -> None:
-    """Switches off the cache for stages whose answer depends on more than their inputs.
-
-    `configure` and `prepare` are given names of data, and what a name stands for changes: from the cache a scheduled
-    run would never see a new seed. What `detect_changes` and `promote` say depends on the registry.
-    """
+    """Switches off the cache for the stages whose answer depends on more than their inputs."""
+    never = "|".join(name.replace("_", "-") for name, stage in STAGES.items() if not stage.cached)
     for component in [spec["root"], *spec["components"].values()]:
         for name, task in component.get("dag", {}).get("tasks", {}).items():
-            if re.fullmatch(r"(configure|prepare|detect-changes|promote)(-\d+)?", name):
+            if re.fullmatch(rf"({never})(-\d+)?", name):
                 task["cachingOptions"] = {}
+
+
+EXECUTE = ["python3", "-m", "llm2llm.pipelines.kubeflow.execute", "kfp.dsl.executor_main"]
+"""In place of each function's source, which the image has: it would be in every pod's description, six times."""
 
 
 class _Line(dict[str, Any]):
@@ -97,7 +98,7 @@ def compact(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """A compiled pipeline without repetition: an unrolled loop says everything once for each iteration.
 
     Large workflows hit limits of Argo and etcd (kubeflow/pipelines#10968, #4170). The pipeline does the same: executors
-    that are equal, and run in the same place, become one; docstrings leave the functions' source; components lose the
+    that are equal, and run in the same place, become one; the functions' source stays in the image; components lose the
     descriptions and defaults of their inputs, which are all given here (those of the pipeline's own parameters, which
     the UI's form shows, stay); sub-graphs lose inputs that nothing in them uses, and the compiler's prefix of the
     others' names.
@@ -112,8 +113,7 @@ def compact(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
         places = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     components = spec["components"]
     for executor in executors.values():
-        command = executor.get("container", {}).get("command", [])
-        command[:] = [_without_docstrings(part) if "\ndef " in part else part for part in command]
+        executor["container"]["command"] = EXECUTE
     first_of: dict[str, str] = {}
     same_as = {
         label: first_of.setdefault(yaml.safe_dump([executor, places.get(label)]), label)
@@ -157,7 +157,8 @@ _KINDS = (("parameters", "componentInputParameter"), ("artifacts", "componentInp
 
 
 def _prune(component: dict[str, Any], components: dict[str, Any]) -> None:
-    """Removes what tasks pass to sub-graphs that do not use it, and defaults of inputs that are given."""
+    """Removes what tasks pass to sub-graphs that do not use it, defaults of inputs that are given, and inputs that are
+    not."""
     for task in component["dag"]["tasks"].values():
         inner = components[task["componentRef"]["name"]]
         given = task.get("inputs", {})
@@ -172,10 +173,13 @@ def _prune(component: dict[str, Any], components: dict[str, Any]) -> None:
                     given.get(kind, {}).pop(name, None)
         else:
             for kind, _ in _KINDS:
-                for name, definition in inner.get("inputDefinitions", {}).get(kind, {}).items():
+                definitions = inner.get("inputDefinitions", {}).get(kind, {})
+                for name in list(definitions):
                     if name in given.get(kind, {}):
-                        definition.pop("defaultValue", None)
-                        definition.pop("isOptional", None)
+                        definitions[name].pop("defaultValue", None)
+                        definitions[name].pop("isOptional", None)
+                    elif definitions[name].get("isOptional"):  # the function's own default will do
+                        del definitions[name]
 
 
 def _used(component: dict[str, Any]) -> set[str]:
@@ -216,14 +220,3 @@ def _shorten(component: dict[str, Any], components: dict[str, Any], prefix: str 
                     if value.get(reference) in new:
                         value[reference] = new[value[reference]]
         _shorten(inner, components, prefix)
-
-
-def _without_docstrings(source: str) -> str:
-    tree = ast.parse(source)
-    lines = source.splitlines(keepends=True)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef) and ast.get_docstring(node) is not None and len(node.body) > 1:
-            docstring = node.body[0]
-            for number in range(docstring.lineno - 1, docstring.end_lineno or docstring.lineno):
-                lines[number] = ""
-    return re.sub(r"\n{3,}", "\n\n", "".join(lines))

@@ -28,9 +28,8 @@ from pydantic import Field, field_validator, model_validator
 from llm2llm.components.shared.base.errors import UserError, nearest
 from llm2llm.components.shared.base.settings import Settings
 from llm2llm.components.shared.stage import RUN_VARIABLE
+from llm2llm.components.stages import STAGES
 
-STAGES = ("configure", "prepare", "detect_changes", "train", "answer", "evaluate", "out_of_fold", "filter_errors",
-          "promote", "teacher_augment", "dedupe", "report")  # fmt: skip
 TRAIN_JOB = "LLM2LLM_TRAIN_JOB"
 """The environment variable that gives the train stage of several nodes the TrainJob that it is to make, as JSON."""
 
@@ -297,7 +296,7 @@ def _over(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-GRADING = ("answer", "evaluate", "out_of_fold", "promote")
+GRADING = ("predict", "evaluate", "out_of_fold", "promote")
 """The stages that grade answers, and ask a judge where the task has one."""
 
 
@@ -354,7 +353,7 @@ def check_devices(
             f"train.gpus {train_gpus} and placement.stages.train.gpus {wanted.gpus} contradict each other: set them to "
             "the same number, or train.gpus to 0, which takes all that the pod has"
         )
-    name = "answer" if shards > 1 else "evaluate"
+    name = "predict" if shards > 1 else "evaluate"
     answering = placement.stages.get(name)
     if answering and placement.profile and answering.gpus < engine_gpus:
         raise ValueError(
@@ -367,7 +366,7 @@ def stage_placement(placement: PlacementSettings, stage: str, nodes: int = 1, sh
     """What a stage's own pod asks of the cluster; None where nothing is said.
 
     Two stages leave their GPUs to others: `train` on several nodes follows a TrainJob whose workers have them, and
-    `evaluate` puts together what the shards of `answer` answered.
+    `evaluate` puts together what the shards of `predict` answered.
 
     Args:
         placement: As `load_placement` makes it.

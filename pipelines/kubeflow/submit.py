@@ -26,7 +26,7 @@ import yaml
 
 from llm2llm.components.shared.base.errors import UserError, nearest
 from llm2llm.pipelines.cli.tables import summary_table
-from llm2llm.pipelines.config.config import Config, check_compiled, compiled_settings, from_parameters, to_parameters
+from llm2llm.pipelines.config import Config, check_compiled, compiled_settings, from_parameters, to_parameters
 from llm2llm.pipelines.kubeflow.client import Cluster, ClusterProblem, equals
 from llm2llm.pipelines.kubeflow.compile import compile_config
 

@@ -38,7 +38,7 @@ from llm2llm.components.shared.ingest.sources import BUILTIN, is_file_source, so
 from llm2llm.components.shared.llm.settings import IN_POD
 from llm2llm.components.shared.stage import EXIT_TERMINATED, PARENT_VARIABLE, RUN_VARIABLE
 from llm2llm.components.shared.training.settings import SCRATCH
-from llm2llm.pipelines.config.config import Config
+from llm2llm.pipelines.config import Config
 from llm2llm.pipelines.kubeflow.compile import compile_config
 from llm2llm.pipelines.kubeflow.placement import PlacementSettings
 from llm2llm.pipelines.local.progress import LogLines, Watch
@@ -134,13 +134,13 @@ def _run_pipeline(config: Config, output: Path, runner: Runner, watch: Watch) ->
 
 
 def _run_in_process(config: Config, output: Path, watch: Watch) -> None:
-    from llm2llm.pipelines.local.in_process import run_process
+    from llm2llm.pipelines.local.in_process import run_in_process
 
     os.environ.pop(PARENT_VARIABLE, None)  # of a run before; here the stages have no parent
     with open(output / "run.log", "a", encoding="utf-8") as log, _stopped_by_signals():
         try:
             with redirect_stdout(LogLines(log, watch)), redirect_stderr(log):
-                run_process(config, output / "artifacts")
+                run_in_process(config, output / "artifacts")
         except (Exception, SystemExit) as problem:
             if isinstance(problem, SystemExit) and problem.code == EXIT_TERMINATED:
                 watch.shown.write(INTERRUPTED)

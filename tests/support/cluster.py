@@ -9,7 +9,7 @@ import pytest
 
 from llm2llm.pipelines.cli import main as cli
 from llm2llm.pipelines.cli.cluster import COMMANDS
-from llm2llm.pipelines.config.config import Config
+from llm2llm.pipelines.config import Config
 from llm2llm.pipelines.kubeflow import client as cluster
 from llm2llm.pipelines.kubeflow import schedule, submit
 from llm2llm.pipelines.kubeflow.compile import compile_config

@@ -49,8 +49,8 @@ class Journal:
 
     def with_more(self, *, spent: Spending | None = None, **rows: Sequence[Any]) -> "Journal":
         """The journal with rows added to the kinds named, such as `with_more(scores=[...])`."""
-        longer = {kind: [*getattr(self, kind), *more] for kind, more in rows.items()}
-        return replace(self, **longer, **({"spent": spent} if spent else {}))
+        longer: dict[str, Any] = {kind: [*getattr(self, kind), *more] for kind, more in rows.items()}
+        return replace(self, **longer, spent=spent or self.spent)
 
 
 FILES = tuple(one.name for one in fields(Journal) if one.name != "spent")
@@ -77,7 +77,9 @@ def read_journal(artifact: Artifact | None) -> Journal:
         return Journal()
     folder = Path(artifact.path)
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; a journal is a folder with scores.parquet, errors.parquet and so on")
+        raise UserError(
+            f"{folder}: no such folder; a journal is a folder with scores.parquet, errors.parquet and so on"
+        )
     rows: dict[str, Any] = {}
     for kind in FILES:
         file = next((file for end in ("parquet", "jsonl") if (file := folder / f"{kind}.{end}").is_file()), None)

@@ -1,8 +1,8 @@
 """The rows of a run, as `prepare` leaves them for all iterations: a folder with a Parquet file of examples for each.
 
-    splits/seeds.parquet         what the student is first trained on, and what errors are looked for on
-    splits/validation.parquet    what the run decides by
-    splits/test.parquet          what it reports on; never used to decide
+splits/seeds.parquet         what the student is first trained on, and what errors are looked for on
+splits/validation.parquet    what the run decides by
+splits/test.parquet          what it reports on; never used to decide
 """
 
 import os
@@ -33,7 +33,9 @@ def read_splits(path: str | os.PathLike[str]) -> dict[Split, list[Example]]:
     """
     folder = Path(path)
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; splits are a folder with seeds.parquet, validation.parquet and so on")
+        raise UserError(
+            f"{folder}: no such folder; splits are a folder with seeds.parquet, validation.parquet and so on"
+        )
     found: dict[Split, list[Example]] = {}
     for split in SPLITS:
         file = next((file for end in ("parquet", "jsonl") if (file := folder / f"{split}.{end}").is_file()), None)

@@ -1,6 +1,6 @@
 """A run's manifest: what went into it, which stage made what of what, and why it went on or stopped.
 
-Each iteration's report extends the manifest of the one before; `llm2llm run` leaves the last as `manifest.json`:
+Each iteration's report makes one of what its inputs say; `llm2llm run` leaves the last as `manifest.json`:
 
     schema_version  1
     name            the run's
@@ -29,46 +29,32 @@ from typing import Any
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Decision
 from llm2llm.components.shared.lineage.records import Inputs, label_of, record_of
+from llm2llm.components.stages import STAGES
 
 VERSION = 1
 
 SOURCES = ("seeds", "validation", "test", "pool", "replay")
 # In the order in which they run within an iteration.
-ORDER = (
-    *(
-        "configure",
-        "detect_changes",
-        "prepare",
-        "teacher_augment",
-        "dedupe",
-        "train",
-        "answer",
-        "evaluate",
-        "out_of_fold",
-    ),
-    *("filter_errors", "promote", "report"),
-)
+ORDER = tuple(STAGES)
 
 
-def extend_manifest(
-    previous: Mapping[str, Any] | None,
+def manifest_of(
     config: Mapping[str, Any],
     inputs: Inputs,
     decisions: Sequence[Decision],
     verdict: Mapping[str, Any] | None,
     iteration: int,
 ) -> dict[str, Any]:
-    """The manifest with one more iteration.
+    """The manifest of all iterations so far.
 
     Args:
-        previous: That of the iteration before; None in iteration 0.
         config: The run's settings.
-        inputs: The artifacts that the report is handed, by name: their metadata holds the records of this iteration.
+        inputs: The artifacts that the report is handed, by name: their records hold those of all that came before.
         decisions: All so far.
         verdict: What `promote` wrote, if it ran.
         iteration: This one.
     """
-    stages: dict[str, Any] = {label_of(one): one for one in (previous or {}).get("stages", [])}
+    stages: dict[str, Any] = {}
     for artifact in _artifacts(inputs):
         record = record_of(artifact)
         if record is not None:

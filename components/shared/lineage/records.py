@@ -12,8 +12,8 @@
     inputs      by name: `sha256`, and `made_by` and `output`: the stage that made it and what it is called there; of a
                 file or name that the user gave, `source` instead. Of several under one name: `name[0]`, `name[1]`, ...
     outputs     by name: `sha256`, and `rows` where it holds rows
-    makers      by `made_by`: the records of the stages of the same iteration that made the inputs, without their
-                `makers`: so the report, which gets the last artifacts of an iteration, sees all stages of it
+    makers      by `made_by`: the records of all stages that came before, without their `makers`: so the report, which
+                gets the last artifacts of an iteration, sees all stages of the run
 
 Nothing in it depends on when or where the stage ran. A hash is null where it could not be computed.
 """
@@ -39,7 +39,7 @@ MODELS = ("torch", "transformers", "tokenizers", "safetensors", "peft", "trl", "
 LIBRARIES = {
     "configure": ("pydantic", "kfp"),
     "train": ROWS + MODELS,
-    "answer": ROWS + MODELS,
+    "predict": ROWS + MODELS,
     "evaluate": ROWS + MODELS,
     "out_of_fold": ROWS + MODELS,
     "teacher_augment": (*ROWS, *MODELS, "openai"),
@@ -101,8 +101,8 @@ def read_inputs(inputs: Inputs, iteration: int | None) -> tuple[dict[str, Any], 
         maker, output = label_of(record), record["output"]
         _check(artifact, sha256, record["outputs"].get(output, {}).get("sha256"), maker)
         given[name] |= {"made_by": maker, "output": output}
-        if iteration is not None and record["iteration"] == iteration:
-            makers[maker] = {key: record[key] for key in record if key not in ("version", "output", "makers")}
+        makers |= record["makers"]
+        makers[maker] = {key: record[key] for key in record if key not in ("version", "output", "makers")}
     return given, dict(sorted(makers.items()))
 
 

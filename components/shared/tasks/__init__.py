@@ -16,8 +16,8 @@ from llm2llm.components.shared.tasks.forms import classification, multiple_choic
 from llm2llm.components.shared.tasks.shipped import casehold, gsm8k, snips, sst2, trec
 from llm2llm.components.shared.tasks.task import Columns, Form, Task
 
-__all__ = ["FORMS", "TASKS", "AnyTask", "Columns", "Task", "answer_schema", "grade", "load_task", "matches", "normalise", "parse",
-           "prompt", "rationale_in", "target", "teacher_schema"]  # fmt: skip
+__all__ = ["FORMS", "TASKS", "AnyTask", "Columns", "Task", "answer_schema", "grade", "load_task", "matches",
+           "normalise", "parse", "prompt", "rationale_in", "target", "teacher_schema"]  # fmt: skip
 
 
 class FormModule(Protocol):

@@ -18,7 +18,7 @@ from llm2llm.components.shared.registry import versions
 from llm2llm.components.shared.registry.production import current, generations
 from llm2llm.components.shared.training.settings import AnswerSettings, FineTuneSettings, ScratchSettings
 from llm2llm.pipelines.checks.plan import planned_stages
-from llm2llm.pipelines.config.config import load_config
+from llm2llm.pipelines.config import load_config
 from tests.support.registry_makers import COLOURS, CONFIG, TASK, decision, example, model_folder, predictions, score
 
 SHAPES = ["a {} ball", "the door is {}", "{} is nice", "paint it {}", "my {} coat", "look, {}", "{}!", "so {}"]

@@ -12,7 +12,7 @@ from llm2llm.components.shared.llm.requests import Answer, Ask, call_key
 from llm2llm.components.shared.llm.settings import ModelSettings
 from llm2llm.pipelines.checks.plan import judge_bound, plan, planned_stages, teacher_bound
 from llm2llm.pipelines.cli.main import main
-from llm2llm.pipelines.config.config import load_config, shipped_configs
+from llm2llm.pipelines.config import load_config, shipped_configs
 
 OPENAI = ("teacher_augment.teacher=openai", "teacher_augment.grammar=", "teacher_augment.model=a-model",
           "teacher_augment.rows_per_iteration=0")  # fmt: skip

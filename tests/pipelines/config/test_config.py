@@ -8,7 +8,7 @@ import yaml
 
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.stage import PARENT_VARIABLE
-from llm2llm.pipelines.config.config import (
+from llm2llm.pipelines.config import (
     KNOBS,
     SECTIONS,
     Config,

@@ -8,7 +8,7 @@ import yaml
 from kfp import components
 
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.pipelines.config.config import KNOBS, load_config, to_parameters
+from llm2llm.pipelines.config import KNOBS, load_config, to_parameters
 from llm2llm.pipelines.kubeflow.compile import compile_config
 from tests.pipelines.config.test_config import NAMES
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.pipelines.config.config import load_config
+from llm2llm.pipelines.config import load_config
 from llm2llm.pipelines.kubeflow.compile import compile_config
 from llm2llm.pipelines.kubeflow.spec_checks import artifact_inputs, refuse_repeated_artifacts
 from tests.pipelines.config.test_config import NAMES

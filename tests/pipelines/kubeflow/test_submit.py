@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from llm2llm.pipelines.config.config import load_config
+from llm2llm.pipelines.config import load_config
 from llm2llm.pipelines.kubeflow import client as cluster
 from llm2llm.pipelines.kubeflow.submit import compile_upload, follow, start, upload
 from tests.support.cluster import Run

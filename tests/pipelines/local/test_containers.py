@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.pipelines.config.config import check_config
+from llm2llm.pipelines.config import check_config
 from llm2llm.pipelines.local.run import _key_variables, _model_folders, _with_places, _written_to, run_local
 
 

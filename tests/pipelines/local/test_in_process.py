@@ -13,7 +13,7 @@ import pytest
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.parquet import read_rows
 from llm2llm.components.shared.data.schemas import Example
-from llm2llm.pipelines.config.config import load_config
+from llm2llm.pipelines.config import load_config
 from llm2llm.pipelines.local.run import RunFailed, Runner, run_local
 from tests.support.small_run import events, finished
 
@@ -23,7 +23,7 @@ SHORT = ("max_iterations=1",)
 CODE = """
 import sys
 from pathlib import Path
-from llm2llm.pipelines.config.config import load_config
+from llm2llm.pipelines.config import load_config
 from llm2llm.pipelines.local.run import run_local
 run_local(load_config(sys.argv[1], sys.argv[3:], resolve=True), Path(sys.argv[2]), "process")
 """

@@ -9,7 +9,7 @@ import pytest
 
 from llm2llm.components.shared.llm.ledger import list_entries
 from llm2llm.components.shared.storage import write_bytes
-from llm2llm.pipelines.config.config import load_config
+from llm2llm.pipelines.config import load_config
 from llm2llm.pipelines.local.run import run_local
 from tests.support.loopback_endpoint import MODEL, Endpoint, written
 from tests.support.rgw import S3Server

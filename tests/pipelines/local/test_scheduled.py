@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llm2llm.pipelines.config.config import load_config
+from llm2llm.pipelines.config import load_config
 from llm2llm.pipelines.local.run import Runner, run_local
 from tests.support.small_run import events
 

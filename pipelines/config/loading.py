@@ -1,0 +1,104 @@
+"""Reading a config: a YAML file or a shipped one, with `--set` laid over it."""
+
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from llm2llm.components.shared.base.errors import UserError, nearest
+from llm2llm.components.shared.tasks import load_task
+from llm2llm.pipelines.config.config import Config
+from llm2llm.pipelines.config.paths import inline_prompts, resolve_paths
+from llm2llm.pipelines.kubeflow.placement import load_placement
+
+
+def check_config(values: Mapping[str, Any], where: str) -> Config:
+    """A typed config from plain values.
+
+    Raises:
+        UserError: Names every wrong key, its value and the fix.
+    """
+    values = dict(values)
+    if isinstance(values.get("task"), str | Mapping):
+        values["task"] = load_task(values["task"])
+    elif "task" in values:
+        raise UserError(f"{where}.task: a shipped task's name or a mapping, got {values['task']!r}")
+    if isinstance(values.get("placement"), Mapping):
+        values["placement"] = load_placement(values["placement"], f"{where}.placement")
+    return Config.load(values, where)
+
+
+def shipped_configs() -> dict[str, Path]:
+    """The configs that come with llm2llm, by name."""
+    folder = Path(str(resources.files("llm2llm.pipelines"))) / "configs"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_config(source: str, overrides: Iterable[str] = (), resolve: bool = False) -> Config:
+    """Reads a config.
+
+    Args:
+        source: A YAML file, or the name of a shipped config.
+        overrides: `section.key=value` each, the value as YAML.
+        resolve: Whether to make relative paths in the config absolute, as seen from the config's folder. Off when
+            compiling: a path of this machine means nothing in a cluster.
+
+    Raises:
+        UserError: No such file, not YAML, or anything that `check_config` finds.
+    """
+    path = Path(source)
+    shipped = shipped_configs()
+    if source in shipped and not path.is_file():  # an output folder is often called like its config
+        path = shipped[source]
+    elif not path.exists():
+        raise UserError(
+            f"{source}: no such file, and no shipped config ({', '.join(shipped)}){nearest(source, shipped)}"
+        )
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), _KeysOnce)  # noqa: S506  # a SafeLoader
+    except OSError as problem:
+        raise UserError(f"cannot read {source}: {problem.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as problem:
+        raise UserError(f"{source}: not YAML: {problem}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{source}: a config is a mapping of keys to values")
+    for override in overrides:
+        _override(values, override)
+    inline_prompts(values, path.resolve().parent)
+    if resolve:
+        resolve_paths(values, path.resolve().parent)
+    return check_config(values, path.name)
+
+
+class _KeysOnce(yaml.SafeLoader):
+    """Refuses a key that stands twice in one mapping: the last would win, and a budget in the first be lost."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if (key.tag, str(key.value)) in seen:
+                raise yaml.composer.ComposerError(None, None, f"the key {key.value!r} stands twice", key.start_mark)
+            seen.add((key.tag, str(key.value)))
+        return node
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"--set {override}: expected section.key=value, such as train.epochs=2")
+    try:
+        value = yaml.safe_load(text) if text else ""
+    except yaml.YAMLError as problem:
+        raise UserError(f"--set {override}: the value is not YAML: {problem}") from None
+    *sections, last = key.split(".")
+    place = values
+    for section in sections:
+        if section == "task" and isinstance(place.get("task"), str):
+            place["task"] = {"name": place["task"]}
+        place = place.setdefault(section, {})
+        if not isinstance(place, dict):
+            raise UserError(f"--set {override}: {section!r} is no section, it is {place!r}")
+    place[last] = value

@@ -1,0 +1,36 @@
+"""What each stage is handed of the config: the sections that `STAGES` names for it, as one text."""
+
+from typing import Any
+
+from llm2llm.components.shared.base.settings_text import settings_text
+from llm2llm.components.stages import STAGES
+from llm2llm.pipelines.config.config import Config
+
+
+def stage_settings(config: Config, data_versions: dict[str, str] | None = None) -> dict[str, str]:
+    """Every stage's settings by its name; only what is not at its default, so that equal settings are equal texts.
+
+    Args:
+        config: The run's.
+        data_versions: See `data_versions`; in the settings of `prepare` alone.
+    """
+    return {
+        name: settings_text(stage_values(config, name, data_versions))
+        for name, stage in STAGES.items()
+        if stage.sections
+    }
+
+
+def stage_values(config: Config, stage: str, data_versions: dict[str, str] | None = None) -> dict[str, Any]:
+    """One stage's settings, as `stage_settings` writes them."""
+    values = config.model_dump(mode="json", exclude_defaults=True)
+    values["data_versions"] = data_versions
+    values["out_of_fold"] = _out_of_fold(config)
+    values["max_iterations"] = config.max_iterations  # said even where it is the default: it is what the stage is for
+    return {section: values[section] for section in STAGES[stage].sections if values.get(section)}
+
+
+def _out_of_fold(config: Config) -> dict[str, Any]:
+    chosen = config.filter_errors
+    only_above = {"only_above": chosen.auto_above} if chosen.selection == "auto" else {}
+    return {"folds": chosen.folds, **only_above}

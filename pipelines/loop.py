@@ -1,0 +1,162 @@
+"""The loop, once. Fine-tune the student, find the seeds that it gets wrong, have a teacher write new examples from
+exactly those, drop near copies and leaks, add the rest to the training set, and again.
+
+    prepare
+    train 0, evaluate 0, filter_errors 0
+    while there is something to learn:
+        teacher_augment, dedupe, train, evaluate, filter_errors
+
+`run` executes a stage by its name and gives back its outputs, or what stands for them. Two runners read this function:
+`kubeflow.pipeline` turns every call into a task of a pipeline, `local.in_process` makes the call. What is there only if
+the config asks for it: `detect_changes`, shards of `predict`, folds of `out_of_fold`, `promote`.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any, Protocol
+
+from llm2llm.pipelines.config import Config
+
+
+class Outputs(Protocol):
+    """What a stage leaves."""
+
+    @property
+    def returned(self) -> Any:
+        """What its function returns."""
+
+    def __getitem__(self, name: str) -> Any: ...
+
+
+class Runner(Protocol):
+    """Who executes the stages. Their settings are the runner's business; the loop hands on artifacts."""
+
+    def __call__(self, stage: str, **inputs: Any) -> Outputs:
+        """Runs a stage with its artifacts and numbers by name; those that are None are not given."""
+
+    def for_each(self, count: int, name: str, body: Callable[[Any], Any]) -> Any:
+        """The list of what `body` makes of each number below `count`; these may run at the same time."""
+
+    def only_if(self, condition: Any, name: str) -> AbstractContextManager[bool]:
+        """A block that is entered if the condition holds, and else says so."""
+
+
+def run_loop(config: Config, run: Runner) -> None:
+    """Calls the stages of a run in order, up to `max_iterations` beyond iteration 0."""
+    configured = run("configure")["config"]
+    prepared = run("prepare")
+    splits, training_set, journal = prepared["splits"], prepared["training_set"], prepared["journal"]
+    pool = prepared["pool_set"] if config.draws_from_pool else None
+    replay = prepared["replay_set"] if config.data.replay else None
+    student = found = None
+    with ExitStack() as nested:
+        if config.promote.only_if_new:
+            news = run("detect_changes", splits=splits, config=configured)
+            if not nested.enter_context(run.only_if(news.returned, "something new")):
+                return
+        for iteration in range(config.max_iterations + 1):
+            if found is not None:
+                if not nested.enter_context(run.only_if(found.returned, f"iteration {iteration}")):
+                    return
+                written = run(
+                    "teacher_augment",
+                    iteration=iteration,
+                    training_set=training_set,
+                    previous_journal=journal,
+                    pool_set=pool,
+                    student_model=student if config.teacher_augment.needs_student else None,
+                )
+                deduped = run(
+                    "dedupe",
+                    iteration=iteration,
+                    candidates=written["candidates"],
+                    training_set=training_set,
+                    splits=splits,
+                    previous_journal=written["journal"],
+                )
+                training_set, journal = deduped["next_training_set"], deduped["journal"]
+            trained = run(
+                "train",
+                iteration=iteration,
+                training_set=training_set,
+                replay_set=replay,
+                previous=student if config.train.start_from == "previous" else None,
+            )
+            student = trained["model"]
+            evaluated = _evaluate(config, run, iteration, student, splits, journal)
+            held_out = _out_of_fold(config, run, iteration, training_set, replay, evaluated["journal"])
+            found = run(
+                "filter_errors",
+                iteration=iteration,
+                training_set=training_set,
+                predictions=evaluated["predictions"],
+                previous_journal=evaluated["journal"],
+                fold_predictions=held_out,
+            )
+            journal = found["journal"]
+            verdict = None
+            if config.promote.registry:
+                verdict = run(
+                    "promote",
+                    iteration=iteration,
+                    model=student,
+                    predictions=evaluated["predictions"],
+                    training_set=training_set,
+                    splits=splits,
+                    journal=journal,
+                    config=configured,
+                )["verdict"]
+            run(
+                "report",
+                iteration=iteration,
+                config=configured,
+                training_set=training_set,
+                splits=splits,
+                predictions=evaluated["predictions"],
+                training_metrics=trained["metrics"],
+                journal=journal,
+                promotion=verdict,
+            )
+
+
+def _evaluate(config: Config, run: Runner, iteration: int, student: Any, splits: Any, journal: Any) -> Outputs:
+    """The student's answers, graded: asked in one place, or in as many as there are shards."""
+    shards = config.evaluate.shards
+    parts = None
+    if shards > 1:
+        parts = run.for_each(
+            shards,
+            f"shards {iteration}",
+            lambda shard: run("predict", iteration=iteration, shard=shard, model=student, splits=splits)["predictions"],
+        )
+    return run(
+        "evaluate",
+        iteration=iteration,
+        model=student if parts is None else None,
+        shard_predictions=parts,
+        splits=splits,
+        previous_journal=journal,
+    )
+
+
+def _out_of_fold(
+    config: Config, run: Runner, iteration: int, training_set: Any, replay: Any, journal: Any
+) -> Any | None:
+    """What students answer that were trained without the fold they are asked about; None where there are no folds."""
+    selection, folds = config.filter_errors.selection, config.filter_errors.folds
+    # At the limit nothing would be written from them.
+    if selection not in ("out_of_fold", "auto") or iteration == config.max_iterations:
+        return None
+    return run.for_each(
+        folds,
+        f"folds {iteration}",
+        lambda fold: run(
+            "out_of_fold",
+            iteration=iteration,
+            fold=fold,
+            training_set=training_set,
+            replay_set=replay,
+            # A condition around the folds could hand nothing on to the outside, so each asks for itself.
+            journal=journal if selection == "auto" else None,
+        )["predictions"],
+    )
