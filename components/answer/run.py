@@ -9,7 +9,7 @@ from typing import Any
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.artifacts import Artifact, read_optional, write_artifact
 from llm2llm.components.shared.data.schemas import Example, Split
-from llm2llm.components.shared.stage import stage
+from llm2llm.components.shared.stage import stage_lifecycle
 from llm2llm.components.shared.tasks import load_task
 from llm2llm.components.shared.training.settings import AnswerSettings
 from llm2llm.components.shared.training.trained import TRAINING_ROWS, rows_trained_on
@@ -30,7 +30,9 @@ def run(
 ) -> None:
     """See the component."""
     inputs = {"model": model, "seeds_set": seeds_set, "validation_set": validation_set, "test_set": test_set}
-    with stage("answer", iteration, shard, inputs=inputs, outputs={"predictions": predictions}):
+    with stage_lifecycle(
+        "answer", iteration=iteration, shard=shard, inputs=inputs, outputs={"predictions": predictions}
+    ):
         checked = AnswerSettings.load(settings, "evaluate")
         if not 0 <= shard < shards:
             raise UserError(f"answer: shard {shard} of {shards}: shards are numbered from 0 to {shards - 1}")
@@ -47,9 +49,8 @@ def run(
         rows, figures = predict_share(
             Path(model.path), splits, iteration, None, load_task(task), checked, shard, shards
         )
-        write_artifact(predictions, "predictions", rows)
         # The stage that puts the shards together has no need of the model, but of this.
-        predictions.metadata[TRAINING_ROWS] = training_rows
+        write_artifact(predictions, "predictions", rows, notes={TRAINING_ROWS: training_rows})
         figures["import_seconds"] = importing + figures.get("import_seconds", 0.0)
         shown = {name: round(value, 3) for name, value in figures.items()}
         print(f"answer: shard {shard} of {shards}: {len(rows)} rows: {json.dumps(shown)}", flush=True)

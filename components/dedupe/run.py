@@ -9,7 +9,7 @@ from llm2llm.components.dedupe.settings import DedupeSettings
 from llm2llm.components.shared.data.artifacts import Artifact, read_optional, write_artifact
 from llm2llm.components.shared.data.parquet import read_rows
 from llm2llm.components.shared.data.schemas import Example, Reject
-from llm2llm.components.shared.stage import stage
+from llm2llm.components.shared.stage import stage_lifecycle
 from llm2llm.components.shared.tasks import load_task
 
 
@@ -38,7 +38,7 @@ def run(
         "test_set": test_set,
         "rejects": rejects,
     }
-    with stage("dedupe", iteration, inputs=inputs, outputs=outputs):
+    with stage_lifecycle("dedupe", iteration=iteration, inputs=inputs, outputs=outputs):
         checked = DedupeSettings.load(settings, "dedupe")
         form = load_task(task).form if task else None
         new = read_rows(candidates.path, "candidates", Example)
@@ -63,7 +63,6 @@ def run(
         if previous_index is not None:
             _say(f"{done.reused} of {len(training)} training rows are in the index of the iteration before")
         if done.recall is not None:
-            next_training_set.metadata["near_copy_recall"] = done.recall
             _say(f"MinHash proposed {done.recall:.1%} of the near copies of a sample")
         _say(
             f"{len(new)} candidates, {len(done.rejects)} rejected, {len(done.training_set) - len(training)} kept; "

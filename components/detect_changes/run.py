@@ -6,14 +6,13 @@ from typing import Any
 from llm2llm.components.detect_changes.changes import detect_changes
 from llm2llm.components.shared.base.atomic import write_text
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.data.artifacts import Artifact, read_config
+from llm2llm.components.shared.data.artifacts import Artifact, Inputs, read_config
 from llm2llm.components.shared.data.parquet import read_rows
 from llm2llm.components.shared.data.schemas import Example
-from llm2llm.components.shared.lineage.records import Inputs
 from llm2llm.components.shared.registry.digests import with_rows
 from llm2llm.components.shared.registry.settings import PromoteSettings
 from llm2llm.components.shared.registry.versions import registry_uri
-from llm2llm.components.shared.stage import stage
+from llm2llm.components.shared.stage import stage_lifecycle
 
 
 def run(
@@ -26,7 +25,7 @@ def run(
 ) -> bool:
     """See the component."""
     inputs: Inputs = {"seeds_set": seeds_set, "validation_set": validation_set, "config": config}
-    with stage("detect_changes", inputs=inputs, outputs={"notes": notes}):
+    with stage_lifecycle("detect_changes", inputs=inputs, outputs={"notes": notes}):
         checked = PromoteSettings.load(settings, "promote")
         if not checked.registry:
             raise UserError("promote.registry: no registry is set; give a folder or an s3:// prefix")

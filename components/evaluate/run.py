@@ -17,9 +17,9 @@ from llm2llm.components.shared.data.artifacts import (
     write_confusion,
     write_metrics,
 )
-from llm2llm.components.shared.data.parquet import read_rows
+from llm2llm.components.shared.data.parquet import read_notes, read_rows
 from llm2llm.components.shared.data.schemas import Example, Prediction, Score, Split
-from llm2llm.components.shared.stage import stage
+from llm2llm.components.shared.stage import stage_lifecycle
 from llm2llm.components.shared.tasks import load_task
 from llm2llm.components.shared.training.settings import AnswerSettings
 from llm2llm.components.shared.training.trained import TRAINING_ROWS, rows_trained_on
@@ -53,7 +53,7 @@ def run(
         "first_predictions": first_predictions,
         "previous_history": previous_history,
     }
-    with stage("evaluate", iteration, inputs=inputs, outputs=outputs):
+    with stage_lifecycle("evaluate", iteration=iteration, inputs=inputs, outputs=outputs):
         checked = AnswerSettings.load(settings, "evaluate")
         of_task = load_task(task)
         splits: dict[Split, list[Example]] = {
@@ -68,7 +68,7 @@ def run(
         if shard_predictions:
             shards = [read_rows(one.path, "predictions", Prediction) for one in shard_predictions]
             rows = merged(shards, splits, iteration)
-            known = shard_predictions[0].metadata.get(TRAINING_ROWS, 0)
+            known = read_notes(shard_predictions[0].path).get(TRAINING_ROWS, 0)
             training_rows = rows_trained_on(Path(model.path)) if model is not None else int(known)
         elif model is not None:
             training_rows = rows_trained_on(Path(model.path))

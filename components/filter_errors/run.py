@@ -6,11 +6,10 @@ from typing import Any
 from llm2llm.components.filter_errors.filter_errors import filter_errors
 from llm2llm.components.filter_errors.settings import FilterErrorsSettings
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.data.artifacts import Artifact, read_optional, write_artifact
+from llm2llm.components.shared.data.artifacts import Artifact, Inputs, read_optional, write_artifact
 from llm2llm.components.shared.data.parquet import read_rows
 from llm2llm.components.shared.data.schemas import Decision, Example, Prediction, Reject, Score, StudentError
-from llm2llm.components.shared.lineage.records import Inputs
-from llm2llm.components.shared.stage import stage
+from llm2llm.components.shared.stage import stage_lifecycle
 from llm2llm.components.shared.tasks import load_task
 
 
@@ -46,7 +45,7 @@ def run(
         "previous_reference": previous_reference,
         "rejects": rejects,
     }
-    with stage("filter_errors", iteration, inputs=inputs, outputs=outputs):
+    with stage_lifecycle("filter_errors", iteration=iteration, inputs=inputs, outputs=outputs):
         checked = FilterErrorsSettings.load(settings, "filter_errors", patience=patience)
         uses_folds = checked.selection in ("out_of_fold", "auto")
         needs_folds = checked.selection == "out_of_fold" and iteration < max_iterations

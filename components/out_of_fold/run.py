@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from llm2llm.components.shared.data.artifacts import Artifact, read_optional, write_artifact
+from llm2llm.components.shared.data.artifacts import Artifact, Inputs, read_optional, write_artifact
 from llm2llm.components.shared.data.parquet import read_rows
 from llm2llm.components.shared.data.schemas import Example, Score
 from llm2llm.components.shared.inference.difficulty import share_solved
-from llm2llm.components.shared.lineage.records import Inputs
-from llm2llm.components.shared.stage import beside_others, stage
+from llm2llm.components.shared.stage import beside_others, stage_lifecycle
 from llm2llm.components.shared.tasks import load_task
 from llm2llm.components.shared.training.settings import AnswerSettings, FineTuneSettings
 
@@ -39,7 +38,7 @@ def run(
         "replay_set": replay_set,
         "student": student,
     }
-    with stage("out_of_fold", iteration, fold, inputs=inputs, outputs=outputs):
+    with stage_lifecycle("out_of_fold", iteration=iteration, fold=fold, inputs=inputs, outputs=outputs):
         to_train = FineTuneSettings.load(train_settings, "train", epochs=epochs, learning_rate=learning_rate)
         to_answer = AnswerSettings.load(evaluate_settings, "evaluate")
         rows = read_rows(training_set.path, "examples", Example)

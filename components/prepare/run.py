@@ -7,7 +7,7 @@ from llm2llm.components.prepare.prepare import prepare
 from llm2llm.components.prepare.settings import PrepareSettings
 from llm2llm.components.shared.data.artifacts import Artifact, write_artifact
 from llm2llm.components.shared.ingest.sources import read_examples
-from llm2llm.components.shared.stage import stage
+from llm2llm.components.shared.stage import stage_lifecycle
 from llm2llm.components.shared.tasks import Task, load_task
 
 GENERAL = Task(name="general", form="text", match="exact", question_cue="\0")
@@ -44,7 +44,7 @@ def run(
     if replay_set is not None:
         outputs["replay_set"] = replay_set
     inputs = {"seeds": seeds, "validation": validation, "test": test, "pool": pool, "replay": replay}
-    with stage("prepare", inputs=inputs, outputs=outputs):
+    with stage_lifecycle("prepare", inputs=inputs, outputs=outputs):
         checked = PrepareSettings.load(settings, "prepare", seed_count=seed_count)
         the_task = load_task(task)
         seed_rows, validation_rows, test_rows, pool_rows = (
@@ -64,6 +64,5 @@ def run(
             if artifact is None:
                 continue
             write_artifact(artifact, "examples", rows)
-            artifact.metadata["split"] = name
             print(f"prepare: {name} {len(rows)} rows", flush=True)
         write_artifact(rejects, "rejects", prepared.rejects)

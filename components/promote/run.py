@@ -11,6 +11,7 @@ from llm2llm.components.shared.base.atomic import write_text
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.artifacts import (
     Artifact,
+    Inputs,
     MetricsArtifact,
     read_config,
     read_optional,
@@ -18,11 +19,10 @@ from llm2llm.components.shared.data.artifacts import (
 )
 from llm2llm.components.shared.data.parquet import read_rows
 from llm2llm.components.shared.data.schemas import Call, Decision, Example, Prediction, Score
-from llm2llm.components.shared.lineage.records import Inputs
 from llm2llm.components.shared.registry.digests import with_rows
 from llm2llm.components.shared.registry.settings import PromoteSettings
 from llm2llm.components.shared.registry.versions import registry_uri
-from llm2llm.components.shared.stage import RUN_VARIABLE, stage
+from llm2llm.components.shared.stage import RUN_VARIABLE, stage_lifecycle
 from llm2llm.components.shared.tasks import load_task
 
 
@@ -54,7 +54,9 @@ def run(
         "config": config,
         "calls": calls,
     }
-    with stage("promote", iteration, inputs=inputs, outputs={"verdict": verdict, "metrics": metrics}):
+    with stage_lifecycle(
+        "promote", iteration=iteration, inputs=inputs, outputs={"verdict": verdict, "metrics": metrics}
+    ):
         checked = PromoteSettings.load(settings, "promote")
         if not checked.registry:
             raise UserError("promote.registry: no registry is set; give a folder or an s3:// prefix")

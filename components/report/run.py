@@ -31,7 +31,7 @@ from llm2llm.components.shared.data.schemas import (
 from llm2llm.components.shared.leakage.final_check import final_check
 from llm2llm.components.shared.leakage.settings import LeakSettings
 from llm2llm.components.shared.lineage.manifest import extend_manifest, manifest_text, read_manifest
-from llm2llm.components.shared.stage import stage
+from llm2llm.components.shared.stage import stage_lifecycle
 from llm2llm.components.shared.tasks import Task, load_task
 
 
@@ -74,7 +74,7 @@ def run(
         "promotion": promotion,
         "previous_manifest": previous_manifest,
     }
-    with stage("report", iteration, inputs=inputs, outputs=outputs):
+    with stage_lifecycle("report", iteration=iteration, inputs=inputs, outputs=outputs):
         settings = read_config(config)
         training = read_rows(training_set.path, "examples", Example)
         all_errors = read_rows(errors.path, "errors", StudentError)

@@ -14,9 +14,11 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.lineage.records import Artifact, Inputs, read_inputs, write_records
+from llm2llm.components.shared.data.artifacts import Artifact, Inputs
+from llm2llm.components.shared.lineage.records import read_inputs, write_records
 
 EVENT = "@llm2llm "
 EXIT_USER_ERROR = 2
@@ -28,37 +30,45 @@ PARENT_VARIABLE = "LLM2LLM_PARENT_PID"
 
 
 @contextmanager
-def stage(
+def stage_lifecycle(
     name: str,
+    *,
     iteration: int | None = None,
     fold: int | None = None,
+    shard: int | None = None,
     inputs: Inputs | None = None,
     outputs: Mapping[str, Artifact] | None = None,
-) -> Iterator[None]:
+) -> Iterator[dict[str, Any]]:
     """Wraps a component's body.
 
     Args:
         name: The stage.
         iteration: Which iteration it is of, if it is of one.
         fold: Which fold, if it is of one.
+        shard: Which shard, if it is of one.
         inputs: What it is handed, by name: artifacts, which are held against what their makers wrote, and the files
             that the user named.
         outputs: What it leaves behind, by name; said at the end with its hashes, so that a reader of the log finds it.
-            Its metadata then says where it comes from; see `lineage.records`.
+            It then says where it comes from; see `lineage.records`.
+
+    Yields:
+        An empty mapping: what the body puts there are the notes of the stage's record.
 
     Raises:
         SystemExit: With code 2, in place of a `UserError`, whose message has then been printed; with code 143 on
             SIGTERM, as when a spot node is taken away.
     """
-    where = {"stage": name, "iteration": iteration, "fold": fold}
+    numbers = {"stage": name, "iteration": iteration, "fold": fold, "shard": shard}
+    where = {key: value for key, value in numbers.items() if key != "shard" or value is not None}
+    notes: dict[str, Any] = {}
     started = time.monotonic()
     end_with_parent()
     _say({"event": "started", **where})
     try:
         with _ended_by_sigterm():
             given, makers = read_inputs(inputs or {}, iteration)
-            yield
-            hashes = write_records(name, iteration, fold, given, makers, outputs or {})
+            yield notes
+            hashes = write_records(numbers, given, makers, outputs or {}, notes)
     except UserError as problem:
         _say({"event": "failed", **where, "user_error": str(problem)})
         print(f"error: {problem}", file=sys.stderr, flush=True)

@@ -12,10 +12,11 @@ from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.artifacts import Artifact, read_optional, write_artifact
 from llm2llm.components.shared.data.parquet import read_rows
 from llm2llm.components.shared.data.schemas import Call, Example, Reject, StudentError
+from llm2llm.components.shared.lineage.records import notes_of
 from llm2llm.components.shared.llm.budget import Account, Spent
 from llm2llm.components.shared.llm.client import open_teacher, with_revision
 from llm2llm.components.shared.llm.settings import ModelSettings, Price
-from llm2llm.components.shared.stage import RUN_VARIABLE, stage
+from llm2llm.components.shared.stage import RUN_VARIABLE, stage_lifecycle
 from llm2llm.components.shared.tasks import load_task
 from llm2llm.components.teacher_augment.augment import Augmented, teacher_augment
 from llm2llm.components.teacher_augment.settings import TeacherAugmentSettings
@@ -53,7 +54,7 @@ def run(
         "previous_calls": previous_calls,
         "student_model": student_model,
     }
-    with stage("teacher_augment", iteration, inputs=inputs, outputs=outputs):
+    with stage_lifecycle("teacher_augment", iteration=iteration, inputs=inputs, outputs=outputs) as notes:
         checked = TeacherAugmentSettings.load(
             settings,
             "teacher_augment",
@@ -65,7 +66,7 @@ def run(
         all_errors = read_rows(errors.path, "errors", StudentError)
         past_rejects = read_optional(previous_rejects, "rejects", Reject)
         past_calls = read_optional(previous_calls, "calls", Call)
-        account = open_account(checked, past_calls, {} if previous_calls is None else previous_calls.metadata)
+        account = open_account(checked, past_calls, notes_of(previous_calls))
         with _opened(checked, account, student_model) as (teachers, verifier):
             written = teacher_augment(
                 [error for error in all_errors if error.iteration == iteration - 1],
@@ -84,17 +85,18 @@ def run(
         write_artifact(rejects, "rejects", [*past_rejects, *written.rejects])
         write_artifact(calls, "calls", [*past_calls, *written.calls])
         spent = account.spent
-        calls.metadata.update({"paid_usd": spent.usd, "paid_tokens": spent.tokens, "paid_calls": spent.calls})
+        # Not with the rows, which are the same where the ledger had the answers and nothing was paid.
+        notes.update(paid_usd=spent.usd, paid_tokens=spent.tokens, paid_calls=spent.calls)
         print(summary_line(written, checked, account), flush=True)
 
 
-def open_account(settings: TeacherAugmentSettings, past_calls: Sequence[Call], metadata: Mapping[str, Any]) -> Account:
+def open_account(settings: TeacherAugmentSettings, past_calls: Sequence[Call], notes: Mapping[str, Any]) -> Account:
     """The run's money and memory, with what its earlier iterations have paid.
 
     Args:
         settings: Ledger, cache, budget and prices.
         past_calls: Of the run's earlier iterations.
-        metadata: Of the artifact that holds them, with the `paid_...` figures that this stage leaves there.
+        notes: What this stage has noted with them: the `paid_...` figures.
     """
     return Account(
         run=os.environ.get(RUN_VARIABLE) or uuid.uuid4().hex,
@@ -102,9 +104,9 @@ def open_account(settings: TeacherAugmentSettings, past_calls: Sequence[Call], m
         budget=settings.budget,
         prices=settings.prices,
         spent=Spent(
-            usd=float(metadata.get("paid_usd", 0.0)),
-            tokens=int(metadata.get("paid_tokens", 0)),
-            calls=int(metadata.get("paid_calls", 0)),
+            usd=float(notes.get("paid_usd", 0.0)),
+            tokens=int(notes.get("paid_tokens", 0)),
+            calls=int(notes.get("paid_calls", 0)),
         ),
         counted={call.key for call in past_calls},
         cache=settings.cache,

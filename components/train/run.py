@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.data.artifacts import Artifact, MetricsArtifact, read_optional, write_metrics
+from llm2llm.components.shared.data.artifacts import Artifact, Inputs, MetricsArtifact, read_optional, write_metrics
 from llm2llm.components.shared.data.parquet import read_rows
 from llm2llm.components.shared.data.schemas import Example
-from llm2llm.components.shared.lineage.records import Inputs
-from llm2llm.components.shared.stage import stage
+from llm2llm.components.shared.stage import stage_lifecycle
 from llm2llm.components.shared.tasks import load_task
 from llm2llm.components.shared.training.settings import FineTuneSettings
 
@@ -32,7 +31,7 @@ def run(
     """See the component."""
     outputs = {"model": model, "metrics": metrics}
     inputs: Inputs = {"training_set": training_set, "previous": previous, "replay_set": replay_set, "student": student}
-    with stage("train", iteration, inputs=inputs, outputs=outputs):
+    with stage_lifecycle("train", iteration=iteration, inputs=inputs, outputs=outputs):
         checked = FineTuneSettings.load(settings, "train", epochs=epochs, learning_rate=learning_rate)
         rows = read_rows(training_set.path, "examples", Example)
         if checked.start_from == "previous" and iteration > 0 and previous is None:
@@ -54,5 +53,4 @@ def run(
             replay=read_optional(replay_set, "examples", Example),
             iteration=iteration,
         )
-        model.metadata.update({"student": student, "iteration": iteration, "training_rows": len(rows)})
         write_metrics(metrics, figures(log))

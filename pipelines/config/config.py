@@ -18,10 +18,10 @@ from llm2llm.components.promote.settings import PromoteSettings
 from llm2llm.components.shared.base.atomic import write_text
 from llm2llm.components.shared.base.errors import UserError, nearest
 from llm2llm.components.shared.base.settings import Settings
+from llm2llm.components.shared.data.artifacts import Artifact
 from llm2llm.components.shared.judge.settings import check_judge
-from llm2llm.components.shared.lineage.records import Artifact
 from llm2llm.components.shared.llm.settings import IN_POD, ModelSettings
-from llm2llm.components.shared.stage import stage
+from llm2llm.components.shared.stage import stage_lifecycle
 from llm2llm.components.shared.tasks import Task, load_task
 from llm2llm.components.shared.training.settings import SCRATCH, AnswerSettings, FineTuneSettings, check_mode
 from llm2llm.components.teacher_augment.settings import TeacherAugmentSettings, check_task
@@ -279,7 +279,7 @@ def configure_run(name: str, compiled: Mapping[str, Any], parameters: Mapping[st
     Raises:
         SystemExit: For anything that `from_parameters` and `check_compiled` find.
     """
-    with stage("configure", outputs={"config": artifact}):
+    with stage_lifecycle("configure", outputs={"config": artifact}):
         # Kubeflow hands mappings over in an order of its own; the file is to be the same each time.
         parameters = json.loads(json.dumps(dict(parameters), sort_keys=True))
         config = from_parameters(name, parameters, ImageSettings.load(compiled["images"], "images"))

@@ -34,9 +34,9 @@ from llm2llm.components.prepare.run import run as prepare
 from llm2llm.components.promote.run import run as promote
 from llm2llm.components.report.run import run as report
 from llm2llm.components.shared.base.atomic import write_text
-from llm2llm.components.shared.base.hashing import hash_of
 from llm2llm.components.shared.data.artifacts import LocalArtifact
-from llm2llm.components.shared.lineage.records import record_of
+from llm2llm.components.shared.lineage.embedded import content_hash
+from llm2llm.components.shared.lineage.records import SHA256
 from llm2llm.components.teacher_augment.run import run as teacher_augment
 from llm2llm.components.train.run import run as train
 from llm2llm.pipelines.config.config import Config, compiled_settings, configure_run, to_parameters
@@ -277,7 +277,7 @@ def _done(artifacts: Path, stage: str, run: Callable[..., Any], outputs: list[st
     kept = {
         "inputs": going_in,
         "outputs": {name: artifact.metadata for name, artifact in written.items()},
-        "sha256": {name: hash_of(Path(artifact.path)) for name, artifact in written.items()},
+        "sha256": {name: content_hash(artifact.path) for name, artifact in written.items()},
         "returned": returned,
     }
     write_text(folder / "done.json", json.dumps(kept, indent=1) + "\n")
@@ -300,19 +300,16 @@ def _before(folder: Path, outputs: list[str], going_in: Mapping[str, Any]) -> Do
     found = {name: LocalArtifact(str(folder / name), kept["outputs"][name]) for name in outputs}
     for name, artifact in found.items():
         path = Path(artifact.path)
-        if not path.exists() or hash_of(path) != kept["sha256"][name]:
+        if not path.exists() or content_hash(path) != kept["sha256"][name]:
             print(f"{path} is damaged, or was changed, since it was written: its stage runs again", flush=True)
             return None
     return Done(found, kept["returned"])
 
 
 def _known_by(value: Any) -> Any:
-    """What an input is compared by: an artifact's hash, as its stage's record holds it; a plain value itself."""
+    """What an input is compared by: an artifact's hash; a plain value itself."""
     if isinstance(value, LocalArtifact):
-        record = record_of(value)
-        assert record is not None, f"{value.path} has no record"
-        known = record["outputs"].get(record["output"])  # of measured times a record holds no hash
-        return known["sha256"] if known else hash_of(Path(value.path))
+        return value.metadata.get(SHA256) or content_hash(value.path)  # figures have no hash in their metadata
     return [_known_by(one) for one in value] if isinstance(value, list) else value
 
 

@@ -33,6 +33,7 @@ from uuid import uuid4
 from llm2llm.components.shared.base.atomic import whole_file, whole_folder, write_text
 from llm2llm.components.shared.base.errors import UserError, cannot_write
 from llm2llm.components.shared.base.hashing import hash_of
+from llm2llm.components.shared.data.artifacts import without_record
 from llm2llm.components.shared.inference.vllm_answers import vllm_is_here
 from llm2llm.components.shared.ingest.sources import BUILTIN, is_file_source, source_file
 from llm2llm.components.shared.llm.settings import IN_POD
@@ -419,7 +420,7 @@ def _collect(output: Path) -> dict[str, Any]:
         return {"nothing_new": Path(notes["outputs"]["notes"]).read_text(encoding="utf-8").strip()}
     last = max(iteration for stage, iteration, _ in finished if stage == "report" and iteration is not None)
     report = finished["report", last, None]["outputs"]
-    summary: dict[str, Any] = json.loads(Path(report["summary"]).read_text(encoding="utf-8"))
+    summary = without_record(json.loads(Path(report["summary"]).read_text(encoding="utf-8")))
     seconds: dict[str, float] = {}
     for (stage, iteration, _), event in finished.items():
         if iteration is None or iteration <= last:
@@ -436,10 +437,11 @@ def _collect(output: Path) -> dict[str, Any]:
 
 
 def _finished(output: Path) -> dict[tuple[str, int | None, int | None], dict[str, Any]]:
-    """The last `finished` event of each stage, by stage, iteration and fold; none before the first run."""
+    """The last `finished` event of each stage, by stage, iteration and fold or shard; none before the first run."""
     path = output / "events.jsonl"
     events = []
     for line in path.read_text(encoding="utf-8").split("\n") if path.is_file() else []:
         with suppress(json.JSONDecodeError):  # a run that was killed may have left half a line
             events.append(json.loads(line))
-    return {(e["stage"], e["iteration"], e["fold"]): e for e in events if e["event"] == "finished"}
+    # A shard's number where a fold's would be: no stage has both.
+    return {(e["stage"], e["iteration"], e.get("shard", e["fold"])): e for e in events if e["event"] == "finished"}

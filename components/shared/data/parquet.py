@@ -9,7 +9,7 @@ import json
 import os
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -24,6 +24,7 @@ from llm2llm.components.shared.data.schemas import KINDS, VERSION, Example, cont
 R = TypeVar("R")
 
 METADATA_KEY = b"llm2llm"
+NOTES_KEY = b"llm2llm.notes"
 PARQUET_MAGIC = b"PAR1"
 ROW_GROUP = 10_000
 """Rows that can be read without the others: `why` looks for a few among very many."""
@@ -50,13 +51,23 @@ def _arrow_type(hint: Any) -> tuple[pa.DataType, bool]:
     return {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}[hint], nullable
 
 
-def write_rows(path: str | os.PathLike[str], kind: str, rows: Iterable[Any]) -> None:
+def write_rows(
+    path: str | os.PathLike[str], kind: str, rows: Iterable[Any], notes: Mapping[str, Any] | None = None
+) -> None:
     """Writes rows of a kind; a reader sees the whole file or none.
+
+    Args:
+        path: Where to.
+        kind: A key of `KINDS`.
+        rows: Of that kind.
+        notes: A few values about all of the rows, as JSON, which `read_notes` gives back.
 
     Raises:
         UserError: The folder is missing, read-only or full.
     """
     table_schema = schema(kind)
+    if notes:
+        table_schema = table_schema.with_metadata({**table_schema.metadata, NOTES_KEY: json.dumps(notes)})
     names = table_schema.names
     columns: dict[str, list[Any]] = {name: [] for name in names}
     for row in rows:
@@ -90,6 +101,15 @@ def read_rows(path: str | os.PathLike[str], kind: str, row_type: type[R]) -> lis
     except OSError as problem:
         raise UserError(f"cannot read {os.fspath(path)}: {problem.strerror}") from problem
     return _read_parquet(path, kind, row_type) if is_parquet else _read_json_lines(path, kind, row_type)
+
+
+def read_notes(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The notes of a file that `write_rows` wrote; empty for any other."""
+    try:
+        notes = json.loads((pq.read_schema(path).metadata or {}).get(NOTES_KEY, b"{}"))
+    except (pa.ArrowException, OSError, ValueError):
+        return {}
+    return notes if isinstance(notes, dict) else {}
 
 
 def kind_of(path: str | os.PathLike[str]) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from llm2llm.components.shared.base.errors import UserError, cannot_write, nearest
+from llm2llm.components.shared.lineage.embedded import FOLDER_FILE
 from llm2llm.components.shared.registry.records import (
     ANSWERS,
     CARD,
@@ -95,7 +96,10 @@ def stage(registry: str, run: str, model: Path, documents: Mapping[str, bytes]) 
         # Links, not copies: weights can be larger than the disk.
         for path in sorted(model.rglob("*")):
             name = path.relative_to(model)
-            if path.is_file() and path.suffix.lower() not in PICKLES and name.as_posix() not in documents:
+            # Its record tells where its run's data lie, and a version may be published.
+            if name.as_posix() in documents or name.as_posix() == FOLDER_FILE:
+                continue
+            if path.is_file() and path.suffix.lower() not in PICKLES:
                 (Path(folder) / name).parent.mkdir(parents=True, exist_ok=True)
                 (Path(folder) / name).symlink_to(path.resolve())
         for name_, data in documents.items():
