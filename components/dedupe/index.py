@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from llm2llm.components.shared.base.atomic import whole_file
+from llm2llm.components.shared.base.atomic import atomic_file
 from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.leakage.firewall import compared_text
 from llm2llm.components.shared.similarity import text_of
@@ -91,7 +91,7 @@ def write_index(path: str | os.PathLike[str], index: Index) -> None:
     label = {"kind": "index", "version": VERSION, "seed": SEED, "masked": index.masked, "bands": list(index.bands)}
     label["minhash"] = minhash_version(index.bands)
     label["checksum"] = _checksum(table)
-    with whole_file(path) as partial:
+    with atomic_file(path) as partial:
         pq.write_table(table.replace_schema_metadata({METADATA_KEY: json.dumps(label)}), partial)
 
 

@@ -7,7 +7,7 @@ with nothing to do. The rows of a held-out fold still show what it has not under
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from llm2llm.components.shared.base.atomic import whole_folder
+from llm2llm.components.shared.base.atomic import atomic_folder
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.folds import fold_of
 from llm2llm.components.shared.data.schemas import Example, Prediction
@@ -75,6 +75,6 @@ def out_of_fold(
     job = Job(rest, task, student, train_settings, random_seed, seeds, replay, iteration)
     with checkpointed(job) as resumable, TemporaryDirectory(prefix="llm2llm-fold-") as folder:
         trained = Path(folder) / "student"
-        with whole_folder(trained) as partial:
+        with atomic_folder(trained) as partial:
             train_on_devices(resumable, partial)
         return predict(trained, {"seeds": held_out}, iteration, fold, task, evaluate_settings)

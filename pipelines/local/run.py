@@ -30,7 +30,7 @@ from types import FrameType
 from typing import Any, Literal
 from uuid import uuid4
 
-from llm2llm.components.shared.base.atomic import whole_file, whole_folder, write_text
+from llm2llm.components.shared.base.atomic import atomic_file, atomic_folder, write_text
 from llm2llm.components.shared.base.errors import UserError, cannot_write
 from llm2llm.components.shared.base.hashing import hash_of
 from llm2llm.components.shared.data.artifacts import without_record
@@ -319,7 +319,7 @@ def _snapshot_inputs(config: Config, output: Path) -> Config:
             try:
                 target = output / "artifacts" / "inputs" / hash_of(path)[:12] / path.name
                 if not target.is_file():
-                    with whole_folder(target.parent) as partial:
+                    with atomic_folder(target.parent) as partial:
                         shutil.copyfile(path, partial / path.name)
             except OSError as problem:
                 raise UserError(f"{key}: cannot read {source}: {problem.strerror or problem}") from None
@@ -427,10 +427,10 @@ def _collect(output: Path) -> dict[str, Any]:
             seconds[stage] = round(seconds.get(stage, 0.0) + event["seconds"], 3)
     summary["seconds_by_stage"] = dict(sorted(seconds.items()))
     for name, shown_as in (("html", "report.html"), ("markdown", "report.md"), ("manifest", "manifest.json")):
-        with whole_file(output / shown_as) as partial:
+        with atomic_file(output / shown_as) as partial:
             shutil.copyfile(report[name], partial)
     best = finished["train", summary["best_iteration"], None]["outputs"]["model"]
-    with whole_folder(output / "student") as partial:
+    with atomic_folder(output / "student") as partial:
         shutil.copytree(best, partial, dirs_exist_ok=True)
     write_text(output / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     return summary

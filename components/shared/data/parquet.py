@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
-from llm2llm.components.shared.base.atomic import whole_file
+from llm2llm.components.shared.base.atomic import atomic_file
 from llm2llm.components.shared.base.errors import UserError, nearest
 from llm2llm.components.shared.data.jsonl import is_text, json_lines
 from llm2llm.components.shared.data.schemas import KINDS, VERSION, Example, content_id
@@ -74,7 +74,7 @@ def write_rows(
         for name in names:
             columns[name].append(getattr(row, name))
     table = pa.table(columns, schema=table_schema)
-    with whole_file(path) as partial:
+    with atomic_file(path) as partial:
         pq.write_table(table, partial, row_group_size=ROW_GROUP)
 
 

@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
-from llm2llm.components.shared.base.atomic import whole_file, write_text
+from llm2llm.components.shared.base.atomic import atomic_file, write_text
 from llm2llm.components.shared.base.hashing import files_of, hash_of, hash_of_bytes, hash_of_entries, hash_of_files
 from llm2llm.components.shared.data.artifacts import LINEAGE
 from llm2llm.components.shared.data.parquet import PARQUET_MAGIC
@@ -225,7 +225,7 @@ def _embed_in_parquet(place: Path, record: bytes) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with open(place, "rb") as file, whole_file(place) as partial:
+    with open(place, "rb") as file, atomic_file(place) as partial:
         opened = pq.ParquetFile(pa.PythonFile(file, mode="r"))
         keys = {key: value for key, value in (opened.metadata.metadata or {}).items() if key not in _NOT_CONTENT}
         # An empty file with the same columns and one key more; its footer then takes over the groups of rows, whose

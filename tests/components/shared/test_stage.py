@@ -110,8 +110,8 @@ def test_sigterm_ends_a_stage_and_leaves_nothing_half_written(tmp_path: Path) ->
     code = (
         "import time\n"
         "from llm2llm.components.shared.stage import stage_lifecycle\n"
-        "from llm2llm.components.shared.base.atomic import whole_file\n"
-        f"with stage_lifecycle('train', iteration=1), whole_file({str(tmp_path / 'model')!r}) as partial:\n"
+        "from llm2llm.components.shared.base.atomic import atomic_file\n"
+        f"with stage_lifecycle('train', iteration=1), atomic_file({str(tmp_path / 'model')!r}) as partial:\n"
         "    partial.write_text('half')\n"
         "    print('writing', flush=True)\n"
         "    time.sleep(60)\n"
