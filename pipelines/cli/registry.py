@@ -91,7 +91,7 @@ def promote_command(run: str, uri: str, yes: bool, as_json: bool) -> int:
     Whatever its verdict says. RUN is the id under which `llm2llm registry list` names the candidate: the best student
     of a run in mode report_only, or of one that did not pass. Exit codes: 0 done; 1 declined.
     """
-    from llm2llm.components.shared.base.errors import nearest
+    from llm2llm.components.shared.base.errors import did_you_mean
     from llm2llm.components.shared.registry.production import current
     from llm2llm.components.shared.registry.versions import candidates, enter, registry_uri, version_of
     from llm2llm.components.shared.storage import NotThere
@@ -101,7 +101,7 @@ def promote_command(run: str, uri: str, yes: bool, as_json: bool) -> int:
         version = version_of(address, run)
     except NotThere:
         known = candidates(address)
-        raise UserError(f"run {run!r} has no candidate in {address}{nearest(run, known)}") from None
+        raise UserError(f"run {run!r} has no candidate in {address}{did_you_mean(run, known)}") from None
     now = current(address)
     if now and now.version == version:
         raise UserError(f"{version} is in production already")

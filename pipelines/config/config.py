@@ -16,7 +16,7 @@ from llm2llm.components.filter_errors.settings import FilterErrorsSettings, need
 from llm2llm.components.prepare.settings import PrepareSettings
 from llm2llm.components.promote.settings import PromoteSettings
 from llm2llm.components.shared.base.atomic import write_text
-from llm2llm.components.shared.base.errors import UserError, nearest
+from llm2llm.components.shared.base.errors import UserError, did_you_mean
 from llm2llm.components.shared.base.settings import Settings
 from llm2llm.components.shared.data.artifacts import Artifact
 from llm2llm.components.shared.judge.settings import check_judge
@@ -327,7 +327,7 @@ def load_config(source: str, overrides: Iterable[str] = (), resolve: bool = Fals
         path = shipped[source]
     elif not path.exists():
         raise UserError(
-            f"{source}: no such file, and no shipped config ({', '.join(shipped)}){nearest(source, shipped)}"
+            f"{source}: no such file, and no shipped config ({', '.join(shipped)}){did_you_mean(source, shipped)}"
         )
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), _KeysOnce)  # noqa: S506  # a SafeLoader

@@ -28,7 +28,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from llm2llm.components.shared.base.errors import UserError, nearest
+from llm2llm.components.shared.base.errors import UserError, did_you_mean
 from llm2llm.pipelines.kubeflow.client import Cluster, ClusterProblem
 from llm2llm.pipelines.kubeflow.submit import Compiled
 
@@ -331,7 +331,7 @@ def _named(cluster: Cluster, name: str) -> list[Schedule]:
     known = [one for one in ours if one.name == name]
     if not known:
         names = sorted({one.name for one in ours})
-        raise UserError(f"no schedule {name!r}{nearest(name, names)}; there are {', '.join(names) or 'none'}")
+        raise UserError(f"no schedule {name!r}{did_you_mean(name, names)}; there are {', '.join(names) or 'none'}")
     return known
 
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
 from llm2llm.components.shared.base.atomic import atomic_file
-from llm2llm.components.shared.base.errors import UserError, nearest
+from llm2llm.components.shared.base.errors import UserError, did_you_mean
 from llm2llm.components.shared.data.jsonl import is_text, json_lines
 from llm2llm.components.shared.data.schemas import KINDS, VERSION, Example, content_id
 
@@ -175,7 +175,7 @@ def _read_json_lines(path: str | os.PathLike[str], kind: str, row_type: type[R])
         where = f"{os.fspath(path)}:{number}"
         for name in line:
             if name not in known:
-                raise UserError(f"{where}: unknown field {name!r} for {kind!r} rows{nearest(name, known)}")
+                raise UserError(f"{where}: unknown field {name!r} for {kind!r} rows{did_you_mean(name, known)}")
             if not is_text(json.dumps(line[name], ensure_ascii=False)):
                 raise UserError(f"{where}: field {name!r} holds half a surrogate pair, which is no valid text")
         without_id = row_type is Example and "id" not in line

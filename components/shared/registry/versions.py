@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from llm2llm.components.shared.base.errors import UserError, cannot_write, nearest
+from llm2llm.components.shared.base.errors import UserError, cannot_write, did_you_mean
 from llm2llm.components.shared.lineage.embedded import FOLDER_FILE
 from llm2llm.components.shared.registry.records import (
     ANSWERS,
@@ -224,7 +224,7 @@ def find_version(registry: str, version: str) -> str:
             raise UserError(f"version {version} is damaged: {found}; restore it from a copy, or take another version")
     known = versions(registry)
     there = f"; there are {', '.join(known)}" if 0 < len(known) <= 10 else ""
-    raise UserError(f"no version {version!r} in {registry}{nearest(version, known)}{there}")
+    raise UserError(f"no version {version!r} in {registry}{did_you_mean(version, known)}{there}")
 
 
 def read_document(uri: str, kind: type[D]) -> D:
