@@ -30,7 +30,7 @@ from llm2llm.components.shared.data.schemas import (
 )
 from llm2llm.components.shared.leakage.final_check import final_check
 from llm2llm.components.shared.leakage.settings import LeakSettings
-from llm2llm.components.shared.lineage.manifest import extend_manifest, manifest_text, read_manifest
+from llm2llm.components.shared.lineage.manifest import extend_manifest, manifest_text, read_run_manifest
 from llm2llm.components.shared.stage import stage_lifecycle
 from llm2llm.components.shared.tasks import Task, load_task
 
@@ -105,7 +105,7 @@ def run(
         write_text(summary.path, json.dumps(numbers, indent=2, sort_keys=True) + "\n")
         summary.metadata.update({"kind": "summary", "schema_version": numbers["schema_version"]})
         write_metrics(metrics, _metrics(numbers))
-        before = None if previous_manifest is None else read_manifest(previous_manifest.path)
+        before = None if previous_manifest is None else read_run_manifest(previous_manifest.path)
         extended = extend_manifest(before, settings, inputs, all_decisions, verdict, iteration)
         write_text(manifest.path, manifest_text(extended))
         manifest.metadata.update({"kind": "manifest", "schema_version": extended["schema_version"]})

@@ -60,7 +60,7 @@ def can_hold(path: str | os.PathLike[str]) -> bool:
     return _format_of(Path(path)) is not None
 
 
-def embed(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
+def embed_record(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
     """Puts a record into a file or folder that can hold one, in place of one that it may hold; whole or not at all.
 
     Raises:

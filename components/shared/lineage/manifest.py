@@ -98,7 +98,7 @@ def manifest_text(manifest: Mapping[str, Any]) -> str:
     return json.dumps(manifest, indent=2, sort_keys=True) + "\n"
 
 
-def read_manifest(path: str | Path) -> dict[str, Any]:
+def read_run_manifest(path: str | Path) -> dict[str, Any]:
     """A manifest that `manifest_text` made.
 
     Raises:

@@ -40,7 +40,7 @@ from llm2llm.components.shared.lineage.embedded import (
     content_hash_of_bytes,
     content_hash_of_entries,
     content_hash_once_embedded,
-    embed,
+    embed_record,
     read_embedded,
 )
 
@@ -173,7 +173,7 @@ def write_records(
         if (sha256 := hashes[name]) is not None:
             artifact.metadata[SHA256] = sha256
             if can_hold(artifact.path):
-                embed(artifact.path, record | {"output": name})
+                embed_record(artifact.path, record | {"output": name})
     return hashes
 
 

@@ -25,7 +25,7 @@ from llm2llm.components.shared.registry.records import (
     TRAINED_ON,
     D,
     Record,
-    from_json,
+    from_document,
 )
 from llm2llm.components.shared.storage import (
     NotThere,
@@ -76,7 +76,7 @@ def version_uri(registry: str, version: str) -> str:
     return join(registry, VERSIONS, version)
 
 
-def stage(registry: str, run: str, model: Path, documents: Mapping[str, bytes]) -> str:
+def store_candidate(registry: str, run: str, model: Path, documents: Mapping[str, bytes]) -> str:
     """Keeps a student as its run's candidate, in place of an older one. One writer at a time: the run.
 
     Args:
@@ -235,7 +235,7 @@ def read_document(uri: str, kind: type[D]) -> D:
         UserError: It is damaged.
     """
     where = join(uri, FILES[kind])
-    return from_json(kind, read_bytes(where), where)
+    return from_document(kind, read_bytes(where), where)
 
 
 def _check_model(model: Path) -> None:

@@ -24,7 +24,7 @@ from llm2llm.components.shared.lineage.embedded import (
     content_hash_of_bytes,
     content_hash_of_entries,
     content_hash_once_embedded,
-    embed,
+    embed_record,
     read_embedded,
 )
 
@@ -66,7 +66,7 @@ def test_rows_and_their_hash_are_the_same_with_any_record(folder: Path, rows: li
     expected = content_hash_once_embedded(path)
     assert content_hash(path) == hash_of(path), "that of all bytes, as long as there is no record"
     for record in (RECORD, OTHER):
-        embed(path, record)
+        embed_record(path, record)
         assert read_embedded(path) == record
         assert content_hash(path) == expected == content_hash_of_bytes(path.read_bytes())
         assert read_rows(path, "examples", Example) == rows
@@ -81,7 +81,7 @@ def test_so_it_is_with_a_json_object(folder: Path, value: dict[str, Any]) -> Non
     expected = content_hash_once_embedded(path)
     assert content_hash(path) == hash_of(path)
     for record in (RECORD, OTHER):
-        embed(path, record)
+        embed_record(path, record)
         assert read_embedded(path) == record
         assert content_hash(path) == expected == content_hash_of_bytes(path.read_bytes())
         assert json.loads(path.read_text()) == value | {"lineage": record}
@@ -92,7 +92,7 @@ def test_and_with_a_folder(tmp_path: Path) -> None:
     before = content_hash(tmp_path)
     assert before == hash_of(tmp_path) == content_hash_once_embedded(tmp_path)
     for record in (RECORD, OTHER):
-        embed(tmp_path, record)
+        embed_record(tmp_path, record)
         assert read_embedded(tmp_path) == record
         assert content_hash(tmp_path) == before
     files = {name: ((tmp_path / name).stat().st_size, hash_of(tmp_path / name)) for name in ("weights", FOLDER_FILE)}
@@ -106,7 +106,7 @@ def test_the_bytes_of_the_rows_stay_where_they_are(tmp_path: Path) -> None:
     path = tmp_path / "rows"
     write_rows(path, "examples", rows_of(2 * ROW_GROUP + 1))
     body, before = path.read_bytes(), pq.read_metadata(path)
-    embed(path, RECORD | {"long": "x" * 20_000})
+    embed_record(path, RECORD | {"long": "x" * 20_000})
     after = pq.read_metadata(path)
     assert [after.row_group(n).to_dict() for n in range(3)] == [before.row_group(n).to_dict() for n in range(3)]
     footer = int.from_bytes(body[-8:-4], "little") + 8
@@ -130,14 +130,14 @@ def test_every_change_of_the_content_is_another_hash(tmp_path: Path, change: str
             kind = "candidates"
     write_rows(tmp_path / "after", kind, some, notes)
     for name in ("before", "after"):
-        embed(tmp_path / name, RECORD)
+        embed_record(tmp_path / name, RECORD)
     assert content_hash(tmp_path / "before") != content_hash(tmp_path / "after")
 
 
 def test_every_changed_byte_of_the_rows_is_another_hash(tmp_path: Path) -> None:
     path = tmp_path / "rows"
     write_rows(path, "examples", rows_of(1))
-    embed(path, RECORD)
+    embed_record(path, RECORD)
     content, sha256 = path.read_bytes(), content_hash(path)
     body = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
     for place in range(body):
@@ -155,7 +155,7 @@ def test_what_can_hold_none(tmp_path: Path, content: bytes) -> None:
     assert read_embedded(tmp_path / "a") is None
     assert content_hash(tmp_path / "a") == content_hash_once_embedded(tmp_path / "a") == hash_of(tmp_path / "a")
     with pytest.raises(ValueError, match="cannot hold"):
-        embed(tmp_path / "a", RECORD)
+        embed_record(tmp_path / "a", RECORD)
     assert (tmp_path / "a").read_bytes() == content
 
 
@@ -180,7 +180,7 @@ def test_a_full_disk_leaves_the_rows_as_they_were(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(embedded.shutil, "copymode", full)
     with pytest.raises(UserError, match="the disk is full"):
-        embed(path, RECORD)
+        embed_record(path, RECORD)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["rows"]
 
@@ -189,6 +189,6 @@ def test_a_file_keeps_its_permissions(tmp_path: Path) -> None:
     path = tmp_path / "rows"
     write_rows(path, "examples", rows_of(1))
     path.chmod(0o640)
-    embed(path, RECORD)
+    embed_record(path, RECORD)
     assert path.stat().st_mode & 0o777 == 0o640
     assert pq.read_metadata(path).metadata.keys() == {b"ARROW:schema", b"llm2llm", FOOTER_KEY}
