@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+from llm2llm.components.shared.base.process import beside_others
 from llm2llm.components.shared.data.artifacts import Artifact, Inputs, read_optional, write_artifact
 from llm2llm.components.shared.data.parquet import read_rows
 from llm2llm.components.shared.data.schemas import Example, Score
 from llm2llm.components.shared.inference.difficulty import share_solved
-from llm2llm.components.shared.stage import beside_others, stage_lifecycle
+from llm2llm.components.shared.stage import stage_lifecycle
 from llm2llm.components.shared.tasks import load_task
 from llm2llm.components.shared.training.settings import AnswerSettings, FineTuneSettings
 

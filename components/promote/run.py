@@ -9,6 +9,7 @@ from llm2llm.components.promote.publish import check_publishers, publish
 from llm2llm.components.promote.verdict import verdict_text
 from llm2llm.components.shared.base.atomic import write_text
 from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.base.process import RUN_VARIABLE
 from llm2llm.components.shared.data.artifacts import (
     Artifact,
     Inputs,
@@ -22,7 +23,7 @@ from llm2llm.components.shared.data.schemas import Call, Decision, Example, Pred
 from llm2llm.components.shared.registry.digests import with_rows
 from llm2llm.components.shared.registry.settings import PromoteSettings
 from llm2llm.components.shared.registry.versions import registry_uri
-from llm2llm.components.shared.stage import RUN_VARIABLE, stage_lifecycle
+from llm2llm.components.shared.stage import stage_lifecycle
 from llm2llm.components.shared.tasks import load_task
 
 

@@ -6,7 +6,6 @@ plain text.
 """
 
 import json
-import os
 import signal
 import sys
 import threading
@@ -17,16 +16,11 @@ from types import FrameType
 from typing import Any
 
 from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.base.process import EXIT_TERMINATED, EXIT_USER_ERROR, end_with_parent
 from llm2llm.components.shared.data.artifacts import Artifact, Inputs
 from llm2llm.components.shared.lineage.records import read_inputs, write_records
 
 EVENT = "@llm2llm "
-EXIT_USER_ERROR = 2
-EXIT_TERMINATED = 143
-RUN_VARIABLE = "LLM2LLM_RUN_ID"
-"""Tells a stage which run it is of: set by `llm2llm run`, and in a cluster by the placement."""
-PARENT_VARIABLE = "LLM2LLM_PARENT_PID"
-"""Set by `llm2llm run`: a stage on the same machine ends when that process is gone."""
 
 
 @contextmanager
@@ -85,15 +79,6 @@ def stage_lifecycle(
     _say({"event": "finished", **where, "seconds": seconds, "outputs": paths, "sha256": hashes})
 
 
-def beside_others() -> bool:
-    """Whether this is one machine's local run, where KFP runs the items of a `ParallelFor` two at a time.
-
-    Two trainings that both use every core take far longer than one after the other: their threads spin in wait for
-    one another. In a cluster each has a pod, and cores, of its own.
-    """
-    return PARENT_VARIABLE in os.environ
-
-
 def _say(event: dict[str, object]) -> None:
     # Half a surrogate pair, as in the path of a file with a broken name, cannot be printed; its JSON escape can.
     line = json.dumps(event, ensure_ascii=False).encode("utf-8", "backslashreplace").decode("utf-8")
@@ -118,23 +103,3 @@ def _ended_by_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def end_with_parent() -> None:
-    """Without this a stage of a killed run would go on for hours, with nobody to take its result.
-
-    It is not a child of the run: KFP starts it through a shell, so signals and process groups do not reach it.
-    """
-    parent = os.environ.get(PARENT_VARIABLE)
-    if parent is None:
-        return
-
-    def watch() -> None:
-        while True:
-            try:
-                os.kill(int(parent), 0)
-            except ProcessLookupError:
-                os._exit(143)
-            time.sleep(1.0)
-
-    threading.Thread(target=watch, daemon=True, name="end-with-parent").start()

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.base.process import RUN_VARIABLE
 from llm2llm.components.shared.data.artifacts import Artifact, read_optional, write_artifact
 from llm2llm.components.shared.data.parquet import read_rows
 from llm2llm.components.shared.data.schemas import Call, Example, Reject, StudentError
@@ -16,7 +17,7 @@ from llm2llm.components.shared.lineage.records import notes_of
 from llm2llm.components.shared.llm.budget import Account, Spent
 from llm2llm.components.shared.llm.client import open_teacher, with_revision
 from llm2llm.components.shared.llm.settings import ModelSettings, Price
-from llm2llm.components.shared.stage import RUN_VARIABLE, stage_lifecycle
+from llm2llm.components.shared.stage import stage_lifecycle
 from llm2llm.components.shared.tasks import load_task
 from llm2llm.components.teacher_augment.augment import Augmented, teacher_augment
 from llm2llm.components.teacher_augment.settings import TeacherAugmentSettings

@@ -26,8 +26,8 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from llm2llm.components.shared.base.errors import UserError, did_you_mean
+from llm2llm.components.shared.base.process import RUN_VARIABLE
 from llm2llm.components.shared.base.settings import Settings
-from llm2llm.components.shared.stage import RUN_VARIABLE
 
 STAGES = ("configure", "prepare", "detect_changes", "train", "answer", "evaluate", "out_of_fold", "filter_errors",
           "promote", "teacher_augment", "dedupe", "report")  # fmt: skip

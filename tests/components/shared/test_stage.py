@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.base.process import EXIT_USER_ERROR, PARENT_VARIABLE, beside_others
 from llm2llm.components.shared.data.artifacts import LocalArtifact
-from llm2llm.components.shared.stage import EVENT, EXIT_USER_ERROR, PARENT_VARIABLE, beside_others, stage_lifecycle
+from llm2llm.components.shared.stage import EVENT, stage_lifecycle
 
 
 def events(text: str) -> list[dict[str, Any]]:
