@@ -103,8 +103,8 @@ def run(
     """
     if runner != "docker" and find_spec("trl") is None:  # before the imports, which ask for less
         raise UserError("run: the stages need PyTorch and TRL on this machine: pip install 'llm2llm[train]'")
-    from llm2llm.pipelines.cli.tables import summary_table
     from llm2llm.pipelines.config.config import load_config
+    from llm2llm.pipelines.inspect.tables import summary_table
     from llm2llm.pipelines.local.run import RunFailed, run_local
 
     loaded = load_config(config, overrides, resolve=True)

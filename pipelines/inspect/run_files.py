@@ -35,6 +35,9 @@ from llm2llm.components.shared.storage.uris import parse
 R = TypeVar("R")
 
 EVENTS = "events.jsonl"
+OURS = ("artifacts", "cache", "checkpoints", "student", "pipeline.yaml", "run.json", "events.jsonl", "run.log",
+        "report.html", "report.md", "summary.json", "manifest.json")  # fmt: skip
+"""Everything that `llm2llm run` leaves in its output folder; its `--fresh` removes these and nothing else."""
 OUTPUTS = {
     "configure": ("config",),
     "prepare": ("seeds_set", "validation_set", "test_set", "pool_set", "replay_set", "rejects"),

@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llm2llm.components.shared.base.errors import UserError, did_you_mean
+from llm2llm.pipelines.inspect.tables import aligned
 from llm2llm.pipelines.kubeflow.client import Cluster, ClusterProblem
 from llm2llm.pipelines.kubeflow.submit import Compiled
 
@@ -320,10 +321,7 @@ def schedules_table(schedules: list[Schedule]) -> str:
     for one in schedules:
         off = "paused" if newest[one.name] == one.id else "replaced; deleted when its run has ended"
         rows.append((one.name, one.cron, "enabled" if one.enabled else off, one.version, one.id))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    return "\n".join(aligned(rows))
 
 
 def _named(cluster: Cluster, name: str) -> list[Schedule]:

@@ -25,8 +25,8 @@ from typing import Any, TextIO
 import yaml
 
 from llm2llm.components.shared.base.errors import UserError, did_you_mean
-from llm2llm.pipelines.cli.tables import summary_table
 from llm2llm.pipelines.config.config import Config, check_compiled, compiled_settings, from_parameters, to_parameters
+from llm2llm.pipelines.inspect.tables import summary_table
 from llm2llm.pipelines.kubeflow.client import Cluster, ClusterProblem, equals
 from llm2llm.pipelines.kubeflow.compile import compile_config
 

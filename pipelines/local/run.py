@@ -40,15 +40,12 @@ from llm2llm.components.shared.ingest.sources import BUILTIN, is_file_source, so
 from llm2llm.components.shared.llm.settings import IN_POD
 from llm2llm.components.shared.training.settings import SCRATCH
 from llm2llm.pipelines.config.config import Config
+from llm2llm.pipelines.inspect.run_files import OURS
 from llm2llm.pipelines.kubeflow.compile import compile_config
 from llm2llm.pipelines.kubeflow.placement import PlacementSettings
 from llm2llm.pipelines.local.progress import LogLines, Watch
 
 Runner = Literal["subprocess", "docker", "process"]
-
-OURS = ("artifacts", "cache", "checkpoints", "student", "pipeline.yaml", "run.json", "events.jsonl", "run.log",
-        "report.html", "report.md", "summary.json", "manifest.json")  # fmt: skip
-"""Everything that a run leaves in its output folder; `fresh` removes these and nothing else."""
 
 
 INTERRUPTED = "\ninterrupted; run the same command again to go on\n"
