@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from llm2llm.components.shared.base.process import PARENT_VARIABLE, RUN_VARIABLE
 from llm2llm.components.shared.data.schemas import Example, content_id
-from llm2llm.components.shared.stage import PARENT_VARIABLE, RUN_VARIABLE
 from llm2llm.components.shared.tasks import Task
 from tests.support.registry import registry  # noqa: F401  # fixtures that several rooms use
 from tests.support.rgw import s3_server  # noqa: F401

@@ -47,7 +47,7 @@ def evaluate(
     from llm2llm.components.shared.base.errors import UserError
     from llm2llm.components.shared.data.artifacts import write_artifact, write_confusion, write_metrics
     from llm2llm.components.shared.data.journal import read_journal, write_journal
-    from llm2llm.components.shared.data.parquet import note_of, read_rows
+    from llm2llm.components.shared.data.parquet import read_notes, read_rows
     from llm2llm.components.shared.data.schemas import Prediction
     from llm2llm.components.shared.data.splits import read_splits
     from llm2llm.components.shared.stage import running_stage
@@ -60,7 +60,7 @@ def evaluate(
         if shard_predictions:
             shards = [read_rows(one.path, "predictions", Prediction) for one in shard_predictions]
             answered = merged(shards, rows, iteration)
-            training_rows = note_of(shard_predictions[0].path, "training_rows") or 0
+            training_rows = int(read_notes(shard_predictions[0].path).get("training_rows", 0))
         elif model is not None:
             training_rows = rows_trained_on(Path(model.path))
             started = time.monotonic()

@@ -15,7 +15,6 @@ skills               as many as are wrong, drawn from all rows of each skill in 
 all, random          the controls
 """
 
-import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,6 +22,7 @@ from dataclasses import dataclass
 
 from llm2llm.components.filter_errors.settings import FilterErrorsSettings, needs
 from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.base.sampling import largest_remainder, seeded_key
 from llm2llm.components.shared.data.schemas import Example, Prediction
 from llm2llm.components.shared.inference.difficulty import difficulty, error_rate
 
@@ -121,8 +121,8 @@ def _skills(
         for skill in skills[row.answered.example_id]:
             missing[skill] += 1
     chosen: dict[str, Chosen] = {}
-    drawn = sorted(answered, key=lambda row: _draw(draw_seed, row.example_id))
-    for skill, share in _shares(missing, wanted).items():
+    drawn = sorted(answered, key=lambda row: seeded_key(draw_seed, row.example_id))
+    for skill, share in largest_remainder(dict(sorted(missing.items())), wanted).items():
         of_skill = [row for row in drawn if skill in skills[row.example_id] and row.example_id not in chosen]
         chosen |= {row.example_id: Chosen(row, None) for row in of_skill[:share]}
     # Rows with several skills may leave a skill with fewer rows than its share.
@@ -142,17 +142,6 @@ def _skills_of(seed: Example, labels: Sequence[str]) -> list[str]:
     return skills
 
 
-def _shares(missing: Mapping[str, int], wanted: int) -> dict[str, int]:
-    """`wanted` rows dealt out in proportion to `missing`, by largest remainders; of equals the first by name."""
-    total = sum(missing.values())
-    exact = {skill: wanted * missing[skill] / total for skill in sorted(missing)}
-    shares = {skill: math.floor(value) for skill, value in exact.items()}
-    by_remainder = sorted(exact, key=lambda skill: (shares[skill] - exact[skill], skill))
-    for skill in by_remainder[: wanted - sum(shares.values())]:
-        shares[skill] += 1
-    return shares
-
-
 def _all(answered: Sequence[Prediction]) -> list[Chosen]:
     ranked = sorted(answered, key=lambda row: (tier(row), -error_rate(row), -(row.loss or 0.0), row.example_id))
     return [Chosen(row, None) for row in ranked]
@@ -160,13 +149,8 @@ def _all(answered: Sequence[Prediction]) -> list[Chosen]:
 
 def _random(answered: Sequence[Prediction], settings: FilterErrorsSettings, draw_seed: str) -> list[Chosen]:
     wanted = sum(fails(row, settings) for row in answered)
-    drawn = sorted(answered, key=lambda row: _draw(draw_seed, row.example_id))
+    drawn = sorted(answered, key=lambda row: seeded_key(draw_seed, row.example_id))
     return [Chosen(row, None) for row in drawn[: min(wanted, settings.max_errors or wanted)]]
-
-
-def _draw(draw_seed: str, example_id: str) -> bytes:
-    """Rows in the order of these are in an order of chance, the same on every machine."""
-    return hashlib.sha256(f"{draw_seed}:{example_id}".encode()).digest()
 
 
 def _top(

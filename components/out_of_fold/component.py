@@ -30,12 +30,13 @@ def out_of_fold(
     given = locals()
     from llm2llm.components.out_of_fold.settings import OutOfFoldStage
     from llm2llm.components.shared.base.errors import UserError
+    from llm2llm.components.shared.base.process import beside_others
     from llm2llm.components.shared.data.artifacts import read_optional, write_artifact
     from llm2llm.components.shared.data.journal import read_journal
     from llm2llm.components.shared.data.parquet import read_rows
     from llm2llm.components.shared.data.schemas import Example
     from llm2llm.components.shared.inference.difficulty import share_solved
-    from llm2llm.components.shared.stage import beside_others, running_stage
+    from llm2llm.components.shared.stage import running_stage
 
     with running_stage("out_of_fold", given, OutOfFoldStage) as stage:
         only_above = stage.out_of_fold.only_above

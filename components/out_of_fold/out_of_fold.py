@@ -7,9 +7,9 @@ with nothing to do. The rows of a held-out fold still show what it has not under
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from llm2llm.components.shared.base.atomic import whole_folder
+from llm2llm.components.shared.base.atomic import atomic_folder
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.base.folds import fold_of
+from llm2llm.components.shared.base.sampling import fold_of
 from llm2llm.components.shared.data.schemas import Example, Prediction
 from llm2llm.components.shared.inference.predict import predict
 from llm2llm.components.shared.inference.vllm_answers import vllm_is_here
@@ -61,7 +61,7 @@ def out_of_fold(
     if not 0 <= fold < folds or len(seeds) < folds or folds < 2:
         raise UserError(f"out_of_fold: fold {fold} of {folds} of {len(seeds)} seeds: there must be 2 folds or more, "
                         "and no more folds than seeds")  # fmt: skip
-    fold_by_id = fold_of(seeds, folds, random_seed)
+    fold_by_id = fold_of({seed.id: seed.answer for seed in seeds}, folds, random_seed)
     held_out = [seed for seed in seeds if fold_by_id[seed.id] == fold]
     # Of strategies `cot` and `star` the rows of a seed have its very question, with the right answer.
     held_out_questions = {question_key(seed) for seed in held_out}
@@ -75,6 +75,6 @@ def out_of_fold(
     job = Job(rest, task, student, train_settings, random_seed, seeds, replay, iteration)
     with checkpointed(job) as resumable, TemporaryDirectory(prefix="llm2llm-fold-") as folder:
         trained = Path(folder) / "student"
-        with whole_folder(trained) as partial:
+        with atomic_folder(trained) as partial:
             train_on_devices(resumable, partial)
         return predict(trained, {"seeds": held_out}, iteration, fold, task, evaluate_settings)

@@ -52,7 +52,7 @@ def predict(
             Path(model.path), rows, iteration, None, stage.task, stage.evaluate, shard, shards
         )
         # The stage that puts the shards together has no need of the model, but of this.
-        write_artifact(predictions, "predictions", answered, training_rows=training_rows)
+        write_artifact(predictions, "predictions", answered, {"training_rows": training_rows})
         figures["import_seconds"] = importing + figures.get("import_seconds", 0.0)
         shown = {name: round(value, 3) for name, value in figures.items()}
         print(f"predict: shard {shard} of {shards}: {len(answered)} rows: {json.dumps(shown)}", flush=True)

@@ -1,6 +1,5 @@
 """From a user's rows to seeds, validation, test and pool, and the general rows that training may mix in."""
 
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from dataclasses import dataclass
 from llm2llm.components.prepare.settings import PrepareSettings
 from llm2llm.components.shared import tasks
 from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.base.sampling import largest_remainder, seeded_key
 from llm2llm.components.shared.data.schemas import Example, Reject
 from llm2llm.components.shared.leakage.firewall import Leak, Split, find_leaks, leak_reject
 from llm2llm.components.shared.similarity import folded_or_same, question_key
@@ -183,7 +183,7 @@ def _draw(
     """
 
     def order(row: Example) -> bytes:
-        return hashlib.sha256(f"{random_seed}:{purpose}:{row.id}".encode()).digest()
+        return seeded_key(random_seed, purpose, row.id)
 
     if task.form != "classification":
         shuffled = sorted(rows, key=order)
@@ -195,28 +195,11 @@ def _draw(
     sizes = {label: len(group) - leave for label, group in groups}
     if sum(sizes.values()) < count:
         sizes = {label: len(group) for label, group in groups}
-    shares = _shares(sizes, count)
+    # One of each label that has one, if that fits.
+    shares = largest_remainder(sizes, count, at_least=1 if count >= len(sizes) else 0, at_most=sizes)
     drawn = [row for label, group in groups for row in group[: shares[label]]]
     rest = [row for label, group in groups for row in group[shares[label] :]]
     return drawn, rest
-
-
-def _shares(sizes: dict[str, int], count: int) -> dict[str, int]:
-    """How many to draw of each label: proportional to what there is, rounded by largest remainder, at least one of each
-    that has one if that fits."""
-    total = sum(sizes.values())
-    exact = {label: count * size / total for label, size in sizes.items()}
-    floor = 1 if count >= len(sizes) else 0
-    shares = {label: min(sizes[label], max(floor, int(exact[label]))) for label in sizes}
-    by_remainder = sorted(sizes, key=lambda label: (shares[label] - exact[label], label))
-    while sum(shares.values()) < count:
-        label = next(label for label in by_remainder if shares[label] < sizes[label])
-        shares[label] += 1
-        by_remainder.sort(key=lambda label: (shares[label] - exact[label], label))
-    while sum(shares.values()) > count:
-        label = max((label for label in sizes if shares[label] > floor), key=lambda label: shares[label] - exact[label])
-        shares[label] -= 1
-    return shares
 
 
 def _sorted(rows: Iterable[Example]) -> list[Example]:

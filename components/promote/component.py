@@ -44,6 +44,7 @@ def promote(
     from llm2llm.components.promote.verdict import verdict_figures, verdict_text
     from llm2llm.components.shared.base.atomic import write_text
     from llm2llm.components.shared.base.errors import UserError
+    from llm2llm.components.shared.base.process import run_id
     from llm2llm.components.shared.data.artifacts import read_config, write_metrics
     from llm2llm.components.shared.data.journal import read_journal
     from llm2llm.components.shared.data.parquet import read_rows
@@ -51,7 +52,7 @@ def promote(
     from llm2llm.components.shared.data.splits import read_splits
     from llm2llm.components.shared.registry.digests import with_rows
     from llm2llm.components.shared.registry.versions import registry_uri
-    from llm2llm.components.shared.stage import run_id, running_stage
+    from llm2llm.components.shared.stage import running_stage
 
     with running_stage("promote", given, PromoteStage) as stage:
         if not stage.promote.registry:

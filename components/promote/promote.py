@@ -27,8 +27,8 @@ from llm2llm.components.shared.registry.records import (
     Rows,
     Teaching,
     TrainedOn,
+    to_document,
 )
-from llm2llm.components.shared.registry.records import to_json as document
 from llm2llm.components.shared.registry.settings import PromoteSettings
 from llm2llm.components.shared.storage import NotThere, delete_folder
 from llm2llm.components.shared.tasks import Task
@@ -88,12 +88,12 @@ def keep_candidate(
         questions=sorted(digests.of_question(row.question, row.choices) for row in training_set),
     )
     documents = {
-        RECORD: document(record),
-        ANSWERS: document(Answers(graded_with=digests.of_grading(config), correct=correct)),
-        TRAINED_ON: document(trained_on),
+        RECORD: to_document(record),
+        ANSWERS: to_document(Answers(graded_with=digests.of_grading(config), correct=correct)),
+        TRAINED_ON: to_document(trained_on),
         CARD: render_card(record).encode("utf-8", "replace"),
     }
-    return versions.stage(registry, run, model, documents)
+    return versions.store_candidate(registry, run, model, documents)
 
 
 def pending(

@@ -7,6 +7,7 @@ from typing import Any
 
 from llm2llm.components.report.verdict import count, probability, signed_interval, signed_points
 from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.data.artifacts import without_record
 
 SCHEMA_VERSION = 1
 HEADLINES = {
@@ -43,7 +44,7 @@ def read_promotion(path: str | os.PathLike[str], iteration: int) -> dict[str, An
         raise UserError(
             f"{os.fspath(path)}: is the verdict of iteration {verdict['iteration']}, not {iteration}; {fix}"
         )
-    return verdict
+    return without_record(verdict)
 
 
 def promotion_headline(verdict: Mapping[str, Any]) -> str:

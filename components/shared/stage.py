@@ -6,7 +6,6 @@ plain text.
 """
 
 import json
-import os
 import signal
 import sys
 import threading
@@ -17,56 +16,60 @@ from types import FrameType
 from typing import Any, TypeVar
 
 from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.base.process import EXIT_TERMINATED, EXIT_USER_ERROR, end_with_parent
 from llm2llm.components.shared.base.settings import StageSettings
 from llm2llm.components.shared.base.settings_text import read_settings_text
-from llm2llm.components.shared.lineage.records import Artifact, Inputs, read_inputs, write_records
+from llm2llm.components.shared.data.artifacts import Artifact, Inputs
+from llm2llm.components.shared.lineage.records import read_inputs, write_records
 from llm2llm.components.stages import STAGES
 
 S = TypeVar("S", bound=StageSettings)
 
 EVENT = "@llm2llm "
-EXIT_USER_ERROR = 2
-EXIT_TERMINATED = 143
-RUN_VARIABLE = "LLM2LLM_RUN_ID"
-"""Tells a stage which run it is of: set by `llm2llm run`, and in a cluster by the placement."""
-PARENT_VARIABLE = "LLM2LLM_PARENT_PID"
-"""Set by `llm2llm run`: a stage on the same machine ends when that process is gone."""
 
 
 @contextmanager
-def stage(
+def stage_lifecycle(
     name: str,
+    *,
     iteration: int | None = None,
     fold: int | None = None,
+    shard: int | None = None,
     inputs: Inputs | None = None,
     outputs: Mapping[str, Artifact] | None = None,
 ) -> Iterator[dict[str, str]]:
-    """Wraps a component's body; gives a dict for the files and names that it finds in its settings, to be recorded.
+    """Wraps a component's body.
 
     Args:
         name: The stage.
         iteration: Which iteration it is of, if it is of one.
         fold: Which fold, if it is of one.
+        shard: Which shard, if it is of one.
         inputs: What it is handed, by name: artifacts, which are held against what their makers wrote, and the files
             that the user named.
         outputs: What it leaves behind, by name; said at the end with its hashes, so that a reader of the log finds it.
-            Its metadata then says where it comes from; see `lineage.records`.
+            It then says where it comes from; see `lineage.records`.
+
+    Yields:
+        An empty mapping: files and names that the body finds in its settings, by what to call them, are recorded as
+        inputs.
 
     Raises:
         SystemExit: With code 2, in place of a `UserError`, whose message has then been printed; with code 143 on
             SIGTERM, as when a spot node is taken away.
     """
-    where = {"stage": name, "iteration": iteration, "fold": fold}
+    numbers = {"stage": name, "iteration": iteration, "fold": fold, "shard": shard}
+    where = {key: value for key, value in numbers.items() if key != "shard" or value is not None}
     started = time.monotonic()
     end_with_parent()
     _say({"event": "started", **where})
     try:
         with _ended_by_sigterm():
-            given, makers = read_inputs(inputs or {}, iteration)
+            given, makers = read_inputs(inputs or {})
             named: dict[str, str] = {}
             yield named
-            given |= read_inputs(named, iteration)[0]
-            hashes = write_records(name, iteration, fold, given, makers, outputs or {})
+            given |= read_inputs(named)[0]
+            hashes = write_records(numbers, given, makers, outputs or {})
     except UserError as problem:
         _say({"event": "failed", **where, "user_error": str(problem)})
         print(f"error: {problem}", file=sys.stderr, flush=True)
@@ -85,51 +88,31 @@ def stage(
 
 @contextmanager
 def running_stage(name: str, given: Mapping[str, Any], settings: type[S]) -> Iterator[S]:
-    """Wraps a component's body, whose arguments say all that `stage` asks for.
+    """Wraps a component's body, whose arguments say all that `stage_lifecycle` asks for.
 
-        with running_stage("train", locals(), TrainStage) as settings: ...
+        with running_stage("train", locals(), TrainStage) as stage: ...
 
     Args:
         name: The stage, one of `STAGES`, which names its outputs.
         given: The component's arguments: artifacts, `settings` as text, `iteration`, `fold` and `shard` where it has
             them. Called before anything else is defined, `locals()` is just that.
-        settings: What the text holds; `named_sources` of it, where it has them, are recorded as inputs.
+        settings: What the text holds; its `named_sources` are recorded as inputs.
+
+    Yields:
+        The settings.
     """
     outputs = {output: given[output] for output in STAGES[name].outputs}
     inputs: dict[str, Any] = {
         key: value for key, value in given.items() if key not in outputs and not isinstance(value, _PLAIN)
     }
-    place = given.get("fold", given.get("shard"))
-    with stage(name, given.get("iteration"), place, inputs, outputs) as named:
+    numbers = {key: given.get(key) for key in ("iteration", "fold", "shard")}
+    with stage_lifecycle(name, **numbers, inputs=inputs, outputs=outputs) as named:
         loaded = settings.load(read_settings_text(given.get("settings", ""), f"{name} settings"), f"{name} settings")
         named.update(loaded.named_sources())
         yield loaded
 
 
 _PLAIN = (str, int, float, type(None), dict)
-
-
-def run_id(name: str) -> str:
-    """Which run the stage is of.
-
-    Raises:
-        UserError: The environment does not say.
-    """
-    if not (found := os.environ.get(RUN_VARIABLE, "")):
-        raise UserError(
-            f"{name}: {RUN_VARIABLE} is not set: give the run an id, the same in all its stages, so that what it has "
-            "kept is found again"
-        )
-    return found
-
-
-def beside_others() -> bool:
-    """Whether this is one machine's local run, where KFP runs the items of a `ParallelFor` two at a time.
-
-    Two trainings that both use every core take far longer than one after the other: their threads spin in wait for
-    one another. In a cluster each has a pod, and cores, of its own.
-    """
-    return PARENT_VARIABLE in os.environ
 
 
 def _say(event: dict[str, object]) -> None:
@@ -156,23 +139,3 @@ def _ended_by_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def end_with_parent() -> None:
-    """Without this a stage of a killed run would go on for hours, with nobody to take its result.
-
-    It is not a child of the run: KFP starts it through a shell, so signals and process groups do not reach it.
-    """
-    parent = os.environ.get(PARENT_VARIABLE)
-    if parent is None:
-        return
-
-    def watch() -> None:
-        while True:
-            try:
-                os.kill(int(parent), 0)
-            except ProcessLookupError:
-                os._exit(143)
-            time.sleep(1.0)
-
-    threading.Thread(target=watch, daemon=True, name="end-with-parent").start()

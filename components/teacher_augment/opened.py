@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.base.process import RUN_VARIABLE
 from llm2llm.components.shared.data.journal import Journal
 from llm2llm.components.shared.llm.budget import Account, Spent
 from llm2llm.components.shared.llm.client import open_teacher, with_revision
 from llm2llm.components.shared.llm.settings import ModelSettings, Price
-from llm2llm.components.shared.stage import RUN_VARIABLE
 from llm2llm.components.teacher_augment.augment import Augmented
 from llm2llm.components.teacher_augment.settings import TeacherAugmentSettings
 from llm2llm.components.teacher_augment.student import STUDENT, student_settings

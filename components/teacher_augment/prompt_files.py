@@ -24,7 +24,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from llm2llm.components.shared.base.errors import UserError, nearest
+from llm2llm.components.shared.base.errors import UserError, did_you_mean
 from llm2llm.components.shared.llm.requests import Message
 from llm2llm.components.shared.tasks import Task
 
@@ -111,7 +111,7 @@ def check_prompts(overrides: Mapping[str, str]) -> None:
     for name, value in overrides.items():
         if name not in PROMPTS:
             raise ValueError(
-                f"prompts: {name!r} is no prompt{nearest(name, PROMPTS)}; the prompts are {', '.join(PROMPTS)}"
+                f"prompts: {name!r} is no prompt{did_you_mean(name, PROMPTS)}; the prompts are {', '.join(PROMPTS)}"
             )
         if "\n" in value:
             try:
@@ -134,8 +134,8 @@ def parse_prompt(name: str, text: str, where: str) -> Prompt:
     used = set(_PLACEHOLDER.findall("\n".join(sections.values())))
     if unknown := sorted(used - known):
         raise UserError(
-            f"{where}: {{{{{unknown[0]}}}}} is no placeholder of this prompt{nearest(unknown[0], known)}; it is given "
-            f"{', '.join(sorted(known))}"
+            f"{where}: {{{{{unknown[0]}}}}} is no placeholder of this prompt{did_you_mean(unknown[0], known)}; "
+            f"it is given {', '.join(sorted(known))}"
         )
     if missing := sorted(known - used - MAY_BE_LEFT_OUT):
         raise UserError(f"{where}: {{{{{missing[0]}}}}} is missing: without it the prompt does not show the data")

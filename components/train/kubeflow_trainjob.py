@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.base.process import RUN_VARIABLE
 from llm2llm.components.shared.base.settings import Settings
-from llm2llm.components.shared.stage import RUN_VARIABLE
 from llm2llm.components.shared.storage import delete_folder, is_remote, join
 from llm2llm.components.shared.training.job_folder import (
     Failed,

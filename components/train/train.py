@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from llm2llm.components.shared.base.atomic import whole_folder
+from llm2llm.components.shared.base.atomic import atomic_folder
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.models.load import refuse_other_base
@@ -55,7 +55,7 @@ def train(
         from llm2llm.components.train.kubeflow_trainjob import train_on_nodes as train_on
     else:
         train_on = train_on_devices
-    with checkpointed(job) as resumable, whole_folder(model) as partial:
+    with checkpointed(job) as resumable, atomic_folder(model) as partial:
         log = train_on(resumable, partial)
     print(
         f"train: {log.rows} rows, {log.steps} steps, {log.tokens_per_second:,.0f} tokens/s, "

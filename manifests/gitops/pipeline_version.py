@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from llm2llm.components.shared.base.atomic import whole_folder
+from llm2llm.components.shared.base.atomic import atomic_folder
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.pipelines.config import load_config
 from llm2llm.pipelines.kubeflow.compile import compile_config
@@ -81,7 +81,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     try:
         resources = manifests(given.config, tuple(given.set), given.namespace)
-        with whole_folder(given.output) as folder:
+        with atomic_folder(given.output) as folder:
             folder.mkdir(exist_ok=True)
             files = [f"{resource['kind'].lower()}.yaml" for resource in resources]
             for file, resource in zip(files, resources, strict=True):

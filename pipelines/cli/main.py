@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import click
 
-from llm2llm.components.shared.base.errors import UserError, nearest
+from llm2llm.components.shared.base.errors import UserError, did_you_mean
 from llm2llm.components.stages import STAGES
 from llm2llm.pipelines.cli.cluster import COMMANDS, set_option
 from llm2llm.pipelines.cli.inspect import diff, why
@@ -39,7 +39,7 @@ class _Group(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
-            ctx.fail(f"no command {args[0]!r}{nearest(args[0], self.list_commands(ctx))}")
+            ctx.fail(f"no command {args[0]!r}{did_you_mean(args[0], self.list_commands(ctx))}")
         return super().resolve_command(ctx, args)
 
 
@@ -104,8 +104,8 @@ def run(
     """
     if runner != "docker" and find_spec("trl") is None:  # before the imports, which ask for less
         raise UserError("run: the stages need PyTorch and TRL on this machine: pip install 'llm2llm[train]'")
-    from llm2llm.pipelines.cli.tables import summary_table
     from llm2llm.pipelines.config import load_config
+    from llm2llm.pipelines.inspect.tables import summary_table
     from llm2llm.pipelines.local.run import RunFailed, run_local
 
     loaded = load_config(config, overrides, resolve=True)
@@ -211,7 +211,7 @@ def config_command(name: str | None) -> None:
     elif name in shipped:
         click.echo(shipped[name].read_text(encoding="utf-8"), nl=False)
     else:
-        raise UserError(f"no shipped config {name!r}{nearest(name, shipped)}; there are {', '.join(shipped)}")
+        raise UserError(f"no shipped config {name!r}{did_you_mean(name, shipped)}; there are {', '.join(shipped)}")
 
 
 @cli.command()

@@ -91,7 +91,7 @@ def promote_command(run: str, uri: str, yes: bool, as_json: bool) -> int:
     Whatever its verdict says. RUN is the id under which `llm2llm registry list` names the candidate: the best student
     of a run in mode report_only, or of one that did not pass. Exit codes: 0 done; 1 declined.
     """
-    from llm2llm.components.shared.base.errors import nearest
+    from llm2llm.components.shared.base.errors import did_you_mean
     from llm2llm.components.shared.registry.production import current
     from llm2llm.components.shared.registry.versions import candidates, enter, registry_uri, version_of
     from llm2llm.components.shared.storage import NotThere
@@ -101,7 +101,7 @@ def promote_command(run: str, uri: str, yes: bool, as_json: bool) -> int:
         version = version_of(address, run)
     except NotThere:
         known = candidates(address)
-        raise UserError(f"run {run!r} has no candidate in {address}{nearest(run, known)}") from None
+        raise UserError(f"run {run!r} has no candidate in {address}{did_you_mean(run, known)}") from None
     now = current(address)
     if now and now.version == version:
         raise UserError(f"{version} is in production already")
@@ -149,6 +149,8 @@ def _confirmed(question: str) -> bool:
 
 
 def _list_text(found: Mapping[str, Any]) -> str:
+    from llm2llm.pipelines.inspect.tables import aligned
+
     rows = [["", "version", "validation", "test", "training rows", "came to production"]]
     for one in found["versions"]:
         moves = one["generations"]
@@ -161,13 +163,13 @@ def _list_text(found: Mapping[str, Any]) -> str:
         rows.append(
             ["*" if one["in_production"] else "", one["version"], *_figures(one["record"]), "; ".join([came, *marks])]
         )
-    lines = _table(rows) if len(rows) > 1 else ["no versions yet"]
+    lines = aligned(rows) if len(rows) > 1 else ["no versions yet"]
     if found["candidates"]:
         candidates = [["", "candidate", "validation", "test", "training rows", "of run"]]
         candidates += [
             ["", one["version"] or "being stored", *_figures(one["record"]), one["run"]] for one in found["candidates"]
         ]
-        lines += ["", *_table(candidates)]
+        lines += ["", *aligned(candidates)]
     state = f"in production: {found['production']}" if found["production"] else "nothing is in production"
     return "\n".join([f"{found['registry']}: {state}", "", *lines])
 
@@ -225,8 +227,3 @@ def _figures(record: Mapping[str, Any] | None) -> list[str]:
 
 def _score(score: Mapping[str, Any]) -> str:
     return f"{score['accuracy']:.1%} ({score['low']:.1%} to {score['high']:.1%})"
-
-
-def _table(rows: list[list[str]]) -> list[str]:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

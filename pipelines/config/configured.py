@@ -7,7 +7,7 @@ from typing import Any
 from llm2llm.components.shared.base.atomic import write_text
 from llm2llm.components.shared.base.settings_text import read_settings_text
 from llm2llm.components.shared.data.artifacts import Artifact
-from llm2llm.components.shared.stage import stage
+from llm2llm.components.shared.stage import stage_lifecycle
 from llm2llm.pipelines.config.compiled import check_compiled
 from llm2llm.pipelines.config.config import ImageSettings
 from llm2llm.pipelines.config.data_versions import data_versions
@@ -21,7 +21,7 @@ def configured(name: str, compiled: str, parameters: Mapping[str, Any], artifact
     Raises:
         SystemExit: For anything that `from_parameters` and `check_compiled` find.
     """
-    with stage("configure", outputs={"config": artifact}):
+    with stage_lifecycle("configure", outputs={"config": artifact}):
         fixed = read_settings_text(compiled, "compiled")
         config = from_parameters(name, parameters, ImageSettings.load(fixed["images"], "images"))
         check_compiled(config, fixed)

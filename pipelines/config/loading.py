@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from llm2llm.components.shared.base.errors import UserError, nearest
+from llm2llm.components.shared.base.errors import UserError, did_you_mean
 from llm2llm.components.shared.tasks import load_task
 from llm2llm.pipelines.config.config import Config
 from llm2llm.pipelines.config.paths import inline_prompts, resolve_paths
@@ -54,7 +54,7 @@ def load_config(source: str, overrides: Iterable[str] = (), resolve: bool = Fals
         path = shipped[source]
     elif not path.exists():
         raise UserError(
-            f"{source}: no such file, and no shipped config ({', '.join(shipped)}){nearest(source, shipped)}"
+            f"{source}: no such file, and no shipped config ({', '.join(shipped)}){did_you_mean(source, shipped)}"
         )
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), _KeysOnce)  # noqa: S506  # a SafeLoader

@@ -33,7 +33,7 @@ from llm2llm.components.shared.registry.production import POINTER, Generation, g
 from llm2llm.components.shared.registry.versions import CANDIDATES, VERSIONS, registry_uri
 from llm2llm.components.shared.storage import NotThere, Stored, delete, is_remote, join, list_objects, read_bytes
 from llm2llm.components.shared.storage.folders import MANIFEST
-from llm2llm.pipelines.local.run import OURS
+from llm2llm.pipelines.inspect.run_files import OURS
 
 Kind = Literal["run", "candidate", "version", "checkpoints"]
 

@@ -22,10 +22,11 @@ import pyarrow.parquet as pq
 
 from llm2llm.components.shared import storage
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.base.hashing import hash_of_bytes
+from llm2llm.components.shared.data.artifacts import without_record
 from llm2llm.components.shared.data.parquet import METADATA_KEY
 from llm2llm.components.shared.data.schemas import KINDS
 from llm2llm.components.shared.data.schemas import VERSION as ROWS_VERSION
+from llm2llm.components.shared.lineage.embedded import content_hash_of_bytes
 from llm2llm.components.shared.lineage.manifest import checked_manifest
 from llm2llm.components.shared.lineage.records import label_of
 from llm2llm.components.shared.storage.folders import refuse_outside
@@ -34,6 +35,9 @@ from llm2llm.components.shared.storage.uris import parse
 R = TypeVar("R")
 
 EVENTS = "events.jsonl"
+OURS = ("artifacts", "cache", "checkpoints", "student", "pipeline.yaml", "run.json", "events.jsonl", "run.log",
+        "report.html", "report.md", "summary.json", "manifest.json")  # fmt: skip
+"""Everything that `llm2llm run` leaves in its output folder; its `--fresh` removes these and nothing else."""
 OUTPUTS = {
     "configure": ("config",),
     "prepare": ("seeds_set", "validation_set", "test_set", "pool_set", "replay_set", "rejects"),
@@ -117,7 +121,7 @@ class Run:
             raise _damaged(file, f"not JSON: {problem}") from None
         if not isinstance(value, dict):
             raise _damaged(file, "not a JSON object")
-        return value
+        return without_record(value)
 
     def config(self) -> dict[str, Any]:
         """The run's settings; empty when they are not there."""
@@ -216,13 +220,13 @@ def open_run(uri: str) -> Run:
 
 def _from_events(uri: str) -> Iterator[RunFile]:
     """By what the stages have said: the last time each has ended well."""
-    finished: dict[tuple[str, int | None, int | None], Mapping[str, Any]] = {}
+    finished: dict[tuple[str, int | None, int | None, int | None], Mapping[str, Any]] = {}
     for line in storage.read_bytes(storage.join(uri, EVENTS)).decode("utf-8", "replace").splitlines():
         with suppress(ValueError, KeyError, TypeError):  # a run that was killed may have left half a line
             event = json.loads(line)
             if event["event"] == "finished":
-                finished[event["stage"], event["iteration"], event["fold"]] = event
-    for (stage, iteration, fold), event in finished.items():
+                finished[event["stage"], event["iteration"], event["fold"], event.get("shard")] = event
+    for (stage, iteration, fold, _), event in finished.items():
         for output in OUTPUTS.get(stage, ()):
             if path := event["outputs"].get(output):
                 # The folder may have been moved or copied since.
@@ -285,7 +289,7 @@ def _content(file: RunFile) -> bytes:
         content = storage.read_bytes(file.uri)
     except storage.NotThere:
         raise UserError(f"{file.uri}: is missing: {_label(file)} had written it") from None
-    if file.sha256 and hash_of_bytes(content) != file.sha256:
+    if file.sha256 and content_hash_of_bytes(content) != file.sha256:
         raise _damaged(file, "its bytes are not those that were written")
     return content
 

@@ -236,7 +236,7 @@ def _used(run: Run, row_id: str) -> dict[str, Any]:
 def _neighbours(run: Run, row: Example) -> list[dict[str, Any]]:
     """The rows of the last training set that are most like one, itself left out."""
     from llm2llm.components.shared.similarity import text_of
-    from llm2llm.pipelines.inspect.nearest import nearest
+    from llm2llm.pipelines.inspect.most_similar import most_similar
 
     file = run.last_training_set()
     if file is None:
@@ -250,7 +250,7 @@ def _neighbours(run: Run, row: Example) -> list[dict[str, Any]]:
             for question, choices in zip(questions, table.column("choices").to_pylist(), strict=True)
         ]
     found = []
-    for place, score in nearest(text_of(row), texts, NEIGHBOURS + 1):
+    for place, score in most_similar(text_of(row), texts, NEIGHBOURS + 1):
         one = table.slice(place, 1).to_pylist()[0]
         if one["id"] != row.id:
             keys = ("id", "question", "answer", "parent_id")

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from llm2llm.components.shared.base.errors import UserError, nearest
+from llm2llm.components.shared.base.errors import UserError, did_you_mean
 
 TOKEN_VARIABLE = "LLM2LLM_KFP_TOKEN"  # noqa: S105  # the name of the variable, and below of a variable and a path
 TOKEN_PATH_VARIABLE = "KF_PIPELINES_SA_TOKEN_PATH"  # noqa: S105
@@ -158,7 +158,7 @@ class Cluster:
             known = self.pages(service.experiment_service_list_experiments, "experiments", **self.scope())
             names = sorted(one.display_name for one in known)
             raise UserError(
-                f"no experiment {name!r}{nearest(name, names)}; there are {', '.join(names) or 'none'}; "
+                f"no experiment {name!r}{did_you_mean(name, names)}; there are {', '.join(names) or 'none'}; "
                 "give --create-experiment to make it"
             )
         if experiment is None:

@@ -25,9 +25,9 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import Field, field_validator, model_validator
 
-from llm2llm.components.shared.base.errors import UserError, nearest
+from llm2llm.components.shared.base.errors import UserError, did_you_mean
+from llm2llm.components.shared.base.process import RUN_VARIABLE
 from llm2llm.components.shared.base.settings import Settings
-from llm2llm.components.shared.stage import RUN_VARIABLE
 from llm2llm.components.stages import STAGES
 
 TRAIN_JOB = "LLM2LLM_TRAIN_JOB"
@@ -234,14 +234,16 @@ class PlacementSettings(Settings):
     def _stages_fit(self) -> Self:
         for name in (stage for variable in self.secrets for stage in variable.stages):
             if name not in STAGES:
-                raise ValueError(f"secrets: no stage {name!r}{nearest(name, STAGES)}; stages are {', '.join(STAGES)}")
+                raise ValueError(
+                    f"secrets: no stage {name!r}{did_you_mean(name, STAGES)}; stages are {', '.join(STAGES)}"
+                )
         for name, wanted in self.stages.items():
             if not wanted.accelerator:
                 continue
             if wanted.accelerator not in self.accelerators:
                 raise ValueError(
                     f"stages.{name}.accelerator: no accelerator {wanted.accelerator!r}"
-                    f"{nearest(wanted.accelerator, self.accelerators)}; there are "
+                    f"{did_you_mean(wanted.accelerator, self.accelerators)}; there are "
                     f"{', '.join(sorted(self.accelerators)) or 'none: this profile has no GPU nodes'}"
                 )
             has = self.accelerators[wanted.accelerator].per_node
@@ -273,7 +275,7 @@ def load_placement(values: Mapping[str, Any], where: str = "placement") -> Place
     if profile:
         if profile not in shipped:
             raise UserError(
-                f"{where}.profile: no profile {profile!r}{nearest(str(profile), shipped)}; "
+                f"{where}.profile: no profile {profile!r}{did_you_mean(str(profile), shipped)}; "
                 f"there are {', '.join(shipped)}"
             )
         merged = yaml.safe_load(shipped[profile].read_text(encoding="utf-8"))
@@ -281,7 +283,9 @@ def load_placement(values: Mapping[str, Any], where: str = "placement") -> Place
     stages, defaults = merged.get("stages") or {}, merged.get("defaults") or {}
     for name in stages if isinstance(stages, Mapping) else ():
         if name not in STAGES:
-            raise UserError(f"{where}.stages: no stage {name!r}{nearest(name, STAGES)}; stages are {', '.join(STAGES)}")
+            raise UserError(
+                f"{where}.stages: no stage {name!r}{did_you_mean(name, STAGES)}; stages are {', '.join(STAGES)}"
+            )
     if profile and isinstance(stages, Mapping) and isinstance(defaults, Mapping):
         merged["stages"] = {name: _over(dict(defaults), stages.get(name) or {}) for name in STAGES}
     return PlacementSettings.load(merged, where)

@@ -28,7 +28,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from llm2llm.components.shared.base.errors import UserError, nearest
+from llm2llm.components.shared.base.errors import UserError, did_you_mean
+from llm2llm.pipelines.inspect.tables import aligned
 from llm2llm.pipelines.kubeflow.client import Cluster, ClusterProblem
 from llm2llm.pipelines.kubeflow.submit import Compiled
 
@@ -320,10 +321,7 @@ def schedules_table(schedules: list[Schedule]) -> str:
     for one in schedules:
         off = "paused" if newest[one.name] == one.id else "replaced; deleted when its run has ended"
         rows.append((one.name, one.cron, "enabled" if one.enabled else off, one.version, one.id))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    return "\n".join(aligned(rows))
 
 
 def _named(cluster: Cluster, name: str) -> list[Schedule]:
@@ -331,7 +329,7 @@ def _named(cluster: Cluster, name: str) -> list[Schedule]:
     known = [one for one in ours if one.name == name]
     if not known:
         names = sorted({one.name for one in ours})
-        raise UserError(f"no schedule {name!r}{nearest(name, names)}; there are {', '.join(names) or 'none'}")
+        raise UserError(f"no schedule {name!r}{did_you_mean(name, names)}; there are {', '.join(names) or 'none'}")
     return known
 
 

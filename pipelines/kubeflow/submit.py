@@ -24,9 +24,9 @@ from typing import Any, TextIO
 
 import yaml
 
-from llm2llm.components.shared.base.errors import UserError, nearest
-from llm2llm.pipelines.cli.tables import summary_table
+from llm2llm.components.shared.base.errors import UserError, did_you_mean
 from llm2llm.pipelines.config import Config, check_compiled, compiled_settings, from_parameters, to_parameters
+from llm2llm.pipelines.inspect.tables import summary_table
 from llm2llm.pipelines.kubeflow.client import Cluster, ClusterProblem, equals
 from llm2llm.pipelines.kubeflow.compile import compile_config
 
@@ -93,8 +93,8 @@ def _checked_parameters(config: Config, given: Iterable[str]) -> dict[str, Any]:
             raise UserError(f"--parameter {one}: expected name=value, such as epochs=2")
         if name not in defaults:
             raise UserError(
-                f"--parameter {name}: no such parameter{nearest(name, defaults)}; there are {', '.join(defaults)}. "
-                "What is no parameter is compiled in: change it with --set"
+                f"--parameter {name}: no such parameter{did_you_mean(name, defaults)}; there are "
+                f"{', '.join(defaults)}. What is no parameter is compiled in: change it with --set"
             )
         try:
             values[name] = text if isinstance(defaults[name], str) else yaml.safe_load(text)

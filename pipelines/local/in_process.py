@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from llm2llm.components.shared.base.atomic import write_text
-from llm2llm.components.shared.base.hashing import hash_of
 from llm2llm.components.shared.base.settings_text import settings_text
 from llm2llm.components.shared.data.artifacts import LocalArtifact
+from llm2llm.components.shared.lineage.embedded import content_hash
+from llm2llm.components.shared.lineage.records import SHA256
 from llm2llm.components.stages import STAGES
 from llm2llm.pipelines.config import Config
 from llm2llm.pipelines.config.compiled import compiled_settings
@@ -94,7 +95,7 @@ def _done(artifacts: Path, stage: str, inputs: Mapping[str, Any]) -> Done:
     kept = {
         "inputs": going_in,
         "outputs": {name: artifact.metadata for name, artifact in written.items()},
-        "sha256": {name: hash_of(Path(artifact.path)) for name, artifact in written.items()},
+        "sha256": {name: content_hash(artifact.path) for name, artifact in written.items()},
         "returned": returned,
     }
     write_text(folder / "done.json", json.dumps(kept, indent=1) + "\n")
@@ -117,7 +118,7 @@ def _before(folder: Path, outputs: tuple[str, ...], going_in: Mapping[str, Any])
     found = {name: LocalArtifact(str(folder / name), kept["outputs"][name]) for name in outputs}
     for name, artifact in found.items():
         path = Path(artifact.path)
-        if not path.exists() or hash_of(path) != kept["sha256"][name]:
+        if not path.exists() or content_hash(path) != kept["sha256"][name]:
             print(f"{path} is damaged, or was changed, since it was written: its stage runs again", flush=True)
             return None
     return Done(found, kept["returned"])
@@ -126,7 +127,7 @@ def _before(folder: Path, outputs: tuple[str, ...], going_in: Mapping[str, Any])
 def _known_by(value: Any) -> Any:
     """What an input is compared by: an artifact's hash; a plain value itself."""
     if isinstance(value, LocalArtifact):
-        return hash_of(Path(value.path))
+        return value.metadata.get(SHA256) or content_hash(value.path)
     return [_known_by(one) for one in value] if isinstance(value, list) else value
 
 

@@ -19,8 +19,8 @@ class Watch:
     """Every event, as a line of JSON."""
     shown: TextIO
     """Where a person reads along."""
-    running: dict[tuple[str, int | None, int | None], None] = field(default_factory=dict)
-    """Stage, iteration and fold, in the order in which they started."""
+    running: dict[tuple[str, int | None, int | None, int | None], None] = field(default_factory=dict)
+    """Stage, iteration, fold and shard, in the order in which they started."""
     failure: dict[str, Any] | None = None
     """The last event of a stage that failed."""
 
@@ -60,13 +60,12 @@ def _take(line: str, watch: Watch) -> None:
 
 
 def _take_event(event: dict[str, Any], watch: Watch) -> None:
-    key = (event["stage"], event.get("iteration"), event.get("fold"))
+    key = (event["stage"], event.get("iteration"), event.get("fold"), event.get("shard"))
     watch.events.write(json.dumps(event, ensure_ascii=False) + "\n")
     watch.events.flush()
-    name, iteration, fold = key
-    label = f"{'' if iteration is None else f'iteration {iteration}':<14}{name}" + (
-        "" if fold is None else f" fold {fold}"
-    )
+    name, iteration, fold, shard = key
+    label = f"{'' if iteration is None else f'iteration {iteration}':<14}{name}"
+    label += ("" if fold is None else f" fold {fold}") + ("" if shard is None else f" shard {shard}")
     if event["event"] == "started":
         watch.running[key] = None
         if watch.shown.isatty():

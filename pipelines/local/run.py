@@ -30,24 +30,22 @@ from types import FrameType
 from typing import Any, Literal
 from uuid import uuid4
 
-from llm2llm.components.shared.base.atomic import whole_file, whole_folder, write_text
+from llm2llm.components.shared.base.atomic import atomic_file, atomic_folder, write_text
 from llm2llm.components.shared.base.errors import UserError, cannot_write
 from llm2llm.components.shared.base.hashing import hash_of
+from llm2llm.components.shared.base.process import EXIT_TERMINATED, PARENT_VARIABLE, RUN_VARIABLE
+from llm2llm.components.shared.data.artifacts import without_record
 from llm2llm.components.shared.inference.vllm_answers import vllm_is_here
 from llm2llm.components.shared.ingest.sources import BUILTIN, is_file_source, source_file
 from llm2llm.components.shared.llm.settings import IN_POD
-from llm2llm.components.shared.stage import EXIT_TERMINATED, PARENT_VARIABLE, RUN_VARIABLE
 from llm2llm.components.shared.training.settings import SCRATCH
 from llm2llm.pipelines.config import Config
+from llm2llm.pipelines.inspect.run_files import OURS
 from llm2llm.pipelines.kubeflow.compile import compile_config
 from llm2llm.pipelines.kubeflow.placement import PlacementSettings
 from llm2llm.pipelines.local.progress import LogLines, Watch
 
 Runner = Literal["subprocess", "docker", "process"]
-
-OURS = ("artifacts", "cache", "checkpoints", "student", "pipeline.yaml", "run.json", "events.jsonl", "run.log",
-        "report.html", "report.md", "summary.json", "manifest.json")  # fmt: skip
-"""Everything that a run leaves in its output folder; `fresh` removes these and nothing else."""
 
 
 INTERRUPTED = "\ninterrupted; run the same command again to go on\n"
@@ -318,7 +316,7 @@ def _snapshot_inputs(config: Config, output: Path) -> Config:
             try:
                 target = output / "artifacts" / "inputs" / hash_of(path)[:12] / path.name
                 if not target.is_file():
-                    with whole_folder(target.parent) as partial:
+                    with atomic_folder(target.parent) as partial:
                         shutil.copyfile(path, partial / path.name)
             except OSError as problem:
                 raise UserError(f"{key}: cannot read {source}: {problem.strerror or problem}") from None
@@ -419,27 +417,28 @@ def _collect(output: Path) -> dict[str, Any]:
         return {"nothing_new": Path(notes["outputs"]["notes"]).read_text(encoding="utf-8").strip()}
     last = max(iteration for stage, iteration, _ in finished if stage == "report" and iteration is not None)
     report = finished["report", last, None]["outputs"]
-    summary: dict[str, Any] = json.loads(Path(report["summary"]).read_text(encoding="utf-8"))
+    summary = without_record(json.loads(Path(report["summary"]).read_text(encoding="utf-8")))
     seconds: dict[str, float] = {}
     for (stage, iteration, _), event in finished.items():
         if iteration is None or iteration <= last:
             seconds[stage] = round(seconds.get(stage, 0.0) + event["seconds"], 3)
     summary["seconds_by_stage"] = dict(sorted(seconds.items()))
     for name, shown_as in (("html", "report.html"), ("markdown", "report.md"), ("manifest", "manifest.json")):
-        with whole_file(output / shown_as) as partial:
+        with atomic_file(output / shown_as) as partial:
             shutil.copyfile(report[name], partial)
     best = finished["train", summary["best_iteration"], None]["outputs"]["model"]
-    with whole_folder(output / "student") as partial:
+    with atomic_folder(output / "student") as partial:
         shutil.copytree(best, partial, dirs_exist_ok=True)
     write_text(output / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     return summary
 
 
 def _finished(output: Path) -> dict[tuple[str, int | None, int | None], dict[str, Any]]:
-    """The last `finished` event of each stage, by stage, iteration and fold; none before the first run."""
+    """The last `finished` event of each stage, by stage, iteration and fold or shard; none before the first run."""
     path = output / "events.jsonl"
     events = []
     for line in path.read_text(encoding="utf-8").split("\n") if path.is_file() else []:
         with suppress(json.JSONDecodeError):  # a run that was killed may have left half a line
             events.append(json.loads(line))
-    return {(e["stage"], e["iteration"], e["fold"]): e for e in events if e["event"] == "finished"}
+    # A shard's number where a fold's would be: no stage has both.
+    return {(e["stage"], e["iteration"], e.get("shard", e["fold"])): e for e in events if e["event"] == "finished"}

@@ -10,7 +10,7 @@ from llm2llm.components.shared.base.errors import CONNECTION_ERRORS, cannot_writ
 
 
 @contextmanager
-def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Gives a partial file's path to write to, and renames it to `path` when the block ends well.
 
     Raises:
@@ -35,8 +35,8 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Like `whole_file`, for a folder: a fresh one that takes the place of `path` when the block ends well."""
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Like `atomic_file`, for a folder: a fresh one that takes the place of `path` when the block ends well."""
     target = Path(path)
     partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
     replaced = target.with_name(f"{partial.name}.old")
@@ -60,5 +60,5 @@ def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Writes a UTF-8 text file, whole or not at all."""
-    with whole_file(path) as partial:
+    with atomic_file(path) as partial:
         partial.write_text(text, encoding="utf-8")

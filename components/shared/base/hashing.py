@@ -25,11 +25,20 @@ def hash_of(path: str | os.PathLike[str]) -> str:
     place = Path(path)
     if not place.is_dir():
         return _hash_of_file(place)
-    files = {
-        str(Path(folder, name).relative_to(place).as_posix()): Path(folder, name)
-        for folder, _, names in os.walk(place, followlinks=True, onerror=_refuse)
+    return hash_of_files(files_of(place))
+
+
+def files_of(folder: str | os.PathLike[str]) -> dict[str, Path]:
+    """The files in a folder and in those below it, by their names relative to it, with slashes."""
+    return {
+        Path(at, name).relative_to(folder).as_posix(): Path(at, name)
+        for at, _, names in os.walk(folder, followlinks=True, onerror=_refuse)
         for name in names
     }
+
+
+def hash_of_files(files: Mapping[str, Path]) -> str:
+    """The hash of a folder that holds these files under these names."""
     with ThreadPoolExecutor(THREADS, thread_name_prefix="hash") as threads:
         hashes = dict(zip(files, threads.map(_hash_of_file, files.values()), strict=True))
     return hash_of_entries({name: (files[name].stat().st_size, hashes[name]) for name in files})

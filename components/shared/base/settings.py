@@ -7,7 +7,7 @@ from typing import Any, Self, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from llm2llm.components.shared.base.errors import UserError, nearest
+from llm2llm.components.shared.base.errors import UserError, did_you_mean
 
 _TAG = re.compile(r"function-\w+|\[key\]|(?:str|int|float|bool)|\w+\[.*\]")
 """What pydantic puts into a path that is no key: the member of a union, a validator, the key of a mapping itself."""
@@ -62,7 +62,7 @@ def _lines(cls: type[BaseModel], error: ValidationError, where: str) -> list[str
         path = [part for place, part in enumerate(loc) if place in keys or not _TAG.fullmatch(str(part))]
         key = ".".join([where, *map(str, path)])
         if problem["type"] == "extra_forbidden":
-            hint = nearest(str(path[-1]), _keys_at(cls, path[:-1]))
+            hint = did_you_mean(str(path[-1]), _keys_at(cls, path[:-1]))
             lines[key] = f"{key}: unknown key{hint}"
         elif problem["type"] == "missing":
             lines[key] = f"{key}: missing; it has no default, so set it"

@@ -1,7 +1,7 @@
 """Artifacts as the stages see them: a path and metadata. Kubeflow's own classes fit, and so does `LocalArtifact`."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -9,9 +9,25 @@ from llm2llm.components.shared.base.atomic import write_text
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.parquet import read_rows, write_rows
 from llm2llm.components.shared.data.schemas import VERSION
-from llm2llm.components.shared.lineage.records import Artifact as Artifact
 
 R = TypeVar("R")
+
+LINEAGE = "lineage"
+"""The key of a JSON artifact under which its maker's record stands (`lineage.embedded`); not part of its content."""
+
+
+class Artifact(Protocol):
+    """Something at a path. Of metadata it has `kind`, `schema_version`, `rows` and `sha256` at most: Kubeflow copies
+    them into every task that is handed the artifact."""
+
+    metadata: dict[str, Any]
+
+    @property
+    def path(self) -> str: ...
+
+
+Inputs = Mapping[str, Artifact | Sequence[Artifact] | str | None]
+"""What a stage is handed, by name: artifacts, lists of them, or what the user named: a file, a folder, a data set."""
 
 
 class MetricsArtifact(Artifact, Protocol):
@@ -40,11 +56,11 @@ class LocalArtifact:
         self.metadata["confusionMatrix"] = {"categories": categories, "matrix": matrix}
 
 
-def write_artifact(artifact: Artifact, kind: str, rows: Iterable[Any], **notes: int) -> None:
-    """Writes rows to an artifact's path, with `notes` about all of them, and their kind, version and number to its
-    metadata."""
+def write_artifact(artifact: Artifact, kind: str, rows: Iterable[Any], notes: Mapping[str, Any] | None = None) -> None:
+    """Writes rows to an artifact's path, and their kind, version and number to its metadata; `notes` as `write_rows`
+    does."""
     rows = list(rows)
-    write_rows(artifact.path, kind, rows, **notes)
+    write_rows(artifact.path, kind, rows, notes)
     artifact.metadata.update({"kind": kind, "schema_version": VERSION, "rows": len(rows)})
 
 
@@ -69,7 +85,12 @@ def read_config(artifact: Artifact) -> dict[str, Any]:
         raise UserError(f"{path}: the config is not JSON: {problem}") from None
     if not isinstance(config, dict):
         raise UserError(f"{path}: the config must be a JSON object, not {type(config).__name__}")
-    return config
+    return without_record(config)
+
+
+def without_record(value: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a JSON artifact, without its maker's record."""
+    return {key: one for key, one in value.items() if key != LINEAGE}
 
 
 def write_metrics(metrics: MetricsArtifact, values: Mapping[str, float]) -> None:

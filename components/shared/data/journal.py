@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from llm2llm.components.shared.base.atomic import whole_folder
+from llm2llm.components.shared.base.atomic import atomic_folder
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.artifacts import Artifact
 from llm2llm.components.shared.data.parquet import read_rows, write_rows
@@ -58,7 +58,7 @@ FILES = tuple(one.name for one in fields(Journal) if one.name != "spent")
 
 def write_journal(artifact: Artifact, journal: Journal) -> None:
     """Writes every file, an empty one too, and kind, version and number of rows to the artifact's metadata."""
-    with whole_folder(artifact.path) as partial:
+    with atomic_folder(artifact.path) as partial:
         for kind in FILES:
             write_rows(Path(partial) / f"{kind}.parquet", kind, getattr(journal, kind))
         spent = {one.name: getattr(journal.spent, one.name) for one in fields(Spending)}

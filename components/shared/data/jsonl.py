@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from llm2llm.components.shared.base.atomic import whole_file
+from llm2llm.components.shared.base.atomic import atomic_file
 from llm2llm.components.shared.base.errors import UserError
 
 
@@ -70,7 +70,7 @@ def is_text(value: str) -> bool:
 
 def write_json_lines(path: str | os.PathLike[str], rows: Sequence[Any]) -> None:
     """Writes dataclass rows or dicts as JSON lines, whole or not at all."""
-    with whole_file(path) as partial, open(partial, "w", encoding="utf-8") as file:
+    with atomic_file(path) as partial, open(partial, "w", encoding="utf-8") as file:
         for row in rows:
             value = row if isinstance(row, dict) else dataclasses.asdict(row)
             line = json.dumps(value, ensure_ascii=False)

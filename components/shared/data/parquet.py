@@ -9,32 +9,33 @@ import json
 import os
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
-from llm2llm.components.shared.base.atomic import whole_file
-from llm2llm.components.shared.base.errors import UserError, nearest
+from llm2llm.components.shared.base.atomic import atomic_file
+from llm2llm.components.shared.base.errors import UserError, did_you_mean
 from llm2llm.components.shared.data.jsonl import is_text, json_lines
 from llm2llm.components.shared.data.schemas import KINDS, VERSION, Example, content_id
 
 R = TypeVar("R")
 
 METADATA_KEY = b"llm2llm"
+NOTES_KEY = b"llm2llm.notes"
 PARQUET_MAGIC = b"PAR1"
 ROW_GROUP = 10_000
 """Rows that can be read without the others: `why` looks for a few among very many."""
 
 
-def schema(kind: str, **notes: int) -> pa.Schema:
-    """The Arrow schema of a kind, with the kind, the schema version and `notes` in its metadata."""
+def schema(kind: str) -> pa.Schema:
+    """The Arrow schema of a kind, with the kind and schema version in its metadata."""
     row_type = KINDS[kind]
     hints = typing.get_type_hints(row_type)
     fields = [pa.field(f.name, *_arrow_type(hints[f.name])) for f in dataclasses.fields(row_type)]
-    return pa.schema(fields, metadata={METADATA_KEY: json.dumps({"kind": kind, "version": VERSION, **notes})})
+    return pa.schema(fields, metadata={METADATA_KEY: json.dumps({"kind": kind, "version": VERSION})})
 
 
 def _arrow_type(hint: Any) -> tuple[pa.DataType, bool]:
@@ -50,20 +51,30 @@ def _arrow_type(hint: Any) -> tuple[pa.DataType, bool]:
     return {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}[hint], nullable
 
 
-def write_rows(path: str | os.PathLike[str], kind: str, rows: Iterable[Any], **notes: int) -> None:
-    """Writes rows of a kind, and `notes` about all of them; a reader sees the whole file or none.
+def write_rows(
+    path: str | os.PathLike[str], kind: str, rows: Iterable[Any], notes: Mapping[str, Any] | None = None
+) -> None:
+    """Writes rows of a kind; a reader sees the whole file or none.
+
+    Args:
+        path: Where to.
+        kind: A key of `KINDS`.
+        rows: Of that kind.
+        notes: A few values about all of the rows, as JSON, which `read_notes` gives back.
 
     Raises:
         UserError: The folder is missing, read-only or full.
     """
-    table_schema = schema(kind, **notes)
+    table_schema = schema(kind)
+    if notes:
+        table_schema = table_schema.with_metadata({**table_schema.metadata, NOTES_KEY: json.dumps(notes)})
     names = table_schema.names
     columns: dict[str, list[Any]] = {name: [] for name in names}
     for row in rows:
         for name in names:
             columns[name].append(getattr(row, name))
     table = pa.table(columns, schema=table_schema)
-    with whole_file(path) as partial:
+    with atomic_file(path) as partial:
         pq.write_table(table, partial, row_group_size=ROW_GROUP)
 
 
@@ -92,6 +103,15 @@ def read_rows(path: str | os.PathLike[str], kind: str, row_type: type[R]) -> lis
     return _read_parquet(path, kind, row_type) if is_parquet else _read_json_lines(path, kind, row_type)
 
 
+def read_notes(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The notes of a file that `write_rows` wrote; empty for any other."""
+    try:
+        notes = json.loads((pq.read_schema(path).metadata or {}).get(NOTES_KEY, b"{}"))
+    except (pa.ArrowException, OSError, ValueError):
+        return {}
+    return notes if isinstance(notes, dict) else {}
+
+
 def kind_of(path: str | os.PathLike[str]) -> str:
     """The kind that a Parquet file names.
 
@@ -109,16 +129,6 @@ def kind_of(path: str | os.PathLike[str]) -> str:
     if kind not in KINDS:
         raise UserError(f"{os.fspath(path)}: names no kind of rows: it was not written by llm2llm")
     return str(kind)
-
-
-def note_of(path: str | os.PathLike[str], name: str) -> int | None:
-    """A note that `write_rows` was given; None where it was given none of that name, and for JSON lines."""
-    try:
-        label = json.loads((pq.read_schema(path).metadata or {}).get(METADATA_KEY, b"{}"))
-    except (pa.ArrowException, OSError, ValueError):
-        return None
-    value = label.get(name) if isinstance(label, dict) else None
-    return value if isinstance(value, int) else None
 
 
 def _kind_and_version(found: pa.Schema) -> tuple[Any, Any]:
@@ -165,7 +175,7 @@ def _read_json_lines(path: str | os.PathLike[str], kind: str, row_type: type[R])
         where = f"{os.fspath(path)}:{number}"
         for name in line:
             if name not in known:
-                raise UserError(f"{where}: unknown field {name!r} for {kind!r} rows{nearest(name, known)}")
+                raise UserError(f"{where}: unknown field {name!r} for {kind!r} rows{did_you_mean(name, known)}")
             if not is_text(json.dumps(line[name], ensure_ascii=False)):
                 raise UserError(f"{where}: field {name!r} holds half a surrogate pair, which is no valid text")
         without_id = row_type is Example and "id" not in line

@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from llm2llm.components.shared.base.atomic import whole_folder
+from llm2llm.components.shared.base.atomic import atomic_folder
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.artifacts import Artifact
 from llm2llm.components.shared.data.parquet import read_rows, write_rows
@@ -18,7 +18,7 @@ from llm2llm.components.shared.data.schemas import SPLITS, VERSION, Example, Spl
 
 def write_splits(artifact: Artifact, splits: Mapping[Split, Sequence[Example]]) -> None:
     """Writes every split, an empty one too, and kind, version and number of rows to the artifact's metadata."""
-    with whole_folder(artifact.path) as partial:
+    with atomic_folder(artifact.path) as partial:
         for split in SPLITS:
             write_rows(Path(partial) / f"{split}.parquet", "examples", splits.get(split, []))
     rows = sum(len(splits.get(split, [])) for split in SPLITS)

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from llm2llm.components.shared import tasks
-from llm2llm.components.shared.base.errors import UserError, nearest
+from llm2llm.components.shared.base.errors import UserError, did_you_mean
 from llm2llm.components.shared.data.jsonl import is_text, json_lines, parse_json
 from llm2llm.components.shared.data.schemas import Example, content_id
 from llm2llm.components.shared.tasks import Columns, Task
@@ -179,7 +179,7 @@ def _column(place: str, row: dict[str, Any], column: str) -> Any:
     if column not in row:
         have = ", ".join(map(repr, row)) or "none"
         raise UserError(
-            f"{place}: no column {column!r}{nearest(column, row)}; columns here: {have}. "
+            f"{place}: no column {column!r}{did_you_mean(column, row)}; columns here: {have}. "
             "Set task.columns to say which column holds what"
         )
     return row[column]

@@ -23,13 +23,13 @@ from typing import Literal, get_args
 
 from llm2llm.components.shared import tasks
 from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.base.process import RUN_VARIABLE
 from llm2llm.components.shared.data.jsonl import parse_json
 from llm2llm.components.shared.data.schemas import Example, Outcome
 from llm2llm.components.shared.judge.settings import JudgeSettings, check_judge
 from llm2llm.components.shared.llm.budget import Account
 from llm2llm.components.shared.llm.client import open_teacher
 from llm2llm.components.shared.llm.requests import Answer, Ask, Message
-from llm2llm.components.shared.stage import RUN_VARIABLE
 from llm2llm.components.shared.tasks import Task
 
 Verdict = Literal["correct", "wrong"]

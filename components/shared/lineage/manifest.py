@@ -11,13 +11,13 @@ Each iteration's report makes one of what its inputs say; `llm2llm run` leaves t
     images          by name (`cpu`, `train`, `vllm`), as the config names them; and by digest under `digests`, where the
                     cluster's operator has told the pods their own as LLM2LLM_IMAGE_DIGEST (Kubernetes tells no pod)
     data            the user's own `seeds`, `validation`, `test`, `pool`: `source` and `sha256`; and the `student`
-    stages          every stage that ran, in order: its record (`records`) without `version` and `makers`
+    stages          every stage that ran, in order: the public part of its record (`records`)
     decisions       one for each iteration: the row that `filter_errors` wrote, with the reason
     verdict         what `promote` decided, as it wrote it; null where it has not run
 
-A hash is that of `hashes`. The report's own outputs are in no manifest, as a file cannot hold its own hash; their
-metadata has them. The same run has the same manifest, byte for byte: there is no time in it, and no path but those in
-the config.
+A hash is a content hash (`embedded`). The report's own outputs are in no manifest, which is one of them; their metadata
+has them. The same run has the same manifest, byte for byte: there is no time in it, and no path but those in the
+config.
 """
 
 import dataclasses
@@ -27,8 +27,9 @@ from pathlib import Path
 from typing import Any
 
 from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.data.artifacts import Inputs, without_record
 from llm2llm.components.shared.data.schemas import Decision
-from llm2llm.components.shared.lineage.records import Inputs, label_of, record_of
+from llm2llm.components.shared.lineage.records import label_of, public_part, record_of
 from llm2llm.components.stages import STAGES
 
 VERSION = 1
@@ -58,8 +59,7 @@ def manifest_of(
     for artifact in _artifacts(inputs):
         record = record_of(artifact)
         if record is not None:
-            made = {key: record[key] for key in record if key not in ("version", "output", "makers")}
-            stages |= {**record["makers"], label_of(record): made}
+            stages |= {**record["makers"], label_of(record): public_part(record)}
     ordered = sorted(stages.values(), key=_place)
     return {
         "schema_version": VERSION,
@@ -84,7 +84,7 @@ def manifest_text(manifest: Mapping[str, Any]) -> str:
     return json.dumps(manifest, indent=2, sort_keys=True) + "\n"
 
 
-def read_manifest(path: str | Path) -> dict[str, Any]:
+def read_run_manifest(path: str | Path) -> dict[str, Any]:
     """A manifest that `manifest_text` made.
 
     Raises:
@@ -105,7 +105,7 @@ def checked_manifest(manifest: Any, where: str) -> dict[str, Any]:
     """
     if not isinstance(manifest, dict) or manifest.get("schema_version") != VERSION:
         raise UserError(f"{where}: no run's manifest of schema version {VERSION}; use the llm2llm that wrote it")
-    return manifest
+    return without_record(manifest)
 
 
 def _artifacts(inputs: Inputs) -> list[Any]:
@@ -121,7 +121,8 @@ def _artifacts(inputs: Inputs) -> list[Any]:
 def _place(record: Mapping[str, Any]) -> tuple[int, int, int, str]:
     stage = record["stage"]
     iteration = -1 if record["iteration"] is None else record["iteration"]
-    return iteration, ORDER.index(stage) if stage in ORDER else len(ORDER), record["fold"] or 0, stage
+    number = record["fold"] or record.get("shard") or 0
+    return iteration, ORDER.index(stage) if stage in ORDER else len(ORDER), number, stage
 
 
 def _versions(stages: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:

@@ -1,36 +1,49 @@
-"""A stage's record: what went in, what came out, by which code. It travels in the metadata of what came out.
+"""A stage's record: what went in, what came out, by which code. It is part of what came out; see `embedded` for where.
 
-    artifact.metadata["lineage"]    compact JSON, of every output but metrics, whose metadata Kubeflow shows as figures:
-
-    version     1
+    version     2
     output      which of the outputs this artifact is
-    stage, iteration, fold      iteration and fold are null where there is none
+    stage, iteration, fold, shard       null where there is none
     code        version of llm2llm, `+`, and the first digits of the SHA-256 of its source
     python      version
     libraries   the versions of the packages that the stage works with, those that are installed
     image_digest    of the container image, only where LLM2LLM_IMAGE_DIGEST names it
     inputs      by name: `sha256`, and `made_by` and `output`: the stage that made it and what it is called there; of a
                 file or name that the user gave, `source` instead. Of several under one name: `name[0]`, `name[1]`, ...
-    outputs     by name: `sha256`, and `rows` where it holds rows
+    outputs     by name: `sha256`, and `rows` where it holds rows; without metrics, which hold times
     makers      by `made_by`: the records of all stages that came before, without their `makers`: so the report, which
                 gets the last artifacts of an iteration, sees all stages of the run
 
-Nothing in it depends on when or where the stage ran. A hash is null where it could not be computed.
+Nothing in it depends on when or where the stage ran. A hash is a content hash (`embedded`), and null
+where it could not be computed. An artifact's metadata holds its hash once more, as `sha256`: small enough for Kubeflow,
+which copies it into every task, and there even for what can hold no record.
+
+Runs of before have records of version 1 in their artifacts' metadata, under `lineage`, as compact JSON without `shard`.
 """
 
 import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.base.hashing import hash_of, hash_of_entries, size_of
+from llm2llm.components.shared.base.hashing import size_of
+from llm2llm.components.shared.data.artifacts import LINEAGE, Artifact, Inputs
+from llm2llm.components.shared.lineage.embedded import (
+    VERSION,
+    can_hold,
+    content_hash,
+    content_hash_of_bytes,
+    content_hash_of_entries,
+    content_hash_once_embedded,
+    embed_record,
+    read_embedded,
+)
 
-LINEAGE = "lineage"
-VERSION = 1
+SHA256 = "sha256"
+"""The key of an artifact's metadata that holds its content hash."""
 DIGEST_VARIABLE = "LLM2LLM_IMAGE_DIGEST"
 """Set by whoever runs the images by digest: no pod is told its own."""
 
@@ -48,40 +61,35 @@ LIBRARIES = {
 has the same record in a process of its own and in one that has run others before."""
 
 
-class Artifact(Protocol):
-    """Something at a path, with metadata."""
-
-    metadata: dict[str, Any]
-
-    @property
-    def path(self) -> str: ...
-
-
-Inputs = Mapping[str, Artifact | Sequence[Artifact] | str | None]
-"""What a stage is handed, by name: artifacts, lists of them, or what the user named: a file, a folder, a data set."""
+FIGURES = ("metrics", "confusion")
+"""Outputs that carry neither record nor hash: Kubeflow shows their metadata as figures."""
 
 
 def record_of(artifact: Artifact) -> dict[str, Any] | None:
     """The record of the stage that made an artifact; None for one that carries none, as the user's own files."""
+    if (record := read_embedded(artifact.path)) is not None:
+        return record
     text = artifact.metadata.get(LINEAGE)
     try:
-        record = json.loads(text) if isinstance(text, str) else None
+        old = json.loads(text) if isinstance(text, str) else None
     except ValueError:
         return None
-    return record if isinstance(record, dict) and record.get("version") == VERSION else None
+    return old if isinstance(old, dict) and old.get("version") == 1 else None
 
 
 def label_of(record: Mapping[str, Any]) -> str:
-    """A stage's name with its iteration and fold, such as `out_of_fold 1 fold 2`."""
-    iteration, fold = record.get("iteration"), record.get("fold")
-    return (
-        str(record["stage"])
-        + ("" if iteration is None else f" {iteration}")
-        + ("" if fold is None else f" fold {fold}")
-    )
+    """A stage's name with its iteration and its fold or shard, such as `out_of_fold 1 fold 2`."""
+    numbers = (("", "iteration"), ("fold ", "fold"), ("shard ", "shard"))
+    given = [f" {word}{record[key]}" for word, key in numbers if record.get(key) is not None]
+    return str(record["stage"]) + "".join(given)
 
 
-def read_inputs(inputs: Inputs, iteration: int | None) -> tuple[dict[str, Any], dict[str, Any]]:
+def public_part(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record says about its stage, whichever output it is in: all but `version`, `output`, `makers`."""
+    return {key: record[key] for key in record if key not in ("version", "output", "makers")}
+
+
+def read_inputs(inputs: Inputs) -> tuple[dict[str, Any], dict[str, Any]]:
     """`inputs` and `makers` of a record: hashes what a stage is handed, and checks it against what its maker wrote.
 
     Raises:
@@ -96,53 +104,64 @@ def read_inputs(inputs: Inputs, iteration: int | None) -> tuple[dict[str, Any], 
         sha256 = _hash(artifact, name)
         given[name] = {"sha256": sha256}
         record = record_of(artifact)
+        maker = "its stage" if record is None else label_of(record)
+        written = artifact.metadata.get(SHA256)
+        if written is None and record is not None:
+            written = record["outputs"].get(record["output"], {}).get("sha256")
+            if record["version"] == VERSION and None not in (sha256, written) and sha256 != written:
+                # A file that came by hand, and was made from another with all its keys.
+                print(f"lineage: {name} is not as {maker} wrote it: taken for a file of your own", flush=True)
+                continue
+        _check(artifact, sha256, written, maker)
         if record is None:
             continue
-        maker, output = label_of(record), record["output"]
-        _check(artifact, sha256, record["outputs"].get(output, {}).get("sha256"), maker)
-        given[name] |= {"made_by": maker, "output": output}
-        makers |= record["makers"]
-        makers[maker] = {key: record[key] for key in record if key not in ("version", "output", "makers")}
+        given[name] |= {"made_by": maker, "output": record["output"]}
+        makers |= {**record["makers"], maker: public_part(record)}
     return given, dict(sorted(makers.items()))
 
 
 def write_records(
-    stage: str,
-    iteration: int | None,
-    fold: int | None,
+    where: Mapping[str, Any],
     given: Mapping[str, Any],
     makers: Mapping[str, Any],
     outputs: Mapping[str, Artifact],
 ) -> dict[str, str | None]:
-    """Hashes what a stage leaves and writes its record into the metadata of its outputs.
+    """Hashes what a stage leaves, puts its record into those outputs that can hold one, and their hashes into their
+    metadata.
 
     Args:
-        stage, iteration, fold: Which one it is.
+        where: `stage`, `iteration`, `fold` and `shard`.
         given, makers: As `read_inputs` returns them.
         outputs: By name. One that cannot be hashed has a null; the stage's work is not lost for it.
 
     Returns:
         The hash of each output.
+
+    Raises:
+        UserError: A record cannot be written: the disk is full.
     """
-    hashes = {name: _hash(artifact, name) for name, artifact in outputs.items()}
+    recorded = {name: artifact for name, artifact in outputs.items() if not _holds_figures(name, artifact)}
+    # Computed before the record is there, which names them.
+    hashes = {
+        name: _hash(artifact, name, content_hash_once_embedded if name in recorded else content_hash)
+        for name, artifact in outputs.items()
+    }
     record = {
         "version": VERSION,
-        "stage": stage,
-        "iteration": iteration,
-        "fold": fold,
-        **environment(stage),
+        **where,
+        **environment(str(where["stage"])),
         "inputs": dict(given),
         "outputs": {
             name: {"sha256": hashes[name]} | ({"rows": int(artifact.metadata["rows"])} if _has_rows(artifact) else {})
-            for name, artifact in outputs.items()
-            if name != "metrics"  # they hold times, and a record says the same for the same work
+            for name, artifact in recorded.items()
         },
         "makers": dict(makers),
     }
-    for name, artifact in outputs.items():
-        if not _shows_metadata(artifact):
-            text = json.dumps(record | {"output": name}, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-            artifact.metadata[LINEAGE] = text
+    for name, artifact in recorded.items():
+        if (sha256 := hashes[name]) is not None:
+            artifact.metadata[SHA256] = sha256
+            if can_hold(artifact.path):
+                embed_record(artifact.path, record | {"output": name})
     return hashes
 
 
@@ -200,10 +219,10 @@ def _check(artifact: Artifact, found: str | None, written: str | None, maker: st
         )
 
 
-def _hash(artifact: Artifact, name: str) -> str | None:
+def _hash(artifact: Artifact, name: str, hashed: Callable[[str], str] = content_hash) -> str | None:
     started = time.monotonic()
     try:
-        found = hash_of(artifact.path)
+        found = hashed(artifact.path)
         seconds = time.monotonic() - started
         if seconds > 1.0:
             print(f"lineage: hashed {name}, {size_of(artifact.path) / 1e9:,.1f} GB, in {seconds:.1f} s", flush=True)
@@ -225,8 +244,8 @@ def _hash_of_source(source: str) -> str | None:
         if source.startswith("builtin:"):
             from llm2llm.components.shared.ingest.sources import builtin_path
 
-            return hash_of(builtin_path(source))
-        return hash_of(os.path.expanduser(source)) if os.path.exists(os.path.expanduser(source)) else None
+            return content_hash(builtin_path(source))
+        return content_hash(os.path.expanduser(source)) if os.path.exists(os.path.expanduser(source)) else None
     except (OSError, UserError, storage.NotThere):
         return None  # the stage that reads it says what is wrong
 
@@ -237,9 +256,9 @@ def _hash_of_remote(uri: str) -> str | None:
 
     try:
         files = storage.read_manifest(uri)
-        return hash_of_entries({name: (entry.size, entry.sha256) for name, entry in files.items()})
+        return content_hash_of_entries({name: (entry.size, entry.sha256) for name, entry in files.items()})
     except storage.NotThere:
-        return hashlib.sha256(storage.read_bytes(uri)).hexdigest()
+        return content_hash_of_bytes(storage.read_bytes(uri))
 
 
 def _short_source(source: str) -> str:
@@ -252,6 +271,5 @@ def _has_rows(artifact: Artifact) -> bool:
     return isinstance(artifact.metadata.get("rows"), int | float)
 
 
-def _shows_metadata(artifact: Artifact) -> bool:
-    """Whether Kubeflow shows the metadata of an artifact as figures: Metrics, ClassificationMetrics."""
-    return str(getattr(artifact, "schema_title", "")).endswith("Metrics")
+def _holds_figures(name: str, artifact: Artifact) -> bool:
+    return name in FIGURES or str(getattr(artifact, "schema_title", "")).endswith("Metrics")

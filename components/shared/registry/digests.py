@@ -5,8 +5,9 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from llm2llm.components.shared.data.artifacts import Artifact
 from llm2llm.components.shared.data.schemas import content_id
-from llm2llm.components.shared.lineage.records import Artifact, record_of
+from llm2llm.components.shared.lineage.records import record_of
 from llm2llm.components.shared.registry.settings import PromoteSettings
 
 _NOT_THE_STUDENT = {

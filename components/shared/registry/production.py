@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.registry.records import checked, parse_object
+from llm2llm.components.shared.registry.records import checked, parse_document
 
 POINTER = "production"
 SCHEMA_VERSION = 1
@@ -148,7 +148,7 @@ def _step(way: Sequence[str], generation: Generation) -> list[str]:
 
 def _from_json(data: bytes, registry: str, number: int) -> Generation:
     where = f"{registry.rstrip('/')}/{POINTER}/{number:06d}"
-    values = parse_object(data, where)
+    values = parse_document(data, where)
     if values.pop("schema_version", None) != SCHEMA_VERSION:
         raise UserError(f"{where}: not of a schema version that this llm2llm reads ({SCHEMA_VERSION}); use a newer one")
     found = checked(Generation, values, where)

@@ -112,20 +112,20 @@ D = TypeVar("D", Record, Answers, TrainedOn)
 FILES: dict[type[Document], str] = {Record: RECORD, Answers: ANSWERS, TrainedOn: TRAINED_ON}
 
 
-def to_json(document: Document) -> bytes:
+def to_document(document: Document) -> bytes:
     """A document as its file holds it; equal documents are equal bytes."""
     values = {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(document)}
     # ASCII only: a config's text may hold half a surrogate pair, which UTF-8 cannot.
     return json.dumps(values, indent=1, sort_keys=True).encode("ascii") + b"\n"
 
 
-def from_json(kind: type[D], data: bytes, where: str) -> D:
+def from_document(kind: type[D], data: bytes, where: str) -> D:
     """The document in these bytes; fields that a newer llm2llm has added are passed over.
 
     Raises:
         UserError: It is none of this kind.
     """
-    values = parse_object(data, where)
+    values = parse_document(data, where)
     if values.get("schema_version") != SCHEMA_VERSION:
         raise UserError(
             f"{where}: has schema version {values.get('schema_version')!r}, and this llm2llm reads {SCHEMA_VERSION}; "
@@ -151,7 +151,7 @@ def checked(kind: type[T], values: Mapping[str, Any], where: str) -> T:
         raise UserError(f"{where}: damaged: field {place!r}: {first['msg']}; restore it from a copy") from None
 
 
-def parse_object(data: bytes, where: str) -> dict[str, Any]:
+def parse_document(data: bytes, where: str) -> dict[str, Any]:
     """A JSON object.
 
     Raises:

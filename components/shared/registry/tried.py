@@ -7,7 +7,7 @@ import hashlib
 import json
 from typing import Any
 
-from llm2llm.components.shared.registry.records import parse_object
+from llm2llm.components.shared.registry.records import parse_document
 
 TRIED = "tried"
 
@@ -45,6 +45,6 @@ def read_tried(uri: str) -> dict[str, Any] | None:
     from llm2llm.components.shared.storage import NotThere, read_bytes
 
     try:
-        return parse_object(read_bytes(uri), uri)
+        return parse_document(read_bytes(uri), uri)
     except NotThere:
         return None

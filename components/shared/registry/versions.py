@@ -15,7 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from llm2llm.components.shared.base.errors import UserError, cannot_write, nearest
+from llm2llm.components.shared.base.errors import UserError, cannot_write, did_you_mean
+from llm2llm.components.shared.lineage.embedded import FOLDER_FILE
 from llm2llm.components.shared.registry.records import (
     ANSWERS,
     CARD,
@@ -24,7 +25,7 @@ from llm2llm.components.shared.registry.records import (
     TRAINED_ON,
     D,
     Record,
-    from_json,
+    from_document,
 )
 from llm2llm.components.shared.storage import (
     NotThere,
@@ -75,7 +76,7 @@ def version_uri(registry: str, version: str) -> str:
     return join(registry, VERSIONS, version)
 
 
-def stage(registry: str, run: str, model: Path, documents: Mapping[str, bytes]) -> str:
+def store_candidate(registry: str, run: str, model: Path, documents: Mapping[str, bytes]) -> str:
     """Keeps a student as its run's candidate, in place of an older one. One writer at a time: the run.
 
     Args:
@@ -95,7 +96,10 @@ def stage(registry: str, run: str, model: Path, documents: Mapping[str, bytes]) 
         # Links, not copies: weights can be larger than the disk.
         for path in sorted(model.rglob("*")):
             name = path.relative_to(model)
-            if path.is_file() and path.suffix.lower() not in PICKLES and name.as_posix() not in documents:
+            # Its record tells where its run's data lie, and a version may be published.
+            if name.as_posix() in documents or name.as_posix() == FOLDER_FILE:
+                continue
+            if path.is_file() and path.suffix.lower() not in PICKLES:
                 (Path(folder) / name).parent.mkdir(parents=True, exist_ok=True)
                 (Path(folder) / name).symlink_to(path.resolve())
         for name_, data in documents.items():
@@ -220,7 +224,7 @@ def find_version(registry: str, version: str) -> str:
             raise UserError(f"version {version} is damaged: {found}; restore it from a copy, or take another version")
     known = versions(registry)
     there = f"; there are {', '.join(known)}" if 0 < len(known) <= 10 else ""
-    raise UserError(f"no version {version!r} in {registry}{nearest(version, known)}{there}")
+    raise UserError(f"no version {version!r} in {registry}{did_you_mean(version, known)}{there}")
 
 
 def read_document(uri: str, kind: type[D]) -> D:
@@ -231,7 +235,7 @@ def read_document(uri: str, kind: type[D]) -> D:
         UserError: It is damaged.
     """
     where = join(uri, FILES[kind])
-    return from_json(kind, read_bytes(where), where)
+    return from_document(kind, read_bytes(where), where)
 
 
 def _check_model(model: Path) -> None:

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from llm2llm.components.shared.base.atomic import whole_folder
+from llm2llm.components.shared.base.atomic import atomic_folder
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.storage import local, s3
 from llm2llm.components.shared.storage.errors import NotThere, not_there
@@ -62,7 +62,7 @@ def upload_folder(folder: str | os.PathLike[str], uri: Uri) -> Manifest:
     source, place = Path(folder), parse(uri)
     names = _files(source)
     if isinstance(place, Path):
-        with whole_folder(place) as partial:
+        with atomic_folder(place) as partial:
             _copy(source, partial, names)
             manifest = _hashed(partial, names)
             (partial / MANIFEST).write_bytes(_to_json(manifest))
@@ -104,7 +104,7 @@ def download_folder(
     entries = read_manifest(uri) if manifest else _unchecked(place)
     if wanted is not None:
         entries = {name: entry for name, entry in entries.items() if wanted(name)}
-    with whole_folder(target) as partial:
+    with atomic_folder(target) as partial:
         for parent in sorted({(partial / name).parent for name in entries}):
             parent.mkdir(parents=True, exist_ok=True)
         if isinstance(place, Path):

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Protocol
 
 from pydantic import BeforeValidator
 
-from llm2llm.components.shared.base.errors import UserError, nearest
+from llm2llm.components.shared.base.errors import UserError, did_you_mean
 from llm2llm.components.shared.data.schemas import Outcome
 from llm2llm.components.shared.tasks.forms import classification, multiple_choice, numeric, text
 from llm2llm.components.shared.tasks.shipped import casehold, gsm8k, snips, sst2, trec
@@ -54,7 +54,7 @@ def load_task(value: str | Mapping[str, Any]) -> Task:
     if "form" in values or not isinstance(name, str):
         return Task.load(values, "task")
     if name not in TASKS:
-        hint = nearest(name, TASKS)
+        hint = did_you_mean(name, TASKS)
         raise UserError(
             f"task: {name!r} is no shipped task ({', '.join(TASKS)}){hint}; for a task of your own set "
             f"task.form to one of {', '.join(FORMS)}"

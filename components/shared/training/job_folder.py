@@ -19,7 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal, NoReturn
 
-from llm2llm.components.shared.base.atomic import whole_folder
+from llm2llm.components.shared.base.atomic import atomic_folder
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.parquet import read_rows, write_rows
 from llm2llm.components.shared.data.schemas import Example
@@ -184,7 +184,7 @@ def write_result(uri: str, model: Path, log: TrainingLog) -> None:
     if is_remote(uri):
         upload_folder(model, join(uri, MODEL))
     else:
-        with whole_folder(Path(uri) / MODEL) as partial:
+        with atomic_folder(Path(uri) / MODEL) as partial:
             for path in sorted(model.iterdir()):
                 shutil.move(path, partial / path.name)
     write_bytes(join(uri, RESULT), json.dumps({"log": dataclasses.asdict(log)}).encode())

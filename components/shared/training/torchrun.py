@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.stage import EXIT_TERMINATED, PARENT_VARIABLE
+from llm2llm.components.shared.base.process import EXIT_TERMINATED, PARENT_VARIABLE
 from llm2llm.components.shared.training.devices import devices_here, out_of_memory, share
 from llm2llm.components.shared.training.job_folder import (
     Failed,

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import FrameType
 
 from llm2llm.components.shared.base.errors import CONNECTION_ERRORS, UserError, cannot_write
-from llm2llm.components.shared.stage import EXIT_TERMINATED, EXIT_USER_ERROR, end_with_parent
+from llm2llm.components.shared.base.process import EXIT_TERMINATED, EXIT_USER_ERROR, end_with_parent
 from llm2llm.components.shared.storage import is_remote
 from llm2llm.components.shared.training.devices import out_of_memory, this_process
 from llm2llm.components.shared.training.job_folder import (
@@ -64,7 +64,7 @@ def main(uri: str) -> int:
         return _mistake(uri, problem)
     except Exception as problem:
         if isinstance(problem, OSError) and not isinstance(problem, CONNECTION_ERRORS):
-            # A full disk is the user's to mend, as `whole_folder` has it where one process trains.
+            # A full disk is the user's to mend, as `atomic_folder` has it where one process trains.
             return _mistake(uri, cannot_write(problem.filename or _folder(uri), problem))
         if out_of_memory(problem):
             write_failure(uri, "out_of_memory", str(problem).split("\n", 1)[0])

@@ -7,7 +7,7 @@ from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.training.settings import TRAINING_FILE
 
 TRAINING_ROWS = "training_rows"
-"""The key of an artifact's metadata that says how many rows the student was trained on."""
+"""The note beside a shard's predictions that says how many rows the student was trained on."""
 
 
 def rows_trained_on(student: Path) -> int:

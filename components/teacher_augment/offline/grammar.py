@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from llm2llm.components.shared.base.errors import UserError, nearest
+from llm2llm.components.shared.base.errors import UserError, did_you_mean
 from llm2llm.components.shared.base.settings import Settings
 from llm2llm.components.shared.base.text import folded
 from llm2llm.components.shared.data.schemas import Call
@@ -69,7 +69,9 @@ def load_grammar(value: str | dict[str, Any]) -> Grammar:
         for text in texts:
             for slot in _SLOT.findall(text):
                 if slot not in grammar.slots:
-                    raise UserError(f"{where}: {name!r} uses the unknown slot {slot!r}{nearest(slot, grammar.slots)}")
+                    raise UserError(
+                        f"{where}: {name!r} uses the unknown slot {slot!r}{did_you_mean(slot, grammar.slots)}"
+                    )
             if {"{", "}"} & set(_SLOT.sub("", text)):
                 raise UserError(f"{where}: {name!r} has a brace that belongs to no slot, in {text!r}")
     try:

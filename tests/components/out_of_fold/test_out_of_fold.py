@@ -6,7 +6,7 @@ import pytest
 
 from llm2llm.components.out_of_fold import out_of_fold as module
 from llm2llm.components.out_of_fold.run import run
-from llm2llm.components.shared.base.folds import fold_of
+from llm2llm.components.shared.base.sampling import fold_of
 from llm2llm.components.shared.data.artifacts import LocalArtifact
 from llm2llm.components.shared.data.parquet import read_rows, write_rows
 from llm2llm.components.shared.data.schemas import Example, Prediction
@@ -54,7 +54,7 @@ def test_general_rows_are_mixed_in(
         evaluate_settings={},
         predictions=LocalArtifact(str(tmp_path / "predictions")),
     )
-    held_out = [row for row in rows if fold_of(rows, 3, 0)[row.id] == 0]
+    held_out = [row for row in rows if fold_of({one.id: one.answer for one in rows}, 3, 0)[row.id] == 0]
     ((replayed, trained_on),) = [(log.rows_replayed, log.rows) for log in logs]
     assert (replayed, trained_on) == (round((24 - len(held_out)) / 2), 24 - len(held_out) + replayed)
     answered = read_rows(tmp_path / "predictions", "predictions", Prediction)

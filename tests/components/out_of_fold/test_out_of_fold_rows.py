@@ -10,7 +10,7 @@ import pytest
 
 from llm2llm.components.out_of_fold import out_of_fold as room
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.base.folds import fold_of
+from llm2llm.components.shared.base.sampling import fold_of
 from llm2llm.components.shared.data.schemas import Example, Prediction, content_id
 from llm2llm.components.shared.storage import exists, join, write_bytes
 from llm2llm.components.shared.tasks import load_task
@@ -38,7 +38,7 @@ def test_no_row_with_a_held_out_question_is_trained_on(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(room, "train_on_devices", train)
     monkeypatch.setattr(room, "predict", lambda *_: [])
-    fold_by_id = fold_of(seeds, 2, 0)
+    fold_by_id = fold_of({seed.id: seed.answer for seed in seeds}, 2, 0)
     for fold in (0, 1):
         room.out_of_fold(
             [*seeds, *others], load_task("gsm8k"), "scratch", FineTuneSettings(), AnswerSettings(), fold, 2, 1, 0

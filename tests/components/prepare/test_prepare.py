@@ -18,6 +18,8 @@ from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.artifacts import LocalArtifact
 from llm2llm.components.shared.data.parquet import read_rows
 from llm2llm.components.shared.data.schemas import VERSION, Example
+from llm2llm.components.shared.lineage.embedded import content_hash
+from llm2llm.components.shared.lineage.records import record_of
 from llm2llm.components.shared.similarity import question_key
 from llm2llm.components.shared.tasks import Task
 
@@ -362,7 +364,8 @@ class TestRepeatable:
                 **artifacts,
             )
             made.append({name: Path(artifact.path).read_bytes() for name, artifact in artifacts.items()})
-            made_by = json.loads(artifacts["seeds_set"].metadata.pop("lineage"))
+            made_by = record_of(artifacts["seeds_set"])
+            assert made_by is not None
             assert made_by["inputs"]["seeds"] == {
                 "source": "seeds.jsonl",
                 "sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
@@ -371,7 +374,7 @@ class TestRepeatable:
                 "kind": "examples",
                 "schema_version": VERSION,
                 "rows": 9,
-                "split": "seeds",
+                "sha256": content_hash(artifacts["seeds_set"].path),
             }
         assert made[0] == made[1]
         sets = {name: read_rows(tmp_path / "one" / name, "examples", Example) for name in names[:4]}

@@ -57,7 +57,6 @@ def test_from_a_source_with_columns_of_its_own(tmp_path: Path, colours: Task) ->
     rows = read_rows(artifacts["replay_set"].path, "examples", Example)
     assert {row.question: row.answer for row in rows} == {f"Do {n}.": text for n, text in enumerate(answers)}
     assert [row.id for row in rows] == sorted(row.id for row in rows)
-    assert artifacts["replay_set"].metadata["split"] == "replay"
     assert read_rows(artifacts["rejects"].path, "rejects", Reject) == []
 
     run(seeds=seeds, settings={}, **common, **artifacts)

@@ -11,7 +11,7 @@ import pytest
 from llm2llm.components.detect_changes.run import run as detect_changes
 from llm2llm.components.promote.run import run
 from llm2llm.components.shared import storage
-from llm2llm.components.shared.data.artifacts import LocalArtifact, write_artifact
+from llm2llm.components.shared.data.artifacts import LocalArtifact, without_record, write_artifact
 from llm2llm.components.shared.data.schemas import Example, Prediction
 from llm2llm.components.shared.lineage.records import write_records
 from llm2llm.components.shared.registry import versions
@@ -69,7 +69,7 @@ def promoted(
         settings={"registry": registry, "mode": "promote", "min_slice_rows": 1, "max_slice_drop": 1.0, **settings},
         **artifacts,
     )
-    verdict = json.loads(Path(artifacts["verdict"].path).read_text())
+    verdict = without_record(json.loads(Path(artifacts["verdict"].path).read_text()))
     metrics = json.loads(Path(artifacts["metrics"].path).read_text())
     assert metrics["promoted"] == float(verdict["outcome"] == "promoted")
     assert artifacts["verdict"].metadata["kind"] == "verdict"
@@ -82,7 +82,8 @@ def beside_replay_rows(
     """Makes it seeds that `prepare` left beside replay rows, under a config that names these as always."""
     replay_set = LocalArtifact(str(folder / "replay_set"))
     write_artifact(replay_set, "examples", replay)
-    write_records("prepare", None, None, {}, {}, {"validation_set": validation_set, "replay_set": replay_set})
+    where = {"stage": "prepare", "iteration": None, "fold": None, "shard": None}
+    write_records(where, {}, {}, {"validation_set": validation_set, "replay_set": replay_set})
     named = {**CONFIG, "data": {**CONFIG["data"], "replay": "s3://bucket/replay.jsonl"}}
     Path(config.path).write_text(json.dumps(named))
 

@@ -1,4 +1,4 @@
-"""`stage`: events for the local run, one line for a user's mistake."""
+"""`stage_lifecycle`: events for the local run, one line for a user's mistake."""
 
 import json
 import os
@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.base.process import EXIT_USER_ERROR, PARENT_VARIABLE, beside_others
 from llm2llm.components.shared.data.artifacts import LocalArtifact
-from llm2llm.components.shared.stage import EVENT, EXIT_USER_ERROR, PARENT_VARIABLE, beside_others, stage
+from llm2llm.components.shared.stage import EVENT, stage_lifecycle
 
 
 def events(text: str) -> list[dict[str, Any]]:
@@ -19,7 +20,7 @@ def events(text: str) -> list[dict[str, Any]]:
 
 
 def test_says_that_it_starts_and_ends(capsys: pytest.CaptureFixture[str]) -> None:
-    with stage("train", 2, 1, outputs={"model": LocalArtifact("outputs/model")}):
+    with stage_lifecycle("train", iteration=2, fold=1, outputs={"model": LocalArtifact("outputs/model")}):
         print("training")
     started, finished = events(capsys.readouterr().out)
     assert started == {"event": "started", "stage": "train", "iteration": 2, "fold": 1}
@@ -34,8 +35,15 @@ def test_says_that_it_starts_and_ends(capsys: pytest.CaptureFixture[str]) -> Non
     }
 
 
+def test_a_shard_is_named_as_one(capsys: pytest.CaptureFixture[str]) -> None:
+    with stage_lifecycle("answer", iteration=0, shard=2):
+        pass
+    said = events(capsys.readouterr().out)
+    assert [(one["fold"], one["shard"]) for one in said] == [(None, 2), (None, 2)]
+
+
 def test_a_users_mistake_is_one_line_and_code_2(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught, stage("prepare"):
+    with pytest.raises(SystemExit) as caught, stage_lifecycle("prepare"):
         raise UserError("seeds.jsonl:3: column 'answer' is empty")
     assert caught.value.code == EXIT_USER_ERROR == 2
     printed = capsys.readouterr()
@@ -47,9 +55,9 @@ def test_a_users_mistake_is_one_line_and_code_2(capsys: pytest.CaptureFixture[st
 
 def test_in_a_process_there_is_no_traceback() -> None:
     code = (
-        "from llm2llm.components.shared.stage import stage\n"
+        "from llm2llm.components.shared.stage import stage_lifecycle\n"
         "from llm2llm.components.shared.base.errors import UserError\n"
-        "with stage('prepare'):\n"
+        "with stage_lifecycle('prepare'):\n"
         "    try:\n"
         "        1 / 0\n"
         "    except ZeroDivisionError:\n"
@@ -60,7 +68,7 @@ def test_in_a_process_there_is_no_traceback() -> None:
 
 
 def test_another_exception_goes_on_and_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ZeroDivisionError), stage("train", 0):
+    with pytest.raises(ZeroDivisionError), stage_lifecycle("train", iteration=0):
         raise ZeroDivisionError("by zero")
     failed = events(capsys.readouterr().out)[-1]
     assert failed == {"event": "failed", "stage": "train", "iteration": 0, "fold": None,
@@ -70,9 +78,9 @@ def test_another_exception_goes_on_and_is_said(capsys: pytest.CaptureFixture[str
 def test_an_event_is_one_line_whatever_the_message() -> None:
     message = 'two\nlines, "quotes", Ключ, a broken name \udcff'
     code = (
-        "from llm2llm.components.shared.stage import stage\n"
+        "from llm2llm.components.shared.stage import stage_lifecycle\n"
         "from llm2llm.components.shared.base.errors import UserError\n"
-        f"with stage('prepare'):\n    raise UserError({message!r})\n"
+        f"with stage_lifecycle('prepare'):\n    raise UserError({message!r})\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 2
@@ -90,7 +98,10 @@ def test_knows_whether_it_runs_beside_others(monkeypatch: pytest.MonkeyPatch) ->
 def test_ends_when_the_run_that_started_it_is_gone() -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    code = "import time\nfrom llm2llm.components.shared.stage import stage\nwith stage('train'):\n    time.sleep(60)\n"
+    code = (
+        "import time\nfrom llm2llm.components.shared.stage import stage_lifecycle\n"
+        "with stage_lifecycle('train'):\n    time.sleep(60)\n"
+    )
     environment = {**os.environ, PARENT_VARIABLE: str(gone.pid)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, timeout=30, check=False, capture_output=True)
     assert done.returncode == 143
@@ -99,9 +110,9 @@ def test_ends_when_the_run_that_started_it_is_gone() -> None:
 def test_sigterm_ends_a_stage_and_leaves_nothing_half_written(tmp_path: Path) -> None:
     code = (
         "import time\n"
-        "from llm2llm.components.shared.stage import stage\n"
-        "from llm2llm.components.shared.base.atomic import whole_file\n"
-        f"with stage('train', 1), whole_file({str(tmp_path / 'model')!r}) as partial:\n"
+        "from llm2llm.components.shared.stage import stage_lifecycle\n"
+        "from llm2llm.components.shared.base.atomic import atomic_file\n"
+        f"with stage_lifecycle('train', iteration=1), atomic_file({str(tmp_path / 'model')!r}) as partial:\n"
         "    partial.write_text('half')\n"
         "    print('writing', flush=True)\n"
         "    time.sleep(60)\n"

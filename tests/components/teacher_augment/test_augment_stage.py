@@ -20,6 +20,8 @@ from llm2llm.components.shared.data.artifacts import LocalArtifact
 from llm2llm.components.shared.data.parquet import read_rows
 from llm2llm.components.shared.data.schemas import Call, Example, Reject, StudentError
 from llm2llm.components.shared.ingest.sources import read_examples
+from llm2llm.components.shared.lineage.embedded import content_hash
+from llm2llm.components.shared.lineage.records import notes_of
 from llm2llm.components.shared.llm.ledger import list_entries
 from llm2llm.components.shared.tasks import load_task
 from llm2llm.components.teacher_augment.augment import TooManyFailures
@@ -61,8 +63,8 @@ def rows_of(made: dict[str, Any]) -> tuple[list[Example], list[Reject], list[Cal
     )
 
 
-def same_bytes(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    return all(Path(one[name].path).read_bytes() == Path(other[name].path).read_bytes() for name in OUTPUTS)
+def same_content(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return all(content_hash(one[name].path) == content_hash(other[name].path) for name in OUTPUTS)
 
 
 def test_the_same_again_sends_nothing_and_leaves_the_same(folder: Path, capfd, monkeypatch) -> None:
@@ -73,9 +75,9 @@ def test_the_same_again_sends_nothing_and_leaves_the_same(folder: Path, capfd, m
         for run_id in ("run-1", "run-2"):  # the stage tried again, and another run
             monkeypatch.setenv("LLM2LLM_RUN_ID", run_id)
             two = go(folder, folder / run_id, COLOURS, settings(server, folder))
-            assert same_bytes(one, two)
+            assert same_content(one, two)
             assert "12 calls; paid now: 0 requests, 0 tokens" in capfd.readouterr().out
-            assert two["calls"].metadata["paid_calls"] == (12 if run_id == "run-1" else 0)
+            assert notes_of(two["calls"])["paid_calls"] == (12 if run_id == "run-1" else 0)
         assert sent(server) == first == 12
 
 
@@ -107,7 +109,7 @@ def test_a_later_iteration_gets_new_answers_and_knows_what_was_paid(folder: Path
         assert len({call.key for call in calls}) == 20
         assert [reject.reason for reject in rejects if reject.iteration == 2].count("over_budget") == 4
         assert len(candidates) + len([r for r in rejects if r.iteration == 2]) == 12
-        assert second["calls"].metadata["paid_calls"] == 20 == sent(server)
+        assert notes_of(second["calls"])["paid_calls"] == 20 == sent(server)
         go(folder, folder / "three", COLOURS, values, **before)
         assert sent(server) == 20
 
@@ -232,7 +234,7 @@ def test_the_student_itself_is_asked_and_found_again_in_another_folder(
     moved = shutil.copytree(student, tmp_path / "moved")
     capfd.readouterr()
     two = go(tmp_path, tmp_path / "two", "gsm8k", values, student_model=LocalArtifact(str(moved)))
-    assert same_bytes(one, two)
+    assert same_content(one, two)
     assert "paid now: 0 requests" in capfd.readouterr().out
     assert len(list(list_entries(str(tmp_path / "ledger")))) == len(calls)
 
@@ -289,7 +291,7 @@ def test_two_thousand_rows_under_fire_are_all_accounted_for_and_paid_for_once(un
         assert sum(stats["delivered"].values()) == len(answered) == len(list(list_entries(str(folder / "ledger"))))
         assert all(stats["met"][field.name] > 20 for field in dataclasses.fields(Faults))
         two = go(folder, folder / "two", "gsm8k", fire_settings(server, folder))
-        assert same_bytes(made, two)
+        assert same_content(made, two)
         assert len(answered) == len(calls), "every call was answered in the end"
         assert server.stats()["requests"] == stats["requests"]
 

@@ -319,15 +319,15 @@ import sys, json
 from pathlib import Path
 from llm2llm.components.shared.data.parquet import read_rows
 from llm2llm.components.shared.data.schemas import Example
-from llm2llm.components.shared.stage import stage
+from llm2llm.components.shared.stage import stage_lifecycle
 from llm2llm.components.shared.training.job_folder import Job
 from llm2llm.components.shared.training.settings import FineTuneSettings
 from llm2llm.components.shared.tasks import Task
 from llm2llm.components.train import kubeflow_trainjob as train_job
-from llm2llm.components.shared.base.atomic import whole_folder
+from llm2llm.components.shared.base.atomic import atomic_folder
 train_job.POLL_SECONDS = 0.05
 rows, task, settings, output = sys.argv[1:]
-with stage("train", 0), whole_folder(output) as partial:
+with stage_lifecycle("train", iteration=0), atomic_folder(output) as partial:
     rows, settings = read_rows(rows, "examples", Example), FineTuneSettings(**json.loads(settings))
     train_job.train_on_nodes(Job(rows, Task(**json.loads(task)), "scratch", settings, 7), partial)
 """

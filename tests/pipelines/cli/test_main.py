@@ -13,8 +13,8 @@ import yaml
 from llm2llm.components.shared.data.parquet import read_rows, write_rows
 from llm2llm.components.shared.data.schemas import Example, Prediction, Score
 from llm2llm.pipelines.cli.main import main
-from llm2llm.pipelines.cli.tables import summary_table
 from llm2llm.pipelines.config import shipped_configs
+from llm2llm.pipelines.inspect.tables import summary_table
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.stage import PARENT_VARIABLE
+from llm2llm.components.shared.base.process import PARENT_VARIABLE
 from llm2llm.pipelines.config import (
     KNOBS,
     SECTIONS,

@@ -19,7 +19,7 @@ from llm2llm.components.shared.data.parquet import read_rows, write_rows
 from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.similarity import rouge_l
 from llm2llm.pipelines.cli.inspect import why as why_command
-from llm2llm.pipelines.inspect.nearest import nearest
+from llm2llm.pipelines.inspect.most_similar import most_similar
 from llm2llm.pipelines.inspect.run_files import open_run
 from llm2llm.pipelines.inspect.why import why
 from llm2llm.pipelines.inspect.wording import printable, why_text
@@ -295,7 +295,7 @@ WORDS = st.lists(st.sampled_from(["a", "b", "c", "d", "e", "f"]), max_size=6).ma
 def test_the_nearest_are_those_that_comparing_all_finds(text: str, others: list[str]) -> None:
     scores = rouge_l([text], others)[0] if others else []
     expected = sorted(((-float(score), place) for place, score in enumerate(scores) if score > 0))[:3]
-    assert nearest(text, others, 3) == [(place, -score) for score, place in expected]
+    assert most_similar(text, others, 3) == [(place, -score) for score, place in expected]
 
 
 def test_the_nearest_of_more_than_are_compared_at_once() -> None:
@@ -303,7 +303,7 @@ def test_the_nearest_of_more_than_are_compared_at_once() -> None:
     others = [" ".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=12)) for _ in range(4_000)]
     scores = rouge_l([others[5]], others)[0]
     expected = sorted((-float(score), place) for place, score in enumerate(scores))[:3]
-    assert nearest(others[5], others, 3) == [(place, -score) for score, place in expected]
+    assert most_similar(others[5], others, 3) == [(place, -score) for score, place in expected]
 
 
 def test_what_a_model_wrote_cannot_command_the_terminal() -> None:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.stage import RUN_VARIABLE
+from llm2llm.components.shared.base.process import RUN_VARIABLE
 from llm2llm.pipelines.config import Config, load_config
 from llm2llm.pipelines.kubeflow.compile import compile_config
 from llm2llm.pipelines.kubeflow.placement import (

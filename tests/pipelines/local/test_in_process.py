@@ -1,5 +1,6 @@
 """The loop in plain Python: the same as under KFP, to the byte, and it goes on where it was."""
 
+import json
 import os
 import signal
 import subprocess
@@ -64,6 +65,16 @@ def test_it_leaves_what_a_run_leaves(whole: Path) -> None:
     training = read_rows(finished(whole)["dedupe", 1]["next_training_set"], "examples", Example)
     assert any(row.generated for row in training)
     assert list(whole.rglob("done.json"))
+
+
+def test_of_every_output_the_metadata_is_tiny(whole: Path) -> None:
+    """Kubeflow copies it into every task that is handed the output; the record is in the file."""
+    for done in whole.rglob("done.json"):
+        kept = json.loads(done.read_text())
+        for name, metadata in kept["outputs"].items():
+            if name not in ("metrics", "confusion"):
+                assert metadata.keys() <= {"kind", "schema_version", "rows", "sha256"}, (done, name)
+                assert metadata["sha256"] == kept["sha256"][name]
 
 
 def test_the_loop_needs_no_kfp() -> None:

@@ -7,8 +7,8 @@ import pytest
 
 from llm2llm.components.shared.data.parquet import read_rows
 from llm2llm.components.shared.data.schemas import Prediction
-from llm2llm.pipelines.cli.tables import summary_table
 from llm2llm.pipelines.config import load_config
+from llm2llm.pipelines.inspect.tables import summary_table
 from llm2llm.pipelines.local.run import run_local
 from tests.support.loopback_endpoint import MODEL, Endpoint, completion
 from tests.support.small_run import events

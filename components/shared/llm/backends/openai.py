@@ -31,7 +31,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from llm2llm.components.shared.base.errors import UserError, nearest
+from llm2llm.components.shared.base.errors import UserError, did_you_mean
 from llm2llm.components.shared.base.progress import Progress
 from llm2llm.components.shared.data.jsonl import parse_json
 from llm2llm.components.shared.llm.backends.in_process import schema_in_words
@@ -559,7 +559,7 @@ class _Sending:
             ) from None
         if known and self.settings.model not in known and f"models/{self.settings.model}" not in known:
             shown = ", ".join(known[:10]) + (", ..." if len(known) > 10 else "")
-            hint = nearest(self.settings.model, known)
+            hint = did_you_mean(self.settings.model, known)
             raise UserError(f"model: {url} has no model {self.settings.model!r}{hint}; it has {shown}")
 
     def _hopeless(self, response: _Response, detail: str) -> UserError:

@@ -27,7 +27,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from llm2llm.components.shared.base.errors import UserError, nearest
+from llm2llm.components.shared.base.errors import UserError, did_you_mean
 from llm2llm.components.shared.base.progress import Progress
 from llm2llm.components.shared.data.jsonl import parse_json
 from llm2llm.components.shared.llm.backends.in_process import schema_in_words
@@ -461,7 +461,7 @@ class _Endpoint:
             shown = ", ".join(sorted(known)[:10])
             raise UserError(
                 f"model: {self.settings.url} has no model {self.settings.model!r}"
-                f"{nearest(self.settings.model, known)}; it has {self.plain(shown)}"
+                f"{did_you_mean(self.settings.model, known)}; it has {self.plain(shown)}"
             )
 
     def make(self, note: Note, data: bytes) -> str:

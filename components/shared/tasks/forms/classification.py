@@ -8,7 +8,7 @@ grade    the same label
 import re
 from typing import Any
 
-from llm2llm.components.shared.base.errors import nearest
+from llm2llm.components.shared.base.errors import did_you_mean
 from llm2llm.components.shared.base.text import after_cues, folded
 from llm2llm.components.shared.tasks.task import Task
 
@@ -85,7 +85,7 @@ def normalise(task: Task, answer: Any, choices: list[str], rationale: str | None
     if index and int(index[1]) < len(task.labels) and not any(label.lstrip("+-").isdigit() for label in task.labels):
         return task.labels[int(index[1])], None
     known = task.labels if len(task.labels) <= 20 else [*task.labels[:20], "..."]
-    raise ValueError(f"the answer {text!r} is not in the label set {known}{nearest(text, task.labels)}")
+    raise ValueError(f"the answer {text!r} is not in the label set {known}{did_you_mean(text, task.labels)}")
 
 
 def teacher_properties(task: Task) -> dict[str, Any]:

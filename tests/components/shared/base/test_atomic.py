@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from llm2llm.components.shared.base.atomic import whole_file, whole_folder, write_text
+from llm2llm.components.shared.base.atomic import atomic_file, atomic_folder, write_text
 from llm2llm.components.shared.base.errors import UserError
 
 
@@ -25,7 +25,7 @@ def full_disk() -> OSError:
 class TestFile:
     def test_is_there_only_at_the_end(self, tmp_path: Path) -> None:
         target = tmp_path / "a" / "b.txt"
-        with whole_file(target) as partial:
+        with atomic_file(target) as partial:
             partial.write_text("new", encoding="utf-8")
             assert not target.exists()
         assert target.read_text(encoding="utf-8") == "new"
@@ -39,20 +39,20 @@ class TestFile:
     @pytest.mark.parametrize("problem", [ValueError("no"), KeyboardInterrupt()])
     def test_an_exception_leaves_the_old_one_and_nothing_else(self, tmp_path: Path, problem: BaseException) -> None:
         write_text(tmp_path / "b.txt", "old")
-        with pytest.raises(type(problem)), whole_file(tmp_path / "b.txt") as partial:
+        with pytest.raises(type(problem)), atomic_file(tmp_path / "b.txt") as partial:
             partial.write_text("half")
             raise problem
         assert everything(tmp_path) == ["b.txt"]
         assert (tmp_path / "b.txt").read_text() == "old"
 
-    @pytest.mark.parametrize("whole", [whole_file, whole_folder])
+    @pytest.mark.parametrize("whole", [atomic_file, atomic_folder])
     def test_a_connection_that_breaks_is_no_full_disk(self, whole: Callable[..., Any], tmp_path: Path) -> None:
         with pytest.raises(ConnectionResetError), whole(tmp_path / "out"):
             raise ConnectionResetError("by peer")
         assert list(tmp_path.iterdir()) == []
 
     def test_a_full_disk_is_named_with_the_fix(self, tmp_path: Path) -> None:
-        with pytest.raises(UserError) as caught, whole_file(tmp_path / "b.txt") as partial:
+        with pytest.raises(UserError) as caught, atomic_file(tmp_path / "b.txt") as partial:
             partial.write_text("half")
             raise full_disk()
         assert str(caught.value) == (
@@ -90,15 +90,15 @@ class TestFolder:
     def test_takes_the_place_of_an_old_one(self, tmp_path: Path) -> None:
         target = tmp_path / "model"
         for number in (1, 2):
-            with whole_folder(target) as partial:
+            with atomic_folder(target) as partial:
                 (partial / f"file{number}").write_text("x")
         assert everything(tmp_path) == ["model", "model/file2"]
 
     @pytest.mark.parametrize("problem", [ValueError("no"), KeyboardInterrupt()])
     def test_an_exception_leaves_the_old_one_and_nothing_else(self, tmp_path: Path, problem: BaseException) -> None:
-        with whole_folder(tmp_path / "model") as partial:
+        with atomic_folder(tmp_path / "model") as partial:
             (partial / "old").write_text("x")
-        with pytest.raises(type(problem)), whole_folder(tmp_path / "model") as partial:
+        with pytest.raises(type(problem)), atomic_folder(tmp_path / "model") as partial:
             (partial / "new").write_text("x")
             raise problem
         assert everything(tmp_path) == ["model", "model/old"]
@@ -106,7 +106,7 @@ class TestFolder:
     def test_killed_while_it_takes_the_place_it_leaves_no_part_of_the_old_one(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        with whole_folder(tmp_path / "model") as partial:
+        with atomic_folder(tmp_path / "model") as partial:
             (partial / "a").write_text("x")
             (partial / "b").write_text("x")
         remove, seen = shutil.rmtree, list[list[str]]()
@@ -117,7 +117,7 @@ class TestFolder:
             seen.append(everything(tmp_path / "model"))
 
         monkeypatch.setattr(shutil, "rmtree", watched)
-        with whole_folder(tmp_path / "model") as partial:
+        with atomic_folder(tmp_path / "model") as partial:
             (partial / "new").write_text("x")
             seen.append(everything(tmp_path / "model"))
         assert set(map(tuple, seen)) == {("a", "b"), ("new",)}
@@ -125,7 +125,7 @@ class TestFolder:
     def test_a_full_disk_is_named_with_the_fix(self, tmp_path: Path) -> None:
         with (
             pytest.raises(UserError, match=r"cannot write .*model: the disk is full"),
-            whole_folder(tmp_path / "model"),
+            atomic_folder(tmp_path / "model"),
         ):
             raise full_disk()
         assert everything(tmp_path) == []
@@ -134,6 +134,6 @@ class TestFolder:
         left = tmp_path / f".model.partial-{os.getpid()}"
         left.mkdir()
         (left / "half").write_text("x")
-        with whole_folder(tmp_path / "model") as partial:
+        with atomic_folder(tmp_path / "model") as partial:
             (partial / "whole").write_text("x")
         assert everything(tmp_path) == ["model", "model/whole"]

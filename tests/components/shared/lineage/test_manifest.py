@@ -9,8 +9,8 @@ import pytest
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.artifacts import LocalArtifact
 from llm2llm.components.shared.data.schemas import Decision
-from llm2llm.components.shared.lineage.manifest import extend_manifest, manifest_text, read_manifest
-from llm2llm.components.shared.stage import stage
+from llm2llm.components.shared.lineage.manifest import extend_manifest, manifest_text, read_run_manifest
+from llm2llm.components.shared.stage import stage_lifecycle
 
 CONFIG = {"name": "colours", "images": {"cpu": "registry/cpu:1"}}
 
@@ -20,8 +20,8 @@ def do(
 ) -> LocalArtifact:
     """A stage of one output, which it names after itself."""
     artifact = LocalArtifact(str(folder / f"{name}-{iteration}-{fold}-{output}"))
-    with stage(name, iteration, fold, inputs=inputs, outputs={output: artifact}):
-        Path(artifact.path).write_text(f"{name} {iteration} {fold}")
+    with stage_lifecycle(name, iteration=iteration, fold=fold, inputs=inputs, outputs={output: artifact}):
+        Path(artifact.path).write_text(json.dumps({"text": f"{name} {iteration} {fold}"}))
     return artifact
 
 
@@ -50,8 +50,8 @@ def whole_run(folder: Path) -> dict[str, Any]:
                   "validation_set": seeds, "calls": None, "previous_manifest": previous}  # fmt: skip
         decisions = [decision(one) for one in range(iteration + 1)]
         artifact = LocalArtifact(str(folder / f"manifest-{iteration}"))
-        with stage("report", iteration, inputs=inputs, outputs={"manifest": artifact}):
-            before = read_manifest(previous.path) if previous else None
+        with stage_lifecycle("report", iteration=iteration, inputs=inputs, outputs={"manifest": artifact}):
+            before = read_run_manifest(previous.path) if previous else None
             manifest = extend_manifest(before, CONFIG, inputs, decisions, {"outcome": "kept"}, iteration)
             Path(artifact.path).write_text(manifest_text(manifest))
         previous = artifact
@@ -101,7 +101,7 @@ def test_the_same_run_elsewhere_has_the_same_manifest(tmp_path: Path) -> None:
 def test_a_damaged_manifest_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "manifest").write_text(content)
     with pytest.raises(UserError, match=str(tmp_path / "manifest")):
-        read_manifest(tmp_path / "manifest")
+        read_run_manifest(tmp_path / "manifest")
 
 
 def test_no_secret_is_read_into_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Hashes and records: what a stage leaves in its outputs' metadata, and what it refuses to read."""
+"""Hashes and records: what a stage leaves in its outputs, and what it refuses to read."""
 
 import hashlib
 import json
@@ -13,8 +13,15 @@ from hypothesis import strategies as st
 
 from llm2llm.components.shared.base.hashing import hash_of, hash_of_entries
 from llm2llm.components.shared.data.artifacts import LocalArtifact
-from llm2llm.components.shared.lineage.records import DIGEST_VARIABLE, LINEAGE, record_of
-from llm2llm.components.shared.stage import stage
+from llm2llm.components.shared.lineage.records import (
+    DIGEST_VARIABLE,
+    LINEAGE,
+    label_of,
+    notes_of,
+    read_inputs,
+    record_of,
+)
+from llm2llm.components.shared.stage import stage_lifecycle
 
 
 def written(path: Path, text: str) -> LocalArtifact:
@@ -23,11 +30,21 @@ def written(path: Path, text: str) -> LocalArtifact:
     return LocalArtifact(str(path))
 
 
+def content(text: str) -> str:
+    """A JSON artifact."""
+    return json.dumps({"text": text})
+
+
+def sha256_of(text: str) -> str:
+    """The content hash of that artifact, with a record in it."""
+    return hashlib.sha256(f'{{"text":"{text}"}}'.encode()).hexdigest()
+
+
 def make(name: str, iteration: int | None, inputs: dict[str, Any], path: Path, text: str) -> LocalArtifact:
     """A stage that writes one file."""
     artifact = LocalArtifact(str(path))
-    with stage(name, iteration, inputs=inputs, outputs={"out": artifact}):
-        written(path, text)
+    with stage_lifecycle(name, iteration=iteration, inputs=inputs, outputs={"out": artifact}):
+        written(path, content(text))
     return artifact
 
 
@@ -76,7 +93,7 @@ class TestRecord:
         model = make("train", 1, {"training_set": seeds, "previous": None, "student": "tiny"}, tmp_path / "m", "m")
         found = record(make("evaluate", 1, {"model": model, "sets": [seeds, seeds]}, tmp_path / "p", "p"))
         assert (found["stage"], found["iteration"], found["fold"], found["output"]) == ("evaluate", 1, None, "out")
-        digest = {name: hashlib.sha256(name.encode()).hexdigest() for name in "smp"}
+        digest = {name: sha256_of(name) for name in "smp"}
         made_by_prepare = {"sha256": digest["s"], "made_by": "prepare", "output": "out"}
         assert found["inputs"] == {
             "model": {"sha256": digest["m"], "made_by": "train 1", "output": "out"},
@@ -105,7 +122,7 @@ class TestRecord:
                 "prepare", None, {"seeds": written(tmp_path / folder / "in", "x").path}, tmp_path / folder / "s", "s"
             )
             model = make("train", 0, {"training_set": seeds}, tmp_path / folder / "model", "m")
-            records.append((seeds.metadata, model.metadata))
+            records.append((seeds.metadata, model.metadata, record(seeds), record(model)))
         assert records[0] == records[1]
 
     def test_names_the_image_where_the_pod_was_told_its_digest(
@@ -115,33 +132,109 @@ class TestRecord:
         monkeypatch.setenv(DIGEST_VARIABLE, "sha256:1234")
         assert record(make("train", 0, {}, tmp_path / "a", "a"))["image_digest"] == "sha256:1234"
 
+    @pytest.mark.parametrize(("left", "maker"), [(-3, "its stage"), (None, "prepare")])
     def test_an_input_that_is_not_what_was_written_is_refused_and_named(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self, tmp_path: Path, left: int | None, maker: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         seeds = make("prepare", None, {}, tmp_path / "seeds", "all of it")
-        (tmp_path / "seeds").write_text("all of")
+        damaged = (tmp_path / "seeds").read_text().replace("all of it", "all of")[:left]
+        (tmp_path / "seeds").write_text(damaged)
         with pytest.raises(SystemExit) as caught:
             make("train", 0, {"training_set": seeds}, tmp_path / "model", "m")
         assert caught.value.code == 2
         said = capsys.readouterr().err
-        assert f"{tmp_path / 'seeds'}: is not what prepare has written" in said
+        assert f"{tmp_path / 'seeds'}: is not what {maker} has written" in said
         assert not (tmp_path / "model").exists()
 
     def test_a_failed_stage_leaves_no_record(self, tmp_path: Path) -> None:
         artifact = LocalArtifact(str(tmp_path / "a"))
-        with pytest.raises(ZeroDivisionError), stage("train", outputs={"out": artifact}):
+        written(tmp_path / "a", "{}")
+        with pytest.raises(ZeroDivisionError), stage_lifecycle("train", outputs={"out": artifact}):
             raise ZeroDivisionError
-        assert LINEAGE not in artifact.metadata
+        assert artifact.metadata == {}
+        assert (tmp_path / "a").read_text() == "{}"
 
     def test_an_output_that_is_not_there_is_no_failure(self, tmp_path: Path) -> None:
-        artifact = LocalArtifact(str(tmp_path / "never-written"))
-        with stage("train", outputs={"out": artifact}):
-            pass
-        assert record(artifact)["outputs"] == {"out": {"sha256": None}}
+        never, there = LocalArtifact(str(tmp_path / "never-written")), LocalArtifact(str(tmp_path / "b"))
+        with stage_lifecycle("train", outputs={"never": never, "there": there}):
+            written(tmp_path / "b", "{}")
+        assert never.metadata == {}
+        assert record(there)["outputs"] == {"never": {"sha256": None}, "there": {"sha256": there.metadata["sha256"]}}
+
+    def test_metadata_says_the_hash_alone_even_of_what_can_hold_no_record(self, tmp_path: Path) -> None:
+        outputs = {name: LocalArtifact(str(tmp_path / name)) for name in ("html", "metrics", "confusion", "config")}
+        with stage_lifecycle("report", outputs=outputs):
+            for name, artifact in outputs.items():
+                written(Path(artifact.path), "<p>" if name == "html" else "{}")
+        assert outputs["html"].metadata == {"sha256": hashlib.sha256(b"<p>").hexdigest()}
+        assert outputs["config"].metadata == {"sha256": hashlib.sha256(b"{}").hexdigest()}
+        # Kubeflow shows the metadata of these as figures, and they are read as they were written.
+        for name in ("metrics", "confusion"):
+            assert outputs[name].metadata == {}
+            assert Path(outputs[name].path).read_text() == "{}"
+
+    def test_a_shard_is_not_a_fold(self, tmp_path: Path) -> None:
+        artifact = LocalArtifact(str(tmp_path / "a"))
+        with stage_lifecycle("answer", iteration=1, shard=2, outputs={"out": artifact}):
+            written(tmp_path / "a", "{}")
+        assert (record(artifact)["fold"], record(artifact)["shard"]) == (None, 2)
+        assert label_of(record(artifact)) == "answer 1 shard 2"
+
+    def test_notes_travel_and_are_no_part_of_the_stage_as_others_see_it(self, tmp_path: Path) -> None:
+        calls = LocalArtifact(str(tmp_path / "calls"))
+        with stage_lifecycle("teacher_augment", iteration=1, outputs={"calls": calls}) as notes:
+            written(tmp_path / "calls", "{}")
+            notes["paid_usd"] = 0.5
+        assert notes_of(calls) == {"paid_usd": 0.5}
+        assert notes_of(None) == {}
+        assert calls.metadata == {"sha256": hashlib.sha256(b"{}").hexdigest()}
+        after = record(make("dedupe", 1, {"calls": calls}, tmp_path / "d", "d"))
+        assert "notes" not in after["makers"]["teacher_augment 1"]
+
+    def test_what_came_by_hand_and_was_changed_is_a_file_of_ones_own(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """As somebody leaves it who reads an artifact, takes a few rows out, and writes it with all its keys."""
+        seeds = make("prepare", None, {}, tmp_path / "seeds", "all of it")
+        values = json.loads((tmp_path / "seeds").read_text())
+        changed = written(tmp_path / "mine", json.dumps({**values, "text": "some of it"}))
+        given, makers = read_inputs({"training_set": changed, "whole": LocalArtifact(seeds.path)}, None)
+        assert given["training_set"] == {"sha256": sha256_of("some of it")}
+        assert given["whole"] == {"sha256": sha256_of("all of it"), "made_by": "prepare", "output": "out"}
+        assert makers == {}
+        assert "training_set is not as prepare wrote it" in capsys.readouterr().out
 
     def test_foreign_metadata_is_no_record(self, tmp_path: Path) -> None:
         for text in ("", "no JSON", "[]", "{}", 7, '{"version": 99}'):
             assert record_of(LocalArtifact("a", {LINEAGE: text})) is None
+
+
+class TestRunsOfBefore:
+    """Their records are in the metadata, and their hashes are those of all bytes."""
+
+    @staticmethod
+    def made_before(path: Path, text: str = '{"rows": 3}') -> LocalArtifact:
+        sha256 = hashlib.sha256(text.encode()).hexdigest()
+        old = {
+            "version": 1, "stage": "prepare", "iteration": None, "fold": None, "code": "0.1.0+abc", "python": "3.11.2",
+            "libraries": {}, "inputs": {}, "outputs": {"seeds_set": {"sha256": sha256}}, "makers": {},
+            "output": "seeds_set",
+        }  # fmt: skip
+        path.write_text(text)
+        return LocalArtifact(str(path), {"kind": "examples", "rows": 3, LINEAGE: json.dumps(old)})
+
+    def test_are_read_and_go_into_new_records(self, tmp_path: Path) -> None:
+        seeds = self.made_before(tmp_path / "seeds")
+        found = record(make("train", 0, {"training_set": seeds}, tmp_path / "model", "m"))
+        sha256 = hashlib.sha256(b'{"rows": 3}').hexdigest()
+        assert found["inputs"] == {"training_set": {"sha256": sha256, "made_by": "prepare", "output": "seeds_set"}}
+
+    def test_are_checked_as_then(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        seeds = self.made_before(tmp_path / "seeds")
+        (tmp_path / "seeds").write_text('{"rows": 2}')
+        with pytest.raises(SystemExit):
+            make("train", 0, {"training_set": seeds}, tmp_path / "model", "m")
+        assert "seeds: is not what prepare has written" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -153,29 +246,30 @@ def test_records_go_from_task_to_task_of_a_pipeline(tmp_path: Path) -> None:
 
     @dsl.component(install_kfp_package=False)
     def first(rows: Output[Dataset], metrics: Output[Metrics]):
-        from llm2llm.components.shared.stage import stage
+        from llm2llm.components.shared.stage import stage_lifecycle
 
-        with stage("prepare", outputs={"rows": rows, "metrics": metrics}):
+        with stage_lifecycle("prepare", outputs={"rows": rows, "metrics": metrics}):
             metrics.log_metric("accuracy", 0.5)
             for path in (rows.path, metrics.path):
                 with open(path, "w", encoding="utf-8") as file:
-                    file.write("x")
+                    file.write('{"text": "x"}')
 
     @dsl.component(install_kfp_package=False)
     def second(rows: Input[Dataset], more: Output[Dataset]) -> str:
         import json
 
-        from llm2llm.components.shared.stage import stage
+        from llm2llm.components.shared.lineage.records import record_of
+        from llm2llm.components.shared.stage import stage_lifecycle
 
-        with stage("train", 0, inputs={"rows": rows}, outputs={"more": more}), open(more.path, "w") as file:
-            file.write("y")
-        return json.dumps(more.metadata)
+        inputs, outputs = {"rows": rows}, {"more": more}
+        with stage_lifecycle("train", iteration=0, inputs=inputs, outputs=outputs), open(more.path, "w") as file:
+            file.write('{"text": "y"}')
+        return json.dumps({"metadata": more.metadata, "record": record_of(more)})
 
     @dsl.pipeline(name="toy")
     def toy() -> str:
         return second(rows=first().outputs["rows"]).outputs["Output"]
 
-    hashes = {text: hashlib.sha256(text.encode()).hexdigest() for text in "xy"}
     for _ in range(2):  # the second time out of the cache
         local.init(
             runner=local.SubprocessRunner(use_venv=False),
@@ -183,10 +277,12 @@ def test_records_go_from_task_to_task_of_a_pipeline(tmp_path: Path) -> None:
             enable_caching=True,
             cache_root=str(tmp_path / "cache"),
         )
-        made = json.loads(json.loads(toy().outputs["Output"])[LINEAGE])
-        assert made["inputs"] == {"rows": {"sha256": hashes["x"], "made_by": "prepare", "output": "rows"}}
-        assert made["outputs"] == {"more": {"sha256": hashes["y"]}}
+        said = json.loads(toy().outputs["Output"])
+        made = said["record"]
+        assert made["inputs"] == {"rows": {"sha256": sha256_of("x"), "made_by": "prepare", "output": "rows"}}
+        assert made["outputs"] == {"more": {"sha256": sha256_of("y")}}
+        assert said["metadata"] == {"sha256": sha256_of("y")}
     kept = [json.loads(path.read_text()) for path in (tmp_path / "cache").glob("*.json")]
     (of_first,) = [one for one in kept if "metrics" in one]
     assert of_first["metrics"]["metadata"] == {"accuracy": 0.5}
-    assert LINEAGE in of_first["rows"]["metadata"]
+    assert of_first["rows"]["metadata"] == {"sha256": sha256_of("x")}

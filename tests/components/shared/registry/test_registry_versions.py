@@ -14,7 +14,7 @@ from llm2llm.components.shared.registry import versions
 from llm2llm.components.shared.registry.digests import of_config, of_grading, of_ids
 from llm2llm.components.shared.registry.overview import list_registry
 from llm2llm.components.shared.registry.production import Generation, current, generations, move, rolled_back, way_back
-from llm2llm.components.shared.registry.records import Answers, Record, TrainedOn, from_json, to_json
+from llm2llm.components.shared.registry.records import Answers, Record, TrainedOn, from_document, to_document
 from llm2llm.components.shared.storage.folders import MANIFEST
 from tests.support.registry_makers import CONFIG, SEEDS, VALIDATION, files, keep, model_folder
 
@@ -162,7 +162,7 @@ def test_only_students_in_safetensors_enter(tmp_path: Path, gone: str, what: str
     (folder / gone).unlink()
     (folder / "pytorch_model.bin").write_bytes(b"a pickle")
     with pytest.raises(UserError, match=what):
-        versions.stage(str(tmp_path / "registry"), "run", folder, {})
+        versions.store_candidate(str(tmp_path / "registry"), "run", folder, {})
     assert not (tmp_path / "registry").exists()
 
 
@@ -185,14 +185,14 @@ def test_documents_come_back_and_newer_fields_are_passed_over(tmp_path: Path) ->
     uri = versions.candidate_uri(str(tmp_path), "run")
     for kind in (Record, Answers, TrainedOn):
         found = versions.read_document(uri, kind)
-        newer = to_json(found).replace(b'{\n "', b'{\n "a_field_of_tomorrow": [1],\n "', 1)
-        assert from_json(kind, newer, "there") == found
+        newer = to_document(found).replace(b'{\n "', b'{\n "a_field_of_tomorrow": [1],\n "', 1)
+        assert from_document(kind, newer, "there") == found
     with pytest.raises(UserError, match="there: damaged: field 'correct'"):
-        from_json(Answers, b'{"schema_version": 1, "graded_with": "x", "correct": [1]}', "there")
+        from_document(Answers, b'{"schema_version": 1, "graded_with": "x", "correct": [1]}', "there")
     with pytest.raises(UserError, match="there: has schema version 2"):
-        from_json(Answers, b'{"schema_version": 2}', "there")
+        from_document(Answers, b'{"schema_version": 2}', "there")
     with pytest.raises(UserError, match="there: damaged: not JSON"):
-        from_json(Answers, b"{", "there")
+        from_document(Answers, b"{", "there")
 
 
 def test_a_config_is_the_same_wherever_its_rows_and_runs_lie() -> None:

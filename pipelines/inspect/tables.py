@@ -1,11 +1,17 @@
-"""The table that a run prints at its end."""
+"""Tables for a person at a terminal: of any rows, and the one that a run prints at its end."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llm2llm.components.report.verdict import not_learnt
 
 SPLITS = ("seeds", "validation", "test")
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table, its columns two spaces apart. All rows, of which the first is the header, are of the same length."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def summary_table(summary: Mapping[str, Any]) -> str:
@@ -20,8 +26,7 @@ def summary_table(summary: Mapping[str, Any]) -> str:
             score = iteration["accuracy"].get(split)
             cells.append(f"{score['value']:.1%} ({score['low']:.1%} to {score['high']:.1%})" if score else "-")
         rows.append(cells)
-    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = aligned(rows)
     counts, judge = summary["rows"], summary.get("judge_calls")
     judged = f", {judge['total']} answers of the judge" if judge else ""
     reasons = ", ".join(f"{count} {reason}" for reason, count in counts["rejected"]["by_reason"].items())

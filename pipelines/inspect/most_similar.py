@@ -11,7 +11,7 @@ from llm2llm.components.shared.similarity import rouge_l_of_pairs, spaced
 STEP = 1_000  # texts compared at once
 
 
-def nearest(text: str, others: Sequence[str], count: int) -> list[tuple[int, float]]:
+def most_similar(text: str, others: Sequence[str], count: int) -> list[tuple[int, float]]:
     """(place, ROUGE-L F1) of the `count` texts most like one, the nearest first, of equal ones that with the lowest
     place; fewer where so few have a word in common with it."""
     words = spaced(text).split()
