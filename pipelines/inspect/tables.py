@@ -9,7 +9,7 @@ SPLITS = ("seeds", "validation", "test")
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a table, its columns two spaces apart. All rows, of which the first is the header, are of the same length."""
+    """The lines of a table, its columns two spaces apart; the first row is the header, and all are equally long."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 

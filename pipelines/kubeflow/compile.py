@@ -12,6 +12,8 @@ from llm2llm.components.shared.base.atomic import write_text
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.stages import STAGES
 from llm2llm.pipelines.config import Config, to_parameters
+from llm2llm.pipelines.config.data_versions import data_versions
+from llm2llm.pipelines.config.stage_settings import stage_settings
 from llm2llm.pipelines.kubeflow.spec_checks import refuse_repeated_artifacts
 
 
@@ -26,7 +28,7 @@ def compile_config(config: Config, output: Path, for_cluster: bool = True) -> No
         for_cluster: Rather than for a run on this machine. There equal components are one; KFP's local runner names the
             folders of outputs by component, so `train 1` would overwrite what `train 0` left. And there some stages
             are never answered from Kubeflow's cache, see `_ask_again`. A run on this machine has copies of the files,
-            whose names change with them.
+            whose names change with them, and its settings compiled in.
 
     Raises:
         UserError: The output cannot be written, or has no YAML suffix; a task would get one artifact under two names.
@@ -41,7 +43,9 @@ def compile_config(config: Config, output: Path, for_cluster: bool = True) -> No
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         draft = Path(folder) / "pipeline.yaml"
-        compiler.Compiler().compile(build_pipeline(config), str(draft), pipeline_parameters=to_parameters(config))
+        settings = None if for_cluster else stage_settings(config, data_versions(dict(config.data)))
+        pipeline = build_pipeline(config, settings)
+        compiler.Compiler().compile(pipeline, str(draft), pipeline_parameters=to_parameters(config))
         text = draft.read_text(encoding="utf-8")
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # three times as fast, where there is one
     documents = compact(list(yaml.load_all(text, Loader=loader)))

@@ -5,7 +5,7 @@ nest, data flows only downwards, and the run ends where the condition is first f
 """
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,14 +36,20 @@ class TaskOutputs:
 
 
 class KubeflowRunner:
-    """Makes a task of each call; every stage after `configure` gets its settings from there."""
+    """Makes a task of each call.
 
-    def __init__(self, config: Config, form: dict[str, Any]) -> None:
+    Args:
+        config: Says where the stages run.
+        form: The pipeline's parameters, for `configure`.
+        settings: Each stage's, compiled in; None: every stage gets them from `configure`, when the pipeline runs.
+    """
+
+    def __init__(self, config: Config, form: Mapping[str, Any], settings: Mapping[str, str] | None) -> None:
         judge = config.evaluate.judge
         self._config = config
         self._placement = judged(config.placement, judge.api_key_env) if judge else config.placement
         self._form = form
-        self._configured: TaskOutputs | None = None
+        self._settings: Any = settings
 
     def __call__(self, stage: str, **inputs: Any) -> TaskOutputs:
         given = {name: value for name, value in inputs.items() if value is not None}
@@ -51,8 +57,7 @@ class KubeflowRunner:
             compiled = settings_text(compiled_settings(self._config))
             given |= {"name": self._config.name, "compiled": compiled, **self._form}
         elif STAGES[stage].sections:
-            assert self._configured is not None, "the loop begins with configure"
-            given["settings"] = self._configured[stage]
+            given["settings"] = self._settings[stage]
         task = component(stage)(**given)
         iteration = inputs.get("iteration")
         task.set_container_image(self._config.image_of(stage))
@@ -61,8 +66,8 @@ class KubeflowRunner:
             task.set_caching_options(False)
         config = self._config
         done = TaskOutputs(placed(task, stage, self._placement, config.train.nodes, config.evaluate.shards))
-        if stage == "configure":
-            self._configured = done
+        if stage == "configure" and self._settings is None:
+            self._settings = done
         return done
 
     def for_each(self, count: int, name: str, body: Callable[[Any], Any]) -> Any:
@@ -76,16 +81,21 @@ class KubeflowRunner:
             yield True
 
 
-def build_pipeline(config: Config) -> Any:
+def build_pipeline(config: Config, settings: Mapping[str, str] | None = None) -> Any:
     """The pipeline of a config as KFP's pipeline function.
 
     The config decides what cannot change at run time: depth, images, whether there are folds, shards, replay rows and a
     registry, whether the student of the iteration before is handed on. Everything else is a parameter of the form.
+
+    Args:
+        config: The config.
+        settings: Each stage's, to compile in, for a run on one machine: KFP's local runner gives the tasks of a loop
+            the loop's number in place of every value that comes from another task (kfp 2.17, task_spec_utils).
     """
     defaults = to_parameters(config)
 
     def llm2llm(*values: Any) -> None:
-        run_loop(config, KubeflowRunner(config, dict(zip(defaults, values, strict=True))))
+        run_loop(config, KubeflowRunner(config, dict(zip(defaults, values, strict=True)), settings))
 
     llm2llm.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=type(v)) for n, v in defaults.items()]
