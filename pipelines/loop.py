@@ -113,7 +113,6 @@ def run_loop(config: Config, run: Runner) -> None:
                 training_set=training_set,
                 splits=splits,
                 predictions=evaluated["predictions"],
-                training_metrics=trained["metrics"],
                 journal=journal,
                 promotion=verdict,
             )

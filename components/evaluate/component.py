@@ -51,7 +51,7 @@ def evaluate(
     from llm2llm.components.shared.data.schemas import Prediction
     from llm2llm.components.shared.data.splits import read_splits
     from llm2llm.components.shared.stage import running_stage
-    from llm2llm.components.shared.training.trained import rows_trained_on
+    from llm2llm.components.shared.training.trained import COUNTS, training_counts
 
     with running_stage("evaluate", given, EvaluateStage) as stage:
         rows, so_far = read_splits(splits.path), read_journal(previous_journal)
@@ -60,9 +60,10 @@ def evaluate(
         if shard_predictions:
             shards = [read_rows(one.path, "predictions", Prediction) for one in shard_predictions]
             answered = merged(shards, rows, iteration)
-            training_rows = int(read_notes(shard_predictions[0].path).get("training_rows", 0))
+            notes = read_notes(shard_predictions[0].path)
+            counts = {name: int(notes.get(name, 0)) for name in COUNTS}
         elif model is not None:
-            training_rows = rows_trained_on(Path(model.path))
+            counts = training_counts(Path(model.path))
             started = time.monotonic()
             from llm2llm.components.shared.inference.predict import predict_share
 
@@ -71,7 +72,7 @@ def evaluate(
             figures["import_seconds"] = importing + figures.get("import_seconds", 0.0)
         else:
             raise UserError("evaluate: neither a model nor shard_predictions; give one of the two")
-        scores = scored(so_far.scores, answered, training_rows)
+        scores = scored(so_far.scores, answered, counts)
         write_artifact(predictions, "predictions", answered)
         write_journal(journal, so_far.with_more(scores=scores))
         write_confusion(confusion, confusion_of(stage.task, rows, answered))

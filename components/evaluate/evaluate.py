@@ -56,7 +56,7 @@ def evaluate(
     from llm2llm.components.shared.inference.predict import predict
 
     predictions = predict(student, splits, iteration, None, task, settings)
-    return predictions, scored(history, predictions, training_rows)
+    return predictions, scored(history, predictions, {"training_rows": training_rows})
 
 
 def check_asked(splits: Mapping[Split, Sequence[Example]], history: Sequence[Score], iteration: int) -> None:
@@ -95,13 +95,13 @@ def merged(
     return sorted(predictions, key=lambda p: (SPLITS.index(p.split), p.example_id))
 
 
-def scored(history: Sequence[Score], predictions: Sequence[Prediction], training_rows: int) -> list[Score]:
+def scored(history: Sequence[Score], predictions: Sequence[Prediction], training: Mapping[str, int]) -> list[Score]:
     """A score for each split that was answered, with its gain over iteration 0 where that is in the history.
 
     Args:
         history: The scores of the iterations before.
         predictions: Of this iteration.
-        training_rows: How many rows the student was trained on.
+        training: What became of the rows in training, as `training_counts` gives it.
 
     Raises:
         UserError: The score of iteration 0 is of other rows.
@@ -110,7 +110,7 @@ def scored(history: Sequence[Score], predictions: Sequence[Prediction], training
     scores = []
     for split in SPLITS:
         now = [p for p in predictions if p.split == split]
-        score = score_split(now, training_rows)
+        score = score_split(now, training)
         if score is None:
             continue
         if split in first:
@@ -169,7 +169,7 @@ def sample_figures(predictions: Sequence[Prediction]) -> dict[str, float]:
     return figures | shares
 
 
-def score_split(predictions: Sequence[Prediction], training_rows: int) -> Score | None:
+def score_split(predictions: Sequence[Prediction], training: Mapping[str, int]) -> Score | None:
     """The counts of one split's predictions; None for no predictions."""
     if not predictions:
         return None
@@ -187,7 +187,7 @@ def score_split(predictions: Sequence[Prediction], training_rows: int) -> Score 
         accuracy=correct / n,
         low=low,
         high=high,
-        training_rows=training_rows,
+        **training,
         correct_ids=sorted(p.example_id for p in predictions if p.outcome == "correct"),
         calibration_error=calibration_error(confidences, were_right) if confidences else None,
         **total(predictions),

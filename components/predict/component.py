@@ -36,14 +36,14 @@ def predict(
     from llm2llm.components.shared.data.artifacts import write_artifact
     from llm2llm.components.shared.data.splits import read_splits
     from llm2llm.components.shared.stage import running_stage
-    from llm2llm.components.shared.training.trained import rows_trained_on
+    from llm2llm.components.shared.training.trained import training_counts
 
     with running_stage("predict", given, PredictStage) as stage:
         shards = stage.evaluate.shards
         if not 0 <= shard < shards:
             raise UserError(f"predict: shard {shard} of {shards}: shards are numbered from 0 to {shards - 1}")
         rows = read_splits(splits.path)
-        training_rows = rows_trained_on(Path(model.path))
+        counts = training_counts(Path(model.path))
         started = time.monotonic()
         from llm2llm.components.shared.inference.predict import predict_share
 
@@ -52,7 +52,7 @@ def predict(
             Path(model.path), rows, iteration, None, stage.task, stage.evaluate, shard, shards
         )
         # The stage that puts the shards together has no need of the model, but of this.
-        write_artifact(predictions, "predictions", answered, {"training_rows": training_rows})
+        write_artifact(predictions, "predictions", answered, counts)
         figures["import_seconds"] = importing + figures.get("import_seconds", 0.0)
         shown = {name: round(value, 3) for name, value in figures.items()}
         print(f"predict: shard {shard} of {shards}: {len(answered)} rows: {json.dumps(shown)}", flush=True)

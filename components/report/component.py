@@ -18,7 +18,6 @@ def report(
     manifest: Output[Artifact],
     splits: Input[Dataset] | None = None,
     predictions: Input[Dataset] | None = None,
-    training_metrics: Input[Metrics] | None = None,
     promotion: Input[Artifact] | None = None,
     iteration: int = 0,
 ) -> None:
@@ -36,15 +35,13 @@ def report(
             with their hashes (JSON).
         splits: The training set is held against validation and test once more (a folder of examples).
         predictions: What the student of this iteration answered (predictions): for confusions and confidence.
-        training_metrics: What train measured in this iteration: rows that it cut or left out.
         promotion: What promote decided (JSON); iterations without promotion have none.
         iteration: Which iteration this is, from 0.
     """
-    # Without what train measured: it holds times, and two equal runs leave equal records.
-    given = {key: value for key, value in locals().items() if key != "training_metrics"}
+    given = locals()
     import json
 
-    from llm2llm.components.report.inputs import answers, leakage, metric_figures, row_counts
+    from llm2llm.components.report.inputs import answers, leakage, metric_figures
     from llm2llm.components.report.promotion import read_promotion
     from llm2llm.components.report.report import render_html, render_markdown
     from llm2llm.components.report.settings import ReportStage
@@ -76,7 +73,6 @@ def report(
             leakage(settings, training, rows) if splits else None,
             answers(settings, answered, rows, so_far.scores),
             verdict,
-            row_counts(training_metrics.path) if training_metrics else None,
         )
         write_text(html.path, render_html(settings, numbers, training, so_far.errors, so_far.rejects))
         write_text(markdown.path, render_markdown(settings, numbers, so_far.rejects))

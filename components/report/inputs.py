@@ -1,11 +1,9 @@
 """What `report` computes of the run's rows before it is shown: leaks left, confusions, counts of rows."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llm2llm.components.report.answers import count_answers
-from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Example, Prediction, Score, Split
 from llm2llm.components.shared.leakage.final_check import final_check
 from llm2llm.components.shared.leakage.settings import LeakSettings
@@ -47,18 +45,6 @@ def answers(
     task = _task(config)
     has_labels = task is not None and task.form in ("classification", "multiple_choice")
     return count_answers(predictions, splits, scores, has_labels)
-
-
-def row_counts(path: str) -> dict[str, int]:
-    """The counts of rows among what `train` measured: its times differ from run to run, and a report does not."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            measured = json.load(file)
-        return {
-            key: int(measured[key]) for key in ("training_rows", "rows_too_long", "rows_truncated", "rows_replayed")
-        }
-    except (OSError, ValueError, KeyError, TypeError) as problem:
-        raise UserError(f"report: {path}: not the metrics of a training ({problem})") from None
 
 
 def _task(config: dict[str, Any]) -> Task | None:

@@ -57,7 +57,7 @@
             reliability from, to, n, confidence (mean), accuracy, low, high (95% Wilson): for each range of confidences
                         that has answers; null where no answer has a confidence
     promotion           the verdict of `promote` as it wrote it; null where nothing is promoted
-    training            what the last training did with its rows; null where the report was not told
+    training            what the last training did with its rows
         training_rows   rows trained on, without those left out
         rows_too_long   rows left out, as they have more tokens than `train.max_length` or the student's context
         rows_truncated  rows whose prompt was cut to fit
@@ -82,6 +82,9 @@ from llm2llm.components.shared.data.schemas import SPLITS, Call, Decision, Examp
 SCHEMA_VERSION = 3
 
 
+TRAINING = ("training_rows", "rows_too_long", "rows_truncated", "rows_replayed")
+
+
 def summarise(
     training_set: Sequence[Example],
     history: Sequence[Score],
@@ -92,7 +95,6 @@ def summarise(
     leakage: Mapping[str, Any] | None = None,
     answers: Mapping[str, Any] | None = None,
     promotion: Mapping[str, Any] | None = None,
-    training: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """The summary of all iterations so far.
 
@@ -106,7 +108,6 @@ def summarise(
         leakage: What the last check found; None when there was nothing to check against.
         answers: As `count_answers` counts them; None without predictions.
         promotion: What `promote` decided; None where nothing is promoted.
-        training: What the last training did with its rows, as in the summary; None when it is not known.
 
     Raises:
         UserError: Rows that contradict one another, such as an iteration with scores and no decision.
@@ -162,7 +163,7 @@ def summarise(
         "judge_calls": judge_costs(history, decisions),
         "answers": None if answers is None else dict(answers),
         "promotion": None if promotion is None else dict(promotion),
-        "training": None if training is None else dict(training),
+        "training": {key: getattr(max(history, key=lambda score: score.iteration), key) for key in TRAINING},
         "leakage": None if leakage is None else dict(leakage),
     }
 

@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,15 +22,17 @@ import pyarrow.parquet as pq
 
 from llm2llm.components.shared import storage
 from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.base.hashing import hash_of_bytes
 from llm2llm.components.shared.data.artifacts import without_record
 from llm2llm.components.shared.data.parquet import METADATA_KEY
 from llm2llm.components.shared.data.schemas import KINDS
 from llm2llm.components.shared.data.schemas import VERSION as ROWS_VERSION
-from llm2llm.components.shared.lineage.embedded import content_hash_of_bytes
+from llm2llm.components.shared.lineage.embedded import content_hash_of_bytes, content_hash_of_entries
 from llm2llm.components.shared.lineage.manifest import checked_manifest
 from llm2llm.components.shared.lineage.records import label_of
 from llm2llm.components.shared.storage.folders import refuse_outside
 from llm2llm.components.shared.storage.uris import parse
+from llm2llm.components.stages import STAGES
 
 R = TypeVar("R")
 
@@ -50,9 +52,25 @@ OUTPUTS = {
     "promote": ("verdict",),
     "report": ("summary", "manifest"),
 }
-"""What is looked for, by stage."""
-AFTER_ERRORS = ("teacher_augment", "dedupe")
+"""What is looked for, by stage: files of their own in runs of llm2llm before 0.2, some now parts of a folder."""
+PARTS = {
+    ("prepare", "splits"): {
+        "seeds_set": "seeds.parquet",
+        "validation_set": "validation.parquet",
+        "test_set": "test.parquet",
+    },
+    ("prepare", "journal"): {"rejects": "rejects.parquet"},
+    ("evaluate", "journal"): {"history": "scores.parquet"},
+    ("filter_errors", "journal"): {"errors": "errors.parquet", "decisions": "decisions.parquet"},
+    ("teacher_augment", "journal"): {"rejects": "rejects.parquet", "calls": "calls.parquet"},
+    ("dedupe", "journal"): {"all_rejects": "rejects.parquet"},
+}
+"""The files of a folder that a stage leaves, by what they are looked for as."""
+READABLE = (4, ROWS_VERSION)
+"""Schema versions of rows of which the columns that are read here are the same."""
+AFTER_ERRORS = tuple(name for name, stage in STAGES.items() if stage.from_iteration == 1)
 """The stages that iteration 0 has not: Kubeflow's first task of that name belongs to iteration 1."""
+BEFORE_THE_LOOP = tuple(name for name, stage in STAGES.items() if stage.from_iteration is None)
 
 
 @dataclass(frozen=True)
@@ -65,7 +83,9 @@ class RunFile:
     iteration: int | None
     fold: int | None = None
     sha256: str | None = None
-    """As its maker wrote it; None where that is not known."""
+    """As its maker wrote it; None where that is not known. Of a part of a folder, that of the folder."""
+    folder: str = ""
+    """The artifact that the file is a part of; empty for a file that is one itself."""
 
 
 @dataclass
@@ -77,6 +97,8 @@ class Run:
     """Sorted by stage, output, iteration and fold."""
     run_id: str = ""
     _read: dict[str, pq.ParquetFile] = field(default_factory=dict)
+    _hashes: dict[str, str] = field(default_factory=dict)
+    """Of the folders that have been looked at."""
 
     def all(self, stage: str, output: str) -> list[RunFile]:
         """Every iteration's, in order."""
@@ -116,7 +138,7 @@ class Run:
         if file is None:
             return None
         try:
-            value = json.loads(_content(file))
+            value = json.loads(_content(file, self._hashes))
         except ValueError as problem:
             raise _damaged(file, f"not JSON: {problem}") from None
         if not isinstance(value, dict):
@@ -176,7 +198,7 @@ class Run:
 
     def _opened(self, file: RunFile, kind: str) -> pq.ParquetFile:
         if file.uri not in self._read:
-            self._read[file.uri] = _open_rows(file)
+            self._read[file.uri] = _open_rows(file, self._hashes)
         opened = self._read[file.uri]
         try:
             label = json.loads((opened.schema_arrow.metadata or {}).get(METADATA_KEY, b"{}"))
@@ -184,7 +206,7 @@ class Run:
             label = {}
         if label.get("kind") != kind:
             raise UserError(f"{file.uri}: expected {kind!r} rows, found {label.get('kind')!r} rows")
-        if label.get("version") != ROWS_VERSION:
+        if label.get("version") not in READABLE:
             raise UserError(
                 f"{file.uri}: {kind!r} rows of schema version {label.get('version')}, this llm2llm reads version "
                 f"{ROWS_VERSION}; use the llm2llm that the run was made with"
@@ -227,13 +249,14 @@ def _from_events(uri: str) -> Iterator[RunFile]:
             if event["event"] == "finished":
                 finished[event["stage"], event["iteration"], event["fold"], event.get("shard")] = event
     for (stage, iteration, fold, _), event in finished.items():
-        for output in OUTPUTS.get(stage, ()):
-            if path := event["outputs"].get(output):
+        for output, path in event["outputs"].items():
+            if output in OUTPUTS.get(stage, ()) or (stage, output) in PARTS:
                 # The folder may have been moved or copied since.
                 _, _, within = str(path).rpartition("/artifacts/")
                 refuse_outside(within, storage.join(uri, EVENTS))
                 place = storage.join(uri, "artifacts", within)
-                yield RunFile(place, stage, output, iteration, fold, (event.get("sha256") or {}).get(output))
+                sha256 = (event.get("sha256") or {}).get(output)
+                yield from _files(RunFile(place, stage, output, iteration, fold, sha256))
 
 
 def _from_names(uri: str) -> Iterator[RunFile]:
@@ -250,7 +273,7 @@ def _from_names(uri: str) -> Iterator[RunFile]:
         if task[2] == "0":  # `--runner process` counts from 0: its folders would be taken for the iteration before
             raise UserError(f"{uri}: holds what the stages of a run on one machine wrote; give the run's output folder")
         # <task>/<id>/<output> in a cluster, <task>/<output> on one machine; a model's files come below that.
-        at = next((place for place in (1, 2) if len(parts) > place and parts[place] in OUTPUTS[stage]), None)
+        at = next((place for place in (1, 2) if len(parts) > place and _is_output(stage, parts[place])), None)
         if at is not None:
             place = storage.join(uri, *parts[: at + 1])
             attempt = parts[1] if at == 2 and stage == "out_of_fold" else ""
@@ -259,8 +282,22 @@ def _from_names(uri: str) -> Iterator[RunFile]:
     for (name, output, _), (_, place) in found.items():
         number = int(re.sub(r"\D", "", name) or 1)
         stage = re.sub(r"-\d+$", "", name).replace("-", "_")
-        iteration = None if stage in ("configure", "prepare") else number - 1 + (stage in AFTER_ERRORS)
-        yield RunFile(place, stage, output, iteration)
+        iteration = None if stage in BEFORE_THE_LOOP else number - 1 + (stage in AFTER_ERRORS)
+        yield from _files(RunFile(place, stage, output, iteration))
+
+
+def _is_output(stage: str, name: str) -> bool:
+    return name in OUTPUTS[stage] or (stage, name) in PARTS
+
+
+def _files(found: RunFile) -> Iterator[RunFile]:
+    """An artifact as the files that are looked for: itself, or the parts of a folder."""
+    parts = PARTS.get((found.stage, found.output))
+    if parts is None:
+        yield found
+        return
+    for output, name in parts.items():
+        yield replace(found, uri=storage.join(found.uri, name), output=output, folder=found.uri)
 
 
 def _with_hashes(run: Run) -> list[RunFile]:
@@ -272,8 +309,7 @@ def _with_hashes(run: Run) -> list[RunFile]:
         if stage["fold"] is None  # Kubeflow's names do not tell the folds apart
     }
     return [
-        RunFile(f.uri, f.stage, f.output, f.iteration, f.fold, hashes.get((label_of(vars(f)), f.output)))
-        for f in run.files
+        replace(f, sha256=hashes.get((label_of(vars(f)), f.folder.rsplit("/", 1)[-1] or f.output))) for f in run.files
     ]
 
 
@@ -284,18 +320,30 @@ def _run_id(uri: str) -> str:
         return ""
 
 
-def _content(file: RunFile) -> bytes:
+def _content(file: RunFile, hashes: dict[str, str]) -> bytes:
     try:
         content = storage.read_bytes(file.uri)
     except storage.NotThere:
         raise UserError(f"{file.uri}: is missing: {_label(file)} had written it") from None
-    if file.sha256 and content_hash_of_bytes(content) != file.sha256:
+    if file.folder and file.folder not in hashes:
+        hashes[file.folder] = _hash_of_folder(file.folder)
+    found = hashes[file.folder] if file.folder else content_hash_of_bytes(content)
+    if file.sha256 and found != file.sha256:
         raise _damaged(file, "its bytes are not those that were written")
     return content
 
 
-def _open_rows(file: RunFile) -> pq.ParquetFile:
-    content = _content(file)
+def _hash_of_folder(uri: str) -> str:
+    entries = {}
+    for stored in storage.list_objects(uri):
+        content = storage.read_bytes(stored.uri)
+        name = stored.uri.removeprefix(uri).strip("/")
+        entries[name] = (len(content), hash_of_bytes(content))
+    return content_hash_of_entries(entries)
+
+
+def _open_rows(file: RunFile, hashes: dict[str, str]) -> pq.ParquetFile:
+    content = _content(file, hashes)
     try:
         return pq.ParquetFile(pa.BufferReader(content))
     except (pa.ArrowException, OSError) as problem:

@@ -203,6 +203,13 @@ class Score:
     high: float
     """The 95% Wilson interval of the accuracy."""
     training_rows: int
+    """Rows that the student was trained on, without those left out."""
+    rows_too_long: int = 0
+    """Rows left out of the training, as they have too many tokens."""
+    rows_truncated: int = 0
+    """Rows whose prompt was cut to fit."""
+    rows_replayed: int = 0
+    """General rows that were mixed in."""
     correct_ids: list[str] = field(default_factory=list)
     """The ids of the rows whose first answer is right, sorted: iterations are compared row by row."""
     calibration_error: float | None = None

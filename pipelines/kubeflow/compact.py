@@ -1,0 +1,191 @@
+"""A compiled pipeline without repetition: an unrolled loop says everything once for each iteration."""
+
+import re
+from typing import Any
+
+import yaml
+
+EXECUTE = ["python3", "-m", "llm2llm.pipelines.kubeflow.execute", "kfp.dsl.executor_main"]
+"""In place of each function's source, which the image has: it would be in every pod's description, six times."""
+
+
+def compact(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A compiled pipeline without repetition: an unrolled loop says everything once for each iteration.
+
+    Large workflows hit limits of Argo and etcd (kubeflow/pipelines#10968, #4170). The pipeline does the same: executors
+    that are equal, and run in the same place, become one; the functions' source stays in the image; components lose the
+    descriptions and defaults of their inputs, which are all given here (those of the pipeline's own parameters, which
+    the UI's form shows, stay); sub-graphs lose inputs that nothing in them uses, and the compiler's prefix of the
+    others' names.
+
+    Args:
+        documents: The pipeline and, when anything is said about where stages run, the platform's part of it.
+    """
+    spec, *platforms = documents
+    executors = spec["deploymentSpec"]["executors"]
+    places: dict[str, Any] = {}
+    for platform in platforms:
+        places = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    components = spec["components"]
+    for executor in executors.values():
+        executor["container"]["command"] = EXECUTE
+    first_of: dict[str, str] = {}
+    same_as = {
+        label: first_of.setdefault(yaml.safe_dump([executor, places.get(label)]), label)
+        for label, executor in executors.items()
+    }
+    for label, first in same_as.items():
+        if label != first:
+            del executors[label]
+            places.pop(label, None)
+    for component in components.values():
+        if "executorLabel" in component:
+            component["executorLabel"] = same_as[component["executorLabel"]]
+        for side in ("inputDefinitions", "outputDefinitions"):
+            for group in component.get(side, {}).values():
+                for definition in group.values():
+                    definition.pop("description", None)
+    _prune(spec["root"], components)
+    _shorten(spec["root"], components)
+    return documents
+
+
+def merge_components(spec: dict[str, Any]) -> None:
+    """Makes every task refer to the first of equal components, and removes the others: stages, then loops of them.
+
+    Kubeflow's compiler visits a component once, however many tasks refer to it (backend/src/v2/compiler/visitor.go).
+    """
+    _merge(spec, [name for name, value in spec["components"].items() if "dag" not in value])
+    _merge(spec, [name for name in spec["components"] if name.startswith("comp-for-loop")])
+
+
+def _merge(spec: dict[str, Any], names: list[str]) -> None:
+    root, components = spec["root"], spec["components"]
+    first_of: dict[str, str] = {}
+    same_as = {name: first_of.setdefault(yaml.safe_dump(components[name]), name) for name in names}
+    for component in [root, *components.values()]:
+        for task in component.get("dag", {}).get("tasks", {}).values():
+            reference = task["componentRef"]
+            reference["name"] = same_as.get(reference["name"], reference["name"])
+    for name, first in same_as.items():
+        if name != first:
+            del components[name]
+
+
+_KINDS = (("parameters", "componentInputParameter"), ("artifacts", "componentInputArtifact"))
+
+
+def _prune(component: dict[str, Any], components: dict[str, Any]) -> None:
+    """Removes what tasks pass to sub-graphs that do not use it, defaults of inputs that are given, and inputs that are
+    not."""
+    for task in component["dag"]["tasks"].values():
+        inner = components[task["componentRef"]["name"]]
+        given = task.get("inputs", {})
+        if "dag" in inner:
+            _prune(inner, components)
+            used = _used(inner)
+            condition = task.get("triggerPolicy", {}).get("condition", "")
+            for kind, _ in _KINDS:
+                definitions = inner.get("inputDefinitions", {}).get(kind, {})
+                for name in [name for name in definitions if name not in used and f"'{name}'" not in condition]:
+                    del definitions[name]
+                    given.get(kind, {}).pop(name, None)
+        else:
+            for kind, _ in _KINDS:
+                definitions = inner.get("inputDefinitions", {}).get(kind, {})
+                for name in list(definitions):
+                    if name in given.get(kind, {}):
+                        definitions[name].pop("defaultValue", None)
+                        definitions[name].pop("isOptional", None)
+                    elif definitions[name].get("isOptional"):  # the function's own default will do
+                        del definitions[name]
+
+
+def _used(component: dict[str, Any]) -> set[str]:
+    """The names of a sub-graph's inputs that its tasks refer to."""
+    used = set()
+    for task in component["dag"]["tasks"].values():
+        for kind, reference in _KINDS:
+            used |= {value[reference] for value in task.get("inputs", {}).get(kind, {}).values() if reference in value}
+        used |= {
+            iterator["items"]["inputParameter"] for iterator in iterators(task) if "inputParameter" in iterator["items"]
+        }
+    return used
+
+
+def iterators(task: dict[str, Any]) -> list[dict[str, Any]]:
+    return [task[key] for key in ("parameterIterator", "artifactIterator") if key in task]
+
+
+def _shorten(component: dict[str, Any], components: dict[str, Any], prefix: str = "pipelinechannel--") -> None:
+    """Drops the compiler's prefix from names of sub-graphs' inputs, but for those that conditions and loops use."""
+    for task in component["dag"]["tasks"].values():
+        inner = components[task["componentRef"]["name"]]
+        if "dag" not in inner:
+            continue
+        fixed = task.get("triggerPolicy", {}).get("condition", "") + "".join(
+            f"'{iterator['itemInput']}'" for iterator in iterators(task)
+        )
+        for kind, reference in _KINDS:
+            names = inner.get("inputDefinitions", {}).get(kind, {})
+            new = {n: n.removeprefix(prefix) for n in names if n.startswith(prefix) and f"'{n}'" not in fixed}
+            for place in (names, task.get("inputs", {}).get(kind, {})):
+                for name in [name for name in place if name in new]:
+                    place[new[name]] = place.pop(name)
+            for inner_task in inner["dag"]["tasks"].values():
+                for value in inner_task.get("inputs", {}).get(kind, {}).values():
+                    if value.get(reference) in new:
+                        value[reference] = new[value[reference]]
+        _shorten(inner, components, prefix)
+
+
+def share_loops(spec: dict[str, Any]) -> None:
+    """Makes the loops of all iterations equal, so that `merge_components` keeps one of each.
+
+    A loop holds one task. Its name, and those of what goes in and out, say which iteration it is of; that becomes the
+    loop's own parameter `iteration`, and inputs and outputs are called as the task calls them.
+    """
+    for component in [spec["root"], *spec["components"].values()]:
+        tasks = component.get("dag", {}).get("tasks", {})
+        for name, loop in tasks.items():
+            if "parameterIterator" in loop:
+                outputs = _as_its_task_calls_it(loop, spec["components"][loop["componentRef"]["name"]])
+                for other in tasks.values():
+                    for value in other.get("inputs", {}).get("artifacts", {}).values():
+                        made = value.get("taskOutputArtifact", {})
+                        if made.get("producerTask") == name:
+                            made["outputArtifactKey"] = outputs[made["outputArtifactKey"]]
+
+
+def _as_its_task_calls_it(loop: dict[str, Any], inner: dict[str, Any]) -> dict[str, str]:
+    """Renames what a loop takes and gives; returns the new names of its outputs."""
+    ((name, task),) = inner["dag"]["tasks"].items()
+    stage = re.sub(r"-\d+$", "", name)
+    new: dict[str, dict[str, str]] = {}
+    for kind, reference in _KINDS:
+        given = task.get("inputs", {}).get(kind, {})
+        new[kind] = {value[reference]: called for called, value in given.items() if reference in value}
+        for called, value in given.items():
+            if "runtimeValue" in value and called == "iteration":
+                loop["inputs"].setdefault(kind, {})[called] = dict(value)
+                inner["inputDefinitions"].setdefault(kind, {})[called] = {"parameterType": "NUMBER_INTEGER"}
+                new[kind][called] = called
+            if "runtimeValue" not in value or called == "iteration":
+                given[called] = {reference: called}
+        for place in (inner.get("inputDefinitions", {}).get(kind, {}), loop.get("inputs", {}).get(kind, {})):
+            renamed = {new[kind][key]: value for key, value in place.items()}
+            place.clear()
+            place.update(renamed)
+    for iterator in iterators(loop):
+        iterator["itemInput"] = new["parameters"][iterator["itemInput"]]
+    task["taskInfo"]["name"] = stage.replace("-", "_")
+    inner["dag"]["tasks"] = {stage: task}
+    outputs: dict[str, str] = {}
+    selected = inner["dag"].get("outputs", {}).get("artifacts", {})
+    for key, selectors in list(selected.items()):
+        (selector,) = selectors.pop("artifactSelectors")
+        outputs[key] = selector["outputArtifactKey"]
+        selected[outputs[key]] = {"artifactSelectors": [{**selector, "producerSubtask": stage}]}
+        inner["outputDefinitions"]["artifacts"][outputs[key]] = inner["outputDefinitions"]["artifacts"].pop(key)
+        del selected[key]
+    return outputs
