@@ -118,17 +118,15 @@ def iterators(task: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _shorten(component: dict[str, Any], components: dict[str, Any], prefix: str = "pipelinechannel--") -> None:
-    """Drops the compiler's prefix from names of sub-graphs' inputs, but for those that conditions and loops use."""
+    """Drops the compiler's prefix from names of sub-graphs' inputs, but for the items of loops."""
     for task in component["dag"]["tasks"].values():
         inner = components[task["componentRef"]["name"]]
         if "dag" not in inner:
             continue
-        fixed = task.get("triggerPolicy", {}).get("condition", "") + "".join(
-            f"'{iterator['itemInput']}'" for iterator in iterators(task)
-        )
+        items = {iterator["itemInput"] for iterator in iterators(task)}
         for kind, reference in _KINDS:
             names = inner.get("inputDefinitions", {}).get(kind, {})
-            new = {n: n.removeprefix(prefix) for n in names if n.startswith(prefix) and f"'{n}'" not in fixed}
+            new = {name: name.removeprefix(prefix) for name in names if name.startswith(prefix) and name not in items}
             for place in (names, task.get("inputs", {}).get(kind, {})):
                 for name in [name for name in place if name in new]:
                     place[new[name]] = place.pop(name)
@@ -136,6 +134,10 @@ def _shorten(component: dict[str, Any], components: dict[str, Any], prefix: str 
                 for value in inner_task.get("inputs", {}).get(kind, {}).values():
                     if value.get(reference) in new:
                         value[reference] = new[value[reference]]
+            if "condition" in task.get("triggerPolicy", {}):
+                for name, short in new.items():
+                    policy = task["triggerPolicy"]
+                    policy["condition"] = policy["condition"].replace(f"'{name}'", f"'{short}'")
         _shorten(inner, components, prefix)
 
 
