@@ -1,0 +1,1 @@
+"""Running a compiled pipeline on Kubeflow Pipelines: what it costs there."""
