@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from llm2llm.components.problems import UserError
 from llm2llm.pipelines.kubeflow.predicted_run import MetadataOf
 from llm2llm.pipelines.kubeflow.workflow_nodes import PodResult
-from llm2llm.pipelines.kubeflow.workflow_size import MAX_WORKFLOW, workflow_size
-from llm2llm.pipelines.kubeflow.workflow_spec import Backend
+from llm2llm.pipelines.kubeflow.workflow_size import MAX_WORKFLOW, refuse_too_large, workflow_size
+from llm2llm.pipelines.kubeflow.workflow_spec import VERSIONS, Backend
 from tests.support.kubeflow import toys
 from tests.support.kubeflow.argo import ADMINISTRATORS_RETRY
 from tests.support.kubeflow.backend import Fault, Pod, run
@@ -111,6 +112,35 @@ def test_the_largest_pipeline_resolves_on_2_16(store: MetadataStore) -> None:
     result = run(documents, store=store, pretend=True, backend=Backend(version="2.16"))
     assert result.state == "Succeeded", (result.failed_task, result.message)
     assert sum(stage.task.startswith("out-of-fold") for stage in result.stages) >= 9
+
+
+@pytest.mark.slow
+def test_what_is_refused_beforehand_is_what_argo_would_end(store: MetadataStore) -> None:
+    """Ten iterations with three folds, four shards, a registry, replay and a first task that looks for news."""
+    documents = compiled_config("quickstart", EVERYTHING)
+    fits = True
+    try:
+        refuse_too_large(workflow_size(documents, version="2.17"))
+    except UserError:
+        fits = False
+    result = run(documents, store=store, pretend=_small_metadata)
+    assert (result.state == "Succeeded") == fits, result.message
+    assert fits or result.message.startswith("compressed size ")
+
+
+@pytest.mark.parametrize("overrides", [["placement.profile=gke"], ["train.nodes=2", "train.checkpoint_uri=s3://b/c"]])
+def test_placed_pipelines_run_on_each_version(store: MetadataStore, overrides: list[str]) -> None:
+    documents = compiled_config("quickstart", ["placement.profile=gke", *overrides, "max_iterations=1"])
+    for version in VERSIONS:
+        result = run(documents, store=store, pretend=True, backend=Backend(version=version))
+        assert result.state == "Succeeded", (version, result.failed_task, result.message)
+        pods = [node for node in result.nodes.values() if node["templateName"].endswith("system-container-impl")]
+        patches = [
+            one["value"] for node in pods for one in node["inputs"]["parameters"] if one["name"] == "pod-spec-patch"
+        ]
+        assert patches
+        assert all('"runAsUser":65532' in patch for patch in patches)
+        assert any("nvidia.com/gpu" in patch for patch in patches)
 
 
 def test_the_loop_ends_where_a_condition_is_false(store: MetadataStore) -> None:
