@@ -3,6 +3,10 @@
 with metadata_store() as store:
     result = run(documents, {"max_iterations": 2}, store=store, pretend=True)
     assert result.state == "Succeeded", result.message
+
+Left out: what pods wait for (images, nodes, queues), resources, volumes and secrets, the API server's own checks of a
+run, states of sub-graphs in the metadata store, the final status that an exit task may ask for, importers, parallelism
+limits, backoff (retries follow at once), and whatever the modules below say that they leave out.
 """
 
 import json
