@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from llm2llm.pipelines.config.config import load_config
+from llm2llm.pipelines.config.config import load_config, to_parameters
 from llm2llm.pipelines.kubeflow import client as cluster
-from llm2llm.pipelines.kubeflow.submit import compile_upload, follow, start, upload
+from llm2llm.pipelines.kubeflow.follow import follow
+from llm2llm.pipelines.kubeflow.submit import compile_upload, start, upload
 from tests.support.cluster import Run
 from tests.support.kfp_server import LOGIN_PAGE, KfpServer, Step
+from tests.support.summaries import summary
 
 CANARY = "canary-token-e7a1c9"
 DONE = "SUCCEEDED"
@@ -144,24 +146,11 @@ def test_the_table_is_printed_where_the_artifacts_can_be_read(kfp_server: KfpSer
     assert "61.0% (55.0% to 67.0%)" in out
 
 
-def summary(iterations: int) -> dict[str, object]:
-    score = {"value": 0.61, "low": 0.55, "high": 0.67, "n": 60, "unparseable": 0}
-    return {
-        "best_iteration": iterations - 1,
-        "iterations": [
-            {"iteration": i, "training_rows": 100, "errors": 3, "accuracy": {"validation": score}, "reason": "the last"}
-            for i in range(iterations)
-        ],
-        "rows": {"generated": 1, "kept": 1, "left_out": 0, "rejected": {"total": 0, "by_reason": {}}},
-        "teacher_calls": {"total": 0},
-    }
-
-
 def test_a_time_out_ends_the_waiting_and_not_the_run(
     kfp_server: KfpServer, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kfp_server.script = FIRST
-    monkeypatch.setattr("llm2llm.pipelines.kubeflow.submit.POLL_SECONDS", 0.3)
+    monkeypatch.setattr("llm2llm.pipelines.kubeflow.follow.POLL_SECONDS", 0.3)
     code, out, _ = run("submit", "quickstart", "--host", kfp_server.url, "--wait", "--timeout", "1s")
     assert code == 124
     assert "the run goes on: http" in out
@@ -172,7 +161,7 @@ def test_an_interrupt_while_waiting_leaves_the_run_running_and_says_so(
     kfp_server: KfpServer, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kfp_server.script = FIRST
-    monkeypatch.setattr("llm2llm.pipelines.kubeflow.submit.POLL_SECONDS", 0.1)
+    monkeypatch.setattr("llm2llm.pipelines.kubeflow.follow.POLL_SECONDS", 0.1)
     original = kfp_server._play
 
     def play(played: dict[str, object]) -> None:
@@ -249,7 +238,7 @@ def test_a_server_that_fails_now_and_then_while_a_run_is_followed_is_asked_again
 def test_a_server_that_is_gone_for_long_ends_the_waiting_and_not_the_run(
     kfp_server: KfpServer, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llm2llm.pipelines.kubeflow.submit.OUT_OF_TOUCH_SECONDS", 0.5)
+    monkeypatch.setattr("llm2llm.pipelines.kubeflow.follow.OUT_OF_TOUCH_SECONDS", 0.5)
     kfp_server.script = SUCCESS
     kfp_server.fault("GET", "/runs/", status=503, times=10**6, skip=2)
     code, _, err = run("submit", "quickstart", "--host", kfp_server.url, "--wait")
@@ -503,7 +492,9 @@ def test_parameters_reach_the_run(kfp_server: KfpServer, run: Run) -> None:
     )
     assert run("submit", "quickstart", "--host", kfp_server.url, *given)[0] == 0
     (started,) = kfp_server.runs.values()
-    assert started["runtime_config"]["parameters"] == {"epochs": 2.5, "teacher_model": "007"}
+    # All of them are sent: the UI compares runs by what each was given.
+    changed = {"epochs": 2.5, "teacher_model": "007"}
+    assert started["runtime_config"]["parameters"] == {**to_parameters(load_config("quickstart")), **changed}
     assert (started["service_account"], started["display_name"]) == ("trainer", "mine")
 
 
