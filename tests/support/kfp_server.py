@@ -88,6 +88,8 @@ class KfpServer:
     """What the nodes of the Workflow say, by task."""
     logs: dict[str, str] = field(default_factory=dict)
     """The logs of pods that fail, by task."""
+    cached: tuple[str, ...] = ()
+    """The tasks that the cache answers in a version's second run."""
     artifacts: str = ""
     """The server's own pipeline root."""
     experiments: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -338,17 +340,23 @@ class KfpServer:
         run["step"] += 1
         self._report(run, state)
         if run["step"] <= self.frozen_after:
-            nodes = [(name, one) for _, name, _, one in nodes_of(tasks, state)]
+            nodes = [(name, one) for _, name, _, one in nodes_of(tasks, state, self._cached(run))]
             run["run_details"] = {"task_details": [{"display_name": name, "state": one} for name, one in nodes]}
         if state == "FAILED" and self.error:
             run["error"] = {"code": 2, "message": self.error}
 
     def _step(self, run: dict[str, Any]) -> Step:
         state, tasks = self.script[min(run["step"], len(self.script) - 1)]
-        if run.get("terminated") and state not in ("SUCCEEDED", "FAILED", "CANCELED"):
+        if run.get("terminated"):
             run["stopped"] = run.get("stopped", 0) + 1
             state = "CANCELING" if run["stopped"] == 1 else "FAILED"
+            tasks = {name: "FAILED" if one == "RUNNING" else one for name, one in tasks.items()}
         return state, tasks
+
+    def _cached(self, run: dict[str, Any]) -> tuple[str, ...]:
+        version = run["pipeline_version_reference"]
+        first = next(one for one in self.runs.values() if one["pipeline_version_reference"] == version)
+        return () if first is run else self.cached
 
     def _report(self, run: dict[str, Any], state: str) -> None:
         """What Kubeflow's persistence agent does: a state is added to the history when it is another."""
@@ -363,7 +371,7 @@ class KfpServer:
         name = self.pipelines[run["pipeline_version_reference"]["pipeline_id"]]["display_name"]
         folder = f"{root}/{name}/{run['run_id']}" if root else ""
         compressed = run["step"] > self.frozen_after
-        return workflow_of(run["run_id"], tasks, state, folder, self.messages, compressed)
+        return workflow_of(run["run_id"], tasks, state, folder, self.messages, compressed, self._cached(run))
 
     def _older(self, method: str, path: str) -> Any:
         """The API of before, as far as it tells what today's does not: a run's Workflow, and the logs of pods."""

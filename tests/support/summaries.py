@@ -1,7 +1,9 @@
 """The summary of a run, as its report leaves it."""
 
+from typing import Any
 
-def summary(iterations: int) -> dict[str, object]:
+
+def summary(iterations: int) -> dict[str, Any]:
     """Of this many iterations, all with the same scores."""
     score = {"value": 0.61, "low": 0.55, "high": 0.67, "n": 60, "unparseable": 0}
     return {
