@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm2llm.components.shared.base.errors import UserError
+from llm2llm.pipelines.config.config import load_config, to_parameters
 from llm2llm.pipelines.kubeflow import schedule
 from llm2llm.pipelines.kubeflow.client import ClusterProblem, connect
 from llm2llm.pipelines.kubeflow.schedule import seconds_until_quiet, six_fields
@@ -37,6 +38,7 @@ def test_the_same_schedule_again_changes_nothing(kfp_server: KfpServer, run: Run
     (made,) = kfp_server.recurring.values()
     assert (made["mode"], made["no_catchup"], made["max_concurrency"]) == ("ENABLE", True, "1")
     assert made["trigger"]["cron_schedule"]["cron"] == "0 0 2 * * 0"
+    assert made["runtime_config"]["parameters"] == to_parameters(load_config("quickstart"))
     assert "quickstart: unchanged" in run(*WEEKLY, "--host", kfp_server.url)[1]
     assert changes(kfp_server) == ["create"]
 

@@ -368,9 +368,12 @@ def test_what_kfps_context_logs_in_with_is_not_shown_either(kfp_server: KfpServe
     assert CANARY not in out + err
 
 
-def test_a_server_for_one_user_is_not_told_a_namespace(kfp_server: KfpServer, run: Run) -> None:
-    assert run("submit", "quickstart", "--host", kfp_server.url, "--namespace", "team-a")[0] == 0
+def test_a_server_for_one_user_is_not_told_a_namespace_and_the_user_is_told_so(kfp_server: KfpServer, run: Run) -> None:
+    code, _, err = run("submit", "quickstart", "--host", kfp_server.url, "--namespace", "team-a")
+    assert code == 0
     assert "team-a" not in "".join(kfp_server.bodies)
+    assert err.startswith(f"warning: --namespace team-a: {kfp_server.url} serves one user and ignores it")
+    assert run("schedules", "--host", kfp_server.url)[2] == ""
 
 
 def test_a_token_does_not_travel_in_the_clear(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
