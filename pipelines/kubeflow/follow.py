@@ -98,6 +98,7 @@ class Shown:
         self._width = max(map(len, self._names.values()))
         self._since: dict[str, float] = {}
         self._started = self._said = time.monotonic()
+        self._last = "no stage has started"
         self._stream = stream
         self._terminal = stream.isatty()
         self.states: dict[str, str] = {}
@@ -126,7 +127,7 @@ class Shown:
             state, before = now[name], self.states.get(name, "")
             if state == before:
                 continue
-            self.states[name] = state
+            self.states[name], self._last = state, name
             if state == "RUNNING":
                 self._since[name] = time.monotonic()
                 self._say(name, "runs again" if before == "FAILED" else "runs")
@@ -143,8 +144,9 @@ class Shown:
             self._stream.write(f"\r\x1b[K{_duration(time.monotonic() - self._started)}  {running}")
             self._stream.flush()
         elif time.monotonic() - self._said > HEARTBEAT_SECONDS:
-            running = ", ".join(self._running()) or "no stage"
-            self._say("the run", f"goes on ({run_state or 'no state yet'}); last heard of: {running}")
+            last = ", ".join(self._running()) or self._last
+            quiet = _duration(time.monotonic() - self._said)
+            self._say("the run", f"goes on ({run_state or 'no state yet'}), nothing new for {quiet}; last: {last}")
 
     def _running(self) -> list[str]:
         return [name for name, state in self.states.items() if state == "RUNNING"]
@@ -167,6 +169,7 @@ class Sight:
         self._blind = ""
         """From where the tasks are told instead, once they are no longer told."""
         self._workflow: Workflow | None = None
+        self._doubted = False
 
     def tasks(self, run: Any) -> Tasks:
         """(name, state) of each task of a run as the server has just told it."""
@@ -216,6 +219,13 @@ class Sight:
         if self._blind or any(self._compiled.stages[key] not in known for key in left):
             self._found = [(key, "SUCCEEDED") for key in left]
             self._say_once(ARTIFACTS, f"what stages leave behind is looked for in {root.folder}")
+        elif root.problem and not self._doubted and time.monotonic() - self._changed > HEARTBEAT_SECONDS:
+            self._doubted = True
+            self._shown.line(
+                "the states of this run's tasks have not changed for long. Kubeflow stops telling them once a Workflow is "
+                f"large, and neither Workflow nor artifacts can be read from here ({root.problem}): from here on only "
+                "the run's own state is certain"
+            )
 
     def _name(self, task: str) -> str:
         return self._compiled.stages.get(task, task)

@@ -45,24 +45,25 @@ def refuse_local_data(config: Config, resolved: Config | None = None) -> None:
         UserError: Names every such key, its value, and what to do.
     """
     here = dict(_places((resolved or config).model_dump(mode="json")))
-    mounts = _mounts(config)
+    cache = config.placement.model_cache
     wrong = {
         key: value
         for key, value in _places(config.model_dump(mode="json"))
-        if _is_local(value, here.get(key, value)) and not any(_is_under(value, mount) for mount in mounts)
+        if _is_local(value, here.get(key, value)) and not (cache and _is_model(key) and _is_under(value, cache.path))
     }
     if not wrong:
         return
     named = ", ".join(f"{key} ({value})" for key, value in wrong.items())
-    what = f"or put it on the volume that stages have at {mounts[0]}" if mounts else (
-        "or put it on a volume that stages have (placement.model_cache)"
-    )  # fmt: skip
-    first = next(iter(wrong))
-    name = PurePosixPath(wrong[first]).name
+    name = PurePosixPath(next(iter(wrong.values()))).name or "folder"
+    models = [key for key in wrong if _is_model(key)]
     if all(key.rsplit(".", 1)[-1] in WRITTEN for key in wrong):
         do = f"name a place in object storage, such as s3://bucket/{name}"
     else:
-        do = f"upload it (s3://bucket/{name}), or name a data set or model of the Hugging Face Hub, {what}"
+        kind = "a model" if models else "a data set"
+        do = f"upload it and name it there (s3://bucket/{name}), or name {kind} of the Hub"
+    if models:
+        volume = f"the volume that stages have at {cache.path}" if cache else "the volume of placement.model_cache"
+        do += f"; a model may also be a path on {volume}"
     raise UserError(f"{named}: on this machine, and no pod of a cluster sees it; {do}")
 
 
@@ -105,10 +106,9 @@ def _is_local(value: str, resolved: str) -> bool:
     return is_path or value.endswith(SUFFIXES) or (resolved != value and Path(resolved).exists())
 
 
-def _mounts(config: Config) -> list[str]:
-    """The folders that pods have from a volume."""
-    cache = config.placement.model_cache
-    return [cache.path] if cache else []
+def _is_model(key: str) -> bool:
+    """Whether what reads it loads models: those stages mount the cache, and no others."""
+    return key == "student" or key.endswith(".model")
 
 
 def _is_under(value: str, mount: str) -> bool:

@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm2llm.pipelines.config.config import load_config
+from llm2llm.pipelines.config.config import load_config, to_parameters
 from llm2llm.pipelines.kubeflow.local_data import refuse_local_data
 from tests.support.cluster import Run
 from tests.support.kfp_server import KfpServer
@@ -56,7 +56,8 @@ def test_a_name_that_is_a_folder_beside_the_config_is_one(kfp_server: KfpServer,
 def test_several_are_named_together_and_a_parameter_is_looked_at_too(run: Run) -> None:
     two = ("--set", "data.seeds=/a.jsonl", "--set", "data.test=/b.jsonl")
     assert "data.seeds (/a.jsonl), data.test (/b.jsonl): " in run("submit", "quickstart", "--dry-run", *two)[2]
-    code, _, err = run("submit", "quickstart", "--dry-run", "--parameter", "seeds=/mine/rows.jsonl")
+    seeds = next(name for name in to_parameters(load_config("quickstart")) if name.endswith("seeds"))
+    code, _, err = run("submit", "quickstart", "--dry-run", "--parameter", f"{seeds}=/mine/rows.jsonl")
     assert code == 2
     assert "data.seeds (/mine/rows.jsonl): " in err
 
@@ -70,13 +71,15 @@ def test_what_a_pod_can_read_is_not_refused(value: str, run: Run) -> None:
     assert run("submit", "quickstart", "--dry-run", "--set", f"data.seeds={value}")[0] == 0
 
 
-def test_a_path_on_the_mounted_cache_is_a_pods_own(run: Run) -> None:
+def test_a_model_on_the_mounted_cache_is_a_pods_own_and_data_are_not(run: Run) -> None:
     on_gke = ("submit", "quickstart", "--dry-run", "--set", "placement.profile=gke", "--set", "train.method=full")
     assert run(*on_gke, "--set", "student=/models/mine")[0] == 0
     err = run(*on_gke, "--set", "student=/models/../etc/mine")[2]
     assert "student (/models/../etc/mine): " in err
     assert "the volume that stages have at /models" in err
     assert run(*on_gke, "--set", "student=/modelsX/mine")[0] == 2
+    # The stages that read data do not mount it.
+    assert "data.seeds (/models/seeds.jsonl): " in run(*on_gke, "--set", "data.seeds=/models/seeds.jsonl")[2]
 
 
 def test_models_that_a_stage_loads_are_looked_at_and_names_at_an_endpoint_are_not(run: Run) -> None:
