@@ -222,9 +222,9 @@ class Sight:
         elif root.problem and not self._doubted and time.monotonic() - self._changed > HEARTBEAT_SECONDS:
             self._doubted = True
             self._shown.line(
-                "the states of this run's tasks have not changed for long. Kubeflow stops telling them once a Workflow is "
-                f"large, and neither Workflow nor artifacts can be read from here ({root.problem}): from here on only "
-                "the run's own state is certain"
+                "the states of this run's tasks have not changed for long. Kubeflow stops telling them once a Workflow "
+                f"is large, and neither Workflow nor artifacts can be read from here ({root.problem}): from here on "
+                "only the run's own state is certain"
             )
 
     def _name(self, task: str) -> str:

@@ -16,7 +16,9 @@ class StageRow:
     pods: int
     """Its own, and its drivers'."""
     tries: int
-    """Of its executor; 0: it was taken over from an earlier run."""
+    """Of its executor."""
+    cached: bool
+    """Whether it ended without one: it was taken over from an earlier run."""
     seconds: float
     """In which its executors ran, all tries and all items of a loop together."""
 
@@ -27,14 +29,15 @@ def stage_rows(workflow: Workflow, stages: Mapping[str, str]) -> list[StageRow]:
     for key, name in stages.items():
         inside = [node for node in workflow.nodes if node.type == "Pod" and _is_of(node, key)]
         executors = [node for node in inside if node.name.startswith("executor")]
+        cached = not executors and any(node.name == key and node.state == "SUCCEEDED" for node in workflow.nodes)
         if inside:
-            rows.append(StageRow(name, len(inside), len(executors), sum(map(_seconds, executors))))
+            rows.append(StageRow(name, len(inside), len(executors), cached, sum(map(_seconds, executors))))
     return rows
 
 
 def taken_over(workflow: Workflow, stages: Mapping[str, str]) -> list[str]:
-    """The stages that were answered from Kubeflow's cache: no executor of theirs has run."""
-    return [row.name for row in stage_rows(workflow, stages) if not row.tries]
+    """The stages that were answered from Kubeflow's cache."""
+    return [row.name for row in stage_rows(workflow, stages) if row.cached]
 
 
 def size_table(workflow: Workflow, stages: Mapping[str, str]) -> str:
@@ -43,7 +46,7 @@ def size_table(workflow: Workflow, stages: Mapping[str, str]) -> str:
     pods = [node for node in workflow.nodes if node.type == "Pod"]
     lines: list[Sequence[str]] = [("stage", "pods", "tries", "seconds")]
     lines += [
-        (row.name, str(row.pods), str(row.tries) if row.tries else "cached", f"{row.seconds:.0f}") for row in rows
+        (row.name, str(row.pods), "cached" if row.cached else str(row.tries), f"{row.seconds:.0f}") for row in rows
     ]
     others = len(pods) - sum(row.pods for row in rows)
     lines.append(("drivers of conditions and loops", str(others), "", ""))

@@ -173,6 +173,8 @@ def test_the_table_counts_pods_tries_and_seconds() -> None:
     rows = {row.name: (row.pods, row.tries, row.seconds) for row in stage_rows(workflow, stages)}
     assert rows == {"prepare": (2, 1, 30.0), "train 0": (1, 0, 0.0), "train 1": (2, 1, 30.0)}
     assert taken_over(workflow, stages) == ["train 0"]
+    cut_off = parse_workflow(json.dumps(workflow_of("r", {"train": "RUNNING"}, "RUNNING", cached=("train",))), "r")
+    assert taken_over(cut_off, stages) == []
     table = size_table(workflow, stages).splitlines()
     assert table[1].split() == ["prepare", "2", "1", "30"]
     assert table[2].split() == ["train", "0", "1", "cached", "0"]
