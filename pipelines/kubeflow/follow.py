@@ -97,7 +97,7 @@ class Shown:
         self._names = {**{name: name for name in compiled.stages.values()}, **compiled.stages}
         self._width = max(map(len, self._names.values()))
         self._since: dict[str, float] = {}
-        self._started = self._said = time.monotonic()
+        self._started = self._said = self._news = time.monotonic()
         self._last = "no stage has started"
         self._stream = stream
         self._terminal = stream.isatty()
@@ -127,7 +127,7 @@ class Shown:
             state, before = now[name], self.states.get(name, "")
             if state == before:
                 continue
-            self.states[name], self._last = state, name
+            self.states[name], self._last, self._news = state, name, time.monotonic()
             if state == "RUNNING":
                 self._since[name] = time.monotonic()
                 self._say(name, "runs again" if before == "FAILED" else "runs")
@@ -145,7 +145,7 @@ class Shown:
             self._stream.flush()
         elif time.monotonic() - self._said > HEARTBEAT_SECONDS:
             last = ", ".join(self._running()) or self._last
-            quiet = _duration(time.monotonic() - self._said)
+            quiet = _duration(time.monotonic() - self._news)
             self._say("the run", f"goes on ({run_state or 'no state yet'}), nothing new for {quiet}; last: {last}")
 
     def _running(self) -> list[str]:
@@ -178,7 +178,8 @@ class Sight:
         ended = run.state in ENDED
         if told != self._told:
             self._told, self._changed = told, now
-        elif (ended and self._blind) or (not ended and now - self._changed >= QUIET_SECONDS and now >= self._next_look):
+        quiet = now - self._changed >= QUIET_SECONDS and now >= self._next_look
+        if self._blind if ended else quiet:
             self._look(run)
             self._next_look = now + (LOOK_SECONDS if self._blind else LOOK_AGAIN_SECONDS)
         if self._blind == WORKFLOW:
@@ -195,6 +196,8 @@ class Sight:
             if not folder and (workflow := self._workflow or self.workflow()):
                 folder = workflow.root
             self._root = RunRoot(folder)
+        if run.state in ENDED:  # whatever kept it from being read meanwhile may be gone
+            self._root = RunRoot(self._root.folder)
         return self._root
 
     def workflow(self) -> Workflow | None:

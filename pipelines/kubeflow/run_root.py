@@ -25,7 +25,8 @@ Read = TypeVar("Read")
 
 
 class RunRoot:
-    """The folder of a run's artifacts. Once it cannot be read, it is not tried again: `problem` says why.
+    """The folder of a run's artifacts. Once it cannot be read, which takes half a minute to find out, it is not tried
+    again: `problem` says why.
 
     Args:
         folder: `<pipeline root>/<pipeline>/<run id>`; empty: not known.
@@ -126,5 +127,5 @@ def error_of(log: str) -> str:
 
 
 def _one_line(text: object) -> str:
-    said = " ".join(str(text).split())
+    said = "".join(one for one in " ".join(str(text).split()) if one.isprintable())
     return said if len(said) <= 600 else said[:597] + "..."

@@ -301,6 +301,7 @@ def test_the_root_that_was_given_may_name_a_region(tmp_path: Path) -> None:
         ("@llm2llm {broken\nerror: no such file\n", "no such file"),
         ("Traceback\n  File x\nValueError: bad\n", "ValueError: bad"),
         ("all is well\n", ""),
+        ("error: \x1b[31mred\x1b[0m\n", "[31mred[0m"),
         ("", ""),
     ],
 )
