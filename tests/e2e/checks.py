@@ -54,13 +54,14 @@ def cached(place: Place, run: Started) -> Outcome:
     return Outcome("cache", OK if names else FAIL, f"{len(names)} stages taken over: {', '.join(names) or 'none'}")
 
 
-def scheduled(place: Place, run: Started) -> list[Outcome]:
-    """Makes a schedule of a run's version, finds it, pauses it, and deletes it."""
+def scheduled(place: Place) -> list[Outcome]:
+    """Makes a schedule of the config, finds it, pauses it, and deletes it."""
     name = f"e2e-{uuid.uuid4().hex[:8]}"
     cluster = place.cluster
-    uploaded = upload(cluster, run.compiled)
+    _, compiled = place.compiled()
+    uploaded = upload(cluster, compiled)
     experiment = cluster.experiment_id("llm2llm e2e", create=True)
-    made = schedules.set_schedule(cluster, run.compiled, uploaded, experiment, name, NEW_YEAR, say=place.say)
+    made = schedules.set_schedule(cluster, compiled, uploaded, experiment, name, NEW_YEAR, say=place.say)
     try:
         (one,) = schedules.our_schedules(cluster, name)
         paused = schedules.pause(cluster, name, place.say)

@@ -52,10 +52,14 @@ class Place:
     say: Callable[[str], None] = print
     started: list[Started] = field(default_factory=list)
 
+    def compiled(self, overrides: Iterable[str] = ()) -> tuple[Config, Compiled]:
+        """The config, with further overrides."""
+        config = load_config(self.source, [*self.overrides, *overrides])
+        return config, compile_upload(config)
+
     def start(self, what: str, overrides: Iterable[str] = ()) -> Started:
         """Submits the config, with overrides of this run's own."""
-        config = load_config(self.source, [*self.overrides, *overrides])
-        compiled = compile_upload(config)
+        config, compiled = self.compiled(overrides)
         uploaded = upload(self.cluster, compiled)
         experiment = self.cluster.experiment_id("llm2llm e2e", create=True)
         account = self.service_account or config.placement.service_account

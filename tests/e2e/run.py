@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     needs_it = [Outcome("local, again", SKIP, "the first run did not succeed")]
     for name, make in (("local", local), ("again", again)):
         check(name, make if done else lambda: needs_it)
-    check("schedule", lambda: checks.scheduled(place, first[0] if first else place.start("schedule")))
+    check("schedule", lambda: checks.scheduled(place))
     check("terminate", lambda: [checks.terminated(place)])
     check("texts", lambda: [checks.texts_arrive(place)])
     check("pods", lambda: [delete_pod(place, how) for how in HOW])

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from llm2llm.components.shared.storage import join, write_bytes
 from llm2llm.pipelines.config.config import load_config
 from llm2llm.pipelines.kubeflow import follow
 from llm2llm.pipelines.kubeflow.run_root import RunRoot, error_of, run_folder
@@ -15,7 +16,11 @@ from llm2llm.pipelines.kubeflow.workflow import failures, parse_workflow
 from tests.support.cluster import Run
 from tests.support.kfp_server import KfpServer, Step
 from tests.support.kfp_workflow import workflow_of
+from tests.support.rgw import S3Server
+from tests.support.storage import no_server, place
 from tests.support.summaries import summary
+
+__all__ = ["no_server", "place"]
 
 DONE = "SUCCEEDED"
 PREPARED = {"configure": DONE, "prepare": DONE}
@@ -324,3 +329,52 @@ def test_a_try_that_another_made_good_is_no_failure() -> None:
 def test_a_workflow_that_is_none_is_refused_quietly(broken: str) -> None:
     with pytest.raises((ValueError, KeyError, TypeError)):
         parse_workflow(broken, "r")
+
+
+def test_what_a_run_has_left_is_read_on_a_disk_and_on_a_server(place: str) -> None:
+    for path, content in {
+        "train/e1/model/weights": b"w",
+        "train-2/e1/executor-logs-0": b"error: first try",
+        "train-2/e2/executor-logs-1": b"error: second try",
+        "report/e1/summary": json.dumps(summary(1)).encode(),
+        "report-2/e1/summary": json.dumps(summary(2)).encode(),
+        "detect-changes/e1/notes": b"nothing new",
+    }.items():
+        write_bytes(join(place, path), content)
+    root = RunRoot(place.replace("s3://", "minio://"))
+    assert root.finished() == {"train", "report", "report-2", "detect-changes"}
+    assert error_of(root.log("train-2")) == "second try"
+    assert root.log("train") == root.text("train", "notes") == ""
+    assert root.text("detect-changes", "notes") == "nothing new"
+    assert root.summary() == summary(2)
+    assert root.problem == ""
+
+
+@pytest.mark.s3
+def test_the_table_is_read_from_the_servers_own_bucket_without_being_told_where(
+    kfp_server: KfpServer, run: Run, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3_server.use(monkeypatch)
+    kfp_server.script = one_after_another(SUCCESS)
+    bucket = s3_server.bucket()
+    kfp_server.artifacts = f"minio://{bucket}/v2/artifacts"
+    while_playing(
+        kfp_server,
+        lambda run_id, step: write_bytes(
+            f"s3://{bucket}/v2/artifacts/quickstart/{run_id}/report/e1/summary", json.dumps(summary(1)).encode()
+        ),
+    )
+    code, out, _ = run("submit", "quickstart", "--host", kfp_server.url, "--wait")
+    assert code == 0
+    assert "61.0% (55.0% to 67.0%)" in out
+
+
+def test_a_store_that_lets_nobody_in_is_said_with_where_the_table_is(
+    kfp_server: KfpServer, run: Run, no_server: None
+) -> None:
+    kfp_server.script = one_after_another(SUCCESS)
+    kfp_server.artifacts = "s3://bucket/v2/artifacts"
+    code, out, _ = run("submit", "quickstart", "--host", kfp_server.url, "--wait")
+    assert code == 0
+    assert "the table is in the last report of the run, under s3://bucket/v2/artifacts/quickstart/" in out
+    assert "credentials" in out
