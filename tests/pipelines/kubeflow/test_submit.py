@@ -20,6 +20,8 @@ from tests.support.cluster import Run
 from tests.support.kfp_server import LOGIN_PAGE, KfpServer, Step
 from tests.support.summaries import summary
 
+EPOCHS = next(name for name in to_parameters(load_config("quickstart")) if name.endswith("epochs"))
+"""A parameter of the form."""
 CANARY = "canary-token-e7a1c9"
 DONE = "SUCCEEDED"
 FIRST: list[Step] = [
@@ -450,10 +452,12 @@ def test_an_unknown_experiment_is_refused_with_the_nearest_unless_it_is_to_be_ma
 
 
 def test_a_dry_run_needs_no_server_and_tells_what_would_be_sent(run: Run) -> None:
-    code, out, _ = run("submit", "quickstart", "--dry-run", "--parameter", "epochs=2", "--host", "http://127.0.0.1:9")
+    code, out, _ = run(
+        "submit", "quickstart", "--dry-run", "--parameter", f"{EPOCHS}=2", "--host", "http://127.0.0.1:9"
+    )
     assert code == 0
     assert compile_upload(load_config("quickstart")).sha256 in out
-    assert "epochs: 2" in out
+    assert f"{EPOCHS}: 2" in out
 
 
 @pytest.mark.parametrize(
@@ -485,7 +489,7 @@ def test_runs_run_as_the_account_of_the_placement_unless_another_is_named(kfp_se
 def test_parameters_reach_the_run(kfp_server: KfpServer, run: Run) -> None:
     given = (
         "--parameter",
-        "epochs=2.5",
+        f"{EPOCHS}=2.5",
         "--parameter",
         "teacher_model=007",
         "--service-account",
@@ -496,7 +500,7 @@ def test_parameters_reach_the_run(kfp_server: KfpServer, run: Run) -> None:
     assert run("submit", "quickstart", "--host", kfp_server.url, *given)[0] == 0
     (started,) = kfp_server.runs.values()
     # All of them are sent: the UI compares runs by what each was given.
-    changed = {"epochs": 2.5, "teacher_model": "007"}
+    changed = {EPOCHS: 2.5, "teacher_model": "007"}
     assert started["runtime_config"]["parameters"] == {**to_parameters(load_config("quickstart")), **changed}
     assert (started["service_account"], started["display_name"]) == ("trainer", "mine")
 
