@@ -3,6 +3,7 @@
 #   make quickstart   the whole loop on this machine, a few minutes
 #   make test         every test
 #   make check        lint, types, and every shipped config compiled
+#   make e2e HOST=...  the quickstart on a Kubeflow, held against this machine; see manifests/README.md
 #   make images       the container images cpu and train; EXTRAS="cpu train vllm", PLATFORM=linux/arm64 (cpu only),
 #                     BASE=python@sha256:... and PIP_FIND_LINKS are passed on when set
 
@@ -18,7 +19,7 @@ IMAGES ?= ghcr.io/llm2llm
 EXTRAS ?= cpu train
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
-.PHONY: quickstart quickstart-random test test-fast check lint types compile images locks manifests gitops vllm mlmd clean bench-selection bench-dedupe bench-leaks bench-teachers bench-storage bench-students bench-answers bench-why
+.PHONY: quickstart quickstart-random test test-fast check lint types compile images locks manifests gitops e2e vllm mlmd clean bench-selection bench-dedupe bench-leaks bench-teachers bench-storage bench-students bench-answers bench-why
 
 $(VENV)/train.done: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "llm2llm needs Python 3.11 or newer; set PYTHON=python3.11" >&2; exit 2; }
@@ -100,6 +101,10 @@ manifests: $(VENV)/dev.done
 # KFP's own resources of a config, for Argo CD or Flux: make gitops CONFIG=snips SET=placement.profile=gke
 gitops: $(VENV)/dev.done
 	$(BIN)/python manifests/gitops/pipeline_version.py $(CONFIG) build/gitops/$(CONFIG) $(if $(SET),--set $(SET))
+
+# The quickstart on a real Kubeflow: make e2e HOST=http://localhost:8080 ARGUMENTS="--set placement.profile=kind"
+e2e: $(VENV)/dev.done
+	$(BIN)/python -m tests.e2e.run --host $(HOST) $(ARGUMENTS)
 
 # What the images install, pinned by version and hash; run it when pyproject.toml or constraints.txt changes.
 locks:

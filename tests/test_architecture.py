@@ -209,7 +209,7 @@ def test_kfp_is_imported_by_components_and_runners_alone() -> None:
         ("components.shared.data.parquet", "def f():\n    from llm2llm.components.shared import stage", "shared.stage"),
         ("components.train.train", "from llm2llm.components.prepare.prepare import prepare", "components.prepare"),
         ("components.shared.judge.judge", "from llm2llm.components.report import report", "components.report"),
-        ("components.prepare.prepare", "from llm2llm.pipelines.config.config import Config", "pipelines.config"),
+        ("components.prepare.prepare", "from llm2llm.pipelines.config import Config", "pipelines.config"),
         ("components.shared.leakage.ngrams", "import llm2llm.components.shared.models.load", "shared.models"),
         ("pipelines.config.config", "def f():\n    import llm2llm.pipelines.kubeflow.compile", "pipelines.kubeflow"),
         ("pipelines.inspect.why", "from llm2llm.pipelines.kubeflow.compile import compile_config", "kubeflow"),

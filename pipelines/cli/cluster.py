@@ -32,7 +32,9 @@ set_option = click.option(
 host_option = click.option("--host", help="URL of Kubeflow Pipelines; default: $KF_PIPELINES_ENDPOINT.")
 connection = _options(
     host_option,
-    click.option("--namespace", default="", help="Where runs are, on a Kubeflow for several users."),
+    click.option(
+        "--namespace", default="", help="Where runs are, on a Kubeflow for several users; one for one user ignores it."
+    ),
     click.option(
         "--token-file", type=_PATH, help="Holds the token; default: $LLM2LLM_KFP_TOKEN, or the pod's token volume."
     ),
@@ -47,6 +49,31 @@ running = _options(
                  help="Kubernetes service account of the pods; default: placement.service_account."),
     click.option("--pipeline-root", default="", help="Where artifacts go, such as s3://bucket/llm2llm."),
 )  # fmt: skip
+
+
+def _connected(host: str | None, token_file: Path | None, ca_file: Path | None, namespace: str) -> Any:
+    """`connect`, and a warning where the server ignores what it was given."""
+    from llm2llm.pipelines.kubeflow.client import connect
+
+    cluster = connect(host, token_file, ca_file, namespace)
+    if cluster.ignored_namespace:
+        click.echo(
+            f"warning: --namespace {namespace}: {cluster.host} serves one user and ignores it; runs are in the "
+            "namespace that Kubeflow Pipelines itself is in",
+            err=True,
+        )
+    return cluster
+
+
+def _compiled(config: str, overrides: tuple[str, ...], parameters: tuple[str, ...]) -> tuple[Any, Any]:
+    """(a config, compiled for a cluster), unless it names what only this machine has."""
+    from llm2llm.pipelines.config import load_config
+    from llm2llm.pipelines.kubeflow.local_data import refuse_local_data
+    from llm2llm.pipelines.kubeflow.submit import compile_upload
+
+    loaded = load_config(config, overrides)
+    refuse_local_data(loaded, load_config(config, overrides, resolve=True))
+    return loaded, compile_upload(loaded, parameters)
 
 
 @click.command()
@@ -66,15 +93,17 @@ def submit(
     """Run a config in a cluster.
 
     CONFIG is a YAML file or the name of a shipped config. It is compiled and uploaded as a version that is named by a
-    hash of its content, unless that version is there. Ctrl-C while waiting leaves the run running.
+    hash of its content, unless that version is there. Data and models are named where a pod finds them: s3://, the
+    Hugging Face Hub, builtin:, or a mounted volume. Ctrl-C while waiting leaves the run running.
 
-    Exit codes with --wait: 0 the run succeeded; 1 it failed; 3 it was terminated; 124 --timeout has passed; 130
-    interrupted. Without it: 0 started. In any case 2: the input or the connection is wrong, in one message that names
-    it.
+    Exit codes with --wait: 0 the run succeeded, also where nothing was new to train on; 1 it failed; 3 somebody
+    terminated it; 124 --timeout has passed; 130 interrupted. Without it: 0 started. In any case 2: the input or the
+    connection is wrong, in one message that names it.
+
+    HTTPS_PROXY, HTTP_PROXY and NO_PROXY are honoured.
     """
-    from llm2llm.pipelines.config import load_config
     from llm2llm.pipelines.kubeflow import submit as submitting
-    from llm2llm.pipelines.kubeflow.client import connect
+    from llm2llm.pipelines.kubeflow.follow import follow
     from llm2llm.pipelines.kubeflow.placement import seconds
 
     if timeout and not wait:
@@ -83,21 +112,20 @@ def submit(
         limit = seconds(timeout) if timeout else 0
     except ValueError as problem:
         raise UserError(f"--timeout: {problem}") from None
-    loaded = load_config(config, overrides)
+    loaded, compiled = _compiled(config, overrides, parameters)
     service_account = service_account or loaded.placement.service_account
-    compiled = submitting.compile_upload(loaded, parameters)
     if dry_run:
         flags = {"host": host or "", "namespace": namespace, "experiment": experiment, "account": service_account,
                  "root": pipeline_root}  # fmt: skip
         click.echo(submitting.dry_run(compiled, flags))
         return 0
-    cluster = connect(host, token_file, ca_file, namespace)
+    cluster = _connected(host, token_file, ca_file, namespace)
     experiment_id = cluster.experiment_id(experiment, create_experiment or experiment == "Default")
     uploaded = submitting.upload(cluster, compiled)
     click.echo(f"version    {compiled.version}{' (was there)' if uploaded[2] else ''}")
     run_id = submitting.start(cluster, compiled, uploaded, experiment_id, run_name, service_account, pipeline_root)
     click.echo(f"run        {cluster.run_link(run_id)}")
-    return submitting.follow(cluster, compiled, run_id, limit, pipeline_root) if wait else 0
+    return follow(cluster, compiled, run_id, limit, pipeline_root) if wait else 0
 
 
 @click.command()
@@ -132,16 +160,14 @@ def schedule(
     enabled, and no time at which it is due is missed. Times are in the cluster's zone, UTC unless its administrators
     chose another. See `llm2llm schedules` for those that there are.
     """
-    from llm2llm.pipelines.config import load_config
     from llm2llm.pipelines.kubeflow import schedule as scheduling
     from llm2llm.pipelines.kubeflow import submit as submitting
-    from llm2llm.pipelines.kubeflow.client import connect
 
     asked = [bool(config), pause is not None, resume is not None, delete is not None]
     if sum(asked) != 1:
         raise UserError("schedule: give one of CONFIG (with --cron), --pause NAME, --resume NAME, --delete NAME")
     if config is None:
-        cluster = connect(host, token_file, ca_file, namespace)
+        cluster = _connected(host, token_file, ca_file, namespace)
         if pause is not None:
             click.echo(f"{pause}: {scheduling.pause(cluster, pause, click.echo)}")
         elif resume is not None:
@@ -153,10 +179,9 @@ def schedule(
     if not cron:
         raise UserError("--cron: missing; when is the config to be run? '0 2 * * 0' is Sundays at 2:00")
     six = scheduling.six_fields(cron)
-    loaded = load_config(config, overrides)
+    loaded, compiled = _compiled(config, overrides, parameters)
     service_account = service_account or loaded.placement.service_account
-    compiled = submitting.compile_upload(loaded, parameters)
-    cluster = connect(host, token_file, ca_file, namespace)
+    cluster = _connected(host, token_file, ca_file, namespace)
     experiment_id = cluster.experiment_id(experiment, create_experiment or experiment == "Default")
     uploaded = submitting.upload(cluster, compiled)
     done = scheduling.set_schedule(
@@ -170,10 +195,9 @@ def schedule(
 @connection
 def schedules(host: str | None, namespace: str, token_file: Path | None, ca_file: Path | None) -> None:
     """List the schedules in a cluster that `llm2llm schedule` made."""
-    from llm2llm.pipelines.kubeflow.client import connect
     from llm2llm.pipelines.kubeflow.schedule import our_schedules, schedules_table
 
-    click.echo(schedules_table(our_schedules(connect(host, token_file, ca_file, namespace))))
+    click.echo(schedules_table(our_schedules(_connected(host, token_file, ca_file, namespace))))
 
 
 @click.command()
@@ -207,9 +231,8 @@ def preflight(
         counts[check.status] += 1
     if ask_cluster:
         from llm2llm.pipelines.checks.cluster import cluster_checks
-        from llm2llm.pipelines.kubeflow.client import connect
 
-        connecting = (lambda: connect(host, token_file, ca_file, namespace)) if host else None
+        connecting = (lambda: _connected(host, token_file, ca_file, namespace)) if host else None
         account = service_account or loaded.placement.service_account
         for check in cluster_checks(load_config(config, overrides), namespace, kube_context, account, connecting):
             click.echo(shown(check))

@@ -10,18 +10,23 @@ The token, in this order: a file (`--token-file`, read again for each request, s
 environment variable LLM2LLM_KFP_TOKEN, and the token volume of a pod's service account (KF_PIPELINES_SA_TOKEN_PATH, or
 where Kubeflow mounts it). Beside it whatever kfp's own context file (~/.config/kfp/context.json) holds: cookie, header,
 namespace.
+
+HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY (or in lower case, which wins) decide whether a proxy is asked, as for
+curl. Loopback addresses and names inside a cluster (`.svc`) are never looked for through one.
 """
 
 import json
 import logging
 import os
+import re
 import time
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies_environment
 
 from llm2llm.components.shared.base.errors import UserError, did_you_mean
 
@@ -71,6 +76,10 @@ class Cluster:
     """Where runs and experiments are; empty on a server for one user."""
     login: str
     """In words, what it was told about who we are; never the secret itself."""
+    proxy: "Proxy | None" = None
+    """What stands between; None: nothing."""
+    ignored_namespace: str = ""
+    """The namespace that was asked for, where the server serves one user and ignores it."""
 
     def call(self, method: Callable[..., Any], *arguments: Any, tries: int = len(PAUSES) + 1, **keywords: Any) -> Any:
         """Calls a generated method that may safely be called twice.
@@ -81,7 +90,7 @@ class Cluster:
         for number in range(tries):
             try:
                 answer = method(*arguments, _request_timeout=TIMEOUT, **keywords)
-                return self._checked(method, answer)
+                return self._checked(answer)
             except UserError:
                 raise
             except Exception as problem:  # the generated client's own errors, urllib3's, and those it stumbles into
@@ -129,6 +138,27 @@ class Cluster:
             if not token or (most and len(found) >= most):
                 return found
 
+    def get(self, path: str, response_type: str = "object", tries: int = 2, **names: str) -> Any:
+        """What an endpoint answers that the generated client has no method for, such as one of the older API.
+
+        Args:
+            path: Below the host, with `{name}` for what `names` holds.
+            response_type: `object` for JSON, `str` for text.
+            tries: As for `call`.
+
+        Raises:
+            ClusterProblem: As `call`.
+        """
+
+        def ask(_request_timeout: Any) -> Any:
+            return self._sender.call_api(
+                path, "GET", path_params=names, query_params=[], header_params={"Accept": "*/*"},
+                response_type=response_type, auth_settings=["Bearer"], _return_http_data_only=True,
+                _request_timeout=_request_timeout,
+            )  # fmt: skip
+
+        return self.call(ask, tries=tries)
+
     def run_link(self, run_id: str) -> str:
         """Where a person sees a run."""
         return f"{self.ui}/#/runs/details/{run_id}"
@@ -172,9 +202,14 @@ class Cluster:
         """The namespace as an argument, where the server has any."""
         return {"namespace": self.namespace} if self.namespace else {}
 
-    def _checked(self, method: Any, answer: Any) -> Any:
+    @property
+    def _sender(self) -> Any:
+        """The generated ApiClient that all of the client's methods send through."""
+        return self.client.runs.run_service_get_run.__self__.api_client
+
+    def _checked(self, answer: Any) -> Any:
         """The answer, unless it is a login page: a proxy in front sends the unknown there, with status 200."""
-        said = method.__self__.api_client.last_response.urllib3_response.headers.get("content-type", "")
+        said = self._sender.last_response.urllib3_response.headers.get("content-type", "")
         if "html" in said:
             raise ClusterProblem(
                 f"{self.host} answers with a page for people, probably to log in; {self.login}; see that the token is "
@@ -201,6 +236,14 @@ class Cluster:
             )
         if "SSL" in text:
             return ClusterProblem(f"no secure connection to {self.host}; is it http://?", 495)
+        if self.proxy and (refusal := _proxy_refusal(problem)):
+            # A 5xx of the proxy may be gone a little later, a password that it does not know will not.
+            status = 0 if re.search(r"\b50[234]\b", refusal) or not re.search(r"\b[1-5]\d\d\b", refusal) else 407
+            return ClusterProblem(
+                f"{self.host} cannot be reached through {self.proxy} ({refusal}); check the proxy, or put the host "
+                "into NO_PROXY",
+                status,
+            )
         if isinstance(problem, (urllib3.exceptions.HTTPError, OSError)):
             why = getattr(problem, "reason", None) or problem
             return ClusterProblem(
@@ -218,6 +261,8 @@ class Cluster:
                 "meant for another audience: get a new one",
                 status,
             )
+        if status == 407:
+            return ClusterProblem(f"{self.proxy} asks for a user name and a password (407); set them there", status)
         if status == 403:
             where = f" in namespace {self.namespace!r}" if self.namespace else ""
             return ClusterProblem(f"{self.host} does not permit it{where} (403{what}); {self.login}", status)
@@ -233,13 +278,73 @@ class Cluster:
             text = str(fields.get("message") or fields.get("error") or "") if isinstance(fields, dict) else ""
         except ValueError:
             text = "" if "<" in body else body
-        sender = self.client.runs.run_service_get_run.__self__.api_client
+        sender = self._sender
         # Beside the token the cookie and the header of kfp's own context file.
         headers = [value for name, value in sender.default_headers.items() if name != "User-Agent"]
-        for secret in [*sender.configuration.api_key.values(), sender.cookie, *headers]:
+        proxy = self.proxy.secrets if self.proxy else ()
+        for secret in [*sender.configuration.api_key.values(), sender.cookie, *headers, *proxy]:
             text = text.replace(secret, "***") if secret else text
         text = " ".join(text.split())
         return text if len(text) <= 300 else text[:297] + "..."
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """A proxy from the environment. Its text has no credentials, whatever it is printed with."""
+
+    url: str
+    """Without credentials."""
+    variable: str
+    """The environment variable that named it."""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """What it is sent beside a request: its credentials."""
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    """What must never be shown."""
+
+    def __str__(self) -> str:
+        return f"the proxy {self.url} of {self.variable}"
+
+
+def proxy_for(host: str) -> Proxy | None:
+    """The proxy that the environment names for a host; None: the host is asked directly.
+
+    Args:
+        host: A URL.
+
+    Raises:
+        UserError: The variable holds no URL of an HTTP proxy; it is named, and its value is not shown.
+    """
+    known = getproxies_environment()
+    scheme = urlsplit(host).scheme
+    kind = scheme if known.get(scheme) else "all"
+    if not known.get(kind) or _stays_inside(host):
+        return None
+    from requests.utils import should_bypass_proxies
+    from urllib3 import make_headers
+
+    if should_bypass_proxies(host, no_proxy=None):
+        return None
+    variable = f"{kind}_proxy" if os.environ.get(f"{kind}_proxy") else f"{kind}_proxy".upper()
+    given = known[kind] if "://" in known[kind] else f"http://{known[kind]}"
+    try:
+        parts = urlsplit(given)
+        name, port = parts.hostname, parts.port
+    except ValueError:
+        name, port = None, None
+    if not name or parts.scheme not in ("http", "https"):
+        raise UserError(
+            f"{variable}: the URL of an HTTP proxy such as http://proxy.example.org:3128 is expected; correct it, or "
+            f"put {urlsplit(host).hostname} into NO_PROXY"
+        )
+    place = f"[{name}]" if ":" in name else name
+    url = f"{parts.scheme}://{place}{f':{port}' if port else ''}"
+    if not parts.username:
+        return Proxy(url, variable)
+    user, password = unquote(parts.username), unquote(parts.password or "")
+    headers = make_headers(proxy_basic_auth=f"{user}:{password}")
+    encoded = headers["proxy-authorization"].partition(" ")[2]
+    secrets = tuple(secret for secret in (encoded, password, parts.password) if secret)
+    return Proxy(url, variable, headers, secrets)
 
 
 def connect(
@@ -254,9 +359,11 @@ def connect(
         namespace: Where runs are, on a server for several users; empty: the one of kfp's context, or of this pod.
 
     Raises:
-        UserError: No host, no such file, nobody there, not logged in, or no namespace where one is needed.
+        UserError: No host, no such file, nobody there, not logged in, or no namespace where one is needed; no proxy
+            where a variable is to name one.
     """
     host = _checked_host(host)
+    proxy = proxy_for(host)
     token, credentials, login = _login(token_file)
     if urlsplit(host).scheme == "http" and (token or credentials) and not _stays_inside(host):
         raise UserError(f"{host}: a token would be sent in the clear; use https://")
@@ -275,6 +382,12 @@ def connect(
         def get_kfp_healthz(self, sleep_duration: int = 0) -> Any:
             return kfp_server_api.V2beta1GetHealthzResponse(multi_user=False)
 
+        def _load_config(self, *arguments: Any, **keywords: Any) -> Any:
+            config = super()._load_config(*arguments, **keywords)
+            if proxy:  # its credentials are a header: a URL would be shown with them in errors
+                config.proxy, config.proxy_headers = proxy.url, dict(proxy.headers) or None
+            return config
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -282,7 +395,7 @@ def connect(
         except (OSError, ValueError) as problem:  # kfp's context file, or the certificates
             raise UserError(f"{host}: no connection can be set up: {_cause(problem)}") from None
     ui = os.environ.get(UI_VARIABLE, host).rstrip("/")
-    cluster = Cluster(client, host, ui, namespace or client.get_user_namespace(), login)
+    cluster = Cluster(client, host, ui, namespace or client.get_user_namespace(), login, proxy)
     try:
         health = cluster.call(client.healthzs.healthz_service_get_healthz, tries=3)
     except ClusterProblem as problem:
@@ -290,7 +403,7 @@ def connect(
             raise
         raise UserError(f"{host}: no Kubeflow Pipelines API is there; its address often ends in /pipeline") from None
     if not health.multi_user:
-        return replace(cluster, namespace="")  # which such a server does not take
+        return replace(cluster, namespace="", ignored_namespace=namespace)  # such a server takes none
     if not cluster.namespace:
         inside = Path(NAMESPACE_PATH)
         if not inside.is_file():
@@ -355,6 +468,18 @@ def _from_file(path: Path) -> Any:
 
     read()  # a wrong path is found before anything is sent
     return FromFile()
+
+
+def _proxy_refusal(problem: Exception) -> str:
+    """What a proxy answered, or why it cannot be reached; empty: it is not the proxy that failed."""
+    import urllib3
+
+    reason = getattr(problem, "reason", problem)
+    if not isinstance(reason, urllib3.exceptions.ProxyError):
+        return ""
+    said = str(reason.original_error)
+    # `Tunnel connection failed: 502 Bad Gateway`; any other text holds addresses of objects.
+    return said.removeprefix("Tunnel connection failed: ") if "Tunnel" in said else _cause(reason.original_error)
 
 
 def _stays_inside(host: str) -> bool:

@@ -3,7 +3,7 @@
     compiled = compile_upload(config)
     version = upload(cluster, compiled)
     run_id = start(cluster, compiled, version, ...)
-    code = follow(cluster, compiled, run_id, ...)
+    code = follow.follow(cluster, compiled, run_id, ...)
 
 A version is called `<pipeline>-<first 12 digits of the SHA-256 of what is uploaded>`: the same config, code of the
 stages' faces and images give the same bytes, which are uploaded once. What runs inside an image is named by the image's
@@ -11,31 +11,21 @@ tag or digest, which is part of those bytes.
 """
 
 import hashlib
-import json
-import sys
 import tempfile
-import time
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import yaml
 
 from llm2llm.components.shared.base.errors import UserError, did_you_mean
 from llm2llm.pipelines.config import Config, check_compiled, compiled_settings, from_parameters, to_parameters
-from llm2llm.pipelines.inspect.tables import summary_table
 from llm2llm.pipelines.kubeflow.client import Cluster, ClusterProblem, equals
 from llm2llm.pipelines.kubeflow.compile import compile_config
-
-EXIT_SUCCEEDED, EXIT_FAILED, EXIT_TERMINATED, EXIT_TIMEOUT, EXIT_INTERRUPTED = 0, 1, 3, 124, 130
-
-ENDED = ("SUCCEEDED", "SKIPPED", "FAILED", "CANCELED")
-POLL_SECONDS = 5.0
-OUT_OF_TOUCH_SECONDS = 600.0
-"""How long a server that no longer answers is asked again while a run is followed."""
+from llm2llm.pipelines.kubeflow.local_data import refuse_local_data
 
 
 @dataclass(frozen=True)
@@ -50,9 +40,12 @@ class Compiled:
     text: str
     """YAML."""
     parameters: Mapping[str, Any]
-    """The parameters that this run is given; all others have the config's values, which are the defaults."""
+    """All of the run's parameters. Those that are the version's defaults are sent too: Kubeflow's UI compares and shows
+    only what a run was given."""
     stages: Mapping[str, str]
     """Key of a task -> what a person calls it, such as `train 3`; in the order in which they first run."""
+    groups: Mapping[str, str] = field(default_factory=dict)
+    """The same for conditions and loops, such as `iteration 2`."""
 
 
 def compile_upload(config: Config, parameters: Iterable[str] = ()) -> Compiled:
@@ -63,7 +56,8 @@ def compile_upload(config: Config, parameters: Iterable[str] = ()) -> Compiled:
         parameters: `name=value` each, the value as YAML: run-time parameters that differ from the config.
 
     Raises:
-        UserError: No such parameter, a value that the config would not take, or what `compile_config` finds.
+        UserError: No such parameter, a value that the config would not take, a file of this machine, or what
+            `compile_config` finds.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pipeline.yaml"
@@ -77,7 +71,8 @@ def compile_upload(config: Config, parameters: Iterable[str] = ()) -> Compiled:
         sha256=sha256,
         text=text,
         parameters=_checked_parameters(config, parameters),
-        stages=_stages(spec),
+        stages=_tasks(spec, groups=False),
+        groups=_tasks(spec, groups=True),
     )
 
 
@@ -101,15 +96,16 @@ def _checked_parameters(config: Config, given: Iterable[str]) -> dict[str, Any]:
         except yaml.YAMLError:
             raise UserError(f"--parameter {one}: the value is not YAML") from None
     changed = from_parameters(config.name, {**defaults, **values}, config.images)
+    refuse_local_data(changed.model_copy(update={"placement": config.placement}))
     try:
         check_compiled(changed, compiled_settings(config))
     except UserError as problem:
         raise UserError(f"--parameter {problem} by changing it with --set") from None
-    return values
+    return {**defaults, **values}
 
 
-def _stages(spec: Mapping[str, Any]) -> dict[str, str]:
-    """The tasks that do something, in the order in which they can first run."""
+def _tasks(spec: Mapping[str, Any], groups: bool) -> dict[str, str]:
+    """The tasks that do something, or the groups around them, in the order in which they can first run."""
     found: dict[str, str] = {}
 
     def walk(graph: Mapping[str, Any]) -> None:
@@ -124,10 +120,10 @@ def _stages(spec: Mapping[str, Any]) -> dict[str, str]:
             )
             del waits_for[key]
             component = spec["components"][tasks[key]["componentRef"]["name"]]
+            if groups == ("dag" in component):
+                found[key] = tasks[key]["taskInfo"]["name"]
             if "dag" in component:
                 walk(component)
-            else:
-                found[key] = tasks[key]["taskInfo"]["name"]
 
     walk(spec["root"])
     return found
@@ -250,182 +246,9 @@ def start(
     return str(run.run_id)
 
 
-def follow(
-    cluster: Cluster,
-    compiled: Compiled,
-    run_id: str,
-    timeout: float = 0,
-    pipeline_root: str = "",
-    stream: TextIO | None = None,
-) -> int:
-    """Shows a run's stages until it ends.
-
-    Args:
-        timeout: Seconds after which it is no longer followed; 0: never. The run goes on.
-        pipeline_root: Where its artifacts go, if that can be read from here: the table is printed from there.
-        stream: Where to write; default: standard output.
-
-    Returns:
-        The exit code: 0 it succeeded; 1 it failed; 3 it was terminated; 124 `timeout` has passed; 130 interrupted.
-
-    Raises:
-        ClusterProblem: The server has not answered for ten minutes, or no longer knows who we are. The run goes on.
-    """
-    shown = Shown(compiled, stream or sys.stdout)
-    link = cluster.run_link(run_id)
-    started = heard = time.monotonic()
-    try:
-        while True:
-            try:
-                run = cluster.call(cluster.client.runs.run_service_get_run, run_id)
-                heard = time.monotonic()
-            except ClusterProblem as problem:
-                # 500 is what Kubeflow answers while its database restarts; a look at the run may be asked for again.
-                passing = problem.passing or problem.status == 500
-                if not passing or time.monotonic() - heard > OUT_OF_TOUCH_SECONDS:
-                    raise ClusterProblem(f"{problem}; the run goes on: {link}", problem.status) from None
-                run = None
-            if run is not None:
-                shown.update(run)
-                if run.state in ENDED:
-                    return _ended(run, compiled, shown, link, pipeline_root)
-            if timeout and time.monotonic() - started > timeout:
-                shown.line(f"not followed any longer, after {timeout:.0f} s; the run goes on: {link}")
-                return EXIT_TIMEOUT
-            time.sleep(POLL_SECONDS)
-    except KeyboardInterrupt:
-        shown.line(f"not followed any longer; the run goes on: {link}")
-        return EXIT_INTERRUPTED
-
-
-class Shown:
-    """What has been said about a run: a line for each stage that starts or ends, and on a terminal one that changes."""
-
-    def __init__(self, compiled: Compiled, stream: TextIO) -> None:
-        self._names = {**{name: name for name in compiled.stages.values()}, **compiled.stages}
-        self._width = max(map(len, self._names.values()))
-        self._states: dict[str, str] = {}
-        self._since: dict[str, float] = {}
-        self._started = time.monotonic()
-        self._stream = stream
-        self._terminal = stream.isatty()
-        self.run_state = ""
-
-    def line(self, text: str) -> None:
-        self._stream.write(("\r\x1b[K" if self._terminal else "") + text + "\n")
-        self._stream.flush()
-
-    def update(self, run: Any) -> None:
-        """Says what is new in what the server tells of a run."""
-        if run.state != self.run_state:
-            self.run_state = run.state or ""
-            if run.state == "CANCELING":
-                self._say("the run", "is being terminated")
-        now = stage_states(run, self._names)
-        for name in (name for name in dict.fromkeys(self._names.values()) if name in now):
-            state, before = now[name], self._states.get(name, "")
-            if state == before:
-                continue
-            self._states[name] = state
-            if state == "RUNNING":
-                self._since[name] = time.monotonic()
-                self._say(name, "runs again" if before == "FAILED" else "runs")
-            elif state in ("SUCCEEDED", "FAILED", "CANCELED") or (state == "SKIPPED" and before):
-                took = f" after {_duration(time.monotonic() - self._since[name])}" if name in self._since else ""
-                self._say(
-                    name,
-                    {"SUCCEEDED": "done", "SKIPPED": "skipped", "CANCELED": "terminated"}.get(state, "failed") + took,
-                )
-        if self._terminal and run.state not in ENDED:
-            running = [name for name, state in self._states.items() if state == "RUNNING"] or [
-                "waiting for a stage to start"
-            ]
-            self._stream.write(f"\r\x1b[K{_duration(time.monotonic() - self._started)}  {', '.join(running)}")
-            self._stream.flush()
-
-    @property
-    def failed(self) -> list[str]:
-        return [name for name, state in self._states.items() if state == "FAILED"]
-
-    def _say(self, name: str, what: str) -> None:
-        self.line(f"{datetime.now():%H:%M:%S}  {name:<{self._width}}  {what}")
-
-
-def stage_states(run: Any, names: Mapping[str, str]) -> dict[str, str]:
-    """The state of each stage that a run has come to.
-
-    The server lists every node of the workflow: drivers, loops, the pods inside a stage. A stage's own node is called
-    by its task's key, by newer servers by its name. The items of a loop share a name; they are failed, running or done
-    together.
-
-    Args:
-        run: A V2beta1Run.
-        names: Task key or name -> name.
-    """
-    together: dict[str, set[str]] = {}
-    for task in (run.run_details.task_details if run.run_details else None) or []:
-        if task.display_name in names and task.state:
-            together.setdefault(names[task.display_name], set()).add(task.state)
-    order = ("RUNNING", "FAILED", "CANCELED", "PENDING", "PAUSED", "SUCCEEDED", "SKIPPED")
-    return {
-        name: min(states, key=lambda one: order.index(one) if one in order else len(order))
-        for name, states in together.items()
-    }
-
-
-def _ended(run: Any, compiled: Compiled, shown: Shown, link: str, pipeline_root: str) -> int:
-    terminated = run.state == "CANCELED" or any(one.state == "CANCELING" for one in run.state_history or [])
-    if run.state == "FAILED" and not terminated:
-        said = " ".join(str(run.error.message).split()) if run.error and run.error.message else ""
-        stages = ", ".join(shown.failed)
-        what = f"failed in {stages}" if stages else "failed"
-        shown.line(f"the run {what}{f': {said[:500]}' if said else ''}; the logs are at {link}")
-        return EXIT_FAILED
-    if run.state != "SUCCEEDED" and terminated:
-        shown.line(f"the run was terminated: {link}")
-        return EXIT_TERMINATED
-    root = pipeline_root or (run.runtime_config.pipeline_root if run.runtime_config else "") or ""
-    table = _table(root, compiled.pipeline, run.run_id) if root else None
-    shown.line("")
-    if table:
-        shown.line(table)
-    else:
-        # Kubeflow's API tells neither artifacts' addresses nor their content (kubeflow/pipelines#9858).
-        why = f"no report can be read under {root}" if root else "give --pipeline-root to have it printed here"
-        shown.line(f"the table is in the last report of the run ({why})")
-    shown.line(f"the run succeeded: {link}")
-    return EXIT_SUCCEEDED
-
-
-def _table(pipeline_root: str, pipeline: str, run_id: str) -> str | None:
-    """The table of a run's latest report; None where none can be read.
-
-    Kubeflow writes an output to `<root>/<pipeline>/<run id>/<task>/<execution>/<output>`.
-    """
-    from llm2llm.components.shared.storage import join, list_uris, read_bytes
-
-    best: dict[str, Any] | None = None
-    try:
-        for uri in list_uris(join(pipeline_root, pipeline, run_id)):
-            task, _, output = uri.split("/")[-3:]
-            if output == "summary" and task.startswith("report"):
-                summary = json.loads(read_bytes(uri))
-                if best is None or len(summary["iterations"]) > len(best["iterations"]):
-                    best = summary
-        return summary_table(best) if best else None
-    except (UserError, ModuleNotFoundError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h {minutes:02}m" if hours else f"{minutes}m {rest:02}s" if minutes else f"{rest}s"
-
-
 def dry_run(compiled: Compiled, cluster_flags: Mapping[str, str]) -> str:
     """What would be uploaded and started, in words."""
-    parameters = [f"  {name}: {value!r}" for name, value in compiled.parameters.items()] or ["  those of the config"]
+    parameters = [f"  {name}: {value!r}" for name, value in compiled.parameters.items()]
     given = [f"{name:<11}{value}" for name, value in cluster_flags.items() if value]
     return "\n".join(
         [

@@ -11,7 +11,7 @@ from llm2llm.pipelines.cli import main as cli
 from llm2llm.pipelines.cli.cluster import COMMANDS
 from llm2llm.pipelines.config import Config
 from llm2llm.pipelines.kubeflow import client as cluster
-from llm2llm.pipelines.kubeflow import schedule, submit
+from llm2llm.pipelines.kubeflow import follow, schedule, submit
 from llm2llm.pipelines.kubeflow.compile import compile_config
 from tests.support.kfp_server import KfpServer
 
@@ -44,7 +44,7 @@ def nothing_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
     monkeypatch.setattr(Client, "_LOCAL_KFP_CONTEXT", str(tmp_path / "context.json"))
     monkeypatch.setattr(cluster, "PAUSES", (0.0, 0.0, 0.0))
-    monkeypatch.setattr(submit, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(follow, "POLL_SECONDS", 0.0)
     monkeypatch.setattr(submit, "compile_config", _compiled_once)
     # Whether the wait for a quiet minute is right is tested with a clock of its own.
     monkeypatch.setattr(schedule, "seconds_until_quiet", lambda crons, now: 0.0)

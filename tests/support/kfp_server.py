@@ -5,12 +5,17 @@ every uploaded pipeline against the pipeline spec's own protocol buffers, and ev
 
 - faults: `server.fault("POST", "/runs$", status=503)`, or `drop="before"`, `drop="after"` (the request is carried out
   and its answer lost), or `slow=seconds`; each strikes `times` times;
-- runs that play a script, one step at each time that somebody looks;
+- runs that play a script, one step whenever somebody looks, with the nodes of a real Workflow (`kfp_workflow`);
+  after `frozen_after` steps the states of tasks stand still, as when Argo stores the nodes compressed; the older API
+  answers with the Workflow and with pods' logs while `tells_workflow`;
+- runs that are terminated as there: CANCELING at once, then, by the script, FAILED with CANCELING in the history;
 - schedules with the semantics of Kubeflow's controller: it acts on a tick `lag` seconds late, counts from a schedule's
   last run or its creation, runs only the latest missed tick, and deleting a schedule ends its runs. `server.broken`
   says whenever two schedules of a name were enabled.
 """
 
+import base64
+import gzip
 import json
 import re
 import ssl
@@ -30,11 +35,16 @@ import yaml
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
+from tests.support.kfp_workflow import nodes_of, workflow_of
 from tests.support.loopback import LoopbackServer
 
 API = "/apis/v2beta1"
 Step = tuple[str, Mapping[str, str]]
 """The run's state, and the state of each task."""
+
+
+class Text(str):
+    """An answer that is no JSON."""
 
 
 class Refused(Exception):
@@ -70,7 +80,18 @@ class KfpServer:
     lag: float = 10.0
     script: list[Step] = field(default_factory=list)
     error: str = ""
-    """What a failed run says."""
+    """What a failed run says; in all cases that were seen on a real server: nothing."""
+    frozen_after: int = 10**9
+    """How many steps of the script the states of tasks follow."""
+    tells_workflow: bool = True
+    messages: dict[str, str] = field(default_factory=dict)
+    """What the nodes of the Workflow say, by task."""
+    logs: dict[str, str] = field(default_factory=dict)
+    """The logs of pods that fail, by task."""
+    cached: tuple[str, ...] = ()
+    """The tasks that the cache answers in a version's second run."""
+    artifacts: str = ""
+    """The server's own pipeline root."""
     experiments: dict[str, dict[str, Any]] = field(default_factory=dict)
     pipelines: dict[str, dict[str, Any]] = field(default_factory=dict)
     versions: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -154,6 +175,8 @@ class KfpServer:
                 self.after_request()
                 self._check_schedules(f"{http.command} {parts.path}")
             status, content = 200, json.dumps(answer).encode()
+            if isinstance(answer, Text):
+                kind, content = "text/plain", answer.encode()
             if answer is LOGIN_PAGE:
                 kind, content = "text/html; charset=utf-8", b"<html>log in</html>"
         except Refused as problem:
@@ -181,6 +204,8 @@ class KfpServer:
     def _route(self, method: str, path: str, query: dict[str, str], body: bytes, headers: Any) -> Any:
         if (method, path) == ("GET", "/healthz"):
             return shown("V2beta1GetHealthzResponse", {"multi_user": self.multi_user})
+        if path.startswith("/apis/v1"):
+            return self._older(method, path)
         if method == "POST" and path == "/pipelines/upload_version":
             return self._upload_version(query, body, headers)
         found = re.fullmatch(r"/(experiments|pipelines|runs|recurringruns)(?:/([^/:]+))?(/versions)?(?::(\w+))?", path)
@@ -213,6 +238,12 @@ class KfpServer:
         if verb in ("enable", "disable") and kind == "recurringruns" and method == "POST":
             store[key]["mode"] = verb.upper()
             store[key]["status"] = f"{verb.upper()}D"
+            return {}
+        if verb == "terminate" and kind == "runs" and method == "POST":
+            if store[key]["state"] not in ("PENDING", "RUNNING", "PAUSED"):
+                raise Refused(400, f"Failed to terminate a run {key}. Row not found")
+            store[key]["state"] = "CANCELING"  # the history gets it with the next report of the Workflow
+            store[key]["terminated"] = True
             return {}
         if method == "DELETE" and kind == "recurringruns":
             del store[key]
@@ -305,20 +336,61 @@ class KfpServer:
     def _play(self, run: dict[str, Any]) -> None:
         if not self.script:
             return
-        state, tasks = self.script[min(run["step"], len(self.script) - 1)]
+        state, tasks = self._step(run)
         run["step"] += 1
-        run["state"] = state
-        run.setdefault("state_history", []).append({"state": state})
-        # A real server lists drivers, graphs and inner pods as well.
-        nodes = [("root", "RUNNING"), ("root-driver", "SUCCEEDED")]
-        nodes += [
-            node
-            for name, state in tasks.items()
-            for node in ((f"{name}-driver", "SUCCEEDED"), (name, state), ("executor", state))
-        ]
-        run["run_details"] = {"task_details": [{"display_name": name, "state": state} for name, state in nodes]}
+        self._report(run, state)
+        if run["step"] <= self.frozen_after:
+            nodes = [(name, one) for _, name, _, one in nodes_of(tasks, state, self._cached(run))]
+            run["run_details"] = {"task_details": [{"display_name": name, "state": one} for name, one in nodes]}
         if state == "FAILED" and self.error:
             run["error"] = {"code": 2, "message": self.error}
+
+    def _step(self, run: dict[str, Any]) -> Step:
+        state, tasks = self.script[min(run["step"], len(self.script) - 1)]
+        if run.get("terminated"):
+            run["stopped"] = run.get("stopped", 0) + 1
+            state = "CANCELING" if run["stopped"] == 1 else "FAILED"
+            tasks = {name: "FAILED" if one == "RUNNING" else one for name, one in tasks.items()}
+        return state, tasks
+
+    def _cached(self, run: dict[str, Any]) -> tuple[str, ...]:
+        version = run["pipeline_version_reference"]
+        first = next(one for one in self.runs.values() if one["pipeline_version_reference"] == version)
+        return () if first is run else self.cached
+
+    def _report(self, run: dict[str, Any], state: str) -> None:
+        """What Kubeflow's persistence agent does: a state is added to the history when it is another."""
+        run["state"] = state
+        history = run.setdefault("state_history", [])
+        if not history or history[-1]["state"] != state:
+            history.append({"state": state})
+
+    def _workflow(self, run: dict[str, Any]) -> dict[str, Any]:
+        state, tasks = self.script[min(max(run["step"] - 1, 0), len(self.script) - 1)] if self.script else ("", {})
+        root = (run.get("runtime_config") or {}).get("pipeline_root") or self.artifacts
+        name = self.pipelines[run["pipeline_version_reference"]["pipeline_id"]]["display_name"]
+        folder = f"{root}/{name}/{run['run_id']}" if root else ""
+        compressed = run["step"] > self.frozen_after
+        return workflow_of(run["run_id"], tasks, state, folder, self.messages, compressed, self._cached(run))
+
+    def _older(self, method: str, path: str) -> Any:
+        """The API of before, as far as it tells what today's does not: a run's Workflow, and the logs of pods."""
+        found = re.fullmatch(r"/apis/v1(?:beta1|alpha1)/runs/([^/]+)(?:/nodes/([^/]+)/log)?", path)
+        if method != "GET" or not found or not self.tells_workflow or found[1] not in self.runs:
+            raise Refused(404, f"no such endpoint {path}")
+        run = self.runs[found[1]]
+        workflow = self._workflow(run)
+        if not found[2]:
+            manifest = json.dumps(workflow)
+            return {"run": {"id": run["run_id"]}, "pipeline_runtime": {"workflow_manifest": manifest}}
+        status = workflow["status"]
+        nodes = status.get("nodes") or json.loads(gzip.decompress(base64.b64decode(status["compressedNodes"])))
+        for node in nodes.values():
+            pod = f"{workflow['metadata']['name']}-{node['templateName']}-{node['id'].rpartition('-')[2]}"
+            task = node["name"].split(".")[-2 if node["displayName"].startswith("executor") else -1].partition("(")[0]
+            if pod == found[2] and node["type"] == "Pod" and task in self.logs:
+                return Text(self.logs[task])
+        raise Refused(500, f"Failed to read logs from pod {found[2]}")
 
     def _controller(self) -> None:
         """Kubeflow's controller: util/cron_schedule.go, util/scheduled_workflow.go."""

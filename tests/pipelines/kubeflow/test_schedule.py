@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm2llm.components.shared.base.errors import UserError
+from llm2llm.pipelines.config import load_config, to_parameters
 from llm2llm.pipelines.kubeflow import schedule
 from llm2llm.pipelines.kubeflow.client import ClusterProblem, connect
 from llm2llm.pipelines.kubeflow.schedule import seconds_until_quiet, six_fields
@@ -16,6 +17,8 @@ from tests.support.cluster import Run
 from tests.support.kfp_server import KfpServer
 
 WEEKLY = ("schedule", "quickstart", "--cron", "0 2 * * 0")
+EPOCHS = next(name for name in to_parameters(load_config("quickstart")) if name.endswith("epochs"))
+"""A parameter of the form that a schedule may change."""
 quiet = seconds_until_quiet  # the fixture replaces it in its module
 CHANGES = ("POST", "DELETE")
 
@@ -37,6 +40,7 @@ def test_the_same_schedule_again_changes_nothing(kfp_server: KfpServer, run: Run
     (made,) = kfp_server.recurring.values()
     assert (made["mode"], made["no_catchup"], made["max_concurrency"]) == ("ENABLE", True, "1")
     assert made["trigger"]["cron_schedule"]["cron"] == "0 0 2 * * 0"
+    assert made["runtime_config"]["parameters"] == to_parameters(load_config("quickstart"))
     assert "quickstart: unchanged" in run(*WEEKLY, "--host", kfp_server.url)[1]
     assert changes(kfp_server) == ["create"]
 
@@ -46,7 +50,7 @@ def test_the_same_schedule_again_changes_nothing(kfp_server: KfpServer, run: Run
     [
         ("--cron", "0 3 * * 0"),
         ("--set", "max_iterations=1"),
-        ("--parameter", "epochs=2"),
+        ("--parameter", f"{EPOCHS}=2"),
         ("--max-concurrency", "2"),
         ("--catchup",),
         ("--service-account", "trainer"),
@@ -184,14 +188,14 @@ def test_a_run_that_goes_on_survives_the_replacement_of_its_schedule(kfp_server:
     run(*WEEKLY, "--host", kfp_server.url)
     (old,) = kfp_server.recurring
     kfp_server.runs["r"] = going_on(old)
-    code, out, _ = run(*WEEKLY, "--parameter", "epochs=2", "--host", kfp_server.url)
+    code, out, _ = run(*WEEKLY, "--parameter", f"{EPOCHS}=2", "--host", kfp_server.url)
     assert code == 0
     assert f"a run of the replaced schedule {old} goes on" in out
     assert kfp_server.runs["r"]["state"] == "RUNNING"
     assert len(kfp_server.enabled()) == 1
     assert "replaced; deleted when its run has ended" in run("schedules", "--host", kfp_server.url)[1]
     kfp_server.runs["r"]["state"] = "SUCCEEDED"
-    assert "unchanged" in run(*WEEKLY, "--parameter", "epochs=2", "--host", kfp_server.url)[1]
+    assert "unchanged" in run(*WEEKLY, "--parameter", f"{EPOCHS}=2", "--host", kfp_server.url)[1]
     assert old not in kfp_server.recurring
 
 
@@ -200,7 +204,7 @@ def test_the_way_back_to_an_earlier_config_does_not_end_its_run(kfp_server: KfpS
     run(*WEEKLY, *host)
     (first,) = kfp_server.recurring
     kfp_server.runs["r"] = going_on(first)
-    run(*WEEKLY, "--parameter", "epochs=2", *host)
+    run(*WEEKLY, "--parameter", f"{EPOCHS}=2", *host)
     assert "replaced" in run(*WEEKLY, *host)[1]
     assert kfp_server.runs["r"]["state"] == "RUNNING"
     kfp_server.runs["r"]["state"] = "FAILED"
@@ -215,7 +219,7 @@ def test_a_paused_schedule_stays_paused_until_it_is_resumed(kfp_server: KfpServe
     assert run("schedule", "--pause", "quickstart", *host)[1] == "quickstart: paused\n"
     assert run("schedule", "--pause", "quickstart", *host)[1] == "quickstart: unchanged\n"
     assert "it is paused" in run(*WEEKLY, *host)[1]
-    assert "it stays paused" in run(*WEEKLY, "--parameter", "epochs=2", *host)[1]
+    assert "it stays paused" in run(*WEEKLY, "--parameter", f"{EPOCHS}=2", *host)[1]
     assert "paused" in run("schedules", *host)[1]
     assert kfp_server.enabled() == []
     assert run("schedule", "--resume", "quickstart", *host)[1] == "quickstart: resumed\n"
@@ -227,7 +231,7 @@ def test_a_schedule_that_is_paused_while_a_run_of_the_one_before_it_goes_on_stay
     kfp_server: KfpServer, run: Run
 ) -> None:
     host = ("--host", kfp_server.url)
-    changed = (*WEEKLY, "--parameter", "epochs=2", *host)
+    changed = (*WEEKLY, "--parameter", f"{EPOCHS}=2", *host)
     run(*WEEKLY, *host)
     (first,) = kfp_server.recurring
     kfp_server.runs["r"] = going_on(first)
@@ -247,7 +251,7 @@ def test_a_schedule_that_is_paused_while_a_run_of_the_one_before_it_goes_on_stay
 
 def test_a_paused_schedule_that_is_replaced_while_its_run_goes_on_stays_paused(kfp_server: KfpServer, run: Run) -> None:
     host = ("--host", kfp_server.url)
-    changed = (*WEEKLY, "--parameter", "epochs=2", *host)
+    changed = (*WEEKLY, "--parameter", f"{EPOCHS}=2", *host)
     run(*WEEKLY, *host)
     (first,) = kfp_server.recurring
     kfp_server.runs["r"] = going_on(first)
@@ -316,7 +320,7 @@ def test_one_lost_answer_changes_nothing_about_the_outcome(
 ) -> None:
     run(*WEEKLY, "--host", kfp_server.url)
     kfp_server.fault("POST", path, **fault)
-    code, _, err = run(*WEEKLY, "--parameter", "epochs=2", "--host", kfp_server.url)
+    code, _, err = run(*WEEKLY, "--parameter", f"{EPOCHS}=2", "--host", kfp_server.url)
     assert (code, err) == (0, "")
     assert len(kfp_server.recurring) == len(kfp_server.enabled()) == 1
 

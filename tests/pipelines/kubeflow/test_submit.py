@@ -12,12 +12,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from llm2llm.pipelines.config import load_config
+from llm2llm.pipelines.config import load_config, to_parameters
 from llm2llm.pipelines.kubeflow import client as cluster
-from llm2llm.pipelines.kubeflow.submit import compile_upload, follow, start, upload
+from llm2llm.pipelines.kubeflow.follow import follow
+from llm2llm.pipelines.kubeflow.submit import compile_upload, start, upload
 from tests.support.cluster import Run
 from tests.support.kfp_server import LOGIN_PAGE, KfpServer, Step
+from tests.support.summaries import summary
 
+EPOCHS = next(name for name in to_parameters(load_config("quickstart")) if name.endswith("epochs"))
+"""A parameter of the form."""
 CANARY = "canary-token-e7a1c9"
 DONE = "SUCCEEDED"
 FIRST: list[Step] = [
@@ -144,24 +148,11 @@ def test_the_table_is_printed_where_the_artifacts_can_be_read(kfp_server: KfpSer
     assert "61.0% (55.0% to 67.0%)" in out
 
 
-def summary(iterations: int) -> dict[str, object]:
-    score = {"value": 0.61, "low": 0.55, "high": 0.67, "n": 60, "unparseable": 0}
-    return {
-        "best_iteration": iterations - 1,
-        "iterations": [
-            {"iteration": i, "training_rows": 100, "errors": 3, "accuracy": {"validation": score}, "reason": "the last"}
-            for i in range(iterations)
-        ],
-        "rows": {"generated": 1, "kept": 1, "left_out": 0, "rejected": {"total": 0, "by_reason": {}}},
-        "teacher_calls": {"total": 0},
-    }
-
-
 def test_a_time_out_ends_the_waiting_and_not_the_run(
     kfp_server: KfpServer, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kfp_server.script = FIRST
-    monkeypatch.setattr("llm2llm.pipelines.kubeflow.submit.POLL_SECONDS", 0.3)
+    monkeypatch.setattr("llm2llm.pipelines.kubeflow.follow.POLL_SECONDS", 0.3)
     code, out, _ = run("submit", "quickstart", "--host", kfp_server.url, "--wait", "--timeout", "1s")
     assert code == 124
     assert "the run goes on: http" in out
@@ -172,7 +163,7 @@ def test_an_interrupt_while_waiting_leaves_the_run_running_and_says_so(
     kfp_server: KfpServer, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kfp_server.script = FIRST
-    monkeypatch.setattr("llm2llm.pipelines.kubeflow.submit.POLL_SECONDS", 0.1)
+    monkeypatch.setattr("llm2llm.pipelines.kubeflow.follow.POLL_SECONDS", 0.1)
     original = kfp_server._play
 
     def play(played: dict[str, object]) -> None:
@@ -249,7 +240,7 @@ def test_a_server_that_fails_now_and_then_while_a_run_is_followed_is_asked_again
 def test_a_server_that_is_gone_for_long_ends_the_waiting_and_not_the_run(
     kfp_server: KfpServer, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llm2llm.pipelines.kubeflow.submit.OUT_OF_TOUCH_SECONDS", 0.5)
+    monkeypatch.setattr("llm2llm.pipelines.kubeflow.follow.OUT_OF_TOUCH_SECONDS", 0.5)
     kfp_server.script = SUCCESS
     kfp_server.fault("GET", "/runs/", status=503, times=10**6, skip=2)
     code, _, err = run("submit", "quickstart", "--host", kfp_server.url, "--wait")
@@ -379,9 +370,12 @@ def test_what_kfps_context_logs_in_with_is_not_shown_either(kfp_server: KfpServe
     assert CANARY not in out + err
 
 
-def test_a_server_for_one_user_is_not_told_a_namespace(kfp_server: KfpServer, run: Run) -> None:
-    assert run("submit", "quickstart", "--host", kfp_server.url, "--namespace", "team-a")[0] == 0
+def test_a_server_for_one_user_is_not_told_a_namespace_and_the_user_is_told_so(kfp_server: KfpServer, run: Run) -> None:
+    code, _, err = run("submit", "quickstart", "--host", kfp_server.url, "--namespace", "team-a")
+    assert code == 0
     assert "team-a" not in "".join(kfp_server.bodies)
+    assert err.startswith(f"warning: --namespace team-a: {kfp_server.url} serves one user and ignores it")
+    assert run("schedules", "--host", kfp_server.url)[2] == ""
 
 
 def test_a_token_does_not_travel_in_the_clear(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -458,10 +452,12 @@ def test_an_unknown_experiment_is_refused_with_the_nearest_unless_it_is_to_be_ma
 
 
 def test_a_dry_run_needs_no_server_and_tells_what_would_be_sent(run: Run) -> None:
-    code, out, _ = run("submit", "quickstart", "--dry-run", "--parameter", "epochs=2", "--host", "http://127.0.0.1:9")
+    code, out, _ = run(
+        "submit", "quickstart", "--dry-run", "--parameter", f"{EPOCHS}=2", "--host", "http://127.0.0.1:9"
+    )
     assert code == 0
     assert compile_upload(load_config("quickstart")).sha256 in out
-    assert "epochs: 2" in out
+    assert f"{EPOCHS}: 2" in out
 
 
 @pytest.mark.parametrize(
@@ -493,7 +489,7 @@ def test_runs_run_as_the_account_of_the_placement_unless_another_is_named(kfp_se
 def test_parameters_reach_the_run(kfp_server: KfpServer, run: Run) -> None:
     given = (
         "--parameter",
-        "epochs=2.5",
+        f"{EPOCHS}=2.5",
         "--parameter",
         "teacher_model=007",
         "--service-account",
@@ -503,7 +499,9 @@ def test_parameters_reach_the_run(kfp_server: KfpServer, run: Run) -> None:
     )
     assert run("submit", "quickstart", "--host", kfp_server.url, *given)[0] == 0
     (started,) = kfp_server.runs.values()
-    assert started["runtime_config"]["parameters"] == {"epochs": 2.5, "teacher_model": "007"}
+    # All of them are sent: the UI compares runs by what each was given.
+    changed = {EPOCHS: 2.5, "teacher_model": "007"}
+    assert started["runtime_config"]["parameters"] == {**to_parameters(load_config("quickstart")), **changed}
     assert (started["service_account"], started["display_name"]) == ("trainer", "mine")
 
 
