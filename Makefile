@@ -9,6 +9,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 VLLM_VENV ?= .venv-vllm
+MLMD_VENV ?= .venv-mlmd
 BIN := $(VENV)/bin
 OUTPUT ?= quickstart
 WORKERS ?= 3
@@ -17,7 +18,7 @@ IMAGES ?= ghcr.io/llm2llm
 EXTRAS ?= cpu train
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
-.PHONY: quickstart quickstart-random test test-fast check lint types compile images locks manifests gitops vllm clean bench-selection bench-dedupe bench-leaks bench-teachers bench-storage bench-students bench-answers bench-why
+.PHONY: quickstart quickstart-random test test-fast check lint types compile images locks manifests gitops vllm mlmd clean bench-selection bench-dedupe bench-leaks bench-teachers bench-storage bench-students bench-answers bench-why
 
 $(VENV)/train.done: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "llm2llm needs Python 3.11 or newer; set PYTHON=python3.11" >&2; exit 2; }
@@ -38,6 +39,14 @@ $(VLLM_VENV)/done: tests/vllm-requirements.txt pyproject.toml
 
 vllm: $(VLLM_VENV)/done
 
+# The metadata store of Kubeflow Pipelines, for its tests: its wheel is for Python 3.11 and pins another protobuf.
+$(MLMD_VENV)/done: tests/mlmd-requirements.txt
+	$(PYTHON) -m venv $(MLMD_VENV)
+	$(MLMD_VENV)/bin/python -m pip install --quiet --no-deps --requirement tests/mlmd-requirements.txt
+	@touch $@
+
+mlmd: $(MLMD_VENV)/done
+
 quickstart: $(VENV)/train.done
 	$(BIN)/llm2llm run quickstart --output $(OUTPUT)
 
@@ -49,7 +58,7 @@ test: $(VENV)/dev.done
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 test-fast: $(VENV)/dev.done
-	$(BIN)/python -m pytest -m "not slow and not browser and not s3 and not vllm"
+	$(BIN)/python -m pytest -m "not slow and not browser and not s3 and not vllm and not mlmd"
 
 check: lint types compile
 
@@ -99,4 +108,4 @@ locks:
 	build/locks/bin/python images/lock.py
 
 clean:
-	rm -rf build $(VENV) $(VLLM_VENV) .mypy_cache .ruff_cache .hypothesis
+	rm -rf build $(VENV) $(VLLM_VENV) $(MLMD_VENV) .mypy_cache .ruff_cache .hypothesis

@@ -159,7 +159,8 @@ def items_of(task: Json, parameters: Json) -> list[Any]:
 def condition_holds(condition: str, parameters: Json) -> bool:
     """Whether a trigger condition holds: comparisons of parameters with constants, joined by &&, || and !.
 
-    The compiler writes no other forms: `inputs.parameter_values['x'] == true`, `int(...)`, `double(...)`, strings.
+    The compiler writes no other forms: `inputs.parameter_values['x'] == true`, `int(...)`, `double(...)`, strings. Left
+    out: strings that themselves hold `&&`, `||` or `!`.
 
     Raises:
         DriverError: The expression is of another form.

@@ -189,33 +189,35 @@ def _graph(walk: Walk, template: Json, node: Json, name: str, filled: Mapping[st
     tasks = {task["name"]: task for task in template["dag"]["tasks"]}
     done: dict[str, Outcome] = {}
     known = _scoped(filled)
+    broken: Outcome | None = None
     while len(done) < len(tasks):
         runnable = [key for key, task in tasks.items() if key not in done and set(_waits(task)) <= set(done)]
         # The one whose inputs are there first; so iterations follow each other as they do in a cluster.
         key = min(runnable, key=lambda one: max((done[dep].depth for dep in _waits(tasks[one])), default=ready))
         task, waits = tasks[key], _waits(tasks[key])
         start = max((done[dep].depth for dep in waits), default=ready)
+        if broken and start >= broken.depth:
+            # Argo starts nothing more in a sub-graph in which a task has failed.
+            break
         task_name = f"{name}.{key}"
         for dep in waits:
             _add_child(walk, done[dep].node, node_id(walk.name, task_name))
         if not waits:
             _add_child(walk, node["id"], node_id(walk.name, task_name))
-        if not all(done[dep].fulfilled or done[dep].phase == "Skipped" for dep in waits) or not all(
-            done[dep].fulfilled for dep in waits
-        ):
+        if not all(done[dep].fulfilled for dep in waits):
             message = f"omitted: depends condition not met: {task['depends']}"
             done[key] = _skipped(walk, task, task_name, node["id"], start, "Omitted", message)
             continue
         done[key] = _task(walk, task, task_name, node["id"], known, start)
+        if done[key].phase in ("Failed", "Error"):
+            broken = done[key]
         for output, value in done[key].outputs.items():
             known[f"tasks.{key}.outputs.parameters.{output}"] = value
-    broken = [one for one in done.values() if one.phase in ("Failed", "Error")]
-    phase = broken[-1].phase if broken else "Succeeded"
-    message = broken[-1].message if broken else ""
+    phase = broken.phase if broken else "Succeeded"
+    message = broken.message if broken else ""
     ends = {dep for task in tasks.values() for dep in _waits(task)}
-    outbound = [done[key].node for key in tasks if key not in ends]
     if phase == "Succeeded":
-        node["outboundNodes"] = outbound
+        node["outboundNodes"] = [done[key].node for key in tasks if key not in ends]
     depth = max((one.depth for one in done.values()), default=ready)
     _end(walk, node, phase, depth, message)
     return Outcome(phase, message, {}, depth, node["id"])
