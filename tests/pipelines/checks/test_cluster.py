@@ -584,6 +584,33 @@ def test_the_api_servers_patch_lies_over_the_controllers_settings(cluster: Clust
     assert "unless ConfigMap workflow-controller-configmap, which cannot be read, says otherwise" in detail
 
 
+def test_submit_says_what_will_be_tried_again_and_starts_in_any_case(
+    cluster: Cluster, run: Run, kfp_server: KfpServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def said(*more: str) -> str:
+        code, out, err = run("submit", "quickstart", "--host", kfp_server.url, *more)
+        assert (code, err) == (0, "")
+        (line,) = (line for line in out.splitlines() if line.startswith("retries"))
+        return line.removeprefix("retries").strip()
+
+    assert said("--set", "placement.profile=kind") == (
+        "a stage that fails, is killed or evicted, or whose pod vanishes, is tried up to 2 times"
+    )
+    cluster.retries(SHIPPED_2_17)
+    assert said().endswith(
+        "is tried up to 3^(i+4) times in iteration i, 81 in iteration 0, with all that the iteration holds; apply "
+        "manifests/administrator/retries-api-server, see manifests/README.md"
+    )
+    cluster.retries(SHIPPED_2_17, status=403)
+    assert said().startswith("not known: ConfigMap workflow-controller-configmap and COMPILED_PIPELINE_SPEC_PATCH of")
+    cluster.retries(SHIPPED_2_17, status=500)
+    assert "answers 500" in said()
+    cluster.api.stop()
+    assert said().startswith("not known from here: ")
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
+    assert said().startswith("not known from here: no kubeconfig")
+
+
 def test_settings_in_the_runs_own_namespace_are_those_of_a_kubeflow_for_one_user(cluster: Cluster, run: Run) -> None:
     cluster.retries(BOUNDED)
     own = {"config": yaml.safe_dump({"workflowDefaults": {"spec": SHIPPED_2_17}})}

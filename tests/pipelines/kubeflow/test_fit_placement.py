@@ -1,13 +1,18 @@
 """What a config's sections mean for its placement: tokens and caches go where models are loaded, volumes are large
 enough."""
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from llm2llm.components.shared.ingest.sources import is_file_source
 from llm2llm.pipelines.checks.student_memory import GIB, named_parameters, training_disk
-from llm2llm.pipelines.config.config import load_config
-from llm2llm.pipelines.kubeflow.fit_placement import fit_placement
+from llm2llm.pipelines.config.config import DataSettings, load_config
+from llm2llm.pipelines.kubeflow.fit_placement import fit_placement, reads_hub
 from llm2llm.pipelines.kubeflow.placement import GRADING, PlacementSettings, shipped_profiles
 from llm2llm.pipelines.kubeflow.placement_values import quantity_bytes
 
@@ -48,6 +53,27 @@ def test_stages_that_read_data_from_the_hub_get_its_token_and_not_the_cache() ->
     placement = fitted(config="snips")
     assert token(placement) == [*ALWAYS, "configure", "prepare"]
     assert placement.model_stages == ALWAYS
+
+
+@given(
+    st.sampled_from(["", "builtin:", "s3://b/", "minio://b/", "/", "./", "../", "~/", "org/", "a.b/"]),
+    st.sampled_from(["rows", "gsm8k:main#train", "rows@1"]),
+    st.sampled_from(["", ".jsonl", ".ndjson", ".JSON", ".csv", ".parquet", ".txt", ".jsonl.gz"]),
+)
+def test_what_is_on_the_hub_is_what_prepare_takes_for_it(start: str, middle: str, end: str) -> None:
+    source = start + middle + end
+    config = load_config("quickstart").model_copy(update={"data": DataSettings(seeds=source)})
+    assert reads_hub(config) != is_file_source(source)
+
+
+def test_fitting_imports_nothing_that_compiling_does_without() -> None:
+    code = (
+        "import sys; from llm2llm.pipelines.config.config import load_config; "
+        "from llm2llm.pipelines.kubeflow.fit_placement import fit_placement; "
+        "fit_placement(load_config('snips', ['placement.profile=gke'])); print(*sys.modules)"
+    )
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert {"torch", "transformers", "pyarrow", "numpy", "datasets", "kfp"}.isdisjoint(modules)
 
 
 def test_the_judges_key_goes_to_the_stages_that_grade() -> None:
