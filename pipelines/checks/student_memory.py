@@ -20,11 +20,9 @@ Bytes, with b rows of s tokens in a pass, on a GPU that has bfloat16:
     answering    2 for each parameter, and the cache of keys and values: 4 L k d for each of b tokens
 
 and 1 GiB for CUDA and 10% for what lies between allocations. Of several GPUs each holds all of it, or with `fsdp` its
-share of weights, gradients and moments. In the pod's own memory each process first loads the whole student. What stages
-write to disk, in `training_disk` and `answering_disk`, sizes their volumes when a pipeline is compiled.
+share of weights, gradients and moments. In the pod's own memory each process first loads the whole student.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -180,43 +178,3 @@ def answering_memory(shape: Shape, parameters: int, batch_size: int, length: int
     """See the module."""
     cache = 4 * shape.layers * shape.key_value_heads * shape.head_width * batch_size * length
     return Memory(2 * parameters / GIB, 0.0, (cache + 4 * batch_size * shape.vocabulary) / GIB)
-
-
-_SIZE_IN_NAME = re.compile(r"(?<![A-Za-z0-9.])(?:(\d+)x)?(\d+(?:\.\d+)?)([bm])(?![a-z])", re.IGNORECASE)
-
-
-def named_parameters(name: str) -> int:
-    """How many weights a model has by its name, such as Qwen2.5-1.5B, SmolLM2-135M-Instruct or Mixtral-8x7B; 0: the
-    name does not say."""
-    found = _SIZE_IN_NAME.search(name.rstrip("/").rpartition("/")[2])
-    if not found:
-        return 0
-    experts, number, unit = found.groups()
-    return round(int(experts or 1) * float(number) * (1e9 if unit.lower() == "b" else 1e6))
-
-
-@dataclass(frozen=True)
-class Disk:
-    """GiB that a stage writes at most."""
-
-    scratch: float
-    """Downloaded weights, checkpoints and copies beside them, in the temporary folder."""
-    downloads: float
-    """Artifacts that it reads and writes."""
-
-
-def training_disk(parameters: int, settings: FineTuneSettings) -> Disk:
-    """What the train stage writes: the student as it was downloaded, in float32 at worst; three checkpoints, as two are
-    kept while the third is written, each of weights and AdamW's two moments; an adapter's merged copy. Its artifacts
-    are the student before, and this one twice, as it is moved into place."""
-    model = 4 * parameters / GIB
-    # An adapter has few weights: 5% is rank 128 on all linear layers.
-    checkpoint = 12 * parameters / GIB * (0.05 if settings.adapts else 1.0)
-    saved = 3 * checkpoint if settings.checkpoint_steps or settings.checkpoint_minutes else 0.0
-    return Disk(scratch=2 * model + saved, downloads=3 * model)
-
-
-def answering_disk(parameters: int, models: int = 1) -> Disk:
-    """What a stage writes that loads students: each downloaded, and a copy that an adapter is merged into."""
-    model = 4 * parameters / GIB
-    return Disk(scratch=2 * models * model, downloads=models * model)

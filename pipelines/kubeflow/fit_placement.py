@@ -5,17 +5,17 @@ import math
 from typing import TYPE_CHECKING
 
 from llm2llm.components.shared.training.settings import SCRATCH
-from llm2llm.pipelines.checks.student_memory import (
-    Disk,
-    answering_disk,
-    named_parameters,
-    scratch_shape,
-    training_disk,
-)
 from llm2llm.pipelines.kubeflow.placement import judged
 from llm2llm.pipelines.kubeflow.placement_parts import LOADS_MODELS, READS_DATA
 from llm2llm.pipelines.kubeflow.placement_settings import PlacementSettings
 from llm2llm.pipelines.kubeflow.placement_values import SMALLEST_VOLUME, UNKNOWN_VOLUME
+from llm2llm.pipelines.kubeflow.student_disk import (
+    Disk,
+    answering_disk,
+    named_parameters,
+    scratch_parameters,
+    training_disk,
+)
 
 if TYPE_CHECKING:
     from llm2llm.pipelines.config.config import Config
@@ -76,11 +76,9 @@ def fitting_sizes(config: "Config", stage: str, loads_models: bool) -> tuple[str
 
 def student_parameters(config: "Config") -> int:
     """How many weights the student has, as far as the config alone tells; 0: unknown."""
-    return (
-        scratch_shape(config.train.scratch).parameters
-        if config.student == SCRATCH
-        else named_parameters(config.student)
-    )
+    if config.student == SCRATCH:
+        return scratch_parameters(config.train.scratch)
+    return named_parameters(config.student)
 
 
 def stage_disk(config: "Config", stage: str, parameters: int) -> Disk | None:

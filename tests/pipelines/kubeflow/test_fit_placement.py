@@ -10,11 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm2llm.components.shared.ingest.sources import is_file_source
-from llm2llm.pipelines.checks.student_memory import GIB, named_parameters, training_disk
+from llm2llm.components.shared.training.settings import ScratchSettings
+from llm2llm.pipelines.checks.student_memory import scratch_shape
 from llm2llm.pipelines.config.config import DataSettings, load_config
 from llm2llm.pipelines.kubeflow.fit_placement import fit_placement, reads_hub
 from llm2llm.pipelines.kubeflow.placement import GRADING, PlacementSettings, shipped_profiles
 from llm2llm.pipelines.kubeflow.placement_values import quantity_bytes
+from llm2llm.pipelines.kubeflow.student_disk import GIB, named_parameters, scratch_parameters, training_disk
 
 ALWAYS = ["train", "answer", "evaluate", "out_of_fold", "promote"]
 
@@ -96,6 +98,12 @@ def test_the_judges_key_goes_to_the_stages_that_grade() -> None:
 )  # fmt: skip
 def test_a_models_name_tells_its_size_or_nothing(name: str, parameters: float) -> None:
     assert named_parameters(name) == parameters
+
+
+@given(st.integers(260, 50_000), st.integers(1, 16), st.integers(1, 24))
+def test_a_student_from_scratch_has_the_size_that_preflight_counts(vocabulary: int, width: int, layers: int) -> None:
+    settings = ScratchSettings(vocabulary=vocabulary, hidden_size=16 * width, layers=layers)
+    assert scratch_parameters(settings) == scratch_shape(settings).parameters
 
 
 def gib(size: str) -> float:
