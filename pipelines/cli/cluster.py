@@ -72,6 +72,7 @@ def submit(
     interrupted. Without it: 0 started. In any case 2: the input or the connection is wrong, in one message that names
     it.
     """
+    from llm2llm.pipelines.checks.cluster import retry_line
     from llm2llm.pipelines.config import load_config
     from llm2llm.pipelines.kubeflow import submit as submitting
     from llm2llm.pipelines.kubeflow.client import connect
@@ -97,6 +98,7 @@ def submit(
     click.echo(f"version    {compiled.version}{' (was there)' if uploaded[2] else ''}")
     run_id = submitting.start(cluster, compiled, uploaded, experiment_id, run_name, service_account, pipeline_root)
     click.echo(f"run        {cluster.run_link(run_id)}")
+    click.echo(f"retries    {retry_line(loaded, namespace)}")
     return submitting.follow(cluster, compiled, run_id, limit, pipeline_root) if wait else 0
 
 

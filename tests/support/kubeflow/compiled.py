@@ -30,8 +30,8 @@ def compiled_config(name: str, overrides: Iterable[str] = ()) -> list[Json]:
 
 @cache
 def _compiled(name: str, overrides: tuple[str, ...]) -> str:
-    from llm2llm.pipelines.kubeflow.compile import compile_config
     from llm2llm.pipelines.config import load_config
+    from llm2llm.pipelines.kubeflow.compile import compile_config
 
     with TemporaryDirectory() as folder:
         path = Path(folder) / "pipeline.yaml"
