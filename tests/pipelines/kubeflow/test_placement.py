@@ -28,7 +28,7 @@ from llm2llm.pipelines.kubeflow.placement import (
 from llm2llm.pipelines.kubeflow.retries import WINDOW
 
 PROFILES = list(shipped_profiles())
-GPU_STAGES = {"train", "evaluate", "answer", "promote", "out_of_fold"}
+GPU_STAGES = {"train", "evaluate", "predict", "promote", "out_of_fold"}
 
 
 def compiled(tmp_path: Path, *overrides: str, config: str = "quickstart") -> tuple[dict[str, Any], dict[str, Any], str]:
@@ -220,7 +220,7 @@ def test_placement_is_no_parameter_of_the_run() -> None:
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_profile_places_every_stage_and_names_the_account_of_the_manifests(profile: str) -> None:
     placement = load_placement({"profile": profile})
-    assert tuple(placement.stages) == STAGES
+    assert tuple(placement.stages) == tuple(STAGES)
     assert placement.service_account == "llm2llm-runs"
     asked = {name for name, wanted in placement.stages.items() if wanted.gpus}
     assert asked == (set() if profile == "kind" else GPU_STAGES)
@@ -235,7 +235,7 @@ def test_a_stage_that_leaves_its_gpus_to_others_asks_for_none() -> None:
         assert (alone.gpus, alone.accelerator) == (1, "nvidia-l4")
         assert (among.gpus, among.accelerator, among.shm, among.spot, among.queue) == (0, "", "", False, "")
         assert (among.timeout, among.retries, among.scratch) == (alone.timeout, alone.retries, alone.scratch)
-    assert stage_placement(placement, "answer", shards=4) == placement.stages["answer"]
+    assert stage_placement(placement, "predict", shards=4) == placement.stages["predict"]
     assert stage_placement(load_placement({}), "train", nodes=2) is None
 
 
@@ -254,7 +254,7 @@ def test_the_judges_key_goes_to_the_stages_that_grade_and_to_no_other() -> None:
         ((2, 1, "", 0, 1), r"train.gpus 2 and placement.stages.train.gpus 1 contradict"),
         ((0, 2, "/tmp/x", 0, 1), r"train.checkpoint_uri to s3://bucket/folder \(it is '/tmp/x'\)"),
         ((0, 1, "", 2, 1), r"evaluate.gpus 2 needs as many in placement.stages.evaluate.gpus, and it is 1"),
-        ((0, 1, "", 2, 3), r"placement.stages.answer.gpus"),
+        ((0, 1, "", 2, 3), r"placement.stages.predict.gpus"),
     ],
 )
 def test_sections_that_ask_for_other_devices_than_the_placement_gives_are_refused(
