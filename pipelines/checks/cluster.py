@@ -1,8 +1,8 @@
 """What a run needs of its cluster: Kubeflow, secrets, quota, volumes, nodes, queues, images. Nothing is changed.
 
-Reading needs `get` on secrets, persistentvolumeclaims and serviceaccounts and `list` on resourcequotas in the
-namespace, and `list` on nodes; what is not permitted is a warning. Of a Secret only the names of its keys
-are looked at.
+Reading needs `get` on secrets, configmaps, persistentvolumeclaims and serviceaccounts and `list` on resourcequotas in
+the namespace, `list` on nodes, and for `retry_settings` `get` on a ConfigMap and a Deployment of KFP's; what is not
+permitted is a warning. Of a Secret only the names of its keys are looked at.
 """
 
 import re
@@ -12,12 +12,16 @@ from typing import Any
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.pipelines.checks.plan import planned_stages
 from llm2llm.pipelines.checks.preflight import FAIL, OK, WARN, Check, carefully
+from llm2llm.pipelines.checks.retry_settings import KUBEFLOW, read_settings, retry_check
 from llm2llm.pipelines.config import Config
+from llm2llm.pipelines.kubeflow.fit_placement import fit_placement
 from llm2llm.pipelines.kubeflow.placement import StagePlacement, node_of, stage_placement
 
 FIXED_NODES = ("onprem", "kind", "")
 """Profiles of clusters whose nodes are there or not; the others start nodes when pods wait for them."""
 TIMEOUT = 10
+SHORT_TIMEOUT = 3
+"""Seconds that `submit` waits for what it can do without."""
 
 
 def cluster_checks(
@@ -48,7 +52,9 @@ def cluster_checks(
         return
     if service_account:
         yield from carefully("service account", kubernetes.service_account, service_account)
+    yield from carefully("retries", kubernetes.retries, config)
     yield from carefully("secrets", kubernetes.secrets, config)
+    yield from carefully("config maps", kubernetes.config_maps, config)
     if config.placement.model_cache:
         pvc = config.placement.model_cache.pvc
         yield from carefully("model cache", kubernetes.volume, pvc)
@@ -60,6 +66,20 @@ def cluster_checks(
     images = sorted({one.image for one in planned_stages(config)})
     for image in images:
         yield from carefully("image", image_checks, image, config.placement.image_pull_secrets)
+
+
+def retry_line(config: Config, namespace: str) -> str:
+    """What the cluster makes of retries, in one line. It never fails: where nothing can be read, it says so.
+
+    Args:
+        config: The config.
+        namespace: Where the pods run; empty: that of the kubeconfig's context, or of this pod.
+    """
+    try:
+        (check,) = _Kubernetes(namespace, "", SHORT_TIMEOUT).retries(config)
+    except UserError as problem:
+        return f"not known from here: {problem}"
+    return check.detail if check.status == OK else f"{check.detail}; {check.fix}"
 
 
 def used_stages(config: Config) -> dict[str, StagePlacement]:
@@ -80,7 +100,7 @@ def _kubeflow(connect: Callable[[], Any]) -> Iterator[Check]:
 class _Kubernetes:
     """A cluster's API, as far as it is looked at."""
 
-    def __init__(self, namespace: str, context: str) -> None:
+    def __init__(self, namespace: str, context: str, timeout: int = TIMEOUT) -> None:
         import logging
 
         from kubernetes import client, config
@@ -107,7 +127,12 @@ class _Kubernetes:
         self.host = configuration.host
         self.reached = False
         api = client.ApiClient(configuration)
-        self._core, self._custom = client.CoreV1Api(api), client.CustomObjectsApi(api)
+        self._core, self._custom, self._apps = (
+            client.CoreV1Api(api),
+            client.CustomObjectsApi(api),
+            client.AppsV1Api(api),
+        )
+        self._timeout = timeout
 
     def _ask(self, what: str, method: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
         """What the server answers; a Check where it does not permit it, None where there is no such thing."""
@@ -115,7 +140,7 @@ class _Kubernetes:
         from kubernetes.client import ApiException
 
         try:
-            return method(*arguments, _request_timeout=TIMEOUT, **keywords)
+            return method(*arguments, _request_timeout=self._timeout, **keywords)
         except ApiException as problem:
             if problem.status == 404:
                 return None
@@ -147,16 +172,43 @@ class _Kubernetes:
         else:
             yield found if isinstance(found, Check) else Check(OK, "service account", name)
 
+    def retries(self, config: Config) -> Iterator[Check]:
+        def read(method: Callable[..., Any], name: str, namespace: str) -> Any:
+            return self._ask("retries", method, name, namespace)
+
+        settings = read_settings(read, self._core, self._apps, (self.namespace, KUBEFLOW))
+        yield retry_check(settings, max((one.retries for one in used_stages(config).values()), default=None))
+
     def secrets(self, config: Config) -> Iterator[Check]:
+        placement = fit_placement(config)
         wanted: dict[str, dict[str, bool]] = {}
-        for one in config.placement.secrets:
-            keys = wanted.setdefault(one.secret, {})
-            keys[one.key] = keys.get(one.key, True) and one.optional
-        for name in config.placement.image_pull_secrets:
+        for one in placement.secrets:
+            if one.stages:
+                keys = wanted.setdefault(one.secret, {})
+                keys[one.key] = keys.get(one.key, True) and one.optional
+        for name in placement.image_pull_secrets:
             wanted.setdefault(name, {})
+        if (bundle := placement.ca_bundle) and bundle.secret:
+            wanted.setdefault(bundle.secret, {})[bundle.key] = False
+        yield from self._have_keys("secret", self._core.read_namespaced_secret, wanted)
+
+    def config_maps(self, config: Config) -> Iterator[Check]:
+        placement = config.placement
+        wanted: dict[str, dict[str, bool]] = {}
+        for one in placement.config_maps:
+            keys = wanted.setdefault(one.config_map, {})
+            keys[one.key] = keys.get(one.key, True) and one.optional
+        if (bundle := placement.ca_bundle) and bundle.config_map:
+            wanted.setdefault(bundle.config_map, {})[bundle.key] = False
+        yield from self._have_keys("configmap", self._core.read_namespaced_config_map, wanted)
+
+    def _have_keys(
+        self, kind: str, method: Callable[..., Any], wanted: Mapping[str, Mapping[str, bool]]
+    ) -> Iterator[Check]:
+        """Whether Secrets or ConfigMaps have their keys: name -> key -> whether pods start without it."""
         for name, keys in wanted.items():
-            what, optional = f"secret {name}", bool(keys) and all(keys.values())
-            found = self._ask(what, self._core.read_namespaced_secret, name, self.namespace)
+            what, optional = f"{kind} {name}", bool(keys) and all(keys.values())
+            found = self._ask(what, method, name, self.namespace)
             if isinstance(found, Check):
                 yield found
                 continue
@@ -164,7 +216,8 @@ class _Kubernetes:
             if found is None:
                 detail = f"is not there{', and the pods start without it' if optional else ''}"
                 flags = "".join(f" --from-file={key}=FILE" for key in keys)
-                fix = f"kubectl create secret generic {name} --namespace {self.namespace}{flags}"
+                create = "secret generic" if kind == "secret" else kind
+                fix = f"kubectl create {create} {name} --namespace {self.namespace}{flags}"
                 yield Check(WARN if optional else FAIL, what, detail, fix)
             elif missing:
                 yield Check(

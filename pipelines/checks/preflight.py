@@ -375,6 +375,11 @@ def _fits(config: Config, shape: Any, parameters: int) -> Iterator[Check]:
         yield Check(WARN if least.total <= has else FAIL, f"memory of {stage}", detail, ", or ".join(ways))
     if config.placement.profile and config.student != SCRATCH:
         yield from _loads(config, parameters, gpus)
+    if placed:
+        from llm2llm.pipelines.checks.cluster import used_stages
+        from llm2llm.pipelines.checks.disk import disk_checks
+
+        yield from disk_checks(config, used_stages(config), parameters)
 
 
 def _loads(config: Config, parameters: int, gpus: int) -> Iterator[Check]:

@@ -17,7 +17,8 @@ from llm2llm.pipelines.config import Config
 from llm2llm.pipelines.config.compiled import compiled_settings
 from llm2llm.pipelines.config.form import describe_form, to_parameters
 from llm2llm.pipelines.kubeflow.components import component
-from llm2llm.pipelines.kubeflow.placement import judged, placed
+from llm2llm.pipelines.kubeflow.fit_placement import fit_placement
+from llm2llm.pipelines.kubeflow.placement import placed
 from llm2llm.pipelines.loop import run_loop
 
 
@@ -45,9 +46,8 @@ class KubeflowRunner:
     """
 
     def __init__(self, config: Config, form: Mapping[str, Any], settings: Mapping[str, str] | None) -> None:
-        judge = config.evaluate.judge
         self._config = config
-        self._placement = judged(config.placement, judge.api_key_env) if judge else config.placement
+        self._placement = fit_placement(config)
         self._form = form
         self._settings: Any = settings
 

@@ -26,6 +26,9 @@ CLUSTER_SCOPED = {
     "ClusterQueue", "ResourceFlavor", "WorkloadPriorityClass",
     "NodePool", "EC2NodeClass", "ComputeClass", "Profile",
 }  # fmt: skip
+MODEL_CACHE, FILLS_IT = "llm2llm-model-cache", "CronJob fetch-models"
+STAGES_USER = 65532
+"""The uid and gid of stages, whose pods KFP makes: images/Dockerfile, `placement.user`."""
 VOLUME_TYPES = {"configMap", "emptyDir", "persistentVolumeClaim", "projected", "secret", "downwardAPI"}
 PRIVATE = [ipaddress.ip_network(each) for each in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16")]
 
@@ -94,6 +97,33 @@ def restricted(resources: Sequence[Resource]) -> Iterator[str]:
             yield f"{name}: the root file system is not read-only"
         if any("hostPort" in port for port in container.get("ports", [])):
             yield f"{name}: hostPort"
+
+
+def cache_is_read(resources: Sequence[Resource]) -> Iterator[str]:
+    """One workload writes the model cache, as another user than the stages', which therefore cannot."""
+    for name, pod, _ in pods(resources):
+        volumes = [
+            volume
+            for volume in pod.get("volumes", [])
+            if volume.get("persistentVolumeClaim", {}).get("claimName") == MODEL_CACHE
+        ]
+        if not volumes:
+            continue
+        users = pod.get("securityContext", {})
+        ids = {users.get(key) for key in ("runAsUser", "runAsGroup", "fsGroup")}
+        if name == FILLS_IT:
+            if STAGES_USER in ids or None in ids:
+                yield f"{name}: writes the model cache as the stages' user or group, so that stages can change it"
+        else:
+            mounts = [
+                mount
+                for container in [*pod.get("initContainers", []), *pod["containers"]]
+                for mount in container.get("volumeMounts", [])
+                if mount["name"] in {volume["name"] for volume in volumes}
+            ]
+            claims = [volume["persistentVolumeClaim"] for volume in volumes]
+            if not all(one.get("readOnly") for one in (*mounts, *claims)):
+                yield f"{name}: mounts the model cache to write"
 
 
 def pinned_images(resources: Sequence[Resource]) -> Iterator[str]:
@@ -371,6 +401,7 @@ def settled(resources: Sequence[Resource]) -> Iterator[str]:
 
 RULES = (
     restricted,
+    cache_is_read,
     pinned_images,
     resources_stated,
     no_hidden_defaults,

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -73,12 +73,15 @@ def overlay(name: str) -> list[Resource]:
     return rendered
 
 
-def with_components(folder: Path, components: Sequence[str]) -> list[Resource]:
+def with_components(
+    folder: Path, components: Sequence[str], settings_of_mine: Mapping[str, str] | None = None
+) -> list[Resource]:
     """The objects of base and components, with settings that name every key; `folder` is an empty one to work in."""
     keys: dict[str, str] = {}
     for settings in sorted((MANIFESTS / "overlays").glob("*/settings.yaml")):
         keys |= yaml.safe_load(settings.read_text())["data"]
-    keys |= {"profile-owner": "owner@example.org"}
+    keys |= {"profile-owner": "owner@example.org", "proxy-cidr": "10.0.9.9/32", "proxy-port": "8080"}
+    keys |= settings_of_mine or {}
     config_map = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -94,5 +97,18 @@ def with_components(folder: Path, components: Sequence[str]) -> list[Resource]:
         "components": [str(up / "components" / name) for name in (*components, "settings")],
     }
     (folder / "settings.yaml").write_text(yaml.safe_dump(config_map))
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+    return render(folder)
+
+
+def patched(folder: Path, resources: Sequence[Resource], component: Path) -> list[Resource]:
+    """Objects of somebody else's, with a component of ours on them; `folder` is an empty one to work in."""
+    kustomization = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": ["theirs.yaml"],
+        "components": [os.path.relpath(component.resolve(), folder.resolve())],
+    }
+    (folder / "theirs.yaml").write_text(yaml.safe_dump_all(resources))
     (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
     return render(folder)

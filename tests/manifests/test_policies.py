@@ -7,6 +7,7 @@ import pytest
 
 from tests.manifests.policies import GIVEN, violations
 from tests.manifests.render import COMPONENTS, MANIFESTS, OVERLAYS, Resource, overlay, with_components
+from tests.manifests.schema_check import problems
 
 # What a component is for cannot stand without: the teacher needs a key, nodes, and so on.
 NEEDS = {
@@ -29,13 +30,25 @@ def test_every_component_keeps_every_rule_on_its_own(name: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "name", ["teacher", "fetch-models", "train-jobs", "identity-gke", "identity-eks", "public-https"]
+    "name", ["teacher", "fetch-models", "train-jobs", "identity-gke", "identity-eks", "public-https", "proxy"]
 )
 def test_in_kubeflows_own_namespace_ours_are_as_closed_and_kubeflows_are_left_open(name: str, tmp_path: Path) -> None:
     resources = with_components(tmp_path, [*NEEDS.get(name, (name,)), "kfp-standalone"])
     assert [each for each in violations(resources) if not each.endswith("asks for a GPU and names no nodes")] == []
     selectors = [each["spec"]["podSelector"] for each in resources if each["kind"] == "NetworkPolicy"]
     assert {} not in selectors
+
+
+def test_object_storage_and_the_proxy_may_listen_on_any_port(tmp_path: Path) -> None:
+    mine = {"object-storage-port": "9000", "object-storage-cidr": "10.0.0.7/32"}
+    resources = with_components(tmp_path, ["train-jobs", "proxy"], mine)
+    assert violations(resources) == []
+    assert problems(resources) == []
+    expected = {"to-object-storage": ("10.0.0.7/32", 9000), "to-proxy": ("10.0.9.9/32", 8080)}
+    for where, (cidr, port) in expected.items():
+        for who in ("runs", "train-job-workers"):
+            (rule,) = policy(resources, f"{who}-{where}")["egress"]
+            assert rule == {"to": [{"ipBlock": {"cidr": cidr}}], "ports": [{"protocol": "TCP", "port": port}]}
 
 
 def test_every_component_is_in_the_readme_and_every_given_object_too() -> None:
@@ -68,6 +81,10 @@ def pod(resources: list[Resource]) -> Any:
     return find(resources, "Deployment")["spec"]["template"]["spec"]
 
 
+def fetching(resources: list[Resource]) -> Any:
+    return find(resources, "CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+
+
 def rules(resources: list[Resource]) -> Any:
     return find(resources, "Role", "llm2llm-runs")["rules"]
 
@@ -95,6 +112,11 @@ BREAKS: list[tuple[str, Callable[[list[Resource]], Any]]] = [
     ("without sizeLimit", lambda r: pod(r)["volumes"].append({"name": "more", "emptyDir": {}})),
     ("container first: runAs", lambda r: pod(r).update(initContainers=[{
         "name": "first", "image": "busybox:1.37", "securityContext": {"runAsNonRoot": False}}])),
+    ("writes the model cache as the stages' user", lambda r: fetching(r)["securityContext"].update(runAsUser=65532)),
+    ("writes the model cache as the stages' user", lambda r: fetching(r)["securityContext"].update(fsGroup=65532)),
+    ("writes the model cache as the stages' user", lambda r: fetching(r)["securityContext"].pop("runAsGroup")),
+    ("mounts the model cache to write", lambda r: vllm(r)["volumeMounts"][0].pop("readOnly")),
+    ("mounts the model cache to write", lambda r: pod(r)["volumes"][0]["persistentVolumeClaim"].pop("readOnly")),
     ("has no version", lambda r: vllm(r).update(image="vllm/vllm-openai:latest")),
     ("has no version", lambda r: vllm(r).update(image="registry.example.org:5000/vllm-openai")),
     ("no limits.memory", lambda r: vllm(r)["resources"]["limits"].pop("memory")),

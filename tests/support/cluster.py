@@ -36,9 +36,9 @@ def nothing_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
         cluster.HOST_VARIABLE,
         cluster.UI_VARIABLE,
         "KUBERNETES_SERVICE_HOST",
-        "KUBECONFIG",
     ):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "no-kubeconfig"))
     monkeypatch.setenv(cluster.TOKEN_PATH_VARIABLE, str(tmp_path / "no-token"))
     from kfp.client import Client
 
