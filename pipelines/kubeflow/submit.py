@@ -23,6 +23,7 @@ import yaml
 
 from llm2llm.components.shared.base.errors import UserError, did_you_mean
 from llm2llm.pipelines.config import Config, check_compiled, compiled_settings, from_parameters, to_parameters
+from llm2llm.pipelines.config.form import check_texts
 from llm2llm.pipelines.kubeflow.client import Cluster, ClusterProblem, equals
 from llm2llm.pipelines.kubeflow.compile import compile_config
 from llm2llm.pipelines.kubeflow.local_data import refuse_local_data
@@ -85,7 +86,7 @@ def _checked_parameters(config: Config, given: Iterable[str]) -> dict[str, Any]:
     for one in given:
         name, equals_sign, text = one.partition("=")
         if not equals_sign:
-            raise UserError(f"--parameter {one}: expected name=value, such as epochs=2")
+            raise UserError(f"--parameter {one}: expected name=value, such as student_epochs=2")
         if name not in defaults:
             raise UserError(
                 f"--parameter {name}: no such parameter{did_you_mean(name, defaults)}; there are "
@@ -95,6 +96,7 @@ def _checked_parameters(config: Config, given: Iterable[str]) -> dict[str, Any]:
             values[name] = text if isinstance(defaults[name], str) else yaml.safe_load(text)
         except yaml.YAMLError:
             raise UserError(f"--parameter {one}: the value is not YAML") from None
+    check_texts({**defaults, **values})
     changed = from_parameters(config.name, {**defaults, **values}, config.images)
     refuse_local_data(changed.model_copy(update={"placement": config.placement}))
     try:

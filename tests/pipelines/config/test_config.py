@@ -8,18 +8,20 @@ import yaml
 
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.process import PARENT_VARIABLE
+from llm2llm.components.shared.base.settings_text import read_settings_text, settings_text
+from llm2llm.components.stages import STAGES
 from llm2llm.pipelines.config import (
-    KNOBS,
-    SECTIONS,
+    FORM_PARAMETERS,
     Config,
     check_config,
     compiled_settings,
-    configure_run,
     from_parameters,
     load_config,
     shipped_configs,
     to_parameters,
 )
+from llm2llm.pipelines.config.configured import configured
+from llm2llm.pipelines.config.form import MOST_BYTES, describe_form
 
 NAMES = ["casehold", "gsm8k", "quickstart", "quickstart-random", "snips", "sst2", "trec"]
 
@@ -42,8 +44,103 @@ def test_every_config_is_shipped() -> None:
 def test_shipped_configs_survive_the_way_through_the_parameters(name: str) -> None:
     config = load_config(name)
     parameters = to_parameters(config)
-    assert set(parameters) == {*KNOBS, "task", *(f"{section}_settings" for section in SECTIONS)}
+    assert set(parameters) == {*FORM_PARAMETERS, "settings"}
+    assert all(isinstance(value, str | int | float) for value in parameters.values())
     assert from_parameters(config.name, parameters, config.images) == config
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_stage_can_read_its_settings(name: str, tmp_path: Path) -> None:
+    """What `configure` hands on is what the stage's own class takes, and says the same."""
+    import importlib
+
+    from llm2llm.components.shared.base.settings import StageSettings
+    from llm2llm.pipelines.config.stage_settings import stage_settings
+
+    config = load_config(name, ["data.replay=r.jsonl", "train.replay_fraction=0.5", "promote.registry=r"])
+    for stage, text in stage_settings(config, {"seeds": "sha256:1"}).items():
+        module = importlib.import_module(f"llm2llm.components.{stage}.settings")
+        (kind,) = [
+            one
+            for one in vars(module).values()
+            if isinstance(one, type) and issubclass(one, StageSettings) and one.__module__ == module.__name__
+        ]
+        loaded = kind.load(read_settings_text(text, stage), stage)
+        assert set(STAGES[stage].sections) == set(kind.model_fields), stage
+        for section in set(STAGES[stage].sections) & set(Config.model_fields):
+            assert getattr(loaded, section) == getattr(config, section), (stage, section)
+    assert loaded.named_sources() == {} or loaded.named_sources()
+
+
+def test_the_form_stands_together_and_says_what_the_settings_say() -> None:
+    """Kubeflow sorts the form by name."""
+    names = sorted([*FORM_PARAMETERS, "settings"])
+    assert [name.split("_")[0] for name in names] == [
+        *["data"] * 4, *["loop"] * 3, "settings", *["student"] * 3, *["teacher"] * 4,
+    ]  # fmt: skip
+    described = describe_form()
+    assert described.keys() == set(names)
+    assert all(len(text) > 15 for text in described.values())
+    for teacher in ("openai", "batch", "vllm", "transformers", "grammar", "pool"):
+        assert teacher in described["teacher"]
+
+
+@pytest.mark.parametrize("text", ["{{workflow.name}}", "{{=1+1}}", "$(HOME)", "$$5"])
+def test_texts_of_the_form_that_kubeflow_would_change_are_refused(text: str) -> None:
+    config = load_config("quickstart", [f"data.test=s3://bucket/{text}.jsonl"])
+    with pytest.raises(UserError, match=r"data_test \(data\.test\): .* which Kubeflow replaces on the way"):
+        to_parameters(config)
+
+
+def test_texts_of_the_rest_arrive_as_they_are() -> None:
+    text = (
+        "Fill {{queue}} for {{$.inputs.parameters['seeds']}}; $5, $$5, $(HOME), {{=1+1}}, \"so\"\n\\frac{1}{2} \u2028 é"
+    )
+    values = minimal(task={"name": "t", "form": "text", "instruction": text, "description": "{{workflow.name}}"})
+    config = check_config(values, "c.yaml")
+    parameters = to_parameters(config)
+    assert "{{" not in parameters["settings"]
+    assert "$" not in parameters["settings"]
+    assert from_parameters("mine", parameters, config.images).task.instruction == text
+
+
+def test_too_many_parameters_are_refused_by_name() -> None:
+    values = minimal(task={"name": "t", "form": "text", "description": "long " * (MOST_BYTES // 4)})
+    with pytest.raises(UserError, match=r"KiB, more than the 100 .* most of it is settings: put long prompts"):
+        to_parameters(check_config(values, "c.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"settings": "[1]"}, "settings: expected a JSON object"),
+        ({"settings": 4}, "settings: expected a JSON object of keys and values, got 4"),
+        ({"settings": [1]}, r"settings: expected a JSON object of keys and values, got \[1\]"),
+        ({"settings": "{'task': 'snips'}"}, "settings: not JSON"),
+        ({"settings": '{"train": 3}'}, "settings.train: expected keys and values, got 3"),
+        ({"settings": '{"train": {}, "train": {}}'}, "settings: not JSON: the key 'train' stands twice"),
+        ({"settings": '{"placement": {}}'}, "settings.placement: fixed when the pipeline is compiled"),
+        ({"settings": None}, "task: missing"),
+        ({"settings": ""}, "task: missing"),
+        ({"data_seeds": None}, "data.seeds: missing"),
+        ({"student_epochs": "many"}, r"train\.epochs: .*\(got 'many'\)"),
+    ],
+)
+def test_what_people_type_into_the_form_is_refused_with_one_message(changes: dict[str, Any], message: str) -> None:
+    config = load_config("snips")
+    with pytest.raises(UserError, match=message):
+        from_parameters("snips", to_parameters(config) | changes, config.images)
+
+
+def test_numbers_of_a_form_come_as_floats_and_the_rest_as_an_object() -> None:
+    config = load_config("snips")
+    parameters = to_parameters(config)
+    as_sent = parameters | {
+        "loop_max_iterations": float(config.max_iterations),
+        "data_validation": None,
+        "settings": read_settings_text(parameters["settings"], "settings"),
+    }
+    assert from_parameters("snips", as_sent, config.images) == config
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -204,8 +301,9 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
     def run(**changes: Any) -> str:
         artifact = LocalArtifact(str(tmp_path / "config.json"))
+        compiled = settings_text(compiled_settings(config))
         with pytest.raises(SystemExit) as stop:
-            configure_run(config.name, compiled_settings(config), to_parameters(config) | changes, artifact)
+            configured(config.name, compiled, to_parameters(config) | changes, artifact)
         assert stop.value.code == 2
         assert not Path(artifact.path).exists()
         return capsys.readouterr().err
@@ -214,9 +312,13 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
 
 def test_run_time_parameters_are_checked_before_anything_is_spent(refused: Any) -> None:
-    assert "max_iterations: 9 is more than the 3 that the pipeline was compiled with" in refused(max_iterations=9)
-    assert "learning_rate: Input should be greater than 0 (got -1.0)" in refused(learning_rate=-1.0)
-    settings = to_parameters(load_config("quickstart"))["filter_errors_settings"]
-    assert "compiled with 'out_of_fold'" in refused(filter_errors_settings={**settings, "selection": "wrong"})
-    assert "set the parameter epochs instead" in refused(train_settings={"epochs": 3})
-    assert "did you mean 'near_copy'" in refused(dedupe_settings={"near_copie": 0.9})
+    assert "max_iterations: 9 is more than the 3 that the pipeline was compiled with" in refused(loop_max_iterations=9)
+    assert "learning_rate: Input should be greater than 0 (got -1.0)" in refused(student_learning_rate=-1.0)
+    rest = read_settings_text(to_parameters(load_config("quickstart"))["settings"], "settings")
+
+    def with_key(section: str, **keys: Any) -> dict[str, str]:
+        return {"settings": settings_text({**rest, section: {**rest.get(section, {}), **keys}})}
+
+    assert "compiled with 'out_of_fold'" in refused(**with_key("filter_errors", selection="wrong"))
+    assert "set the parameter student_epochs instead" in refused(**with_key("train", epochs=3))
+    assert "did you mean 'near_copy'" in refused(**with_key("dedupe", near_copie=0.9))

@@ -8,7 +8,7 @@ import yaml
 from kfp import components
 
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.pipelines.config import KNOBS, load_config, to_parameters
+from llm2llm.pipelines.config import load_config, to_parameters
 from llm2llm.pipelines.kubeflow.compile import compile_config
 from tests.pipelines.config.test_config import NAMES
 
@@ -23,7 +23,7 @@ def compiled(name: str, path: Path, *overrides: str) -> dict[str, Any]:
 def test_shipped_configs_compile_small_at_ten_iterations(name: str, tmp_path: Path) -> None:
     path = tmp_path / "pipeline.yaml"
     spec = compiled(name, path, "max_iterations=10")
-    assert path.stat().st_size < 250_000
+    assert path.stat().st_size < 100_000
     assert components.load_component_from_file(str(path)).pipeline_spec.pipeline_info.name == name
     text = path.read_text()
     assert "OneOf" not in text
@@ -37,7 +37,7 @@ def test_the_form_of_the_ui_has_described_parameters_with_the_configs_values(tmp
     form = spec["root"]["inputDefinitions"]["parameters"]
     expected = to_parameters(load_config("snips"))
     assert form.keys() == expected.keys()
-    assert len(KNOBS) <= 16
+    assert len(form) <= 16
     for name, definition in form.items():
         assert len(definition["description"]) > 15, name
         assert definition["defaultValue"] == expected[name], name
@@ -47,9 +47,19 @@ def test_iterations_are_named_sub_graphs(tmp_path: Path) -> None:
     spec = compiled("quickstart", tmp_path / "p.yaml")
     names = [task["taskInfo"]["name"] for c in [spec["root"], *spec["components"].values()] if "dag" in c
              for task in c["dag"]["tasks"].values()]  # fmt: skip
-    for name in ("iteration 1", "iteration 3", "train 0", "teacher_augment 1", "out_of_fold 2", "report 3", "folds 0"):
+    for name in (
+        "iteration 1",
+        "iteration 3",
+        "train 0",
+        "teacher_augment 1",
+        "out_of_fold",
+        "report 3",
+        "folds 0",
+        "folds 2",
+    ):
         assert name in names
-    assert "out_of_fold 3" not in names, "at the limit no student of a fold is trained"
+    assert "folds 3" not in names, "at the limit no student of a fold is trained"
+    assert names.count("out_of_fold") == 1, "the loops of all iterations share one sub-graph"
 
 
 def test_replay_rows_reach_every_training(tmp_path: Path) -> None:
@@ -60,7 +70,7 @@ def test_replay_rows_reach_every_training(tmp_path: Path) -> None:
         spec = compiled("quickstart", tmp_path / f"{name}.yaml", *overrides)
         graphs = [c["dag"] for c in [spec["root"], *spec["components"].values()] if "dag" in c]
         tasks = [task for graph in graphs for task in graph["tasks"].values()]
-        trainings = [task for task in tasks if task["taskInfo"]["name"].startswith(("train ", "out_of_fold "))]
+        trainings = [task for task in tasks if task["taskInfo"]["name"].startswith(("train ", "out_of_fold"))]
         assert len(trainings) == 3
         assert {"replay_set" in task["inputs"]["artifacts"] for task in trainings} == {name == "with"}
 

@@ -53,7 +53,7 @@ def test_no_task_of_a_shipped_config_gets_an_artifact_twice(
         producers = [producer for one in inputs.values() for producer in one]
         assert len(producers) == len(set(producers)), path
         seen += len(producers)
-    assert seen > 100
+    assert seen > 60
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def tasks_of(spec: dict[str, Any], name: str) -> list[dict[str, Any]]:
     return [task for graph in graphs for task in graph["tasks"].values() if task["taskInfo"]["name"] == name]
 
 
-@pytest.mark.parametrize("stage", ["train 0", "teacher_augment 1", "report 10", "out_of_fold 3", "iteration 4"])
+@pytest.mark.parametrize("stage", ["train 0", "teacher_augment 1", "report 10", "out_of_fold", "iteration 4"])
 def test_a_second_name_is_found_at_any_depth(spec: dict[str, Any], stage: str) -> None:
     planted = copy.deepcopy(spec)
     inputs = tasks_of(planted, stage)[0]["inputs"]["artifacts"]
@@ -86,12 +86,12 @@ def test_the_same_artifact_through_two_inputs_of_a_sub_graph_is_found(spec: dict
     condition["inputs"]["artifacts"]["other"] = condition["inputs"]["artifacts"][handed_on]
     inner["inputDefinitions"]["artifacts"]["other"] = inner["inputDefinitions"]["artifacts"][handed_on]
     training["pool_set"] = {"componentInputArtifact": "other"}
-    with pytest.raises(UserError, match="'seeds_set' of"):
+    with pytest.raises(UserError, match="'training_set' of"):
         refuse_repeated_artifacts(planted)
 
 
 def test_lists_of_a_loop_are_told_by_what_makes_their_items(spec: dict[str, Any]) -> None:
     found = {path[-1]: inputs for path, inputs in artifact_inputs(spec)}
     (producer,) = found["evaluate"]["shard_predictions"]
-    assert producer[-2:] == ("answer", "predictions")
+    assert producer[-2:] == ("predict", "predictions")
     assert any(part.startswith("for-loop") for part in producer)

@@ -44,8 +44,8 @@ def test_a_run_is_followed_stage_by_stage_and_its_success_is_exit_code_0(kfp_ser
     (run_id,) = kfp_server.runs
     assert f"{kfp_server.url}/#/runs/details/{run_id}" in out
     said = [line.split(maxsplit=1)[1].split("  ")[0] for line in out.splitlines() if line[2:3] == ":"]
-    assert said == ["configure", "prepare", "prepare", "train 0", "train 0", "evaluate 0", "out_of_fold 0",
-                    "evaluate 0", "out_of_fold 0", "train 1", "report 1"]  # fmt: skip
+    assert said == ["configure", "prepare", "prepare", "train 0", "train 0", "evaluate 0", "out_of_fold",
+                    "evaluate 0", "out_of_fold", "train 1", "report 1"]  # fmt: skip
     assert "driver" not in out
     assert "executor" not in out
 
@@ -70,7 +70,8 @@ def test_the_version_is_the_hash_of_what_is_uploaded_and_data_are_read_anew_in_e
     assert version["display_name"] == compiled.version == f"quickstart-{compiled.sha256[:12]}"
     assert version["file"] == compiled.text
     tasks = version["pipeline_spec"]["root"]["dag"]["tasks"]
-    assert not tasks["prepare"]["cachingOptions"].get("enableCache")
+    assert not tasks["configure"]["cachingOptions"].get("enableCache"), "it looks at the data"
+    assert tasks["prepare"]["cachingOptions"]["enableCache"], "its settings say which data they are"
     assert tasks["train"]["cachingOptions"]["enableCache"]
 
 
@@ -120,7 +121,7 @@ def test_on_a_terminal_the_last_line_tells_what_runs_now(kfp_server: KfpServer) 
         part.partition("  ")[2].strip() for part in screen.getvalue().split("\r\x1b[K") if not part.endswith("\n")
     ]
     assert [part for part in changing if part] == [
-        "waiting for a stage to start", "prepare", "train 0", "evaluate 0, out_of_fold 0",
+        "waiting for a stage to start", "prepare", "train 0", "evaluate 0, out_of_fold",
     ]  # fmt: skip
 
 
@@ -463,12 +464,13 @@ def test_a_dry_run_needs_no_server_and_tells_what_would_be_sent(run: Run) -> Non
 @pytest.mark.parametrize(
     ("parameter", "says"),
     [
-        ("epoch=2", "did you mean 'epochs'?"),
-        ("epochs", "expected name=value"),
-        ("epochs=-1", "greater than 0"),
-        ("max_iterations=9", "more than the 3 that the pipeline was compiled with"),
-        ("train_settings={start_from: previous}", "compiled with 'base'"),
-        ("task={", "not YAML"),
+        ("student_epoch=2", "did you mean 'student_epochs'?"),
+        ("student_epochs", "expected name=value"),
+        ("student_epochs=-1", "greater than 0"),
+        ("loop_max_iterations=9", "more than the 3 that the pipeline was compiled with"),
+        ('settings={"train": {"start_from": "previous"}}', "task: missing"),
+        ("student_epochs=[", "not YAML"),
+        ("data_test=s3://b/{{x}}.jsonl", "which Kubeflow replaces on the way"),
     ],
 )
 def test_a_parameter_that_the_run_would_choke_on_is_refused_here(parameter: str, says: str, run: Run) -> None:
