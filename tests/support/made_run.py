@@ -19,15 +19,14 @@ from llm2llm.components.shared.data.schemas import (
     Call,
     Decision,
     Example,
-    Outcome,
     Prediction,
     Reject,
     Split,
     StudentError,
-    content_id,
 )
 from llm2llm.components.shared.llm.ledger import Entry, request_of, write_entry
 from llm2llm.components.shared.llm.requests import Ask, call_key
+from tests.support import builders
 
 IDENTITY = "openai:https://teacher.example/v1:big"
 PARTS = ["mor", "tan", "vel", "kis", "dro", "pel", "sum", "ran", "bil", "gof", "hut", "jek"]
@@ -43,9 +42,7 @@ def text(kind: str, number: int) -> str:
 
 
 def example(kind: str, number: int, **fields: Any) -> Example:
-    question, answer = text(kind, number), str(number % 7)
-    row_id = content_id(question, [], None, answer)
-    return Example(id=row_id, question=question, answer=answer, **fields)
+    return builders.example(text(kind, number), str(number % 7), **fields)
 
 
 def seed(place: int) -> Example:
@@ -200,12 +197,10 @@ def _reject(row: Example, neighbour: Example, iteration: int) -> Reject:
 
 
 def _prediction(row: Example, split: Split, iteration: int, wrong: bool) -> Prediction:
-    outcome: Outcome = "wrong" if wrong else "correct"
-    said = "no idea" if wrong else row.answer
-    return Prediction(example_id=row.id, split=split, iteration=iteration, completion=said, parsed=said,
-                      outcome=outcome, samples_correct=int(not wrong))  # fmt: skip
+    return builders.prediction(
+        row, "no idea" if wrong else row.answer, split, iteration, samples_correct=int(not wrong)
+    )
 
 
 def _error(row: Example, iteration: int) -> StudentError:
-    return StudentError(iteration=iteration, example_id=row.id, question=row.question, answer=row.answer,
-                        completion=f"no idea {iteration}", parsed="no idea", outcome="wrong")  # fmt: skip
+    return builders.student_error(row, iteration, f"no idea {iteration}", parsed="no idea")

@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.data.schemas import Decision, Example, Outcome, Score, content_id
+from llm2llm.components.shared.data.schemas import Decision, Example, Outcome, Score
 from llm2llm.components.shared.judge.cost import cost_of, total
 from llm2llm.components.shared.judge.judge import NotJudged, compare_answers, judge_answers
 from llm2llm.components.shared.judge.settings import JudgeSettings, check_judge
 from llm2llm.components.shared.llm.ledger import list_entries
 from llm2llm.components.shared.tasks import Task
+from tests.support.builders import example
 from tests.support.loopback_endpoint import MODEL, Answer, Endpoint, completion
 from tests.support.misbehaving_server import Faults, misbehaving
 
@@ -30,7 +31,7 @@ TASK = Task(
 
 
 def row(question: str = "Where was Marie Curie born?", answer: str = "Warsaw") -> Example:
-    return Example(id=content_id(question, [], None, answer), question=question, answer=answer)
+    return example(question, answer)
 
 
 def shown(body: dict[str, Any], mark: str) -> str:
