@@ -4,6 +4,7 @@ For the layers imports inside functions count as well: they are dependencies, on
 """
 
 import ast
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
@@ -240,6 +241,15 @@ def test_a_planted_import_of_kfp_is_found(module: str) -> None:
 def test_a_new_room_needs_a_place() -> None:
     ours, _ = imports_of({**SOURCES, "components.shared.novelty.thing": "", "pipelines.attic": ""})
     assert {("components.shared.novelty.thing", ""), ("pipelines.attic", "")} <= wrong_imports(ours).keys()
+
+
+def test_every_package_is_installed() -> None:
+    """The list is kept by hand: a package that is not in it is missing from the images."""
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
+    there = {
+        path.parent.relative_to(ROOT) for top in ("components", "pipelines") for path in ROOT.glob(f"{top}/**/*.py")
+    }
+    assert sorted(listed) == sorted(".".join((PACKAGE, *folder.parts)) for folder in there)
 
 
 def test_relative_imports_are_not_used() -> None:
