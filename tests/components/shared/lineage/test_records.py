@@ -21,7 +21,10 @@ from llm2llm.components.shared.lineage.records import (
     read_inputs,
     record_of,
 )
+from llm2llm.components.shared.registry.digests import with_rows
 from llm2llm.components.shared.stage import stage_lifecycle
+
+DATA = Path(__file__).parent / "data"
 
 
 def written(path: Path, text: str) -> LocalArtifact:
@@ -210,31 +213,36 @@ class TestRecord:
 
 
 class TestRunsOfBefore:
-    """Their records are in the metadata, and their hashes are those of all bytes."""
+    """Their records are in the metadata, their hashes are those of all bytes. `data/` has an artifact that `prepare`
+    left when it was so, and its metadata."""
 
-    @staticmethod
-    def made_before(path: Path, text: str = '{"rows": 3}') -> LocalArtifact:
-        sha256 = hashlib.sha256(text.encode()).hexdigest()
-        old = {
-            "version": 1, "stage": "prepare", "iteration": None, "fold": None, "code": "0.1.0+abc", "python": "3.11.2",
-            "libraries": {}, "inputs": {}, "outputs": {"seeds_set": {"sha256": sha256}}, "makers": {},
-            "output": "seeds_set",
-        }  # fmt: skip
-        path.write_text(text)
-        return LocalArtifact(str(path), {"kind": "examples", "rows": 3, LINEAGE: json.dumps(old)})
+    @pytest.fixture
+    def seeds(self, tmp_path: Path) -> LocalArtifact:
+        shutil.copyfile(DATA / "seeds_set.parquet", tmp_path / "seeds_set")
+        return LocalArtifact(str(tmp_path / "seeds_set"), json.loads((DATA / "seeds_set.json").read_text()))
 
-    def test_are_read_and_go_into_new_records(self, tmp_path: Path) -> None:
-        seeds = self.made_before(tmp_path / "seeds")
+    def test_are_read_and_go_into_new_records(self, seeds: LocalArtifact, tmp_path: Path) -> None:
+        assert record(seeds)["version"] == 1
         found = record(make("train", 0, {"training_set": seeds}, tmp_path / "model", "m"))
-        sha256 = hashlib.sha256(b'{"rows": 3}').hexdigest()
+        sha256 = record(seeds)["outputs"]["seeds_set"]["sha256"]
+        assert sha256 == hashlib.sha256(Path(seeds.path).read_bytes()).hexdigest()
         assert found["inputs"] == {"training_set": {"sha256": sha256, "made_by": "prepare", "output": "seeds_set"}}
 
-    def test_are_checked_as_then(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        seeds = self.made_before(tmp_path / "seeds")
-        (tmp_path / "seeds").write_text('{"rows": 2}')
+    def test_are_checked_as_then(
+        self, seeds: LocalArtifact, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        damaged = bytearray(Path(seeds.path).read_bytes())
+        damaged[200] ^= 1
+        Path(seeds.path).write_bytes(damaged)
         with pytest.raises(SystemExit):
             make("train", 0, {"training_set": seeds}, tmp_path / "model", "m")
-        assert "seeds: is not what prepare has written" in capsys.readouterr().err
+        assert "seeds_set: is not what prepare has written" in capsys.readouterr().err
+
+    def test_what_lies_beside_them_is_known(self, seeds: LocalArtifact) -> None:
+        """A registry compares by the rows that a config names, too."""
+        config = {"data": {"replay": "general.jsonl"}}
+        replay = record(seeds)["outputs"]["replay_set"]["sha256"]
+        assert with_rows(config, seeds) == {**config, "rows": {"replay_set": replay}}
 
 
 @pytest.mark.slow
