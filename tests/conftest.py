@@ -3,14 +3,14 @@
 import inspect
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import settings
 
 from llm2llm.components.shared.base.process import PARENT_VARIABLE, RUN_VARIABLE
-from llm2llm.components.shared.data.schemas import Example, content_id
+from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.tasks import Task
+from tests.support import builders
 from tests.support.registry import registry  # noqa: F401  # fixtures that several rooms use
 from tests.support.rgw import s3_server  # noqa: F401
 
@@ -62,17 +62,4 @@ def colours() -> Task:
 @pytest.fixture(scope="session")
 def example() -> Callable[..., Example]:
     """Makes an example with its content id; other fields as keywords."""
-
-    def make(
-        question: str, answer: str, choices: list[str] | None = None, rationale: str | None = None, **fields: Any
-    ) -> Example:
-        return Example(
-            id=content_id(question, choices or [], rationale, answer),
-            question=question,
-            answer=answer,
-            choices=choices or [],
-            rationale=rationale,
-            **fields,
-        )
-
-    return make
+    return builders.example

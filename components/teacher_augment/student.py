@@ -1,15 +1,15 @@
 """The student of the iteration before as a teacher: strategies `star` and `self`."""
 
-import hashlib
 from pathlib import Path
 
 from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.base.hashing import files_of, hash_of_files
+from llm2llm.components.shared.lineage.embedded import FOLDER_FILE
 from llm2llm.components.shared.llm.settings import ModelSettings
 from llm2llm.components.shared.training.settings import TRAINING_FILE
 
 STUDENT = "student"
 """What rows call its model, wherever its folder is."""
-CHUNK = 1 << 20
 
 
 class StudentSettings(ModelSettings):
@@ -31,17 +31,13 @@ def student_settings(folder: str, settings: ModelSettings) -> StudentSettings:
 
 
 def folder_digest(folder: Path) -> str:
-    """32 hexadecimal digits of the SHA-256 of the names and contents of a model's files, the training log left out."""
-    digest = hashlib.sha256()
+    """32 hexadecimal digits of the hash of a student's folder, without the training log and the record of its making:
+    the same student, made again elsewhere, is the same teacher."""
     try:
-        files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != TRAINING_FILE)
+        files = files_of(folder) if folder.is_dir() else {}
         if not files:
             raise UserError(f"teacher_augment: the student's folder {folder} is not there, or is empty")
-        for path in files:
-            digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
-            with open(path, "rb") as file:
-                while chunk := file.read(CHUNK):
-                    digest.update(chunk)
+        about = (TRAINING_FILE, FOLDER_FILE)
+        return hash_of_files({name: path for name, path in files.items() if path.name not in about})[:32]
     except OSError as problem:
         raise UserError(f"teacher_augment: cannot read the student's folder {folder}: {problem.strerror}") from problem
-    return digest.hexdigest()[:32]

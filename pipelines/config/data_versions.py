@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from llm2llm.components.shared import storage
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.hashing import hash_of
-from llm2llm.components.shared.ingest.sources import BUILTIN, builtin_path, is_file_source
 
 
 def data_versions(sources: Mapping[str, str]) -> dict[str, str]:
@@ -26,6 +25,9 @@ def data_versions(sources: Mapping[str, str]) -> dict[str, str]:
 
 
 def _version(source: str) -> str:
+    # With Arrow, which only compiling a pipeline has no need of.
+    from llm2llm.components.shared.ingest.sources import BUILTIN, builtin_path, is_file_source
+
     try:
         if source.startswith(BUILTIN):
             return f"sha256:{hash_of(builtin_path(source))}"

@@ -14,7 +14,6 @@ The output folder holds, beside what a person reads (`report.html`, `report.md`,
 
 import builtins
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -32,7 +31,7 @@ from uuid import uuid4
 
 from llm2llm.components.shared.base.atomic import atomic_file, atomic_folder, write_text
 from llm2llm.components.shared.base.errors import UserError, cannot_write
-from llm2llm.components.shared.base.hashing import hash_of
+from llm2llm.components.shared.base.hashing import hash_of, source_hash
 from llm2llm.components.shared.base.process import EXIT_TERMINATED, PARENT_VARIABLE, RUN_VARIABLE
 from llm2llm.components.shared.data.artifacts import without_record
 from llm2llm.components.shared.inference.vllm_answers import vllm_is_here
@@ -385,13 +384,7 @@ def _code_hash() -> str:
     import llm2llm.components
     import llm2llm.pipelines
 
-    digest = hashlib.sha256()
-    for package in (llm2llm.components, llm2llm.pipelines):
-        root = Path(next(iter(package.__path__)))
-        for path in sorted(root.rglob("*")):
-            if path.suffix in (".py", ".j2", ".css", ".yaml", ".jsonl", ".md"):
-                digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()[:12]
+    return source_hash(*(Path(next(iter(package.__path__))) for package in (llm2llm.components, llm2llm.pipelines)))
 
 
 def _differences(before: Any, now: Any, path: str = "") -> list[str]:

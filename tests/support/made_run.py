@@ -13,21 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from llm2llm.components.shared.base.atomic import write_text
-from llm2llm.components.shared.base.hashing import hash_of
 from llm2llm.components.shared.data.parquet import write_rows
 from llm2llm.components.shared.data.schemas import (
     Call,
     Decision,
     Example,
-    Outcome,
     Prediction,
     Reject,
     Split,
     StudentError,
-    content_id,
 )
+from llm2llm.components.shared.lineage.embedded import can_hold, content_hash, embed_record
 from llm2llm.components.shared.llm.ledger import Entry, request_of, write_entry
 from llm2llm.components.shared.llm.requests import Ask, call_key
+from tests.support import builders
 
 IDENTITY = "openai:https://teacher.example/v1:big"
 PARTS = ["mor", "tan", "vel", "kis", "dro", "pel", "sum", "ran", "bil", "gof", "hut", "jek"]
@@ -43,9 +42,7 @@ def text(kind: str, number: int) -> str:
 
 
 def example(kind: str, number: int, **fields: Any) -> Example:
-    question, answer = text(kind, number), str(number % 7)
-    row_id = content_id(question, [], None, answer)
-    return Example(id=row_id, question=question, answer=answer, **fields)
+    return builders.example(text(kind, number), str(number % 7), **fields)
 
 
 def seed(place: int) -> Example:
@@ -90,6 +87,7 @@ def make_run(
     in_cluster: bool = False,
     config: dict[str, Any] | None = None,
     ledger: bool = True,
+    records: bool = True,
 ) -> Path:
     """Writes a run's files and returns the folder.
 
@@ -101,6 +99,7 @@ def make_run(
         in_cluster: As Kubeflow lays them out, `<task>/<id>/<output>`, rather than an output folder.
         config: Settings in place of or beside those of the run's config.
         ledger: Whether the teacher's answers are in a ledger beside it.
+        records: Whether its files hold the records of their stages, as those of today do, or not, as those of before.
     """
     events: list[dict[str, Any]] = []
     stages: list[dict[str, Any]] = []
@@ -114,8 +113,11 @@ def make_run(
             write_rows(place / output, kind, some)
         for output, content in texts.items():
             write_text(place / output, content)
-        hashes = {output: hash_of(place / output) for output in [*rows, *texts]}
         where = {"stage": stage, "iteration": iteration, "fold": None}
+        for output in [*rows, *texts]:
+            if records and can_hold(place / output):
+                embed_record(place / output, {"version": 2, **where, "shard": None, "output": output, "outputs": {}})
+        hashes = {output: content_hash(place / output) for output in [*rows, *texts]}
         paths = {output: str(place / output) for output in hashes}
         events.append({"event": "finished", **where, "seconds": 1.0, "outputs": paths, "sha256": hashes})
         stages.append({**where, "outputs": {name: {"sha256": sha256} for name, sha256 in hashes.items()}})
@@ -200,12 +202,10 @@ def _reject(row: Example, neighbour: Example, iteration: int) -> Reject:
 
 
 def _prediction(row: Example, split: Split, iteration: int, wrong: bool) -> Prediction:
-    outcome: Outcome = "wrong" if wrong else "correct"
-    said = "no idea" if wrong else row.answer
-    return Prediction(example_id=row.id, split=split, iteration=iteration, completion=said, parsed=said,
-                      outcome=outcome, samples_correct=int(not wrong))  # fmt: skip
+    return builders.prediction(
+        row, "no idea" if wrong else row.answer, split, iteration, samples_correct=int(not wrong)
+    )
 
 
 def _error(row: Example, iteration: int) -> StudentError:
-    return StudentError(iteration=iteration, example_id=row.id, question=row.question, answer=row.answer,
-                        completion=f"no idea {iteration}", parsed="no idea", outcome="wrong")  # fmt: skip
+    return builders.student_error(row, iteration, f"no idea {iteration}", parsed="no idea")

@@ -7,10 +7,10 @@ from typing import Any
 
 from llm2llm.components.promote.promote import decide, keep_candidate
 from llm2llm.components.promote.settings import PromoteSettings
-from llm2llm.components.shared.base.statistics import wilson_interval
-from llm2llm.components.shared.data.schemas import Call, Decision, Example, Prediction, Score, content_id
+from llm2llm.components.shared.data.schemas import Example, Prediction
 from llm2llm.components.shared.registry.production import Generation
 from llm2llm.components.shared.tasks import Task
+from tests.support.builders import call, decision, example, prediction, score
 
 COLOURS = ["red", "green", "blue"]
 TASK = Task(name="colours", form="classification", labels=COLOURS, answer_cue="Colour", max_new_tokens=4)
@@ -23,10 +23,6 @@ CONFIG: dict[str, Any] = {
     "train": {"epochs": 3},
     "promote": {"registry": "somewhere"},
 }
-
-
-def example(question: str, answer: str, **fields: Any) -> Example:
-    return Example(id=content_id(question, [], None, answer), question=question, answer=answer, **fields)
 
 
 def rows(n: int, word: str = "row") -> list[Example]:
@@ -50,39 +46,9 @@ def model_folder(folder: Path, content: bytes = b"weights") -> Path:
 
 
 def predictions(validation: Sequence[Example], right: Callable[[int], bool], iteration: int = 0) -> list[Prediction]:
-    return [
-        Prediction(
-            example_id=row.id,
-            split="validation",
-            iteration=iteration,
-            completion=row.answer if right(i) else "?",
-            parsed=row.answer if right(i) else None,
-            outcome="correct" if right(i) else "wrong",
-        )
-        for i, row in enumerate(validation)
-    ]
-
-
-def score(split: Any, iteration: int, correct: int, n: int) -> Score:
-    low, high = wilson_interval(correct, n)
-    return Score(
-        iteration=iteration, split=split, n=n, correct=correct, unparseable=0, accuracy=correct / n, low=low, high=high,
-        training_rows=n,
-    )  # fmt: skip
-
-
-def decision(iteration: int = 0, go_on: bool = False, best: int = 0) -> Decision:
-    return Decision(
-        iteration=iteration, selection="wrong", errors=3, go_on=go_on, reason="iteration limit 0 reached",
-        best_iteration=best,
-    )  # fmt: skip
-
-
-def call(iteration: int = 1) -> Call:
-    return Call(
-        key="k", iteration=iteration, parent_id=None, teacher="openai", model="teacher-8b", outcome="answered",
-        attempts=1, input_tokens=100, output_tokens=20, usd=0.01,
-    )  # fmt: skip
+    """The answers to validation rows, of which the i-th is right if `right(i)`."""
+    said = [row.answer if right(i) else "?" for i, row in enumerate(validation)]
+    return [prediction(row, one, "validation", iteration) for row, one in zip(validation, said, strict=True)]
 
 
 def keep(
@@ -98,7 +64,7 @@ def keep(
 ) -> str:
     """Stores the candidate of a run that answers the i-th validation row right if `right(i)`."""
     correct = sum(right(i) for i in range(len(validation)))
-    history = [score("validation", iteration, correct, len(validation)), score("test", iteration, correct, 100)]
+    history = [score(iteration, "validation", correct, len(validation)), score(iteration, "test", correct, 100)]
     return keep_candidate(
         registry,
         run,
@@ -108,7 +74,7 @@ def keep(
         training,
         [row for row in training if not row.generated],
         validation,
-        [call(iteration)],
+        [call(iteration=iteration, model="teacher-8b", input_tokens=100, output_tokens=20, usd=0.01)],
         config,
         iteration,
         random_seed=0,

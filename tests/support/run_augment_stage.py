@@ -12,6 +12,7 @@ from typing import Any
 from llm2llm.components.shared.data.artifacts import LocalArtifact, write_artifact
 from llm2llm.components.shared.data.schemas import Example, StudentError
 from llm2llm.components.teacher_augment.run import run
+from tests.support.builders import artifacts
 
 OUTPUTS = ("candidates", "rejects", "calls")
 
@@ -26,7 +27,7 @@ def prepare(folder: Path, seeds: Sequence[Example], errors: Sequence[StudentErro
 def go(folder: str | Path, output: str | Path, task: Any, settings: dict[str, Any], **keywords: Any) -> dict[str, Any]:
     """Runs it on a prepared folder and returns its artifacts by name; keywords stand for inputs of `run`."""
     folder, output = Path(folder), Path(output)
-    outputs = {name: LocalArtifact(str(output / name)) for name in OUTPUTS}
+    outputs = artifacts(output, *OUTPUTS)
     inputs: dict[str, Any] = {
         "errors": LocalArtifact(str(folder / "errors")),
         "training_set": LocalArtifact(str(folder / "training")),

@@ -55,6 +55,19 @@ def hash_of_bytes(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+SOURCE = (".py", ".j2", ".css", ".yaml", ".jsonl", ".md")
+
+
+def source_hash(*folders: Path) -> str:
+    """The first 12 digits of the SHA-256 of the source in some folders: code and what it is delivered with."""
+    digest = hashlib.sha256()
+    for folder in folders:
+        for path in sorted(folder.rglob("*")):
+            if path.suffix in SOURCE:
+                digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]
+
+
 def size_of(path: str | os.PathLike[str]) -> int:
     """The bytes of a file, or of all files in a folder."""
     place = Path(path)

@@ -1,4 +1,7 @@
-"""Artifacts as the stages see them: a path and metadata. Kubeflow's own classes fit, and so does `LocalArtifact`."""
+"""Artifacts as the stages see them: a path and metadata. Kubeflow's own classes fit, and so does `LocalArtifact`.
+
+Arrow is imported where rows are read or written: whoever only compiles a pipeline has none.
+"""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,13 +10,15 @@ from typing import Any, Protocol, TypeVar
 
 from llm2llm.components.shared.base.atomic import write_text
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.data.parquet import read_rows, write_rows
 from llm2llm.components.shared.data.schemas import VERSION
 
 R = TypeVar("R")
 
 LINEAGE = "lineage"
 """The key of a JSON artifact under which its maker's record stands (`lineage.embedded`); not part of its content."""
+
+SPENT = "spent.json"
+"""The file of a journal (`data.journal`) that is not part of its content: equal runs may have paid differently."""
 
 
 class Artifact(Protocol):
@@ -59,6 +64,8 @@ class LocalArtifact:
 def write_artifact(artifact: Artifact, kind: str, rows: Iterable[Any], notes: Mapping[str, Any] | None = None) -> None:
     """Writes rows to an artifact's path, and their kind, version and number to its metadata; `notes` as `write_rows`
     does."""
+    from llm2llm.components.shared.data.parquet import write_rows
+
     rows = list(rows)
     write_rows(artifact.path, kind, rows, notes)
     artifact.metadata.update({"kind": kind, "schema_version": VERSION, "rows": len(rows)})
@@ -66,6 +73,8 @@ def write_artifact(artifact: Artifact, kind: str, rows: Iterable[Any], notes: Ma
 
 def read_optional(artifact: Artifact | None, kind: str, row_type: type[R]) -> list[R]:
     """The rows of an artifact that only iterations after the first have; none for None."""
+    from llm2llm.components.shared.data.parquet import read_rows
+
     return [] if artifact is None else read_rows(artifact.path, kind, row_type)
 
 

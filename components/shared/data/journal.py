@@ -20,11 +20,9 @@ from typing import Any
 
 from llm2llm.components.shared.base.atomic import atomic_folder
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.data.artifacts import Artifact
+from llm2llm.components.shared.data.artifacts import SPENT, Artifact
 from llm2llm.components.shared.data.parquet import read_rows, write_rows
 from llm2llm.components.shared.data.schemas import KINDS, VERSION, Call, Decision, Reject, Score, StudentError
-
-SPENT = "spent.json"
 
 
 @dataclass(frozen=True)

@@ -19,13 +19,12 @@ from pydantic import TypeAdapter, ValidationError
 from llm2llm.components.shared.base.atomic import atomic_file
 from llm2llm.components.shared.base.errors import UserError, did_you_mean
 from llm2llm.components.shared.data.jsonl import is_text, json_lines
-from llm2llm.components.shared.data.schemas import KINDS, VERSION, Example, content_id
+from llm2llm.components.shared.data.schemas import KINDS, PARQUET_MAGIC, VERSION, Example, content_id
 
 R = TypeVar("R")
 
 METADATA_KEY = b"llm2llm"
 NOTES_KEY = b"llm2llm.notes"
-PARQUET_MAGIC = b"PAR1"
 ROW_GROUP = 10_000
 """Rows that can be read without the others: `why` looks for a few among very many."""
 

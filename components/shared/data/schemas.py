@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 VERSION = 5  # of the schemas below; raise it when a field changes its name, type or meaning
+PARQUET_MAGIC = b"PAR1"  # what a file of rows begins and ends with
 
 Split = Literal["seeds", "validation", "test"]
 Outcome = Literal["correct", "wrong", "unparseable"]

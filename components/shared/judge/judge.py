@@ -33,7 +33,6 @@ from llm2llm.components.shared.llm.requests import Answer, Ask, Message
 from llm2llm.components.shared.tasks import Task
 
 Verdict = Literal["correct", "wrong"]
-Preference = Literal["first", "second", "tie"]
 
 SHOWN = 300
 """Characters of an unreadable verdict that an error message shows."""
@@ -76,39 +75,6 @@ def judge_answers(
         elif verdict == "correct":
             grades[i] = grades[i][0], "correct"
     return grades, told
-
-
-def compare_answers(task: Task, asked: Sequence[tuple[Example, str, str]], settings: JudgeSettings) -> list[Preference]:
-    """Which of two completions is better. A judge is asked twice, with the two in either place, and believed only where
-    it says the same both times: judges favour a place (Zheng et al. 2023, section 3.3).
-
-    Args:
-        task: With a rubric.
-        asked: Examples, each with a first and a second completion.
-        settings: Who judges.
-
-    Returns:
-        `first`, `second`, or `tie`: also where the two are the same text, and where a missing verdict is allowed.
-
-    Raises:
-        UserError, NotJudged: As `judge_answers`.
-    """
-    _check_task(task, settings)
-    differ = [i for i, (_, first, second) in enumerate(asked) if first.strip() != second.strip()]
-    asks = []
-    for i in differ:
-        example, first, second = asked[i]
-        for one, other in ((first, second), (second, first)):
-            texts = {"first": one.strip(), "second": other.strip()}
-            asks.append(_ask("compare", get_args(Preference), task, settings, example, **texts))
-    told = [verdict for verdict, _ in _verdicts(asks, settings)]
-    preferences: list[Preference] = ["tie"] * len(asked)
-    for i, as_given, swapped in zip(differ, told[::2], told[1::2], strict=True):
-        if (as_given, swapped) == ("first", "second"):
-            preferences[i] = "first"
-        elif (as_given, swapped) == ("second", "first"):
-            preferences[i] = "second"
-    return preferences
 
 
 def _check_task(task: Task, settings: JudgeSettings) -> None:

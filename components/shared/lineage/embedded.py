@@ -26,9 +26,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from llm2llm.components.shared.base.atomic import atomic_file, write_text
 from llm2llm.components.shared.base.hashing import files_of, hash_of, hash_of_bytes, hash_of_entries, hash_of_files
-from llm2llm.components.shared.data.artifacts import LINEAGE
-from llm2llm.components.shared.data.journal import SPENT
-from llm2llm.components.shared.data.parquet import PARQUET_MAGIC
+from llm2llm.components.shared.data.artifacts import LINEAGE, SPENT
+from llm2llm.components.shared.data.schemas import PARQUET_MAGIC
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq

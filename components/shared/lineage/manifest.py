@@ -23,7 +23,6 @@ config.
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from llm2llm.components.shared.base.errors import UserError
@@ -82,19 +81,6 @@ def manifest_of(
 def manifest_text(manifest: Mapping[str, Any]) -> str:
     """A manifest as the JSON that is stored."""
     return json.dumps(manifest, indent=2, sort_keys=True) + "\n"
-
-
-def read_run_manifest(path: str | Path) -> dict[str, Any]:
-    """A manifest that `manifest_text` made.
-
-    Raises:
-        UserError: Damaged, or of another version of llm2llm.
-    """
-    try:
-        manifest = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as problem:
-        raise UserError(f"{path}: not a run's manifest, or damaged: {problem}") from None
-    return checked_manifest(manifest, str(path))
 
 
 def checked_manifest(manifest: Any, where: str) -> dict[str, Any]:

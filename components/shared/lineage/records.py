@@ -20,7 +20,6 @@ which copies it into every task, and there even for what can hold no record.
 Runs of before have records of version 1 in their artifacts' metadata, under `lineage`, as compact JSON without `shard`.
 """
 
-import hashlib
 import json
 import os
 import time
@@ -29,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.base.hashing import size_of
+from llm2llm.components.shared.base.hashing import size_of, source_hash
 from llm2llm.components.shared.data.artifacts import LINEAGE, Artifact, Inputs
 from llm2llm.components.shared.lineage.embedded import (
     VERSION,
@@ -194,12 +193,7 @@ def code_version() -> str:
 
     import llm2llm.components
 
-    root = Path(next(iter(llm2llm.components.__path__)))
-    digest = hashlib.sha256()
-    for path in sorted(root.rglob("*")):
-        if path.suffix in (".py", ".j2", ".css", ".yaml", ".jsonl", ".md"):
-            digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return f"{version('llm2llm')}+{digest.hexdigest()[:12]}"
+    return f"{version('llm2llm')}+{source_hash(Path(next(iter(llm2llm.components.__path__))))}"
 
 
 def _flat(inputs: Inputs) -> Iterator[tuple[str, Artifact | str]]:

@@ -13,7 +13,8 @@ from llm2llm.components.promote.settings import PromoteSettings
 from llm2llm.components.shared.data.artifacts import LocalArtifact, write_artifact
 from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.registry import digests
-from tests.support.registry_makers import CONFIG, SEEDS, TASK, VALIDATION, example, finish, keep, rows
+from tests.support.builders import example
+from tests.support.registry_makers import CONFIG, SEEDS, TASK, VALIDATION, finish, keep, rows
 
 RULES = PromoteSettings()
 

@@ -17,6 +17,7 @@ from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.artifacts import LocalArtifact, write_artifact
 from llm2llm.components.shared.data.parquet import read_rows
 from llm2llm.components.shared.data.schemas import Decision, Example, Prediction, Reject, Score, StudentError
+from tests.support.builders import prediction
 
 WRONG = FilterErrorsSettings(selection="wrong", format_only="set_apart")
 WRITE = {"format_only": "write"}
@@ -43,15 +44,8 @@ def history(*validation: float) -> list[Score]:
 
 def answered(row: Example, outcome: str, iteration: int = 0, fold: int | None = None) -> Prediction:
     parsed = {"correct": row.answer, "wrong": "red", "unparseable": None}[outcome]
-    return Prediction(
-        example_id=row.id,
-        split="seeds",
-        iteration=iteration,
-        fold=fold,
-        completion=f" {parsed}" if parsed else "???",
-        parsed=parsed,
-        outcome=outcome,
-    )
+    completion = f" {parsed}" if parsed else "???"
+    return prediction(row, parsed, iteration=iteration, fold=fold, completion=completion, outcome=outcome)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from llm2llm.components.filter_errors.filter_errors import filter_errors
 from llm2llm.components.filter_errors.settings import FilterErrorsSettings
 from llm2llm.components.filter_errors.suspects import find_suspects
 from llm2llm.components.shared.data.schemas import Example, Prediction, Score, StudentError
+from tests.support.builders import student_error
 
 LABELS = ["red", "green"]
 
@@ -33,15 +34,7 @@ def answered(row: Example, parsed: str, right: float | None = None, iteration: i
 
 
 def before(row: Example, parsed: str, iteration: int = 0) -> StudentError:
-    return StudentError(
-        iteration=iteration,
-        example_id=row.id,
-        question=row.question,
-        answer=row.answer,
-        completion=parsed,
-        parsed=parsed,
-        outcome="wrong",
-    )
+    return student_error(row, iteration, parsed)
 
 
 @pytest.fixture

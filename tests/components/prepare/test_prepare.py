@@ -15,13 +15,13 @@ from llm2llm.components.prepare.prepare import Prepared, prepare
 from llm2llm.components.prepare.run import run
 from llm2llm.components.prepare.settings import PrepareSettings
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.data.artifacts import LocalArtifact
 from llm2llm.components.shared.data.parquet import read_rows
 from llm2llm.components.shared.data.schemas import VERSION, Example
 from llm2llm.components.shared.lineage.embedded import content_hash
 from llm2llm.components.shared.lineage.records import record_of
 from llm2llm.components.shared.similarity import question_key
 from llm2llm.components.shared.tasks import Task
+from tests.support.builders import artifacts
 
 Make = Callable[..., Example]
 
@@ -351,7 +351,7 @@ class TestRepeatable:
         names = ("seeds_set", "validation_set", "test_set", "pool_set", "rejects")
         made = []
         for turn in ("one", "two"):
-            artifacts = {name: LocalArtifact(str(tmp_path / turn / name)) for name in names}
+            outputs = artifacts(tmp_path / turn, *names)
             run(
                 seeds=str(source),
                 validation="",
@@ -361,20 +361,20 @@ class TestRepeatable:
                 seed_count=9,
                 random_seed=3,
                 settings={},
-                **artifacts,
+                **outputs,
             )
-            made.append({name: Path(artifact.path).read_bytes() for name, artifact in artifacts.items()})
-            made_by = record_of(artifacts["seeds_set"])
+            made.append({name: Path(artifact.path).read_bytes() for name, artifact in outputs.items()})
+            made_by = record_of(outputs["seeds_set"])
             assert made_by is not None
             assert made_by["inputs"]["seeds"] == {
                 "source": "seeds.jsonl",
                 "sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
             }
-            assert artifacts["seeds_set"].metadata == {
+            assert outputs["seeds_set"].metadata == {
                 "kind": "examples",
                 "schema_version": VERSION,
                 "rows": 9,
-                "sha256": content_hash(artifacts["seeds_set"].path),
+                "sha256": content_hash(outputs["seeds_set"].path),
             }
         assert made[0] == made[1]
         sets = {name: read_rows(tmp_path / "one" / name, "examples", Example) for name in names[:4]}
@@ -393,7 +393,7 @@ class TestRepeatable:
         source = tmp_path / "seeds.jsonl"
         source.write_text('{"question": "the sea", "answer": "blue"}\n{"question": "the sea", "answer": "red"}\n')
         names = ("seeds_set", "validation_set", "test_set", "pool_set", "rejects")
-        artifacts = {name: LocalArtifact(str(tmp_path / "out" / name)) for name in names}
+        outputs = artifacts(tmp_path / "out", *names)
         with pytest.raises(SystemExit) as caught:
             run(
                 seeds=str(source),
@@ -404,7 +404,7 @@ class TestRepeatable:
                 seed_count=0,
                 random_seed=0,
                 settings={},
-                **artifacts,
+                **outputs,
             )
         assert caught.value.code == 2
         assert not (tmp_path / "out").exists()

@@ -9,10 +9,10 @@ import pytest
 from llm2llm.components.prepare.prepare import prepare
 from llm2llm.components.prepare.run import run
 from llm2llm.components.prepare.settings import PrepareSettings
-from llm2llm.components.shared.data.artifacts import LocalArtifact
 from llm2llm.components.shared.data.parquet import read_rows
 from llm2llm.components.shared.data.schemas import Example, Reject
 from llm2llm.components.shared.tasks import Task
+from tests.support.builders import artifacts
 
 Make = Callable[..., Example]
 SETS = ("seeds_set", "validation_set", "test_set", "pool_set", "replay_set", "rejects")
@@ -50,17 +50,17 @@ def test_from_a_source_with_columns_of_its_own(tmp_path: Path, colours: Task) ->
     general = written(
         tmp_path / "general.jsonl", [{"instruction": f"Do {n}.", "output": text} for n, text in enumerate(answers)]
     )
-    artifacts = {name: LocalArtifact(str(tmp_path / "out" / name)) for name in SETS}
+    outputs = artifacts(tmp_path / "out", *SETS)
     columns = {"question": "instruction", "answer": "output"}
     common = {"validation": "", "test": "", "pool": "", "task": colours.model_dump(), "seed_count": 0, "random_seed": 0}
-    run(seeds=seeds, replay=general, settings={"replay_columns": columns}, **common, **artifacts)
-    rows = read_rows(artifacts["replay_set"].path, "examples", Example)
+    run(seeds=seeds, replay=general, settings={"replay_columns": columns}, **common, **outputs)
+    rows = read_rows(outputs["replay_set"].path, "examples", Example)
     assert {row.question: row.answer for row in rows} == {f"Do {n}.": text for n, text in enumerate(answers)}
     assert [row.id for row in rows] == sorted(row.id for row in rows)
-    assert read_rows(artifacts["rejects"].path, "rejects", Reject) == []
+    assert read_rows(outputs["rejects"].path, "rejects", Reject) == []
 
-    run(seeds=seeds, settings={}, **common, **artifacts)
-    assert read_rows(artifacts["replay_set"].path, "examples", Example) == []
+    run(seeds=seeds, settings={}, **common, **outputs)
+    assert read_rows(outputs["replay_set"].path, "examples", Example) == []
 
 
 def test_a_source_without_the_columns_is_named(
@@ -68,10 +68,10 @@ def test_a_source_without_the_columns_is_named(
 ) -> None:
     seeds = written(tmp_path / "seeds.jsonl", [{"question": f"the {c}", "answer": c} for c in colours.labels])
     general = written(tmp_path / "general.jsonl", [{"instruction": "Do it.", "output": "Done."}])
-    artifacts = {name: LocalArtifact(str(tmp_path / "out" / name)) for name in SETS}
+    outputs = artifacts(tmp_path / "out", *SETS)
     common = {"validation": "", "test": "", "pool": "", "task": colours.model_dump(), "seed_count": 0, "random_seed": 0}
     with pytest.raises(SystemExit) as caught:
-        run(seeds=seeds, replay=general, settings={}, **common, **artifacts)
+        run(seeds=seeds, replay=general, settings={}, **common, **outputs)
     assert caught.value.code == 2
     error = capfd.readouterr().err
     assert "general.jsonl:1" in error

@@ -20,18 +20,8 @@ from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.registry import versions
 from llm2llm.components.shared.registry.production import current, generations, move
 from llm2llm.components.shared.tasks import Task
-from tests.support.registry_makers import (
-    CONFIG,
-    SEEDS,
-    TASK,
-    VALIDATION,
-    example,
-    finish,
-    keep,
-    model_folder,
-    predictions,
-    rows,
-)
+from tests.support.builders import example
+from tests.support.registry_makers import CONFIG, SEEDS, TASK, VALIDATION, finish, keep, model_folder, predictions, rows
 
 
 def test_the_first_student_enters_an_empty_registry(registry: str, tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ from llm2llm.components.shared.registry.production import current, generations
 from llm2llm.components.shared.training.settings import AnswerSettings, FineTuneSettings, ScratchSettings
 from llm2llm.pipelines.checks.plan import planned_stages
 from llm2llm.pipelines.config import load_config
-from tests.support.registry_makers import COLOURS, CONFIG, TASK, decision, example, model_folder, predictions, score
+from tests.support.builders import decision, example, score
+from tests.support.registry_makers import COLOURS, CONFIG, TASK, model_folder, predictions
 
 SHAPES = ["a {} ball", "the door is {}", "{} is nice", "paint it {}", "my {} coat", "look, {}", "{}!", "so {}"]
 ROWS = [example(shape.format(colour), colour) for shape in SHAPES for colour in COLOURS]
@@ -46,10 +47,10 @@ def promoted(
     """Runs the stage on artifacts; returns its verdict."""
     rows: dict[str, tuple[str, Sequence[Any]]] = {
         "predictions": ("predictions", answers),
-        "decisions": ("decisions", [decision(iteration, go_on, best)]),
+        "decisions": ("decisions", [decision(iteration, best=best, go_on=go_on)]),
         "history": (
             "scores",
-            [score("validation", iteration, sum(a.outcome == "correct" for a in answers), len(answers))],
+            [score(iteration, "validation", sum(a.outcome == "correct" for a in answers), len(answers))],
         ),
         "training_set": ("examples", training),
         "validation_set": ("examples", validation),

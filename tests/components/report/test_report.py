@@ -22,15 +22,11 @@ from llm2llm.components.shared.base.statistics import wilson_interval
 from llm2llm.components.shared.data.artifacts import LocalArtifact, without_record, write_artifact
 from llm2llm.components.shared.data.schemas import (
     Call,
-    Decision,
     Example,
     Reject,
-    Score,
-    Split,
-    StudentError,
-    content_id,
 )
 from llm2llm.components.shared.lineage.embedded import content_hash
+from tests.support.builders import call, decision, example, reject, score, student_error
 
 CONFIG: dict[str, Any] = {
     "name": "tickets",
@@ -39,75 +35,6 @@ CONFIG: dict[str, Any] = {
     "task": {"name": "snips", "labels": ["A", "B"]},
     "teacher_augment": {"teacher": "openai", "model": "a-teacher", "strategy": "llm2llm"},
 }
-
-
-def example(question: str, answer: str = "A", **fields: Any) -> Example:
-    rationale = fields.get("rationale")
-    choices = fields.get("choices", [])
-    return Example(id=content_id(question, choices, rationale, answer), question=question, answer=answer, **fields)
-
-
-def score(iteration: int, split: Split, correct: int, n: int, rows: int = 4, unparseable: int = 0) -> Score:
-    low, high = wilson_interval(correct, n)
-    return Score(
-        iteration=iteration,
-        split=split,
-        n=n,
-        correct=correct,
-        unparseable=unparseable,
-        accuracy=correct / n,
-        low=low,
-        high=high,
-        training_rows=rows,
-    )
-
-
-def error(seed: Example, iteration: int, completion: str = "B", parsed: str | None = "B") -> StudentError:
-    return StudentError(
-        iteration=iteration,
-        example_id=seed.id,
-        question=seed.question,
-        choices=seed.choices,
-        rationale=seed.rationale,
-        answer=seed.answer,
-        completion=completion,
-        parsed=parsed,
-        outcome="unparseable" if parsed is None else "wrong",
-    )
-
-
-def decision(
-    iteration: int, errors: int, best: int = 0, go_on: bool = False, reason: str = "limit reached"
-) -> Decision:
-    return Decision(
-        iteration=iteration, selection="wrong", errors=errors, go_on=go_on, reason=reason, best_iteration=best
-    )
-
-
-def reject(iteration: int, reason: str, question: str = "a rejected row", **fields: Any) -> Reject:
-    return Reject(
-        iteration=iteration,
-        stage=fields.pop("stage", "dedupe"),
-        reason=reason,
-        id=content_id(question, [], str(iteration), reason),
-        question=question,
-        answer="A",
-        **fields,
-    )
-
-
-def call(key: str, outcome: str = "answered", tokens: tuple[int, int] | None = (10, 3)) -> Call:
-    return Call(
-        key=key,
-        iteration=1,
-        parent_id=None,
-        teacher="openai",
-        model="a-teacher",
-        outcome=outcome,
-        attempts=1,
-        input_tokens=tokens[0] if tokens else None,
-        output_tokens=tokens[1] if tokens else None,
-    )
 
 
 class Rows:
@@ -128,9 +55,9 @@ class Rows:
             score(2, "seeds", 4, 4, 7), score(2, "validation", 130, 200, 7), score(2, "test", 720, 1000, 7),
         ]  # fmt: skip
         self.errors = [
-            error(first, 0, "the wrong label"),
-            error(second, 0),
-            error(first, 1, "no label at all", None),
+            student_error(first, 0, "the wrong label"),
+            student_error(second, 0),
+            student_error(first, 1, "no label at all", parsed=None),
         ]
         self.decisions = [
             decision(0, 2, 0, True, "2 seeds still need help"),
@@ -142,7 +69,7 @@ class Rows:
             reject(2, "near_copy", "seed 1!", detail="ROUGE-L 0.980", score=0.98, neighbour="seed 1", neighbour_id="y"),
             reject(2, "refused", "", stage="teacher_augment", detail="I cannot help with that"),
         ]
-        self.calls = [call("a"), call("b"), call("c", "failed", None)]
+        self.calls = [call("a"), call("b"), call("c", outcome="failed", input_tokens=None, output_tokens=None)]
         self.leakage: dict[str, Any] | None = None
 
     @property
@@ -252,7 +179,7 @@ def test_summary_does_not_depend_on_the_order_of_rows() -> None:
 
 def test_tokens_are_null_where_no_call_reported_them() -> None:
     rows = Rows()
-    rows.calls = [call("a", tokens=None)]
+    rows.calls = [call("a", input_tokens=None, output_tokens=None)]
     assert rows.summary["teacher_calls"]["input_tokens"] is None
     assert "not reported" in rows.html()
 
@@ -330,7 +257,7 @@ def test_a_run_that_was_asked_its_seeds_only_has_a_report_too() -> None:
 
 def test_suspect_labels_are_listed_and_not_counted_as_errors() -> None:
     rows = Rows()
-    rows.errors.append(replace(error(rows.seeds[2], 2, "what it wrote"), suspect=True, hardness=0.9))
+    rows.errors.append(replace(student_error(rows.seeds[2], 2, "what it wrote"), suspect=True, hardness=0.9))
     rows.decisions[2] = replace(rows.decisions[2], suspects=1)
     page = Page(rows.html())
     assert rows.summary["iterations"][2]["suspects"] == 1
@@ -523,7 +450,7 @@ def test_unparseable_answers_are_marked() -> None:
 def test_choices_and_rationales_are_shown() -> None:
     rows = one_iteration()
     seed = example("which one?", "B", choices=["this", "that"], rationale="because of that")
-    rows.errors[0] = error(seed, 0)
+    rows.errors[0] = student_error(seed, 0)
     text = Page(rows.html()).text
     assert "A. this" in text
     assert "B. that" in text
@@ -673,7 +600,7 @@ def hostile_rows(text: str) -> Rows:
     )
     orphan = replace(made, id=text + "?", parent_id=text + "-", iteration=2)
     rows.training_set = [seed, made, orphan]
-    rows.errors = [replace(error(seed, i), completion=text, parsed=None if i else text + " ") for i in range(3)]
+    rows.errors = [replace(student_error(seed, i), completion=text, parsed=None if i else text + " ") for i in range(3)]
     rows.decisions = [decision(i, 1, 1, i < 2, text) for i in range(3)]
     rows.rejects = [
         Reject(

@@ -29,11 +29,11 @@ from tests.components.report.test_report import (
     artifacts,
     cells,
     elements,
-    example,
     hostile_config,
 )
 from tests.components.report.test_report import hostile_rows as hostile_run
-from tests.components.report.test_report import score as plain_score
+from tests.support.builders import example
+from tests.support.builders import score as plain_score
 from tests.support.verdicts import comparison
 from tests.support.verdicts import verdict as promotion_verdict
 

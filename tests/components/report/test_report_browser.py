@@ -10,8 +10,9 @@ import pytest
 
 from llm2llm.components.report.report import render_html
 from llm2llm.components.report.summary import summarise
-from tests.components.report.test_report import CONFIG, Rows, decision, error, example, score
+from tests.components.report.test_report import CONFIG, Rows
 from tests.components.report.test_report_answers import Answered, HostileAnswered, labelled, scores_of, with_gain
+from tests.support.builders import decision, example, score, student_error
 from tests.support.verdicts import verdict as promotion_verdict
 
 pytestmark = pytest.mark.browser
@@ -25,7 +26,7 @@ HOSTILE = "<script>document.title = 'taken over'</script><img src=x onerror=\"do
 @pytest.fixture
 def page(tmp_path: Path) -> Path:
     seeds = [example("which queue?", "A"), example(HOSTILE, "B")]
-    wrong = error(seeds[1], 0)
+    wrong = student_error(seeds[1], 0)
     history = [score(0, split, 1, 2) for split in ("seeds", "validation", "test")]
     decisions = [decision(0, 1)]
     summary = summarise(seeds, history, [wrong], decisions, [], [])

@@ -1,7 +1,6 @@
 """`stage_lifecycle`: events for the local run, one line for a user's mistake."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.base.process import EXIT_USER_ERROR, PARENT_VARIABLE, beside_others
+from llm2llm.components.shared.base.process import EXIT_USER_ERROR
 from llm2llm.components.shared.data.artifacts import LocalArtifact
 from llm2llm.components.shared.stage import EVENT, stage_lifecycle
 
@@ -86,25 +85,6 @@ def test_an_event_is_one_line_whatever_the_message() -> None:
     assert done.returncode == 2
     assert events(done.stdout)[-1]["user_error"] == message
     assert done.stderr == 'error: two\nlines, "quotes", Ключ, a broken name \\udcff\n'
-
-
-def test_knows_whether_it_runs_beside_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(PARENT_VARIABLE, raising=False)
-    assert not beside_others()
-    monkeypatch.setenv(PARENT_VARIABLE, str(os.getpid()))
-    assert beside_others()
-
-
-def test_ends_when_the_run_that_started_it_is_gone() -> None:
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    code = (
-        "import time\nfrom llm2llm.components.shared.stage import stage_lifecycle\n"
-        "with stage_lifecycle('train'):\n    time.sleep(60)\n"
-    )
-    environment = {**os.environ, PARENT_VARIABLE: str(gone.pid)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, timeout=30, check=False, capture_output=True)
-    assert done.returncode == 143
 
 
 def test_sigterm_ends_a_stage_and_leaves_nothing_half_written(tmp_path: Path) -> None:

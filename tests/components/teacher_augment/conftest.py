@@ -11,6 +11,7 @@ from llm2llm.components.shared.tasks import Task, load_task
 from llm2llm.components.teacher_augment.augment import Augmented, teacher_augment
 from llm2llm.components.teacher_augment.settings import TeacherAugmentSettings
 from llm2llm.components.teacher_augment.until_usable import OpenTeacher
+from tests.support.builders import student_error
 from tests.support.fake_teacher import Fake, Writes, opened
 
 hypothesis_settings.register_profile("unhurried", deadline=None)
@@ -22,20 +23,7 @@ def mistake() -> Callable[..., StudentError]:
     """The error of a student that answered a seed wrongly."""
 
     def make(seed: Example, completion: str = "red", iteration: int = 0, **fields: Any) -> StudentError:
-        return StudentError(
-            **{
-                "iteration": iteration,
-                "example_id": seed.id,
-                "question": seed.question,
-                "choices": seed.choices,
-                "rationale": seed.rationale,
-                "answer": seed.answer,
-                "completion": completion,
-                "parsed": completion,
-                "outcome": "wrong",
-                **fields,
-            }
-        )
+        return student_error(seed, iteration, completion, **fields)
 
     return make
 

@@ -18,6 +18,7 @@ from llm2llm.components.teacher_augment.augment import MAX_TEXT, Augmented, TooM
 from llm2llm.components.teacher_augment.replies import Draft, Problem, Reply, Request
 from llm2llm.components.teacher_augment.run import run
 from llm2llm.components.teacher_augment.settings import TeacherAugmentSettings
+from tests.support.builders import artifacts
 
 CHOICE = Task(name="choice", form="multiple_choice")
 GRAMMAR = {
@@ -212,7 +213,7 @@ class TestTeachers:
 
 class TestRun:
     def go(self, folder: Path, inputs: dict[str, Any], task: Task, **keywords: Any) -> dict[str, LocalArtifact]:
-        outputs = {name: LocalArtifact(str(folder / name)) for name in ("candidates", "rejects", "calls")}
+        outputs = artifacts(folder, "candidates", "rejects", "calls")
         defaults: dict[str, Any] = {
             "pool_set": None,
             "previous_rejects": None,

@@ -20,7 +20,7 @@ from llm2llm.components.shared.data.artifacts import LocalArtifact
 from llm2llm.components.shared.data.parquet import read_rows
 from llm2llm.components.shared.data.schemas import Call, Example, Reject, StudentError
 from llm2llm.components.shared.ingest.sources import read_examples
-from llm2llm.components.shared.lineage.embedded import content_hash
+from llm2llm.components.shared.lineage.embedded import content_hash, embed_record
 from llm2llm.components.shared.lineage.records import notes_of
 from llm2llm.components.shared.llm.ledger import list_entries
 from llm2llm.components.shared.tasks import load_task
@@ -187,6 +187,7 @@ def test_a_student_is_known_by_what_is_in_its_folder(tmp_path: Path) -> None:
         (tmp_path / name / "model.safetensors").write_bytes(b"weights")
         (tmp_path / name / "sub" / "x.json").write_text("{}")
         (tmp_path / name / "training.json").write_text(name)
+        embed_record(tmp_path / name, {"version": 2, "stage": "train", "python": name})
     (tmp_path / "other" / "sub" / "x.json").write_text("{ }")
     one, two, other = (folder_digest(tmp_path / name) for name in ("one", "two", "other"))
     assert one == two != other

@@ -32,6 +32,14 @@ def test_equal_runs_in_two_places(tmp_path: Path) -> None:
     assert "seeds: 12 rows -> 12 rows, the same" in diff_text(found)
 
 
+def test_a_run_of_before_and_its_like_of_today(tmp_path: Path) -> None:
+    """The hashes are others: then they were of all bytes, of which the records are no part."""
+    found = between(make_run(tmp_path / "a", records=False), make_run(tmp_path / "b"))
+    assert found["config"] == found["code"] == []
+    assert all(one["same"] and one["a"]["rows"] == one["b"]["rows"] for one in found["data"].values())
+    assert "seeds: 12 rows -> 12 rows, the same" in diff_text(found)
+
+
 def test_settings_data_scores_and_rows(tmp_path: Path) -> None:
     a = make_run(tmp_path / "a", iterations=0, held_out=8)
     b = make_run(tmp_path / "b", seeds=15, iterations=2, held_out=10, config={"student": "bigger", "random_seed": 3})

@@ -26,9 +26,10 @@ from llm2llm.pipelines.inspect.wording import printable, why_text
 from tests.support.made_run import ask, example, generated, make_run, seed
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_run(tmp_path_factory.mktemp("made") / "run", seeds=24)
+@pytest.fixture(scope="module", params=[True, False], ids=["of today", "of before"])
+def run(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """A run whose files hold the records of their stages, and one from before they did."""
+    return make_run(tmp_path_factory.mktemp("made") / "run", seeds=24, records=request.param)
 
 
 @pytest.fixture

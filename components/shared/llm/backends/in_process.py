@@ -18,6 +18,7 @@ from typing import Any
 
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.progress import Progress
+from llm2llm.components.shared.lineage.embedded import FOLDER_FILE
 from llm2llm.components.shared.llm.budget import Account, Hold
 from llm2llm.components.shared.llm.requests import Answer, Ask, Message, call_key, without_control_tokens
 from llm2llm.components.shared.llm.settings import ModelSettings
@@ -70,7 +71,7 @@ def fingerprint(settings: ModelSettings) -> ModelSettings:
     if settings.revision or not folder.is_dir():
         return settings
     whole = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != FOLDER_FILE):
         with path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
         whole.update(f"{path.relative_to(folder).as_posix()}\n{content}\n".encode("utf-8", "surrogateescape"))

@@ -38,18 +38,19 @@ COLUMNS = {
     "calls": "key:string iteration:int64 parent_id:string? purpose:string strategy:string? teacher:string model:string "
     "outcome:string attempts:int64 input_tokens:int64? output_tokens:int64? usd:double?",
     "scores": "iteration:int64 split:string n:int64 correct:int64 unparseable:int64 accuracy:double low:double "
-    "high:double training_rows:int64 calibration_error:double? gain:double? gain_low:double? gain_high:double? "
+    "high:double training_rows:int64 rows_too_long:int64 rows_truncated:int64 rows_replayed:int64 correct_ids:list "
+    "calibration_error:double? gain:double? gain_low:double? gain_high:double? "
     "gain_p:double? judge_calls:int64 judge_input_tokens:int64? "
     "judge_output_tokens:int64? judge_usd:double?",
     "decisions": "iteration:int64 selection:string errors:int64? suspects:int64 retired:int64 go_on:bool reason:string "
-    "best_iteration:int64 judge_calls:int64 judge_input_tokens:int64? "
+    "best_iteration:int64 reference_iteration:int64? judge_calls:int64 judge_input_tokens:int64? "
     "judge_output_tokens:int64? judge_usd:double?",
 }
 COLUMNS["candidates"] = COLUMNS["examples"]
 
 
-def test_the_schemas_are_those_of_version_4() -> None:
-    assert VERSION == 4
+def test_the_schemas_are_those_of_version_5() -> None:
+    assert VERSION == 5
     assert set(COLUMNS) == set(KINDS)
 
 
@@ -158,12 +159,12 @@ def test_parquet_that_names_no_kind_is_refused(tmp_path: Path, metadata: dict[by
 
 def test_another_version_is_refused(tmp_path: Path) -> None:
     path = foreign(tmp_path / "rows", {b"llm2llm": b'{"kind": "examples", "version": 99}'})
-    with pytest.raises(UserError, match=r"/rows: 'examples' rows of schema version 99, this llm2llm reads version 4"):
+    with pytest.raises(UserError, match=r"/rows: 'examples' rows of schema version 99, this llm2llm reads version 5"):
         read_rows(path, "examples", Example)
 
 
 def test_other_columns_under_our_name_are_refused(tmp_path: Path) -> None:
-    path = foreign(tmp_path / "rows", {b"llm2llm": b'{"kind": "examples", "version": 4}'})
+    path = foreign(tmp_path / "rows", {b"llm2llm": b'{"kind": "examples", "version": 5}'})
     with pytest.raises(UserError, match=r"says that it holds 'examples' rows, but its columns are others: question"):
         read_rows(path, "examples", Example)
 

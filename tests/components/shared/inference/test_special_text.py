@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from llm2llm.components.shared import tasks
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.data.schemas import Example, content_id
+from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.models.load import load_tokenizer
 from llm2llm.components.shared.models.prompts import encode, encode_general, encode_prompt
 from llm2llm.components.shared.tasks import Task
+from tests.support.builders import example
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -36,9 +37,7 @@ def tokenizer(request: pytest.FixtureRequest, tiny_student: Path) -> Any:
 
 
 def row(question: str, answer: str) -> Example:
-    return Example(
-        id=content_id(question, [], None, answer), question=question, answer=answer, choices=[], rationale=None
-    )
+    return example(question, answer)
 
 
 def specials(tokenizer: Any, ids: list[int]) -> list[str]:

@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.data.schemas import Decision, Example, Outcome, Score, content_id
+from llm2llm.components.shared.data.schemas import Decision, Example, Outcome, Score
 from llm2llm.components.shared.judge.cost import cost_of, total
-from llm2llm.components.shared.judge.judge import NotJudged, compare_answers, judge_answers
+from llm2llm.components.shared.judge.judge import NotJudged, judge_answers
 from llm2llm.components.shared.judge.settings import JudgeSettings, check_judge
 from llm2llm.components.shared.llm.ledger import list_entries
 from llm2llm.components.shared.tasks import Task
+from tests.support.builders import example
 from tests.support.loopback_endpoint import MODEL, Answer, Endpoint, completion
 from tests.support.misbehaving_server import Faults, misbehaving
 
@@ -30,7 +31,7 @@ TASK = Task(
 
 
 def row(question: str = "Where was Marie Curie born?", answer: str = "Warsaw") -> Example:
-    return Example(id=content_id(question, [], None, answer), question=question, answer=answer)
+    return example(question, answer)
 
 
 def shown(body: dict[str, Any], mark: str) -> str:
@@ -315,47 +316,6 @@ def test_a_sum_says_nothing_where_a_part_is_not_known() -> None:
     assert total([stopped]) == total([]) == {
         "judge_calls": 0, "judge_input_tokens": None, "judge_output_tokens": None, "judge_usd": None,
     }  # fmt: skip
-
-
-# Comparing two
-
-
-def test_the_better_of_two_is_better_in_either_place(
-    endpoint: Endpoint, settings: Callable[..., JudgeSettings]
-) -> None:
-    def honest(body: dict[str, Any], number: int) -> Answer:
-        first, second = ("Warsaw" in shown(body, place) for place in ("first", "second"))
-        return verdict("tie" if first == second else "first" if first else "second")
-
-    endpoint.answer = honest
-    asked = [
-        (row(), "In Warsaw", "In Paris"),
-        (row(), "In Paris", "In Warsaw"),
-        (row(), "In Paris", "In Rome"),
-        (row(), "the same", " the same\n"),
-    ]
-    assert compare_answers(TASK, asked, settings()) == ["first", "second", "tie", "tie"]
-    # The first two rows ask the same two requests.
-    assert len(endpoint.requests) == 4
-
-
-@pytest.mark.parametrize("place", ["first", "second"])
-def test_a_judge_that_favours_a_place_decides_nothing(
-    place: str, endpoint: Endpoint, settings: Callable[..., JudgeSettings]
-) -> None:
-    endpoint.answer = lambda body, number: verdict(place)
-    assert compare_answers(TASK, [(row(), "In Warsaw", "In Paris")], settings()) == ["tie"]
-    assert len(endpoint.requests) == 2
-    assert {shown(body, "first") for body in endpoint.requests} == {"In Warsaw", "In Paris"}
-
-
-def test_a_comparison_without_a_verdict_is_an_error(endpoint: Endpoint, settings: Callable[..., JudgeSettings]) -> None:
-    endpoint.answer = lambda body, number: completion("hm")
-    with pytest.raises(NotJudged, match="2 of 2 verdicts did not come"):
-        compare_answers(TASK, [(row(), "a", "b")], settings())
-
-
-# Settings
 
 
 @pytest.mark.parametrize(

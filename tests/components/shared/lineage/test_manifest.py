@@ -9,7 +9,7 @@ import pytest
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.artifacts import LocalArtifact
 from llm2llm.components.shared.data.schemas import Decision
-from llm2llm.components.shared.lineage.manifest import extend_manifest, manifest_text, read_run_manifest
+from llm2llm.components.shared.lineage.manifest import checked_manifest, manifest_of, manifest_text
 from llm2llm.components.shared.stage import stage_lifecycle
 
 CONFIG = {"name": "colours", "images": {"cpu": "registry/cpu:1"}}
@@ -37,7 +37,7 @@ def whole_run(folder: Path) -> dict[str, Any]:
     (folder / "seeds.jsonl").write_text("{}")
     config = do(folder, "configure", None, "config")
     training = seeds = do(folder, "prepare", None, "seeds_set", seeds=str(folder / "seeds.jsonl"), test="")
-    errors = manifest = previous = None
+    errors = manifest = None
     for iteration in (0, 1):
         if iteration:
             candidates = do(folder, "teacher_augment", 1, "candidates", errors=errors, training_set=training)
@@ -47,14 +47,12 @@ def whole_run(folder: Path) -> dict[str, Any]:
         folds = [do(folder, "out_of_fold", iteration, "predictions", fold, training_set=training) for fold in (1, 0)]
         errors = do(folder, "filter_errors", iteration, "errors", history=history, fold_predictions=folds)
         inputs = {"config": config, "training_set": training, "history": history, "errors": errors,
-                  "validation_set": seeds, "calls": None, "previous_manifest": previous}  # fmt: skip
+                  "validation_set": seeds, "calls": None}  # fmt: skip
         decisions = [decision(one) for one in range(iteration + 1)]
         artifact = LocalArtifact(str(folder / f"manifest-{iteration}"))
         with stage_lifecycle("report", iteration=iteration, inputs=inputs, outputs={"manifest": artifact}):
-            before = read_run_manifest(previous.path) if previous else None
-            manifest = extend_manifest(before, CONFIG, inputs, decisions, {"outcome": "kept"}, iteration)
+            manifest = manifest_of(CONFIG, inputs, decisions, {"outcome": "kept"}, iteration)
             Path(artifact.path).write_text(manifest_text(manifest))
-        previous = artifact
     assert manifest is not None
     return manifest
 
@@ -65,7 +63,7 @@ def test_holds_every_stage_of_every_iteration(tmp_path: Path) -> None:
     assert [(one["stage"], one["iteration"], one["fold"]) for one in manifest["stages"]] == [
         ("configure", None, None),
         ("prepare", None, None),
-        *((name, 0, fold) for name, fold in zip([*iteration, "report"], (None, None, 0, 1, None, None), strict=True)),
+        *((name, 0, fold) for name, fold in zip(iteration, (None, None, 0, 1, None), strict=True)),
         ("teacher_augment", 1, None),
         ("dedupe", 1, None),
         *((name, 1, fold) for name, fold in zip(iteration, (None, None, 0, 1, None), strict=True)),
@@ -97,11 +95,10 @@ def test_the_same_run_elsewhere_has_the_same_manifest(tmp_path: Path) -> None:
     assert manifest_text(whole_run(tmp_path / "one")) == manifest_text(whole_run(tmp_path / "two"))
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"schema_version": 99}', '{"schema_version": 1'])
-def test_a_damaged_manifest_is_named(tmp_path: Path, content: str) -> None:
-    (tmp_path / "manifest").write_text(content)
-    with pytest.raises(UserError, match=str(tmp_path / "manifest")):
-        read_run_manifest(tmp_path / "manifest")
+@pytest.mark.parametrize("content", [None, [], {"schema_version": 99}])
+def test_what_is_no_manifest_of_today_is_named(content: Any) -> None:
+    with pytest.raises(UserError, match="some/manifest: no run's manifest"):
+        checked_manifest(content, "some/manifest")
 
 
 def test_no_secret_is_read_into_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

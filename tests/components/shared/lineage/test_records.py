@@ -15,13 +15,16 @@ from llm2llm.components.shared.base.hashing import hash_of, hash_of_entries
 from llm2llm.components.shared.data.artifacts import LocalArtifact
 from llm2llm.components.shared.lineage.records import (
     DIGEST_VARIABLE,
+    DIGITS,
     LINEAGE,
     label_of,
-    notes_of,
     read_inputs,
     record_of,
 )
+from llm2llm.components.shared.registry.digests import with_rows
 from llm2llm.components.shared.stage import stage_lifecycle
+
+DATA = Path(__file__).parent / "data"
 
 
 def written(path: Path, text: str) -> LocalArtifact:
@@ -101,8 +104,8 @@ class TestRecord:
             "sets[1]": made_by_prepare,
         }
         assert found["outputs"] == {"out": {"sha256": digest["p"]}}
-        # Of the same iteration only, and without makers of their own: they would grow with every stage.
-        assert list(found["makers"]) == ["train 1"]
+        # All that came before, each once, and without makers of their own.
+        assert list(found["makers"]) == ["prepare", "train 1"]
         assert found["makers"]["train 1"]["inputs"] == {
             "training_set": made_by_prepare,
             "student": {"source": "tiny", "sha256": None},
@@ -159,15 +162,18 @@ class TestRecord:
         with stage_lifecycle("train", outputs={"never": never, "there": there}):
             written(tmp_path / "b", "{}")
         assert never.metadata == {}
-        assert record(there)["outputs"] == {"never": {"sha256": None}, "there": {"sha256": there.metadata["sha256"]}}
+        assert record(there)["outputs"] == {
+            "never": {"sha256": None},
+            "there": {"sha256": hashlib.sha256(b"{}").hexdigest()},
+        }
 
     def test_metadata_says_the_hash_alone_even_of_what_can_hold_no_record(self, tmp_path: Path) -> None:
         outputs = {name: LocalArtifact(str(tmp_path / name)) for name in ("html", "metrics", "confusion", "config")}
         with stage_lifecycle("report", outputs=outputs):
             for name, artifact in outputs.items():
                 written(Path(artifact.path), "<p>" if name == "html" else "{}")
-        assert outputs["html"].metadata == {"sha256": hashlib.sha256(b"<p>").hexdigest()}
-        assert outputs["config"].metadata == {"sha256": hashlib.sha256(b"{}").hexdigest()}
+        assert outputs["html"].metadata == {"sha256": hashlib.sha256(b"<p>").hexdigest()[:DIGITS]}
+        assert outputs["config"].metadata == {"sha256": hashlib.sha256(b"{}").hexdigest()[:DIGITS]}
         # Kubeflow shows the metadata of these as figures, and they are read as they were written.
         for name in ("metrics", "confusion"):
             assert outputs[name].metadata == {}
@@ -180,16 +186,13 @@ class TestRecord:
         assert (record(artifact)["fold"], record(artifact)["shard"]) == (None, 2)
         assert label_of(record(artifact)) == "answer 1 shard 2"
 
-    def test_notes_travel_and_are_no_part_of_the_stage_as_others_see_it(self, tmp_path: Path) -> None:
-        calls = LocalArtifact(str(tmp_path / "calls"))
-        with stage_lifecycle("teacher_augment", iteration=1, outputs={"calls": calls}) as notes:
-            written(tmp_path / "calls", "{}")
-            notes["paid_usd"] = 0.5
-        assert notes_of(calls) == {"paid_usd": 0.5}
-        assert notes_of(None) == {}
-        assert calls.metadata == {"sha256": hashlib.sha256(b"{}").hexdigest()}
-        after = record(make("dedupe", 1, {"calls": calls}, tmp_path / "d", "d"))
-        assert "notes" not in after["makers"]["teacher_augment 1"]
+    def test_what_the_settings_name_is_recorded_too(self, tmp_path: Path) -> None:
+        artifact = LocalArtifact(str(tmp_path / "a"))
+        with stage_lifecycle("prepare", outputs={"out": artifact}) as named:
+            written(tmp_path / "a", "{}")
+            named["seeds"] = written(tmp_path / "seeds.jsonl", "x").path
+        sha256 = hashlib.sha256(b"x").hexdigest()
+        assert record(artifact)["inputs"] == {"seeds": {"source": "seeds.jsonl", "sha256": sha256}}
 
     def test_what_came_by_hand_and_was_changed_is_a_file_of_ones_own(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -198,10 +201,10 @@ class TestRecord:
         seeds = make("prepare", None, {}, tmp_path / "seeds", "all of it")
         values = json.loads((tmp_path / "seeds").read_text())
         changed = written(tmp_path / "mine", json.dumps({**values, "text": "some of it"}))
-        given, makers = read_inputs({"training_set": changed, "whole": LocalArtifact(seeds.path)}, None)
+        given, makers = read_inputs({"training_set": changed, "whole": LocalArtifact(seeds.path)})
         assert given["training_set"] == {"sha256": sha256_of("some of it")}
         assert given["whole"] == {"sha256": sha256_of("all of it"), "made_by": "prepare", "output": "out"}
-        assert makers == {}
+        assert list(makers) == ["prepare"], "of the whole"
         assert "training_set is not as prepare wrote it" in capsys.readouterr().out
 
     def test_foreign_metadata_is_no_record(self, tmp_path: Path) -> None:
@@ -210,31 +213,36 @@ class TestRecord:
 
 
 class TestRunsOfBefore:
-    """Their records are in the metadata, and their hashes are those of all bytes."""
+    """Their records are in the metadata, their hashes are those of all bytes. `data/` has an artifact that `prepare`
+    left when it was so, and its metadata."""
 
-    @staticmethod
-    def made_before(path: Path, text: str = '{"rows": 3}') -> LocalArtifact:
-        sha256 = hashlib.sha256(text.encode()).hexdigest()
-        old = {
-            "version": 1, "stage": "prepare", "iteration": None, "fold": None, "code": "0.1.0+abc", "python": "3.11.2",
-            "libraries": {}, "inputs": {}, "outputs": {"seeds_set": {"sha256": sha256}}, "makers": {},
-            "output": "seeds_set",
-        }  # fmt: skip
-        path.write_text(text)
-        return LocalArtifact(str(path), {"kind": "examples", "rows": 3, LINEAGE: json.dumps(old)})
+    @pytest.fixture
+    def seeds(self, tmp_path: Path) -> LocalArtifact:
+        shutil.copyfile(DATA / "seeds_set.parquet", tmp_path / "seeds_set")
+        return LocalArtifact(str(tmp_path / "seeds_set"), json.loads((DATA / "seeds_set.json").read_text()))
 
-    def test_are_read_and_go_into_new_records(self, tmp_path: Path) -> None:
-        seeds = self.made_before(tmp_path / "seeds")
+    def test_are_read_and_go_into_new_records(self, seeds: LocalArtifact, tmp_path: Path) -> None:
+        assert record(seeds)["version"] == 1
         found = record(make("train", 0, {"training_set": seeds}, tmp_path / "model", "m"))
-        sha256 = hashlib.sha256(b'{"rows": 3}').hexdigest()
+        sha256 = record(seeds)["outputs"]["seeds_set"]["sha256"]
+        assert sha256 == hashlib.sha256(Path(seeds.path).read_bytes()).hexdigest()
         assert found["inputs"] == {"training_set": {"sha256": sha256, "made_by": "prepare", "output": "seeds_set"}}
 
-    def test_are_checked_as_then(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        seeds = self.made_before(tmp_path / "seeds")
-        (tmp_path / "seeds").write_text('{"rows": 2}')
+    def test_are_checked_as_then(
+        self, seeds: LocalArtifact, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        damaged = bytearray(Path(seeds.path).read_bytes())
+        damaged[200] ^= 1
+        Path(seeds.path).write_bytes(damaged)
         with pytest.raises(SystemExit):
             make("train", 0, {"training_set": seeds}, tmp_path / "model", "m")
-        assert "seeds: is not what prepare has written" in capsys.readouterr().err
+        assert "seeds_set: is not what prepare has written" in capsys.readouterr().err
+
+    def test_what_lies_beside_them_is_known(self, seeds: LocalArtifact) -> None:
+        """A registry compares by the rows that a config names, too."""
+        config = {"data": {"replay": "general.jsonl"}}
+        replay = record(seeds)["outputs"]["replay_set"]["sha256"]
+        assert with_rows(config, seeds) == {**config, "rows": {"replay_set": replay}}
 
 
 @pytest.mark.slow
@@ -281,8 +289,8 @@ def test_records_go_from_task_to_task_of_a_pipeline(tmp_path: Path) -> None:
         made = said["record"]
         assert made["inputs"] == {"rows": {"sha256": sha256_of("x"), "made_by": "prepare", "output": "rows"}}
         assert made["outputs"] == {"more": {"sha256": sha256_of("y")}}
-        assert said["metadata"] == {"sha256": sha256_of("y")}
+        assert said["metadata"] == {"sha256": sha256_of("y")[:DIGITS]}
     kept = [json.loads(path.read_text()) for path in (tmp_path / "cache").glob("*.json")]
     (of_first,) = [one for one in kept if "metrics" in one]
     assert of_first["metrics"]["metadata"] == {"accuracy": 0.5}
-    assert of_first["rows"]["metadata"] == {"sha256": sha256_of("x")}
+    assert of_first["rows"]["metadata"] == {"sha256": sha256_of("x")[:DIGITS]}

@@ -10,7 +10,8 @@ from llm2llm.components.shared.registry.card import render_card, with_promotion
 from llm2llm.components.shared.registry.production import Generation
 from llm2llm.components.shared.registry.records import Record
 from llm2llm.components.shared.registry.versions import candidate_uri, read_document
-from tests.support.registry_makers import CONFIG, SEEDS, example, keep
+from tests.support.builders import example
+from tests.support.registry_makers import CONFIG, SEEDS, keep
 
 
 @pytest.fixture

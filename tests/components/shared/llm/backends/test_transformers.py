@@ -9,6 +9,7 @@ import pytest
 
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Example
+from llm2llm.components.shared.lineage.embedded import embed_record
 from llm2llm.components.shared.llm.backends.in_process import encode_chat, fingerprint
 from llm2llm.components.shared.llm.budget import Account
 from llm2llm.components.shared.llm.client import open_teacher
@@ -247,6 +248,8 @@ def test_a_folder_with_other_content_is_another_teacher(chat_model: Path, tmp_pa
     first = fingerprint(settings(folder))
     assert re.fullmatch("[0-9a-f]{16}", first.revision)
     assert fingerprint(settings(folder)) == first
+    embed_record(folder, {"version": 2, "stage": "train"})
+    assert fingerprint(settings(folder)) == first, "where it comes from is no part of it"
     weights = bytearray((folder / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (folder / "model.safetensors").write_bytes(weights)
