@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -84,7 +86,7 @@ def test_stage_help_lists_stages_and_their_inputs(run: Run) -> None:
         code, out, _ = run("stage", stage, "--help")
         assert code == 0
         assert "--output" in out
-    assert "--learning-rate" in run("stage", "train", "--help")[1]
+    assert "--previous" in run("stage", "train", "--help")[1]
 
 
 def test_mistyped_commands_are_answered_with_the_nearest(run: Run) -> None:
@@ -156,12 +158,17 @@ BAD_ROWS: list[tuple[str, list[dict[str, object]], str]] = [
 ]
 
 
+def settings(**sections: Any) -> str:
+    """A stage's settings as a user writes them, in YAML's one-line form."""
+    return yaml.safe_dump(json.loads(json.dumps(sections, default=str)), default_flow_style=True, width=100_000)
+
+
 @pytest.mark.parametrize(("rows", "message"), [case[1:] for case in BAD_ROWS], ids=[case[0] for case in BAD_ROWS])
 def test_bad_rows_end_the_stage_and_leave_nothing(
     run: Run, tmp_path: Path, rows: list[dict[str, object]], message: str
 ) -> None:
     seeds = jsonl(tmp_path / "seeds.jsonl", rows)
-    code, _, err = run("stage", "prepare", "--seeds", seeds, "--task", json.dumps(TASK), "--output", "out")
+    code, _, err = run("stage", "prepare", "--settings", settings(task=TASK, data={"seeds": seeds}), "--output", "out")
     assert code == 2
     assert message in err.removeprefix("error: ")
     assert "Traceback" not in err
@@ -172,7 +179,7 @@ def test_duplicate_ids_are_named(run: Run, tmp_path: Path) -> None:
     rows = [{**row, "key": i % 4} for i, row in enumerate(tickets(5))]
     task = {**TASK, "columns": {"question": "text", "answer": "colour", "id": "key"}}
     seeds = jsonl(tmp_path / "seeds.jsonl", rows)
-    code, _, err = run("stage", "prepare", "--seeds", seeds, "--task", json.dumps(task), "--output", "out")
+    code, _, err = run("stage", "prepare", "--settings", settings(task=task, data={"seeds": seeds}), "--output", "out")
     assert code == 2
     assert "seeds.jsonl:5: id '0' (column 'key') stands in seeds.jsonl:1 already" in err
 
@@ -181,12 +188,11 @@ def test_stages_alone_on_json_lines(run: Run, tmp_path: Path, example: Callable[
     """prepare, filter_errors, teacher_augment and dedupe one after the other, some of it from JSON lines."""
     seeds = jsonl(tmp_path / "seeds.jsonl", tickets(12))
     test = jsonl(tmp_path / "test.jsonl", [{"text": "what a red car", "colour": "red"}])
-    task = json.dumps(TASK)
-    code, out, err = run("stage", "prepare", "--seeds", seeds, "--test", test, "--task", task,
-                         "--settings", "{validation_fraction: 0.25}", "--output", "p")  # fmt: skip
+    asked = settings(task=TASK, data={"seeds": seeds, "test": test}, prepare={"validation_fraction": 0.25})
+    code, out, err = run("stage", "prepare", "--settings", asked, "--output", "p")
     assert code == 0, err
-    assert "seeds_set" in out
-    rows = read_rows(tmp_path / "p" / "seeds_set.parquet", "examples", Example)
+    assert "splits" in out
+    rows = read_rows(tmp_path / "p" / "training_set.parquet", "examples", Example)
     assert len(rows) == 9
 
     wrong = [
@@ -197,35 +203,50 @@ def test_stages_alone_on_json_lines(run: Run, tmp_path: Path, example: Callable[
     write_rows(tmp_path / "predictions.parquet", "predictions", wrong)
     score = Score(iteration=0, split="validation", n=3, correct=1, unparseable=0, accuracy=1 / 3, low=0.06, high=0.79,
                   training_rows=9)  # fmt: skip
-    write_rows(tmp_path / "history.parquet", "scores", [score])
-    code, out, err = run("stage", "filter_errors", "--training-set", "p/seeds_set.parquet", "--predictions",
-                         "predictions.parquet", "--history", "history.parquet", "--output", "f")  # fmt: skip
+    (tmp_path / "scored").mkdir()
+    write_rows(tmp_path / "scored" / "scores.parquet", "scores", [score])
+    code, out, err = run("stage", "filter_errors", "--training-set", "p/training_set.parquet", "--predictions",
+                         "predictions.parquet", "--previous-journal", "scored", "--settings", "{max_iterations: 1}",
+                         "--output", "f")  # fmt: skip
     assert code == 0, err
     assert "returned             true" in out
 
     grammar = {"patterns": {c: [f"{{it}} is {c}", f"a {c} {{thing}}"] for c in ("red", "green", "blue")},
                "slots": {"it": ["this", "that", "the {thing}"], "thing": ["car", "door", "hat"]}}  # fmt: skip
-    settings = yaml.safe_dump({"grammar": grammar}, default_flow_style=True)
-    code, out, err = run("stage", "teacher_augment", "--errors", "f/errors.parquet", "--training-set",
-                         "p/seeds_set.parquet", "--task", task, "--teacher", "grammar", "--examples-per-error", 2,
-                         "--settings", settings, "--output", "t")  # fmt: skip
+    augment = {"teacher": "grammar", "examples_per_error": 2, "grammar": grammar}
+    code, out, err = run("stage", "teacher_augment", "--previous-journal", "f/journal", "--training-set",
+                         "p/training_set.parquet", "--settings", settings(task=TASK, teacher_augment=augment),
+                         "--output", "t")  # fmt: skip
     assert code == 0, err
 
     code, out, _ = run("show", "t/candidates.parquet")
     assert code == 0
     candidates = jsonl(tmp_path / "candidates.jsonl", [json.loads(line) for line in out.splitlines()])
-    code, out, err = run("stage", "dedupe", "--candidates", candidates, "--training-set", "p/seeds_set.parquet",
-                         "--test-set", "p/test_set.parquet", "--output", "d")  # fmt: skip
+    (tmp_path / "only_test").mkdir()
+    shutil.copyfile(tmp_path / "p" / "splits" / "test.parquet", tmp_path / "only_test" / "test.parquet")
+    code, out, err = run("stage", "dedupe", "--candidates", candidates, "--training-set", "p/training_set.parquet",
+                         "--splits", "only_test", "--settings", "{}", "--output", "d")  # fmt: skip
     assert code == 0, err
     assert "no validation rows are given" in out
     following = read_rows(tmp_path / "d" / "next_training_set.parquet", "examples", Example)
     assert {row.id for row in rows} < {row.id for row in following}
 
 
+def test_a_whole_config_will_do_as_the_settings_of_a_stage(run: Run, tmp_path: Path) -> None:
+    jsonl(tmp_path / "seeds.jsonl", tickets(12))
+    jsonl(tmp_path / "test.jsonl", [{"text": "what a red car", "colour": "red"}])
+    code, _, err = run("stage", "prepare", "--settings", config(tmp_path / "c.yaml"), "--output", "p")
+    assert code == 0, err
+    assert (tmp_path / "p" / "splits" / "seeds.parquet").is_file()
+    code, _, err = run("stage", "dedupe", "--candidates", "p/training_set.parquet", "--training-set",
+                       "p/training_set.parquet", "--settings", "{train: {epochs: 1}}", "--output", "d")  # fmt: skip
+    assert (code, "--settings: dedupe reads task, dedupe, and not train" in err) == (2, True)
+
+
 def test_a_parquet_file_of_another_kind_is_refused(run: Run, tmp_path: Path, example: Callable[..., Example]) -> None:
     write_rows(tmp_path / "candidates.parquet", "examples", [example("a", "red")])
     code, _, err = run("stage", "dedupe", "--candidates", "candidates.parquet", "--training-set", "candidates.parquet",
-                       "--output", "out")  # fmt: skip
+                       "--settings", "{}", "--output", "out")  # fmt: skip
     assert code == 2
     assert "expected 'candidates' rows, found 'examples' rows" in err
     assert list((tmp_path / "out").iterdir()) == []
@@ -236,10 +257,11 @@ def test_a_teacher_that_refuses_the_connection(run: Run, tmp_path: Path, example
     write_rows(tmp_path / "seeds.parquet", "examples", [seed])
     error = {"iteration": 0, "example_id": seed.id, "question": "a", "answer": "red", "completion": "blue",
              "parsed": "blue", "outcome": "wrong"}  # fmt: skip
-    errors = jsonl(tmp_path / "errors.jsonl", [error])
-    code, _, err = run("stage", "teacher_augment", "--errors", errors, "--training-set", "seeds.parquet", "--task",
-                       json.dumps(TASK), "--teacher-model", "m", "--teacher-url", "http://127.0.0.1:9/v1",
-                       "--settings", "{attempts: 1}", "--output", "out")  # fmt: skip
+    (tmp_path / "journal").mkdir()
+    jsonl(tmp_path / "journal" / "errors.jsonl", [error])
+    augment = {"model": "m", "url": "http://127.0.0.1:9/v1", "attempts": 1}
+    code, _, err = run("stage", "teacher_augment", "--previous-journal", "journal", "--training-set", "seeds.parquet",
+                       "--settings", settings(task=TASK, teacher_augment=augment), "--output", "out")  # fmt: skip
     assert code == 2
     assert "error: teacher http://127.0.0.1:9/v1: cannot connect" in err
     assert "Traceback" not in err
@@ -313,7 +335,8 @@ def test_a_package_that_is_not_installed_is_named_with_its_extra(run: Run, monke
     ]:
         monkeypatch.delitem(sys.modules, name)
     Path("rows.jsonl").write_text("")
-    code, _, err = run("stage", "dedupe", "--candidates", "rows.jsonl", "--training-set", "rows.jsonl", "--output", "o")
+    code, _, err = run("stage", "dedupe", "--candidates", "rows.jsonl", "--training-set", "rows.jsonl",
+                       "--settings", "{}", "--output", "o")  # fmt: skip
     assert code == 2
     assert "error: this needs the package rapidfuzz: pip install 'llm2llm[cpu]'" in err
 

@@ -2,34 +2,36 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from llm2llm.components.shared.data.artifacts import LocalArtifact
-from llm2llm.pipelines.local.in_process import _done
+from llm2llm.pipelines.local import in_process
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Callable[..., int]:
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """Starts a stage with an input and gives how often it has really run so far."""
     runs: list[Any] = []
 
-    def stage(*, rows: str, training_set: LocalArtifact, rejects: LocalArtifact, breaks: bool) -> None:
+    def stage(*, rows: str, next_training_set: LocalArtifact, journal: LocalArtifact, breaks: bool) -> None:
         runs.append(rows)
-        Path(training_set.path).write_text(rows * 100)
+        Path(next_training_set.path).write_text(rows * 100)
         if breaks:
             raise KeyboardInterrupt
-        Path(rejects.path).write_text("none")
-        training_set.metadata["rows"] = len(rows)
+        Path(journal.path).write_text("none")
+        next_training_set.metadata["rows"] = len(rows)
 
     def go(rows: str = "abc", breaks: bool = False) -> int:
         def run(**given: Any) -> None:
             stage(breaks=breaks, **given)
 
-        done = _done(tmp_path, "dedupe", run, ["training_set", "rejects"], {"rows": rows})
-        assert Path(done["training_set"].path).read_text() == rows * 100
-        assert done["training_set"].metadata["rows"] == len(rows)
+        monkeypatch.setattr(in_process, "component", lambda name: SimpleNamespace(python_func=run))
+        done = in_process._done(tmp_path, "dedupe", {"rows": rows})
+        assert Path(done["next_training_set"].path).read_text() == rows * 100
+        assert done["next_training_set"].metadata["rows"] == len(rows)
         return len(runs)
 
     return go
@@ -45,7 +47,7 @@ def test_what_was_broken_off_is_not(start: Callable[..., int]) -> None:
     assert [start(), start()] == [2, 2]
 
 
-@pytest.mark.parametrize("name", ["done.json", "training_set", "rejects"])
+@pytest.mark.parametrize("name", ["done.json", "next_training_set", "journal"])
 @pytest.mark.parametrize("damage", ["cut", "emptied", "removed", "other bytes"])
 def test_nor_is_what_has_been_damaged_since(start: Callable[..., int], tmp_path: Path, name: str, damage: str) -> None:
     assert start() == 1
