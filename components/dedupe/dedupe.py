@@ -12,11 +12,10 @@ from dataclasses import dataclass, replace
 from llm2llm.components.dedupe.copies import find_copies, measured_recall
 from llm2llm.components.dedupe.settings import DedupeSettings
 from llm2llm.components.shared.data.schemas import Example, Reject
-from llm2llm.components.shared.leakage.firewall import compared_text, find_leaks, leak_reject, reject
+from llm2llm.components.shared.leakage.firewall import compared_text, find_leaks, leak_reject, masks_numbers, reject
 from llm2llm.components.shared.similarity import question_key
 from llm2llm.components.shared.similarity.minhash import bands_for
 from llm2llm.components.shared.similarity.sketches import sketch
-from llm2llm.components.shared.tasks.task import Form
 
 FEW_LEAKS = 5  # fewer say nothing about a teacher
 RATIONALES = ("star", "cot")
@@ -47,7 +46,7 @@ def dedupe(
     test: Sequence[Example],
     settings: DedupeSettings,
     iteration: int,
-    form: Form | None = None,
+    form: str | None = None,
 ) -> Deduped:
     """The next training set, and the rejects: `in_test`, `in_validation`, `copy`, `near_copy`, `template` (one too many
     that differ in their numbers only), `semantic_copy`.
@@ -84,7 +83,7 @@ def dedupe(
     firsts = [place for place, first in enumerate(first_of) if first == place]
     distinct = [compared[place] for place in firsts]
 
-    masked = form == "numeric" and settings.mask_numbers
+    masked = masks_numbers(form) and settings.mask_numbers
     many = len(training) + len(distinct) > settings.exact_up_to
     threshold = settings.near_copy if many else None
     bands = (0, 0) if threshold is None else bands_for(threshold)

@@ -7,6 +7,7 @@ from pydantic import Field
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.settings import Settings, StageSettings
 from llm2llm.components.shared.tasks import AnyTask
+from llm2llm.components.shared.tasks.forms import forms_with
 
 Selection = Literal["auto", "wrong", "out_of_fold", "hard", "learnable", "skills", "all", "random"]
 
@@ -66,7 +67,7 @@ def needs(settings: FilterErrorsSettings) -> dict[str, tuple[Any, ...]]:
     if settings.selection == "hard":
         by_losses = settings.hard_by == "learning_percentage"
         if settings.hard_by in ("el2n", "margin"):
-            needed["task.form"] = ("classification", "multiple_choice")
+            needed["task.form"] = forms_with("has_classes")
     if settings.selection in ("hard", "learnable"):
         needed = {"evaluate.hardness": (True,), **needed}
     if by_losses:

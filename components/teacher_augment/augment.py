@@ -13,7 +13,7 @@ from llm2llm.components.shared import tasks
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Call, Example, Reject, StudentError, content_id
 from llm2llm.components.shared.similarity import question_key
-from llm2llm.components.shared.tasks import Task
+from llm2llm.components.shared.tasks import FORMS, Task
 from llm2llm.components.teacher_augment.checks import PASSED, REASONS, Usual, failed_check, same_choices, usual
 from llm2llm.components.teacher_augment.context import Context
 from llm2llm.components.teacher_augment.offline import eda, grammar
@@ -164,7 +164,7 @@ def _write(context: Context, training_set: Sequence[Example], pool: Sequence[Exa
             "number of seed rows so that the rest becomes the pool"
         )
     not_again = used | {row.id for row in training_set}
-    return pool_teacher.write(wanted, pool, not_again, context.task.form == "classification", context.iteration)
+    return pool_teacher.write(wanted, pool, not_again, FORMS[context.task.form].has_labels, context.iteration)
 
 
 def _check(draft: Draft, reply: Reply, context: Context, bounds: Usual | None) -> Example | Problem:
@@ -180,7 +180,7 @@ def _check(draft: Draft, reply: Reply, context: Context, bounds: Usual | None) -
     question = draft.question.strip()
     if not question:
         return Problem("invalid", "the question is empty")
-    choices = [choice.strip() for choice in draft.choices] if task.form == "multiple_choice" else []
+    choices = [choice.strip() for choice in draft.choices] if FORMS[task.form].has_choices else []
     texts = {
         "question": question,
         "answer": draft.answer,
@@ -233,9 +233,8 @@ def _checked(row: Example, parent: Example, context: Context, bounds: Usual) -> 
     wanted = context.settings.checks
     if failed := failed_check(row, parent, context.task, bounds, wanted):
         return Problem(REASONS[failed[0]], failed[1])
-    made = [
-        PASSED[check] for check in wanted if check != "arithmetic" or (context.task.form == "numeric" and row.rationale)
-    ]
+    calculates = FORMS[context.task.form].checks_arithmetic and row.rationale
+    made = [PASSED[check] for check in wanted if check != "arithmetic" or calculates]
     return replace(row, checks=[*row.checks, *made])
 
 

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from llm2llm.components.shared.base.settings import Settings, StageSettings
 from llm2llm.components.shared.llm.settings import IN_POD, Budget, ModelSettings, Price, TeacherSettings, check_model
-from llm2llm.components.shared.tasks import AnyTask, Task
+from llm2llm.components.shared.tasks import FORMS, AnyTask, Task
 from llm2llm.components.teacher_augment.checks import Check
 from llm2llm.components.teacher_augment.prompt_files import check_prompts
 
@@ -231,7 +231,7 @@ def check_task(settings: TeacherAugmentSettings, task: Task) -> None:
             f"strategy: {settings.strategy!r} writes rationales, and the students of task {task.name!r} are not "
             "trained on any; set task.rationale: true, which form 'numeric' knows, or choose another strategy"
         )
-    if settings.strategy == "counterfactual" and task.form == "text":
+    if settings.strategy == "counterfactual" and FORMS[task.form].has_free_text:
         raise ValueError(
             "strategy: 'counterfactual' changes which of the known answers is right, and form 'text' has no such; "
             "choose another strategy"

@@ -12,7 +12,7 @@ from llm2llm.components.promote.settings import PromoteSettings
 from llm2llm.components.shared.base.settings import Settings
 from llm2llm.components.shared.judge.settings import check_judge
 from llm2llm.components.shared.llm.settings import IN_POD, ModelSettings
-from llm2llm.components.shared.tasks import Task
+from llm2llm.components.shared.tasks import FORMS, Task
 from llm2llm.components.shared.training.settings import SCRATCH, AnswerSettings, FineTuneSettings, check_mode
 from llm2llm.components.stages import STAGES
 from llm2llm.components.teacher_augment.settings import TeacherAugmentSettings, check_task
@@ -71,9 +71,8 @@ class Config(Settings):
                 "teacher_augment.teacher 'pool' has nothing to draw from: set data.pool, or draw some of the rows as "
                 "seeds with prepare.seed_count, so that the rest is the pool"
             )
-        simple = self.task.form in ("classification", "text") or (
-            self.task.form == "numeric" and not self.task.rationale
-        )
+        form = FORMS[self.task.form]
+        simple = not form.has_choices and not self.task.rationale
         if augment.strategy != "eda" and augment.teacher == "grammar" and not simple:
             raise ValueError(
                 f"teacher_augment.teacher 'grammar' writes a question and its answer only, and task {self.task.name!r} "
@@ -87,8 +86,7 @@ class Config(Settings):
                     f"filter_errors.selection {self.filter_errors.selection!r} needs {key} to be "
                     f"{' or '.join(map(repr, values))}, and it is {found!r}; set it, or choose another selection"
                 )
-        labels = self.task.form in ("classification", "multiple_choice")
-        if self.train.class_weights == "balanced" and not labels:
+        if self.train.class_weights == "balanced" and not form.has_classes:
             raise ValueError(
                 f"train.class_weights 'balanced' weighs labels or choices, and task {self.task.name!r} has neither "
                 f"(form {self.task.form!r}); use class_weights: none"

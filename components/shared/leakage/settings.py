@@ -5,18 +5,8 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from llm2llm.components.shared.base.settings import Settings
-from llm2llm.components.shared.tasks.task import Form
-
-ROUGE_L: dict[Form | None, float] = {
-    "classification": 0.9,
-    "multiple_choice": 0.8,
-    "text": 0.8,
-    "numeric": 0.72,
-    None: 0.9,
-}
-"""From which ROUGE-L on a row leaks, by the task's form. Short texts, as most classifications have, share most of
-their words by chance. A problem in numbers is caught under other names and numbers, as its template is the secret: of
-GSM8K's 7,473 training problems 10 are caught, which are test problems in that sense."""
+from llm2llm.components.shared.tasks.forms import FORMS
+from llm2llm.components.shared.tasks.forms.base import ROUGE_L
 
 
 class SemanticSettings(Settings):
@@ -53,8 +43,10 @@ class LeakSettings(Settings):
     def _short(cls, value: Any) -> Any:
         return {"rouge_l": value} if isinstance(value, (int, float)) and not isinstance(value, bool) else value
 
-    def rouge_l_for(self, form: Form | None, is_template: bool) -> float:
+    def rouge_l_for(self, form: str | None, is_template: bool) -> float:
         """The threshold for a row that is a template without its numbers, or is none; form None: no task is known."""
         if self.rouge_l is not None:
             return self.rouge_l
-        return ROUGE_L[None if form == "numeric" and not is_template else form]
+        if form is None or (FORMS[form].masks_numbers and not is_template):
+            return ROUGE_L
+        return FORMS[form].leak_rouge_l

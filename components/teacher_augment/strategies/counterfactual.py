@@ -9,7 +9,7 @@ from functools import partial
 
 from llm2llm.components.shared import tasks
 from llm2llm.components.shared.llm.requests import Answer
-from llm2llm.components.shared.tasks import Task
+from llm2llm.components.shared.tasks import FORMS, Task
 from llm2llm.components.teacher_augment.context import Context, Rows, example_data, reply
 from llm2llm.components.teacher_augment.parsing import read_examples
 from llm2llm.components.teacher_augment.prompt_files import about, render
@@ -37,7 +37,7 @@ def write(context: Context) -> list[Reply]:
 
 def _new_label(part: Request, task: Task, seed: str) -> str | None:
     """The label that the new version should have; None where the task has no labels."""
-    if task.form != "classification":
+    if not FORMS[task.form].has_labels:
         return None
     others = [label for label in task.labels if label != part.parent.answer]
     if part.error is not None and part.error.parsed in others:
@@ -57,7 +57,7 @@ def _read(answer: Answer, part: Request, task: Task) -> Rows:
 
 def _same(draft: Draft, part: Request, task: Task) -> bool:
     answer, _ = tasks.normalise(task, draft.answer, [choice.strip() for choice in draft.choices], draft.rationale)
-    if task.form == "multiple_choice":  # a letter says nothing when the choices have changed places
+    if FORMS[task.form].has_choices:  # a letter says nothing when the choices have changed places
         right = ord(answer) - ord("A"), ord(part.parent.answer) - ord("A")
         return draft.choices[right[0]].strip() == part.parent.choices[right[1]]
     return tasks.matches(task, answer, part.parent.answer)
