@@ -18,8 +18,6 @@ from llm2llm.components.shared.similarity.minhash import bands_for
 from llm2llm.components.shared.similarity.sketches import sketch
 
 FEW_LEAKS = 5  # fewer say nothing about a teacher
-RATIONALES = ("star", "cot")
-"""Strategies whose rows have their parent's question, and another way to its answer."""
 
 
 class TeacherHasSeenTheTest(RuntimeError):
@@ -76,7 +74,7 @@ def dedupe(
     rows = [row for row, leak in zip(rows, leaks, strict=True) if not leak]
 
     compared = rows
-    if any(row.strategy in RATIONALES for row in rows):
+    if _are_new_rationales(rows, training):
         compared, training = _with_rationales(rows), _with_rationales(training)
     # Of rows with the same text the first; of the others it is themselves.
     first_of = _firsts(compared, training) if settings.exact else list(range(len(rows)))
@@ -135,6 +133,16 @@ def refuse_teachers_that_have_seen_the_test(
                 f"or test rows, more than max_leak_fraction {max_fraction}: it has seen them, or was shown them in a "
                 f"prompt ({shown})"
             )
+
+
+def _are_new_rationales(rows: Sequence[Example], training: Sequence[Example]) -> bool:
+    """Whether the rows are other ways to the answers of their parents: each has the question of its own.
+
+    Rows of any other strategy that have their parent's question are rejected before they come here.
+    """
+    parents = {row.parent_id for row in rows}
+    keys = {row.id: question_key(row) for row in training if row.id in parents}
+    return bool(rows) and all(keys.get(row.parent_id or "") == question_key(row) for row in rows)
 
 
 def _with_rationales(rows: Sequence[Example]) -> list[Example]:

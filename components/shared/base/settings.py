@@ -72,6 +72,11 @@ def one_of(*tables: Mapping[str, Any]) -> BeforeValidator:
     return BeforeValidator(named)
 
 
+def in_words(table: Mapping[str, Any]) -> str:
+    """The entries of a table for the help: each name with what the entry says in its field `about`."""
+    return ", ".join(f"`{name}` ({entry.about})" for name, entry in table.items())
+
+
 def _lines(cls: type[BaseModel], error: ValidationError, where: str) -> list[str]:
     lines: dict[str, str] = {}
     for problem in error.errors():

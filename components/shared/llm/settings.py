@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.base.settings import Settings, one_of
+from llm2llm.components.shared.base.settings import Settings, in_words, one_of
 from llm2llm.components.shared.llm.backends import BACKENDS
 
 IN_POD = tuple(name for name, backend in BACKENDS.items() if backend.in_pod)
@@ -131,9 +131,7 @@ def api_key(settings: ModelSettings) -> str:
 class TeacherSettings(ModelSettings):
     """A language model as a teacher of its own, for where several are asked."""
 
-    teacher: Annotated[str, one_of(BACKENDS)] = "openai"
-    """Who answers: `openai` (any OpenAI-compatible chat endpoint), `batch` (the endpoint's batch API: slower, half the
-    price), `vllm` or `transformers` (a model in the stage's own pod)."""
+    teacher: Annotated[str, one_of(BACKENDS)] = Field("openai", description=f"Who answers: {in_words(BACKENDS)}.")
     weight: float = Field(1.0, gt=0)
     """The share of the requests that it is given, beside the other teachers' weights."""
 

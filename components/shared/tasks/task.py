@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from llm2llm.components.shared.base.settings import Settings, one_of
-from llm2llm.components.shared.tasks.forms import FORMS
+from llm2llm.components.shared.tasks.forms import FORMS, forms_with, forms_with_field
 
 
 class Columns(Settings):
@@ -67,10 +67,10 @@ class Task(Settings):
             if check := form.takes.get(field):
                 check(self)
             elif getattr(self, field) != Task.model_fields[field].default:
-                known = _named(name for name, one in FORMS.items() if field in one.takes)
+                known = _named(forms_with_field(field))
                 raise ValueError(f"{field}: only for {known}, this is form {self.form!r}; remove {field}")
         if self.match == "judge" and not form.has_free_text:
-            known = _named(name for name, one in FORMS.items() if one.has_free_text)
+            known = _named(forms_with("has_free_text"))
             raise ValueError(f"match: 'judge' is for {known}, and this is form {self.form!r}; remove match")
         if self.match == "judge" and not self.rubric.strip():
             raise ValueError("rubric: missing; match 'judge' needs one: say when an answer is right")

@@ -14,6 +14,7 @@ from llm2llm.components.teacher_augment.context import Context, Rows, example_da
 from llm2llm.components.teacher_augment.parsing import read_examples
 from llm2llm.components.teacher_augment.prompt_files import about, render
 from llm2llm.components.teacher_augment.replies import Draft, Problem, Reply, Request
+from llm2llm.components.teacher_augment.strategies.base import Strategy
 from llm2llm.components.teacher_augment.until_usable import Question, ask_until
 
 
@@ -61,3 +62,12 @@ def _same(draft: Draft, part: Request, task: Task) -> bool:
         right = ord(answer) - ord("A"), ord(part.parent.answer) - ord("A")
         return draft.choices[right[0]].strip() == part.parent.choices[right[1]]
     return tasks.matches(task, answer, part.parent.answer)
+
+
+def _unfit(task: Task) -> str:
+    if not FORMS[task.form].has_free_text:
+        return ""
+    return f"changes which of the known answers is right, and form {task.form!r} has no such; choose another strategy"
+
+
+STRATEGY = Strategy(about="each error changed so that its answer changes", write=write, unfit=_unfit)

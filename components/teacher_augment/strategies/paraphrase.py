@@ -13,6 +13,7 @@ from llm2llm.components.teacher_augment.context import Context, Rows, example_da
 from llm2llm.components.teacher_augment.parsing import questions_schema, read_questions
 from llm2llm.components.teacher_augment.prompt_files import about, render
 from llm2llm.components.teacher_augment.replies import Draft, Problem, Reply, Request
+from llm2llm.components.teacher_augment.strategies.base import Strategy
 from llm2llm.components.teacher_augment.until_usable import Question, ask_until
 
 
@@ -43,3 +44,6 @@ def _read(answer: Answer, part: Request, keeps_numbers: bool) -> Rows:
         else:
             drafts.append(Draft(question, parent.answer, parent.choices, parent.rationale))
     return drafts, problems
+
+
+STRATEGY = Strategy(about="each error in other words", write=write)

@@ -20,6 +20,7 @@ from llm2llm.components.teacher_augment.context import Context
 from llm2llm.components.teacher_augment.parsing import object_in
 from llm2llm.components.teacher_augment.prompt_files import about, render, shown
 from llm2llm.components.teacher_augment.replies import Draft, Problem, Reply, Request
+from llm2llm.components.teacher_augment.strategies.base import Strategy
 from llm2llm.components.teacher_augment.until_usable import RAW_LIMIT, Question, Told, Unusable, ask_until
 
 SHOWN = 4
@@ -126,3 +127,6 @@ def _reply(part: Request, asked: Told[Asked | Problem], output: Told[Draft | Pro
     drafts = [came] if isinstance(came, Draft) else []
     problems = [came] if isinstance(came, Problem) else []
     return Reply(part, asked.call, drafts, problems, asked.teacher.name)
+
+
+STRATEGY = Strategy(about="rows that the student writes itself", write=write, asks="student")

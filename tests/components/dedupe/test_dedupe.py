@@ -587,8 +587,9 @@ class TestRun:
 def test_new_rationales_for_an_old_question_are_no_copies(example: Make, new: Make, strategy: str) -> None:
     question = "Ann has 3 apples and buys 4 more on Monday. How many apples does she have then?"
     seed = example(question, "7", rationale="She has 3 + 4 = 7 apples.")
-    other = new(question, "7", rationale="Start at 3 and count 4 up: 4, 5, 6, 7. So 7.", strategy=strategy)
-    same = new(question, "7", rationale="She has 3 + 4 = 7 apples!", strategy=strategy)
+    own = {"strategy": strategy, "parent_id": seed.id}
+    other = example(question, "7", rationale="Start at 3 and count 4 up: 4, 5, 6, 7. So 7.", **own)
+    same = example(question, "7", rationale="She has 3 + 4 = 7 apples!", **own)
     training, rejects = go([other, same], [seed], form="numeric")
     assert [row.question for row in training] == [question, question], "and the question stays what it was"
     assert (training[1].id, reasons(rejects)) == (other.id, ["copy"])

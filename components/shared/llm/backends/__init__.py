@@ -13,6 +13,8 @@ from typing import Literal
 class Backend:
     """What the rest of llm2llm must know of a backend without loading its libraries."""
 
+    about: str
+    """Who answers, in a few words, for the help."""
     module: str
     """Of this package; imported when the first request is asked."""
     in_pod: bool = False
@@ -24,9 +26,11 @@ class Backend:
 
 
 BACKENDS: Mapping[str, Backend] = {
-    "openai": Backend(module="openai"),
-    "batch": Backend(module="openai_batch"),
-    "vllm": Backend(module="vllm", in_pod=True, image="vllm", fills_gpu=True),
-    "transformers": Backend(module="transformers", in_pod=True, image="train"),
+    "openai": Backend(about="any OpenAI-compatible chat endpoint", module="openai"),
+    "batch": Backend(about="the endpoint's batch API: slower, half the price", module="openai_batch"),
+    "vllm": Backend(
+        about="a model in the stage's own pod, on GPUs", module="vllm", in_pod=True, image="vllm", fills_gpu=True
+    ),
+    "transformers": Backend(about="a model in the stage's own pod", module="transformers", in_pod=True, image="train"),
 }
 """Name, as `teacher` has it in a config -> backend."""

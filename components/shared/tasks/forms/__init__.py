@@ -15,6 +15,11 @@ FORMS: dict[str, Form] = {
 """Name, as `task.form` has it -> form."""
 
 
+def forms_with_field(field: str) -> tuple[str, ...]:
+    """The names of the forms whose tasks may have a field that not all have, such as `rationale`."""
+    return tuple(name for name, form in FORMS.items() if field in form.takes)
+
+
 def forms_with(has: str) -> tuple[str, ...]:
     """The names of the forms that say yes to a property, such as `has_classes`."""
     return tuple(name for name, form in FORMS.items() if getattr(form, has))
