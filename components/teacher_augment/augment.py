@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from llm2llm.components.shared import tasks
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.data.schemas import Call, Example, Reject, StudentError, content_id
+from llm2llm.components.shared.data.schemas import Call, Example, Reason, Reject, StudentError, content_id
 from llm2llm.components.shared.similarity import question_key
 from llm2llm.components.shared.tasks import FORMS, Task
 from llm2llm.components.teacher_augment.checks import PASSED, REASONS, Usual, failed_check, same_choices, usual
@@ -25,7 +25,7 @@ from llm2llm.components.teacher_augment.verify import agreed, judged, resolved
 MAX_TEXT = 20_000
 """Characters in a generated text; a longer one is of a teacher that does not stop."""
 
-FAILURES = frozenset(
+FAILURES: frozenset[Reason] = frozenset(
     {"call_failed", "truncated", "empty", "refused", "unparseable", "missing", "invalid", "no_patterns"}
 )
 """The reasons that say that a teacher does not do its work. Others say that a row is not good enough, or that there was

@@ -15,14 +15,14 @@ from typing import Literal
 
 from llm2llm.components.shared import tasks
 from llm2llm.components.shared.base.text import after_cues, folded
-from llm2llm.components.shared.data.schemas import Example
+from llm2llm.components.shared.data.schemas import Example, Reason
 from llm2llm.components.shared.llm.requests import without_control_tokens
 from llm2llm.components.shared.tasks import FORMS, Task
 from llm2llm.components.shared.tasks.arithmetic import reaches, wrong_equations
 
 Check = Literal["arithmetic", "given_away", "boilerplate", "control_tokens", "length", "script"]
 
-REASONS: dict[Check, str] = {
+REASONS: dict[Check, Reason] = {
     "arithmetic": "wrong_arithmetic",
     "given_away": "gives_answer_away",
     "boilerplate": "boilerplate",

@@ -18,7 +18,7 @@ from typing import Literal
 
 import numpy as np
 
-from llm2llm.components.shared.data.schemas import Example, Reject
+from llm2llm.components.shared.data.schemas import Example, Reason, Reject
 from llm2llm.components.shared.leakage.ngrams import Passages
 from llm2llm.components.shared.leakage.settings import LeakSettings, SemanticSettings
 from llm2llm.components.shared.similarity import (
@@ -53,9 +53,9 @@ class Leak:
     """The check and its score, for a person."""
 
     @property
-    def reason(self) -> str:
+    def reason(self) -> Reason:
         """The reject's reason."""
-        return f"in_{self.split}"
+        return "in_test" if self.split == "test" else "in_validation"
 
 
 def find_leaks(
@@ -121,7 +121,7 @@ def reject(
     row: Example,
     stage: Literal["prepare", "dedupe"],
     iteration: int,
-    reason: str,
+    reason: Reason,
     detail: str,
     score: float,
     neighbour: Example,

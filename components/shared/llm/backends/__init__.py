@@ -4,7 +4,6 @@ A backend is a module here and a line in `BACKENDS`. The module's `opened(settin
 model, and gives the function that asks it (`client.Send`).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,7 +24,7 @@ class Backend:
     """Whether it needs a GPU and takes nearly all of its memory, so that nothing else fits beside it."""
 
 
-BACKENDS: Mapping[str, Backend] = {
+BACKENDS: dict[str, Backend] = {
     "openai": Backend(about="any OpenAI-compatible chat endpoint", module="openai"),
     "batch": Backend(about="the endpoint's batch API: slower, half the price", module="openai_batch"),
     "vllm": Backend(
