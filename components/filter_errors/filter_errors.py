@@ -127,7 +127,7 @@ def _answers(
     settings: FilterErrorsSettings,
 ) -> tuple[str, Sequence[Prediction] | None]:
     """Which selection is at work, and the answers that it looks at; None where there are none, at the limit."""
-    selection = SELECTIONS[settings.selection]
+    selection = settings.chosen_selection
     if selection.needs_folds:
         if not fold_predictions and not at_limit:
             raise UserError(f"filter_errors.selection: {settings.selection!r} needs the predictions of all folds")

@@ -179,7 +179,7 @@ def _top(
 
 def _given(row: Prediction, settings: "FilterErrorsSettings", value: float | None) -> float:
     if value is None:
-        selection = SELECTIONS[settings.selection]
+        selection = settings.chosen_selection
         by = f" by {getattr(settings, selection.ranks_by)!r}" if selection.ranks_by else ""
         wanted = ", ".join(
             f"{key}: {str(values[0]).lower() if isinstance(values[0], bool) else ' or '.join(values)}"

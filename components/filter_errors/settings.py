@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from llm2llm.components.filter_errors.selections import SELECTIONS
+from llm2llm.components.filter_errors.selections import SELECTIONS, Selection
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.settings import Settings, StageSettings, in_words, one_of
 from llm2llm.components.shared.tasks import AnyTask
@@ -52,10 +52,20 @@ class FilterErrorsSettings(Settings):
     """An improvement counts when the p-value of McNemar's exact test is below this."""
 
     @property
+    def chosen_selection(self) -> Selection:
+        """What `selection` names."""
+        return SELECTIONS[self.selection]
+
+    @property
     def uses_folds(self) -> bool:
         """Whether the selection may look at the answers of the folds' students."""
-        selection = SELECTIONS[self.selection]
-        return selection.needs_folds or selection.stands_for is not None
+        return self.chosen_selection.needs_folds or self.waits_for_known_seeds
+
+    @property
+    def waits_for_known_seeds(self) -> bool:
+        """Whether folds are used in those iterations alone in which the student solves more than `auto_above` of its
+        seeds."""
+        return self.chosen_selection.stands_for is not None
 
     @property
     def fold_count(self) -> int:
@@ -69,7 +79,7 @@ def needs(settings: FilterErrorsSettings) -> dict[str, tuple[Any, ...]]:
     >>> needs(FilterErrorsSettings(selection="hard", hard_by="margin"))
     {'evaluate.hardness': (True,), 'task.form': ('classification', 'multiple_choice')}
     """
-    return SELECTIONS[settings.selection].needs(settings)
+    return settings.chosen_selection.needs(settings)
 
 
 def check_folds(settings: FilterErrorsSettings, there: bool, needed: bool) -> None:
@@ -83,7 +93,7 @@ def check_folds(settings: FilterErrorsSettings, there: bool, needed: bool) -> No
     Raises:
         UserError: They do not fit each other.
     """
-    always = SELECTIONS[settings.selection].needs_folds
+    always = settings.chosen_selection.needs_folds
     if (there and not settings.uses_folds) or (always and needed and not there):
         raise UserError(
             f"filter_errors.selection: {settings.selection!r} does not fit: 'out_of_fold' needs the predictions of "

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from llm2llm.components.shared.base.settings import Settings, one_of
+from llm2llm.components.shared.base.settings import Settings, in_words, one_of
 from llm2llm.components.shared.tasks.forms import FORMS, forms_with, forms_with_field
 
 
@@ -31,9 +31,7 @@ class Task(Settings):
 
     name: str
     """What reports call it."""
-    form: Annotated[str, one_of(FORMS)]
-    """`classification` (one of a label set), `multiple_choice` (a letter), `numeric` (a number) or `text` (exact or
-    normalised match, or the verdict of a judge)."""
+    form: Annotated[str, one_of(FORMS)] = Field(description=f"What an answer is: {in_words(FORMS)}.")
     instruction: str = ""
     """Put before every question, in training and evaluation alike; may be empty."""
     question_cue: str = "Question"

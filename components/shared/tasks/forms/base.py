@@ -1,6 +1,7 @@
 """What a task form must say about itself: a file of this folder makes one `Form`, and `FORMS` names it.
 
     FORM = Form(
+        about="one of a label set",
         target=target, parse=parse, matches=matches, normalise=normalise, teacher_properties=teacher_properties,
         takes={"labels": check_labels}, classes=classes, has_labels=True,
     )
@@ -32,6 +33,8 @@ def no_rationale(task: "Task", completion: str) -> str | None:
 class Form:
     """The functions and properties of a form. They take the task for its own fields, such as its labels."""
 
+    about: str
+    """What the answer is, in a few words: the help says "`NAME` (...)"."""
     target: Callable[["Task", str, str | None], str]
     """(task, answer, rationale) -> the completion that the student is trained on."""
     parse: Callable[["Task", str], str | None]

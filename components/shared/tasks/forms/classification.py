@@ -116,6 +116,7 @@ def teacher_properties(task: "Task") -> dict[str, Any]:
 
 
 FORM = Form(
+    about="one of a label set",
     target=target,
     parse=parse,
     matches=matches,

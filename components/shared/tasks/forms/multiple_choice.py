@@ -122,6 +122,7 @@ def teacher_properties(task: "Task") -> dict[str, Any]:
 
 
 FORM = Form(
+    about="a letter",
     target=target,
     parse=parse,
     matches=matches,

@@ -134,6 +134,7 @@ def teacher_properties(task: "Task") -> dict[str, Any]:
 
 
 FORM = Form(
+    about="a number",
     target=target,
     parse=parse,
     matches=matches,

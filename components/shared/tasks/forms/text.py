@@ -57,6 +57,7 @@ def teacher_properties(task: "Task") -> dict[str, Any]:
 
 
 FORM = Form(
+    about="a text: exact or normalised match, or the verdict of a judge",
     target=target,
     parse=parse,
     matches=matches,
