@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from llm2llm.components.shared.base.settings import Settings
-from llm2llm.components.shared.tasks.forms import FORMS
+from llm2llm.components.shared.tasks.forms import FORMS, forms_with
 from llm2llm.components.shared.tasks.forms.base import ROUGE_L
 
 
@@ -26,10 +26,16 @@ class LeakSettings(Settings):
     """The firewall against validation and test; a row leaks if any check catches it. `leak: 0.9` is short for
     `leak: {rouge_l: 0.9}`."""
 
-    rouge_l: float | None = Field(None, gt=0, le=1)
-    """ROUGE-L F1 from which a row leaks; None: 0.9 for classification, 0.8 for multiple choice and text, 0.72 for
-    numeric tasks, where numbers are masked: a test question with other numbers in it leaks. In a numeric task a row
-    of fewer than 8 words besides its numbers is compared as it stands, from 0.9 on."""
+    rouge_l: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="ROUGE-L F1 from which a row leaks; None: "
+        + ", ".join(f"{form.leak_rouge_l} for {name}" for name, form in FORMS.items())
+        + f". In {' and '.join(forms_with('masks_numbers'))} tasks numbers are masked: a test question with other "
+        "numbers in it leaks. There a row of fewer than 8 words besides its numbers is compared as it stands, from "
+        f"{ROUGE_L} on.",
+    )
     ngram: int = Field(13, ge=0, le=100)
     """Words in a row that two texts share only if one has it from the other; fewer for short rows. 0: not looked
     for."""
