@@ -142,9 +142,9 @@ def _out_of_fold(
     config: Config, run: Runner, iteration: int, training_set: Any, replay: Any, journal: Any
 ) -> Any | None:
     """What students answer that were trained without the fold they are asked about; None where there are no folds."""
-    selection, folds = config.filter_errors.selection, config.filter_errors.folds
+    folds = config.filter_errors.fold_count
     # At the limit nothing would be written from them.
-    if selection not in ("out_of_fold", "auto") or iteration == config.max_iterations:
+    if not folds or iteration == config.max_iterations:
         return None
     return run.for_each(
         folds,
@@ -156,6 +156,6 @@ def _out_of_fold(
             training_set=training_set,
             replay_set=replay,
             # A condition around the folds could hand nothing on to the outside, so each asks for itself.
-            journal=journal if selection == "auto" else None,
+            journal=journal if config.filter_errors.waits_for_known_seeds else None,
         )["predictions"],
     )

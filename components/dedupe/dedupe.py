@@ -12,15 +12,12 @@ from dataclasses import dataclass, replace
 from llm2llm.components.dedupe.copies import find_copies, measured_recall
 from llm2llm.components.dedupe.settings import DedupeSettings
 from llm2llm.components.shared.data.schemas import Example, Reject
-from llm2llm.components.shared.leakage.firewall import compared_text, find_leaks, leak_reject, reject
+from llm2llm.components.shared.leakage.firewall import compared_text, find_leaks, leak_reject, masks_numbers, reject
 from llm2llm.components.shared.similarity import question_key
 from llm2llm.components.shared.similarity.minhash import bands_for
 from llm2llm.components.shared.similarity.sketches import sketch
-from llm2llm.components.shared.tasks.task import Form
 
 FEW_LEAKS = 5  # fewer say nothing about a teacher
-RATIONALES = ("star", "cot")
-"""Strategies whose rows have their parent's question, and another way to its answer."""
 
 
 class TeacherHasSeenTheTest(RuntimeError):
@@ -47,7 +44,7 @@ def dedupe(
     test: Sequence[Example],
     settings: DedupeSettings,
     iteration: int,
-    form: Form | None = None,
+    form: str | None = None,
 ) -> Deduped:
     """The next training set, and the rejects: `in_test`, `in_validation`, `copy`, `near_copy`, `template` (one too many
     that differ in their numbers only), `semantic_copy`.
@@ -77,14 +74,14 @@ def dedupe(
     rows = [row for row, leak in zip(rows, leaks, strict=True) if not leak]
 
     compared = rows
-    if any(row.strategy in RATIONALES for row in rows):
+    if _are_new_rationales(rows, training):
         compared, training = _with_rationales(rows), _with_rationales(training)
     # Of rows with the same text the first; of the others it is themselves.
     first_of = _firsts(compared, training) if settings.exact else list(range(len(rows)))
     firsts = [place for place, first in enumerate(first_of) if first == place]
     distinct = [compared[place] for place in firsts]
 
-    masked = form == "numeric" and settings.mask_numbers
+    masked = masks_numbers(form) and settings.mask_numbers
     many = len(training) + len(distinct) > settings.exact_up_to
     threshold = settings.near_copy if many else None
     bands = (0, 0) if threshold is None else bands_for(threshold)
@@ -136,6 +133,16 @@ def refuse_teachers_that_have_seen_the_test(
                 f"or test rows, more than max_leak_fraction {max_fraction}: it has seen them, or was shown them in a "
                 f"prompt ({shown})"
             )
+
+
+def _are_new_rationales(rows: Sequence[Example], training: Sequence[Example]) -> bool:
+    """Whether the rows are other ways to the answers of their parents: each has the question of its own.
+
+    Rows of any other strategy that have their parent's question are rejected before they come here.
+    """
+    parents = {row.parent_id for row in rows}
+    keys = {row.id: question_key(row) for row in training if row.id in parents}
+    return bool(rows) and all(keys.get(row.parent_id or "") == question_key(row) for row in rows)
 
 
 def _with_rationales(rows: Sequence[Example]) -> list[Example]:

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
-from string import ascii_uppercase
 from typing import get_args
 
 from llm2llm.components.shared.base.errors import UserError
@@ -19,7 +18,7 @@ from llm2llm.components.shared.base.statistics import (
 from llm2llm.components.shared.data.schemas import SPLITS, Difficulty, Example, Prediction, Score, Split
 from llm2llm.components.shared.inference.difficulty import difficulty
 from llm2llm.components.shared.judge.cost import total
-from llm2llm.components.shared.tasks import Task
+from llm2llm.components.shared.tasks import FORMS, Task
 from llm2llm.components.shared.training.settings import AnswerSettings
 
 NO_LABEL = "(no label)"
@@ -230,15 +229,13 @@ def confusion_of(
     Raises:
         UserError: The right answer of a row is none of the labels.
     """
-    if task.form not in ("classification", "multiple_choice"):
+    classes = FORMS[task.form].classes
+    if classes is None:
         return None
     split: Split = "validation" if splits.get("validation") else "seeds"
     answers = {example.id: example.answer for example in splits.get(split, [])}
-    if task.form == "classification":
-        categories = [*task.labels, NO_LABEL]
-    else:
-        most = max((len(example.choices) for example in splits.get(split, [])), default=0)
-        categories = [*ascii_uppercase[:most], NO_LABEL]
+    most = max((len(example.choices) for example in splits.get(split, [])), default=0)
+    categories = [*classes(task, most), NO_LABEL]
     place = {category: number for number, category in enumerate(categories)}
     matrix = [[0] * len(categories) for _ in categories]
     for prediction in predictions:

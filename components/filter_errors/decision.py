@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from llm2llm.components.filter_errors.selections import SELECTIONS
 from llm2llm.components.filter_errors.settings import FilterErrorsSettings
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.statistics import mcnemar_p
@@ -53,7 +54,7 @@ def decide(
                     f"{then.accuracy:.1%}, McNemar p = {_p(now, then):.2g}), {gone} iterations later (patience "
                     f"{settings.patience})"
                 )
-    if name in ("wrong", "out_of_fold"):
+    if SELECTIONS[name].are_failures:
         return True, f"{errors} {'seed still needs' if errors == 1 else 'seeds still need'} help{also}"
     return True, f"{errors} seed{'s' * (errors != 1)} chosen ({name}){also}"
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from llm2llm.components.filter_errors.decision import best_iteration, decide, is_better, on_validation
 from llm2llm.components.filter_errors.diversity import k_center
-from llm2llm.components.filter_errors.selections import Chosen, fails, select, tier
+from llm2llm.components.filter_errors.selections import SELECTIONS, Chosen, fails, select, tier
 from llm2llm.components.filter_errors.settings import FilterErrorsSettings
 from llm2llm.components.filter_errors.suspects import find_suspects
 from llm2llm.components.shared.base.errors import UserError
@@ -127,13 +127,15 @@ def _answers(
     settings: FilterErrorsSettings,
 ) -> tuple[str, Sequence[Prediction] | None]:
     """Which selection is at work, and the answers that it looks at; None where there are none, at the limit."""
-    if settings.selection == "out_of_fold":
+    selection = settings.chosen_selection
+    if selection.needs_folds:
         if not fold_predictions and not at_limit:
-            raise UserError("filter_errors.selection: 'out_of_fold' needs the predictions of all folds")
-        return "out_of_fold", fold_predictions or None
-    if settings.selection == "auto":
+            raise UserError(f"filter_errors.selection: {settings.selection!r} needs the predictions of all folds")
+        return settings.selection, fold_predictions or None
+    if selection.stands_for is not None:
+        own, of_folds = selection.stands_for
         by_heart = bool(fold_predictions) and known > settings.auto_above
-        return ("out_of_fold", fold_predictions) if by_heart else ("wrong", predictions)
+        return (of_folds, fold_predictions) if by_heart else (own, predictions)
     return settings.selection, predictions
 
 
@@ -212,7 +214,8 @@ def _others(
         others.append(f"{len(suspects)} set apart, as their labels may be wrong")
     if retired:
         others.append(f"{len(retired)} retired, as the teacher failed on them {settings.retire_after} times")
-    if name == "wrong" and known > settings.auto_above:
+    selection = SELECTIONS[name]
+    if selection.are_failures and not selection.needs_folds and known > settings.auto_above:
         others.append(
             f"the student solves {known:.1%} of its seeds: filter_errors.selection: out_of_fold would show what it has "
             "only learnt by heart"

@@ -19,12 +19,34 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from llm2llm.components.filter_errors.settings import FilterErrorsSettings, needs
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.sampling import largest_remainder, seeded_key
 from llm2llm.components.shared.data.schemas import Example, Prediction
 from llm2llm.components.shared.inference.difficulty import difficulty, error_rate
+from llm2llm.components.shared.tasks.forms import forms_with
+
+if TYPE_CHECKING:  # the settings look selections up here
+    from llm2llm.components.filter_errors.settings import FilterErrorsSettings
+
+Needs = dict[str, tuple[Any, ...]]
+"""The values that keys of other sections, as `section.key`, may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a selection is given."""
+
+    rows: Sequence[Prediction]
+    """One prediction for each seed that may be chosen."""
+    seeds: Mapping[str, Example]
+    """The seeds by id."""
+    settings: "FilterErrorsSettings"
+    labels: Sequence[str]
+    """The label set of a label task."""
+    draw_seed: str
+    """Decides draws."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +58,7 @@ class Chosen:
     """What it was ranked by, higher for harder; None where nothing ranked it."""
 
 
-def fails(answered: Prediction, settings: FilterErrorsSettings) -> bool:
+def fails(answered: Prediction, settings: "FilterErrorsSettings") -> bool:
     """Whether a row counts as wrong."""
     found = difficulty(answered)
     return found in ("unsolved", "flaky") or (found == "format_only" and settings.format_only == "write")
@@ -46,14 +68,14 @@ def select(
     name: str,
     answered: Sequence[Prediction],
     seeds: Mapping[str, Example],
-    settings: FilterErrorsSettings,
+    settings: "FilterErrorsSettings",
     labels: Sequence[str],
     draw_seed: str,
 ) -> list[Chosen]:
     """The chosen rows in order of preference, before any cap; the order of `answered` changes nothing.
 
     Args:
-        name: Any selection but `auto`.
+        name: A key of `SELECTIONS`.
         answered: One prediction for each seed that may be chosen.
         seeds: The seeds by id.
         settings: See `FilterErrorsSettings`.
@@ -63,17 +85,11 @@ def select(
     Raises:
         UserError: Predictions without what the selection ranks by, naming the setting to switch on.
     """
-    if name == "skills":
-        return _skills(answered, seeds, settings, labels, draw_seed)
-    if name == "random":
-        return _random(answered, settings, draw_seed)
-    if name == "all":
-        return _all(answered)
-    return {"wrong": _wrong, "out_of_fold": _wrong, "hard": _hard, "learnable": _learnable}[name](answered, settings)
+    return SELECTIONS[name].choose(Answers(answered, seeds, settings, labels, draw_seed))
 
 
-def _wrong(answered: Sequence[Prediction], settings: FilterErrorsSettings) -> list[Chosen]:
-    failed = [row for row in answered if fails(row, settings)]
+def _wrong(answers: Answers) -> list[Chosen]:
+    failed = [row for row in answers.rows if fails(row, answers.settings)]
     failed.sort(key=lambda row: (tier(row), -error_rate(row), -(row.loss or 0.0), row.example_id))
     return [Chosen(row, error_rate(row)) for row in failed]
 
@@ -83,21 +99,25 @@ def tier(answered: Prediction) -> int:
     return {"unsolved": 0, "format_only": 0, "flaky": 1, "solved": 2}[difficulty(answered)]
 
 
-def _hard(answered: Sequence[Prediction], settings: FilterErrorsSettings) -> list[Chosen]:
+def _hard(answers: Answers) -> list[Chosen]:
+    settings = answers.settings
     measure = {
         "loss": lambda row: _given(row, settings, row.loss),
         "el2n": lambda row: _given(row, settings, row.el2n),
         "margin": lambda row: -_given(row, settings, row.margin),
         "learning_percentage": lambda row: 1 - _learning_percentage(row, settings),
     }[settings.hard_by]
-    return _top(answered, settings, measure)
+    return _top(answers.rows, settings, measure)
 
 
-def _learnable(answered: Sequence[Prediction], settings: FilterErrorsSettings) -> list[Chosen]:
-    return _top(answered, settings, lambda row: _given(row, settings, row.base_loss) - _given(row, settings, row.loss))
+def _learnable(answers: Answers) -> list[Chosen]:
+    settings = answers.settings
+    return _top(
+        answers.rows, settings, lambda row: _given(row, settings, row.base_loss) - _given(row, settings, row.loss)
+    )
 
 
-def _learning_percentage(row: Prediction, settings: FilterErrorsSettings) -> float:
+def _learning_percentage(row: Prediction, settings: "FilterErrorsSettings") -> float:
     """The share of the whole fall in perplexity that the first epoch brought: a small one is learnt late."""
     base, early, last = (
         math.exp(min(_given(row, settings, loss), 100.0)) for loss in (row.base_loss, row.early_loss, row.loss)
@@ -106,22 +126,16 @@ def _learning_percentage(row: Prediction, settings: FilterErrorsSettings) -> flo
     return (base - early) / (base - last) if base > last else -math.inf
 
 
-def _skills(
-    answered: Sequence[Prediction],
-    seeds: Mapping[str, Example],
-    settings: FilterErrorsSettings,
-    labels: Sequence[str],
-    draw_seed: str,
-) -> list[Chosen]:
-    failed = _wrong(answered, settings)
-    wanted = min(len(failed), settings.max_errors or len(failed))
-    skills = {row.example_id: _skills_of(seeds[row.example_id], labels) for row in answered}
+def _skills(answers: Answers) -> list[Chosen]:
+    failed = _wrong(answers)
+    wanted = min(len(failed), answers.settings.max_errors or len(failed))
+    skills = {row.example_id: _skills_of(answers.seeds[row.example_id], answers.labels) for row in answers.rows}
     missing: dict[str, int] = defaultdict(int)
     for row in failed:
         for skill in skills[row.answered.example_id]:
             missing[skill] += 1
     chosen: dict[str, Chosen] = {}
-    drawn = sorted(answered, key=lambda row: seeded_key(draw_seed, row.example_id))
+    drawn = sorted(answers.rows, key=lambda row: seeded_key(answers.draw_seed, row.example_id))
     for skill, share in largest_remainder(dict(sorted(missing.items())), wanted).items():
         of_skill = [row for row in drawn if skill in skills[row.example_id] and row.example_id not in chosen]
         chosen |= {row.example_id: Chosen(row, None) for row in of_skill[:share]}
@@ -142,19 +156,19 @@ def _skills_of(seed: Example, labels: Sequence[str]) -> list[str]:
     return skills
 
 
-def _all(answered: Sequence[Prediction]) -> list[Chosen]:
-    ranked = sorted(answered, key=lambda row: (tier(row), -error_rate(row), -(row.loss or 0.0), row.example_id))
+def _all(answers: Answers) -> list[Chosen]:
+    ranked = sorted(answers.rows, key=lambda row: (tier(row), -error_rate(row), -(row.loss or 0.0), row.example_id))
     return [Chosen(row, None) for row in ranked]
 
 
-def _random(answered: Sequence[Prediction], settings: FilterErrorsSettings, draw_seed: str) -> list[Chosen]:
-    wanted = sum(fails(row, settings) for row in answered)
-    drawn = sorted(answered, key=lambda row: seeded_key(draw_seed, row.example_id))
-    return [Chosen(row, None) for row in drawn[: min(wanted, settings.max_errors or wanted)]]
+def _random(answers: Answers) -> list[Chosen]:
+    wanted = sum(fails(row, answers.settings) for row in answers.rows)
+    drawn = sorted(answers.rows, key=lambda row: seeded_key(answers.draw_seed, row.example_id))
+    return [Chosen(row, None) for row in drawn[: min(wanted, answers.settings.max_errors or wanted)]]
 
 
 def _top(
-    answered: Iterable[Prediction], settings: FilterErrorsSettings, measure: Callable[[Prediction], float]
+    answered: Iterable[Prediction], settings: "FilterErrorsSettings", measure: Callable[[Prediction], float]
 ) -> list[Chosen]:
     ranked = sorted(
         (Chosen(row, measure(row)) for row in answered),
@@ -163,15 +177,81 @@ def _top(
     return ranked[: math.ceil(settings.fraction * len(ranked))]
 
 
-def _given(row: Prediction, settings: FilterErrorsSettings, value: float | None) -> float:
+def _given(row: Prediction, settings: "FilterErrorsSettings", value: float | None) -> float:
     if value is None:
-        by = f" by {settings.hard_by!r}" if settings.selection == "hard" else ""
+        selection = settings.chosen_selection
+        by = f" by {getattr(settings, selection.ranks_by)!r}" if selection.ranks_by else ""
         wanted = ", ".join(
             f"{key}: {str(values[0]).lower() if isinstance(values[0], bool) else ' or '.join(values)}"
-            for key, values in needs(settings).items()
+            for key, values in selection.needs(settings).items()
         )
         raise UserError(
             f"filter_errors.selection: {settings.selection!r}{by} needs what the predictions do not hold, as for seed "
             f"{row.example_id}; it takes {wanted}"
         )
     return value
+
+
+def _needs_nothing(settings: "FilterErrorsSettings") -> Needs:
+    return {}
+
+
+def _needs_of_hard(settings: "FilterErrorsSettings") -> Needs:
+    by = settings.hard_by
+    return {
+        "evaluate.hardness": (True,),
+        **({"task.form": forms_with("has_classes")} if by in ("el2n", "margin") else {}),
+        **({"train.record_losses": (True,)} if by == "learning_percentage" else {}),
+    }
+
+
+def _needs_of_learnable(settings: "FilterErrorsSettings") -> Needs:
+    return {"evaluate.hardness": (True,), "train.record_losses": (True,)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """A selection's function, and what the stage and the config must know of it."""
+
+    about: str
+    """Which seeds it chooses, in a few words: the help says "`NAME` (...)"."""
+    choose: Callable[[Answers], list[Chosen]]
+    """The rows to write from, in order of preference."""
+    needs: Callable[["FilterErrorsSettings"], Needs] = _needs_nothing
+    """What it needs of the config's other sections."""
+    needs_folds: bool = False
+    """Whether it looks at the answers of students that were trained without the seed's fold."""
+    stands_for: tuple[str, str] | None = None
+    """Two others that it is by turns: the first, and in the iterations in which the student knows its seeds the second,
+    which needs the folds."""
+    ranks_by: str = ""
+    """The key of `filter_errors` that says what rows are ranked by, where there is one."""
+    are_failures: bool = False
+    """Whether the chosen are those that the student fails on, rather than a choice that may hold others."""
+
+
+SELECTIONS: dict[str, Selection] = {
+    "auto": Selection(
+        about="`wrong`, and `out_of_fold` in the iterations in which the student solves more than `auto_above` of its "
+        "seeds",
+        choose=_wrong,
+        stands_for=("wrong", "out_of_fold"),
+        are_failures=True,
+    ),
+    "wrong": Selection(about="those that the student gets wrong: the paper", choose=_wrong, are_failures=True),
+    "out_of_fold": Selection(
+        about="those that students trained without their fold get wrong, for a student that has learnt its seeds by "
+        "heart",
+        choose=_wrong,
+        needs_folds=True,
+        are_failures=True,
+    ),
+    "hard": Selection(about="the hardest by `hard_by`", choose=_hard, needs=_needs_of_hard, ranks_by="hard_by"),
+    "learnable": Selection(
+        about="those that training taught the student most about", choose=_learnable, needs=_needs_of_learnable
+    ),
+    "skills": Selection(about="as many as are wrong, spread over skills as the student fails at them", choose=_skills),
+    "all": Selection(about="all seeds, a control", choose=_all),
+    "random": Selection(about="as many as are wrong, drawn at random: a control", choose=_random),
+}
+"""Name, as `selection` has it in a config -> selection. A new one is a function above and a line here."""

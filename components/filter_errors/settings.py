@@ -1,26 +1,23 @@
 """What can be set about `filter_errors`."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from llm2llm.components.filter_errors.selections import SELECTIONS, Selection
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.base.settings import Settings, StageSettings
+from llm2llm.components.shared.base.settings import Settings, StageSettings, in_words, one_of
 from llm2llm.components.shared.tasks import AnyTask
-
-Selection = Literal["auto", "wrong", "out_of_fold", "hard", "learnable", "skills", "all", "random"]
 
 
 class FilterErrorsSettings(Settings):
     """The `filter_errors` section of a config."""
 
-    selection: Selection = "auto"
-    """Which seeds new rows are written from. `wrong`: those that the student gets wrong (the paper). `out_of_fold`:
-    those that students trained without their fold get wrong, for a student that has learnt its seeds by heart. `auto`:
-    `wrong`, and `out_of_fold` in the iterations in which the student solves more than `auto_above` of its seeds.
-    `hard`: the hardest by `hard_by`. `learnable`: those that training taught the student most about. `skills`: as many
-    as are wrong, spread over skills as the student fails at them. `all` and `random` (as many as are wrong): the
-    controls. Fixed when the pipeline is compiled."""
+    selection: Annotated[str, one_of(SELECTIONS)] = Field(
+        "auto",
+        description=f"Which seeds new rows are written from: {in_words(SELECTIONS)}. Fixed when the pipeline is "
+        "compiled.",
+    )
     folds: int = Field(3, ge=2, le=20)
     """`out_of_fold` and `auto`: how many folds, and so how many more students are trained in an iteration. Fixed when
     the pipeline is compiled."""
@@ -54,6 +51,27 @@ class FilterErrorsSettings(Settings):
     patience_level: float = Field(0.05, gt=0, le=1)
     """An improvement counts when the p-value of McNemar's exact test is below this."""
 
+    @property
+    def chosen_selection(self) -> Selection:
+        """What `selection` names."""
+        return SELECTIONS[self.selection]
+
+    @property
+    def uses_folds(self) -> bool:
+        """Whether the selection may look at the answers of the folds' students."""
+        return self.chosen_selection.needs_folds or self.waits_for_known_seeds
+
+    @property
+    def waits_for_known_seeds(self) -> bool:
+        """Whether folds are used in those iterations alone in which the student solves more than `auto_above` of its
+        seeds."""
+        return self.chosen_selection.stands_for is not None
+
+    @property
+    def fold_count(self) -> int:
+        """How many students are trained without a fold in an iteration."""
+        return self.folds if self.uses_folds else 0
+
 
 def needs(settings: FilterErrorsSettings) -> dict[str, tuple[Any, ...]]:
     """What a selection needs of other sections: the values that each key, as `section.key`, may have.
@@ -61,17 +79,7 @@ def needs(settings: FilterErrorsSettings) -> dict[str, tuple[Any, ...]]:
     >>> needs(FilterErrorsSettings(selection="hard", hard_by="margin"))
     {'evaluate.hardness': (True,), 'task.form': ('classification', 'multiple_choice')}
     """
-    needed: dict[str, tuple[Any, ...]] = {}
-    by_losses = settings.selection == "learnable"
-    if settings.selection == "hard":
-        by_losses = settings.hard_by == "learning_percentage"
-        if settings.hard_by in ("el2n", "margin"):
-            needed["task.form"] = ("classification", "multiple_choice")
-    if settings.selection in ("hard", "learnable"):
-        needed = {"evaluate.hardness": (True,), **needed}
-    if by_losses:
-        needed["train.record_losses"] = (True,)
-    return needed
+    return settings.chosen_selection.needs(settings)
 
 
 def check_folds(settings: FilterErrorsSettings, there: bool, needed: bool) -> None:
@@ -85,8 +93,8 @@ def check_folds(settings: FilterErrorsSettings, there: bool, needed: bool) -> No
     Raises:
         UserError: They do not fit each other.
     """
-    uses = settings.selection in ("out_of_fold", "auto")
-    if (there and not uses) or (settings.selection == "out_of_fold" and needed and not there):
+    always = settings.chosen_selection.needs_folds
+    if (there and not settings.uses_folds) or (always and needed and not there):
         raise UserError(
             f"filter_errors.selection: {settings.selection!r} does not fit: 'out_of_fold' needs the predictions of "
             "all folds, 'auto' may have them and the others may not; in a pipeline the selection is fixed when it "

@@ -11,7 +11,7 @@ from llm2llm.components.shared.base.sampling import largest_remainder, seeded_ke
 from llm2llm.components.shared.data.schemas import Example, Reject
 from llm2llm.components.shared.leakage.firewall import Leak, Split, find_leaks, leak_reject
 from llm2llm.components.shared.similarity import folded_or_same, question_key
-from llm2llm.components.shared.tasks import Task
+from llm2llm.components.shared.tasks import FORMS, Task
 
 PROTECTED: dict[str, Split] = {"test": "test", "validation": "validation"}
 
@@ -185,7 +185,7 @@ def _draw(
     def order(row: Example) -> bytes:
         return seeded_key(random_seed, purpose, row.id)
 
-    if task.form != "classification":
+    if not FORMS[task.form].has_labels:
         shuffled = sorted(rows, key=order)
         return shuffled[:count], shuffled[count:]
     by_label: dict[str, list[Example]] = defaultdict(list)

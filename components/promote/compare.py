@@ -7,7 +7,7 @@ from llm2llm.components.promote.verdict import Check, Comparison, SliceChange
 from llm2llm.components.shared.base.statistics import FEW_ROWS, mcnemar_p, paired_difference
 from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.registry.settings import PromoteSettings
-from llm2llm.components.shared.tasks import Task
+from llm2llm.components.shared.tasks import FORMS, Task
 
 ROUNDING = 1e-9
 """Shares are compared with this tolerance: 0.8 - 0.75 is more than 0.05 in floating point."""
@@ -110,7 +110,7 @@ def _slices(
 ) -> list[SliceChange]:
     members: defaultdict[str, list[str]] = defaultdict(list)
     for row in rows:
-        if "label" in settings.slices and task.form in ("classification", "multiple_choice"):
+        if "label" in settings.slices and FORMS[task.form].has_classes:
             members[f"label: {row.answer}"].append(row.id)
         if "skills" in settings.slices:
             for skill in sorted(set(row.skills)):

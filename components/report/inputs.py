@@ -7,7 +7,7 @@ from llm2llm.components.report.answers import count_answers
 from llm2llm.components.shared.data.schemas import Example, Prediction, Score, Split
 from llm2llm.components.shared.leakage.final_check import final_check
 from llm2llm.components.shared.leakage.settings import LeakSettings
-from llm2llm.components.shared.tasks import Task, load_task
+from llm2llm.components.shared.tasks import FORMS, Task, load_task
 
 
 def leakage(
@@ -43,7 +43,7 @@ def answers(
     if predictions is None:
         return None
     task = _task(config)
-    has_labels = task is not None and task.form in ("classification", "multiple_choice")
+    has_labels = task is not None and FORMS[task.form].has_classes
     return count_answers(predictions, splits, scores, has_labels)
 
 

@@ -26,6 +26,7 @@ from llm2llm.components.report.charts import (
 )
 from llm2llm.components.report.cost import cost_sentences, price
 from llm2llm.components.report.promotion import SLICES_SHOWN, comparison_sentences, promotion_headline
+from llm2llm.components.report.reasons import REASONS
 from llm2llm.components.report.samples import kept_rows, last_errors, rejected_rows, suspects_of
 from llm2llm.components.report.verdict import (
     count,
@@ -48,22 +49,6 @@ REASONS_SHOWN = 8  # columns of the table; rarer reasons share the last one
 CUT = 280  # characters of a text that are shown at once
 CUT_LINES = 6
 WHOLE = 20_000  # characters of a text that are shown at all
-
-MEANING = {
-    "call_failed": "the teacher could not be reached or answered with an error",
-    "copy": "the same as a training row or as another generated row",
-    "exhausted": "the teacher has nothing new to write from",
-    "in_test": "matches a test row, which must stay unseen",
-    "in_validation": "matches a validation row, which must stay unseen",
-    "invalid": "no valid example of the task",
-    "missing": "the teacher wrote fewer rows than it was asked for",
-    "near_copy": "nearly a training row or another generated row",
-    "no_patterns": "the grammar has no pattern for the answer",
-    "refused": "the teacher declined",
-    "semantic_copy": "means the same as another row, in nearly the same words",
-    "template": "one too many that differs from another row in its numbers only",
-    "unparseable": "no example could be read from what the teacher wrote",
-}
 
 FILTERS = {
     "percent": percent,
@@ -123,7 +108,7 @@ def render_html(
         accuracy=[Markup(chart) for chart in _accuracy_charts(summary)],  # noqa: S704
         rows=[Markup(chart) for chart in _row_charts(summary)],  # noqa: S704
         reasons=reasons_table(rejects, summary),
-        meaning=MEANING,
+        meaning=REASONS,
         kept=kept_rows(training_set, errors, KEPT_SHOWN),
         rejected=rejected_rows(rejects, REJECTED_SHOWN),
         looked=looked,

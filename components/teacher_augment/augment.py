@@ -11,24 +11,21 @@ from dataclasses import dataclass, replace
 
 from llm2llm.components.shared import tasks
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.data.schemas import Call, Example, Reject, StudentError, content_id
+from llm2llm.components.shared.data.schemas import Call, Example, Reason, Reject, StudentError, content_id
 from llm2llm.components.shared.similarity import question_key
-from llm2llm.components.shared.tasks import Task
+from llm2llm.components.shared.tasks import FORMS, Task
 from llm2llm.components.teacher_augment.checks import PASSED, REASONS, Usual, failed_check, same_choices, usual
 from llm2llm.components.teacher_augment.context import Context
-from llm2llm.components.teacher_augment.offline import eda, grammar
-from llm2llm.components.teacher_augment.offline import pool as pool_teacher
 from llm2llm.components.teacher_augment.replies import Draft, Problem, Reply
 from llm2llm.components.teacher_augment.requests import requests as requests_for
-from llm2llm.components.teacher_augment.settings import NEEDS_RATIONALES, TeacherAugmentSettings, check_task
-from llm2llm.components.teacher_augment.strategies import STRATEGIES
+from llm2llm.components.teacher_augment.settings import TeacherAugmentSettings, check_task
 from llm2llm.components.teacher_augment.until_usable import Asking, OpenTeacher
 from llm2llm.components.teacher_augment.verify import agreed, judged, resolved
 
 MAX_TEXT = 20_000
 """Characters in a generated text; a longer one is of a teacher that does not stop."""
 
-FAILURES = frozenset(
+FAILURES: frozenset[Reason] = frozenset(
     {"call_failed", "truncated", "empty", "refused", "unparseable", "missing", "invalid", "no_patterns"}
 )
 """The reasons that say that a teacher does not do its work. Others say that a row is not good enough, or that there was
@@ -108,9 +105,12 @@ def teacher_augment(
             earlier=earlier,
             remembers=bool(settings.ledger),
         ),
+        training_set=training_set,
+        pool=pool,
+        used=used,
     )
     requested = sum(request.count for request in context.requests)
-    replies = _write(context, training_set, pool, used)
+    replies = _write(context)
     rejects: list[Reject] = []
     passed: list[tuple[Example, Reply]] = []
     seen: set[str] = set()
@@ -143,28 +143,14 @@ def teacher_augment(
     return Augmented(ordered, rejects, [*offline, *context.asking.calls], requested)
 
 
-def _write(context: Context, training_set: Sequence[Example], pool: Sequence[Example], used: set[str]) -> list[Reply]:
-    settings, wanted = context.settings, context.requests
-    if not wanted:
+def _write(context: Context) -> list[Reply]:
+    settings = context.settings
+    if not context.requests:
         return []
-    if settings.asks_models:
-        assert context.teachers, f"strategy {settings.strategy} asks a language model"
-        return STRATEGIES[settings.strategy](context)
-    if settings.strategy == "eda":
-        synonyms = eda.load_synonyms(settings.eda_synonyms)
-        return eda.write(wanted, settings.eda_share, synonyms, context.iteration, context.random_seed)
-    if settings.teacher == "grammar":
-        assert settings.grammar is not None, "TeacherAugmentSettings requires a grammar"
-        texts = [row.question for row in training_set]
-        loaded = grammar.load_grammar(settings.grammar)
-        return grammar.write(wanted, loaded, texts, context.iteration, context.random_seed)
-    if not pool:
-        raise UserError(
-            "teacher_augment.teacher: 'pool' has no rows to draw from; set data.pool, or prepare.seed_count below the "
-            "number of seed rows so that the rest becomes the pool"
-        )
-    not_again = used | {row.id for row in training_set}
-    return pool_teacher.write(wanted, pool, not_again, context.task.form == "classification", context.iteration)
+    if settings.offline_teacher is not None:
+        return settings.offline_teacher.write(context)
+    assert context.teachers or not settings.asks_models, f"strategy {settings.strategy} asks a language model"
+    return settings.chosen_strategy.write(context)
 
 
 def _check(draft: Draft, reply: Reply, context: Context, bounds: Usual | None) -> Example | Problem:
@@ -180,7 +166,7 @@ def _check(draft: Draft, reply: Reply, context: Context, bounds: Usual | None) -
     question = draft.question.strip()
     if not question:
         return Problem("invalid", "the question is empty")
-    choices = [choice.strip() for choice in draft.choices] if task.form == "multiple_choice" else []
+    choices = [choice.strip() for choice in draft.choices] if FORMS[task.form].has_choices else []
     texts = {
         "question": question,
         "answer": draft.answer,
@@ -220,7 +206,7 @@ def _check(draft: Draft, reply: Reply, context: Context, bounds: Usual | None) -
         checks=["valid answer", *draft.checks],
     )
     same_question = question_key(row) == question_key(parent)
-    if context.settings.strategy in NEEDS_RATIONALES:
+    if context.settings.chosen_strategy.keeps_question:
         if " ".join((rationale or "").split()) == " ".join((parent.rationale or "").split()):
             return Problem("copy", "the rationale is the seed's own")
     elif same_question:
@@ -233,9 +219,8 @@ def _checked(row: Example, parent: Example, context: Context, bounds: Usual) -> 
     wanted = context.settings.checks
     if failed := failed_check(row, parent, context.task, bounds, wanted):
         return Problem(REASONS[failed[0]], failed[1])
-    made = [
-        PASSED[check] for check in wanted if check != "arithmetic" or (context.task.form == "numeric" and row.rationale)
-    ]
+    calculates = FORMS[context.task.form].checks_arithmetic and row.rationale
+    made = [PASSED[check] for check in wanted if check != "arithmetic" or calculates]
     return replace(row, checks=[*row.checks, *made])
 
 

@@ -15,14 +15,14 @@ from typing import Literal
 
 from llm2llm.components.shared import tasks
 from llm2llm.components.shared.base.text import after_cues, folded
-from llm2llm.components.shared.data.schemas import Example
+from llm2llm.components.shared.data.schemas import Example, Reason
 from llm2llm.components.shared.llm.requests import without_control_tokens
-from llm2llm.components.shared.tasks import Task
+from llm2llm.components.shared.tasks import FORMS, Task
 from llm2llm.components.shared.tasks.arithmetic import reaches, wrong_equations
 
 Check = Literal["arithmetic", "given_away", "boilerplate", "control_tokens", "length", "script"]
 
-REASONS: dict[Check, str] = {
+REASONS: dict[Check, Reason] = {
     "arithmetic": "wrong_arithmetic",
     "given_away": "gives_answer_away",
     "boilerplate": "boilerplate",
@@ -121,7 +121,7 @@ def failed_check(
 
 
 def _arithmetic(row: Example, task: Task) -> str:
-    if task.form != "numeric" or not row.rationale:
+    if not FORMS[task.form].checks_arithmetic or not row.rationale:
         return ""
     if wrong := wrong_equations(row.rationale):
         return f"{wrong[0]} does not hold"
@@ -142,13 +142,9 @@ def given_away(task: Task, question: str, choices: Sequence[str], answer: str) -
         parsed = tasks.parse(task, part.strip().split("\n", 1)[0])
         if parsed is not None and tasks.matches(task, parsed, answer):
             return f"the question says that the answer is {answer}"
-    if (
-        task.form == "classification"
-        and _is_a_name(answer)
-        and re.search(rf"(?<!\w){re.escape(answer)}(?!\w)", question)
-    ):
+    if FORMS[task.form].has_labels and _is_a_name(answer) and re.search(rf"(?<!\w){re.escape(answer)}(?!\w)", question):
         return f"the question holds the label {answer}"
-    for text in (question, *choices) if task.form == "multiple_choice" else ():
+    for text in (question, *choices) if FORMS[task.form].has_choices else ():
         if marked := _MARKED_RIGHT.search(text):
             return f"{marked[0]!r} marks the answer"
     return ""

@@ -1,17 +1,19 @@
 """What a strategy is given."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llm2llm.components.shared.data.schemas import Example, StudentError
 from llm2llm.components.shared.tasks import Task
 from llm2llm.components.teacher_augment.prompt_files import Prompt, load_prompt, shown
 from llm2llm.components.teacher_augment.replies import Draft, Problem, Reply, Request
 from llm2llm.components.teacher_augment.requests import in_parts
-from llm2llm.components.teacher_augment.settings import TeacherAugmentSettings
 from llm2llm.components.teacher_augment.until_usable import Asking, OpenTeacher, Told
+
+if TYPE_CHECKING:  # the settings look strategies up, which are given this
+    from llm2llm.components.teacher_augment.settings import TeacherAugmentSettings
 
 Rows = tuple[list[Draft], list[Problem]]
 """What an answer holds: drafts and problems, as many together as were asked for."""
@@ -19,19 +21,25 @@ Rows = tuple[list[Draft], list[Problem]]
 
 @dataclass(frozen=True)
 class Context:
-    """One iteration's work for a strategy's `write(context) -> list[Reply]`."""
+    """One iteration's work for the `write(context) -> list[Reply]` of a strategy or an offline teacher."""
 
     requests: Sequence[Request]
     """Which seeds to write from, and how many rows."""
     errors: Sequence[StudentError]
     seeds: Sequence[Example]
     task: Task
-    settings: TeacherAugmentSettings
+    settings: "TeacherAugmentSettings"
     iteration: int
     random_seed: int
     teachers: Sequence[OpenTeacher]
     """Who may be asked; for `star` and `self` the student."""
     asking: Asking
+    training_set: Sequence[Example] = ()
+    """All rows so far: what is not to be written again. So are the next two for offline teachers alone."""
+    pool: Sequence[Example] = ()
+    """Labelled rows to draw from."""
+    used: Set[str] = frozenset()
+    """Ids of rows that were generated and rejected before."""
 
     def prompt(self, name: str) -> Prompt:
         """The shipped prompt of that name, or the user's own.

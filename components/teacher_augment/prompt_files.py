@@ -41,29 +41,19 @@ PLACEHOLDERS = {
 }
 """Everything that a prompt can be given, and what it is."""
 
-PROMPTS: dict[str, frozenset[str]] = {
-    name: frozenset(placeholders.split())
-    for name, placeholders in {
-        "llm2llm": "task count example",
-        "paraphrase": "task count example",
-        "counterfactual": "task count example new_answer",
-        "solve": "task question",
-        "judge": "task example",
-        "star_hint": "answer",
-        "skills_name": "task count examples",
-        "skills_label": "task skills examples",
-        "skills_write": "task count skill examples",
-        "self_question": "task examples",
-    }.items()
-}
-"""The prompts, and what each is given."""
-
 MAY_BE_LEFT_OUT = frozenset({"task", "count", "new_answer"})
 """Without any other placeholder that a prompt is given, it would ask the same whatever the data is."""
 
 _PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 _SECTION = re.compile(r"^# *(system|user)[ \t]*$", re.MULTILINE)
 _PLAIN = ("task", "count")
+
+SHIPPED: dict[str, str] = {
+    file.name.removesuffix(".md"): file.read_text("utf-8")
+    for file in sorted((resources.files("llm2llm.components.teacher_augment") / "prompts").iterdir(), key=str)
+    if file.name.endswith(".md")
+}
+"""The prompts that come with llm2llm: name -> text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +65,16 @@ class Prompt:
     user: str
 
 
+def given_to(name: str) -> frozenset[str]:
+    """The placeholders that a prompt is given: those that the shipped one has."""
+    return frozenset(_PLACEHOLDER.findall(SHIPPED[name]))
+
+
 def load_prompt(name: str, overrides: Mapping[str, str]) -> Prompt:
     """A shipped prompt, or the user's own in its place.
 
     Args:
-        name: A key of `PROMPTS`.
+        name: A key of `SHIPPED`.
         overrides: Name -> a file, or the text itself, which has line breaks.
 
     Raises:
@@ -87,8 +82,7 @@ def load_prompt(name: str, overrides: Mapping[str, str]) -> Prompt:
             not show the data.
     """
     if name not in overrides:
-        text = (resources.files("llm2llm.components.teacher_augment") / "prompts" / f"{name}.md").read_text("utf-8")
-        return parse_prompt(name, text, f"{name}.md")
+        return parse_prompt(name, SHIPPED[name], f"{name}.md")
     value = overrides[name]
     where = f"teacher_augment.prompts.{name}"
     if "\n" in value:
@@ -109,9 +103,9 @@ def check_prompts(overrides: Mapping[str, str]) -> None:
         ValueError: Names the prompt and the fix.
     """
     for name, value in overrides.items():
-        if name not in PROMPTS:
+        if name not in SHIPPED:
             raise ValueError(
-                f"prompts: {name!r} is no prompt{did_you_mean(name, PROMPTS)}; the prompts are {', '.join(PROMPTS)}"
+                f"prompts: {name!r} is no prompt{did_you_mean(name, SHIPPED)}; the prompts are {', '.join(SHIPPED)}"
             )
         if "\n" in value:
             try:
@@ -130,7 +124,7 @@ def parse_prompt(name: str, text: str, where: str) -> Prompt:
     sections = dict(zip(parts[1::2], (part.strip() for part in parts[2::2]), strict=True))
     if not sections.get("user") or len(parts) != 1 + 2 * len(sections):
         raise UserError(f"{where}: a prompt has one part under the line `# user`, and may have one under `# system`")
-    known = PROMPTS[name]
+    known = given_to(name)
     used = set(_PLACEHOLDER.findall("\n".join(sections.values())))
     if unknown := sorted(used - known):
         raise UserError(
@@ -150,7 +144,7 @@ def render(prompt: Prompt, **values: Any) -> list[Message]:
         values: What each placeholder of the prompt stands for. `task` (text) and `count` (a number) go in as they are;
             everything else is data and goes in as JSON.
     """
-    assert values.keys() == PROMPTS[prompt.name], f"{prompt.name} is given {sorted(PROMPTS[prompt.name])}"
+    assert values.keys() == given_to(prompt.name), f"{prompt.name} is given {sorted(given_to(prompt.name))}"
     shown = {key: str(value) if key in _PLAIN else as_json(value) for key, value in values.items()}
 
     def filled(text: str) -> str:

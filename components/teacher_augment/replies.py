@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from llm2llm.components.shared.data.schemas import Call, Example, StudentError
+from llm2llm.components.shared.data.schemas import Call, Example, Reason, StudentError
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Draft:
 class Problem:
     """One example that was asked for and did not come, or not in the form asked for."""
 
-    reason: str
+    reason: Reason
     detail: str
     raw: str = ""
     """The beginning of what came instead."""

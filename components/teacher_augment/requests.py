@@ -5,16 +5,19 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from llm2llm.components.shared.data.schemas import Example, StudentError
 from llm2llm.components.teacher_augment.replies import Request
-from llm2llm.components.teacher_augment.settings import TeacherAugmentSettings
+
+if TYPE_CHECKING:  # the settings look strategies up, which use this
+    from llm2llm.components.teacher_augment.settings import TeacherAugmentSettings
 
 
 def requests(
     errors: Sequence[StudentError],
     seeds: Sequence[Example],
-    settings: TeacherAugmentSettings,
+    settings: "TeacherAugmentSettings",
     iteration: int,
     random_seed: int,
 ) -> list[Request]:
@@ -22,7 +25,7 @@ def requests(
 
     Args:
         errors: The errors to help with; suspects, whose label may be wrong, are passed over.
-        seeds: All seeds; for `random`, where the parents are drawn from.
+        seeds: All seeds; where the parents are drawn from, if they are drawn.
         settings: `strategy`, how many rows to write, and `verification.student_unsure`.
         iteration: Makes the draws of one iteration differ from the next.
         random_seed: Makes them repeatable.
@@ -33,7 +36,7 @@ def requests(
     rng = random.Random(f"{random_seed}:{iteration}:{settings.strategy}")
     by_id = {seed.id: seed for seed in seeds}
     error_by_id = {error.example_id: error for error in errors}
-    if settings.strategy == "random":
+    if settings.chosen_strategy.draws_parents:
         # With as many rows as errors would have given; a seed is drawn twice only when there are not enough.
         pool = sorted(by_id)
         parents = [row for _ in range(0, len(error_by_id), len(pool)) for row in rng.sample(pool, len(pool))]
@@ -48,7 +51,7 @@ def requests(
     ]
 
 
-def _counts(parents: list[str], settings: TeacherAugmentSettings, rng: random.Random) -> dict[str, int]:
+def _counts(parents: list[str], settings: "TeacherAugmentSettings", rng: random.Random) -> dict[str, int]:
     """How many rows to write from each parent; a parent that stands twice gets twice as many."""
     if not settings.rows_per_iteration:
         return {parent: times * settings.examples_per_error for parent, times in Counter(parents).items()}

@@ -1,24 +1,20 @@
 """What can be set about `teacher_augment`."""
 
-from typing import Any, Literal, Self
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from llm2llm.components.shared.base.settings import Settings, StageSettings
+from llm2llm.components.shared.base.settings import Settings, StageSettings, in_words, one_of
+from llm2llm.components.shared.llm.backends import BACKENDS
 from llm2llm.components.shared.llm.settings import IN_POD, Budget, ModelSettings, Price, TeacherSettings, check_model
 from llm2llm.components.shared.tasks import AnyTask, Task
 from llm2llm.components.teacher_augment.checks import Check
+from llm2llm.components.teacher_augment.offline import OFFLINE
+from llm2llm.components.teacher_augment.offline.base import OfflineTeacher
 from llm2llm.components.teacher_augment.prompt_files import check_prompts
-
-LanguageModel = Literal["openai", "batch", "vllm", "transformers"]
-LANGUAGE_MODELS = ("openai", "batch", "vllm", "transformers")
-Strategy = Literal[
-    "llm2llm", "random", "eda", "star", "cot", "skills", "paraphrase", "counterfactual", "self"
-]  # fmt: skip
-ASKS_THE_STUDENT = ("star", "self")
-"""Strategies whose teacher is the student of the iteration before."""
-NEEDS_RATIONALES = ("star", "cot")
-"""Strategies that write rationales, for a task whose students are trained on them."""
+from llm2llm.components.teacher_augment.strategies import STRATEGIES
+from llm2llm.components.teacher_augment.strategies.base import Strategy
 
 
 class SkillsSettings(Settings):
@@ -57,17 +53,12 @@ class VerificationSettings(Settings):
 class TeacherAugmentSettings(ModelSettings):
     """The `teacher_augment` section of a config."""
 
-    teacher: Literal["openai", "batch", "vllm", "transformers", "pool", "grammar"] = "openai"
-    """Who writes. Language models: `openai` (any OpenAI-compatible chat endpoint), `batch` (the endpoint's batch API:
-    slower, half the price), `vllm` or `transformers` (a model in the stage's own pod). Offline: `grammar` (a YAML file
-    of patterns and slots) or `pool` (takes the most similar unused rows of a labelled pool: the stand-in for an ideal
-    teacher in experiments)."""
-    strategy: Strategy = "llm2llm"
-    """What is asked for: `llm2llm` rows similar to each error (the paper); `random` the same from seeds drawn at
-    random, the control; `paraphrase` each error in other words; `counterfactual` each error changed so that its answer
-    changes; `skills` rows for the skills that the student lacks; `cot` several rationales of the teacher for each
-    error; `star` the student's own rationales; `self` rows that the student writes itself; `eda` edits of the errors'
-    own words without any teacher, the baseline."""
+    teacher: Annotated[str, one_of(BACKENDS, OFFLINE)] = Field(
+        "openai", description=f"Who writes. Language models: {in_words(BACKENDS)}. Offline: {in_words(OFFLINE)}."
+    )
+    strategy: Annotated[str, one_of(STRATEGIES)] = Field(
+        "llm2llm", description=f"What is asked for: {in_words(STRATEGIES)}."
+    )
     examples_per_error: int = Field(1, ge=1, le=100)
     """New rows for each error (the paper: 1)."""
     rows_per_iteration: int = Field(0, ge=0)
@@ -122,21 +113,31 @@ class TeacherAugmentSettings(ModelSettings):
     """`eda` only: a YAML file `word: [synonyms]`. Without one only swaps and deletions are made."""
 
     @property
+    def chosen_strategy(self) -> Strategy:
+        """What `strategy` names."""
+        return STRATEGIES[self.strategy]
+
+    @property
     def asks_models(self) -> bool:
         """Whether language models write, rather than an offline teacher or nobody."""
-        return self.strategy != "eda" and (self.teacher in LANGUAGE_MODELS or bool(self.teachers))
+        return self.chosen_strategy.asks != "nobody" and (self.teacher in BACKENDS or bool(self.teachers))
+
+    @property
+    def offline_teacher(self) -> OfflineTeacher | None:
+        """The teacher without a language model that writes, if one does."""
+        return None if self.asks_models or self.chosen_strategy.asks == "nobody" else OFFLINE[self.teacher]
 
     @property
     def needs_student(self) -> bool:
         """Whether the stage loads the student of the iteration before, to ask it."""
-        return self.strategy in ASKS_THE_STUDENT and self.teacher in IN_POD
+        return self.chosen_strategy.asks == "student" and self.teacher in IN_POD
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         check_prompts(self.prompts)
         if self.verify == "none" and self.verification != VerificationSettings():
             raise ValueError("verification: set, but verify is 'none'; set verify to resolve or judge, or remove it")
-        if self.strategy in NEEDS_RATIONALES and (self.verify != "none" or self.agree):
+        if self.chosen_strategy.keeps_question and (self.verify != "none" or self.agree):
             raise ValueError(
                 f"verify: strategy {self.strategy!r} keeps the question and the right answer of a seed, so there is "
                 "nothing to verify; remove verify and agree"
@@ -151,9 +152,9 @@ class TeacherAugmentSettings(ModelSettings):
                     f"model: strategy {self.strategy!r} with teacher {self.teacher!r} asks the student of the "
                     f"iteration before, not {self.model!r}; remove model"
                 )
-        elif self.strategy in ASKS_THE_STUDENT and not self.model:
+        elif self.chosen_strategy.asks == "student" and not self.model:
             raise ValueError(
-                f"teacher: strategy {self.strategy!r} asks the student itself; set teacher to vllm or transformers, or "
+                f"teacher: strategy {self.strategy!r} asks the student itself; set teacher to {_listed(IN_POD)}, or "
                 "set model to the name under which an endpoint serves the student"
             )
         else:
@@ -164,26 +165,26 @@ class TeacherAugmentSettings(ModelSettings):
         return self
 
     def _check_offline(self) -> None:
-        if self.strategy == "eda":
-            who = "strategy 'eda'"
+        if self.offline_teacher is None:
+            who = f"strategy {self.strategy!r}"
         else:
             who = f"teacher {self.teacher!r}"
-            if self.strategy not in ("llm2llm", "random"):
+            if not self.chosen_strategy.fits_offline:
+                fitting = [name for name, strategy in STRATEGIES.items() if strategy.fits_offline]
                 raise ValueError(
                     f"strategy: {self.strategy!r} needs a language model, and teacher is {self.teacher!r}; set teacher "
-                    "to openai, batch, vllm or transformers, or strategy to llm2llm or random"
+                    f"to {_listed(BACKENDS)}, or strategy to {_listed(fitting)}"
                 )
-            if self.teacher == "grammar" and self.grammar is None:
-                raise ValueError("grammar: missing; teacher 'grammar' needs a grammar file")
+            self.offline_teacher.check(self)
         if self.verify != "none" and self.verification.by is None:
             raise ValueError(
                 f"verify: {self.verify!r}, but {who} is no language model that could verify; set verification.by"
             )
 
     def _check_several(self) -> None:
-        if self.strategy in ASKS_THE_STUDENT:
+        if self.chosen_strategy.asks == "student":
             raise ValueError(f"teachers: strategy {self.strategy!r} asks the student alone; remove teachers")
-        if self.teacher in ("pool", "grammar"):
+        if self.teacher in OFFLINE:
             raise ValueError(f"teacher: {self.teacher!r} and teachers are both given; remove one of them")
         if self.model:
             raise ValueError(f"model: {self.model!r} and teachers are both given; remove one of them")
@@ -198,15 +199,17 @@ class TeacherAugmentSettings(ModelSettings):
             raise ValueError("agree: the other teachers solve each row blind, and so does verify 'resolve'; choose one")
 
     def _check_graphics_memory(self) -> None:
-        """vLLM takes nearly all memory of a GPU, so a pod has room for one model."""
+        """An engine takes nearly all memory of a GPU, so a pod has room for one model."""
         models: list[tuple[str, ModelSettings]] = [(one.teacher, one) for one in self.teachers]
         if self.asks_models and not self.teachers:
             models.append((self.teacher, self))
         if self.verify != "none" and self.verification.by is not None:
             models.append((self.verification.by.teacher, self.verification.by))
-        if len(in_pod := {one.identity("vllm") for teacher, one in models if teacher == "vllm"}) > 1:
+        filling = {one.identity(teacher): teacher for teacher, one in models if BACKENDS[teacher].fills_gpu}
+        if len(filling) > 1:
+            names = _listed([repr(name) for name in BACKENDS if name in filling.values()])
             raise ValueError(
-                f"teachers: {len(in_pod)} different models with teacher 'vllm' do not fit into one pod's GPUs; serve "
+                f"teachers: {len(filling)} different models with teacher {names} do not fit into one pod's GPUs; serve "
                 "all but one behind an endpoint (teacher openai), or use transformers"
             )
 
@@ -221,18 +224,16 @@ class TeacherAugmentStage(StageSettings):
 
 
 def check_task(settings: TeacherAugmentSettings, task: Task) -> None:
-    """Refuses a strategy that has nothing to write for a task.
+    """Refuses a strategy or an offline teacher that has nothing to write for a task.
 
     Raises:
         ValueError: Names the key and the fix.
     """
-    if settings.strategy in NEEDS_RATIONALES and not task.rationale:
-        raise ValueError(
-            f"strategy: {settings.strategy!r} writes rationales, and the students of task {task.name!r} are not "
-            "trained on any; set task.rationale: true, which form 'numeric' knows, or choose another strategy"
-        )
-    if settings.strategy == "counterfactual" and task.form == "text":
-        raise ValueError(
-            "strategy: 'counterfactual' changes which of the known answers is right, and form 'text' has no such; "
-            "choose another strategy"
-        )
+    if unfit := settings.chosen_strategy.unfit(task):
+        raise ValueError(f"strategy: {settings.strategy!r} {unfit}")
+
+
+def _listed(names: Iterable[str]) -> str:
+    """a, b or c."""
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
-from llm2llm.components.shared.data.schemas import Call
+from llm2llm.components.shared.data.schemas import Call, Reason
 from llm2llm.components.shared.llm.requests import Answer, Ask, Message, Teacher, call_key, call_row
 from llm2llm.components.shared.llm.settings import ModelSettings, Price
 from llm2llm.components.teacher_augment.replies import Problem
@@ -25,7 +25,7 @@ RAW_LIMIT = 2_000
 class Unusable(Exception):
     """An answer that does not give what was asked for."""
 
-    def __init__(self, reason: str, detail: str) -> None:
+    def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
@@ -199,7 +199,7 @@ def _answers(asking: Asking, teachers: Sequence[OpenTeacher], asks: Sequence[Ask
 
 def _read(question: Question[T], answer: Answer) -> T:
     if answer.outcome != "answered":
-        reason = "call_failed" if answer.outcome == "failed" else "over_budget"
+        reason: Reason = "call_failed" if answer.outcome == "failed" else "over_budget"
         raise Unusable(reason, answer.detail or "the budget was used up before it could be asked")
     if answer.refusal:
         raise Unusable("refused", answer.refusal[:RAW_LIMIT])

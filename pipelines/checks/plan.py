@@ -30,7 +30,7 @@ class PlannedStage:
 def planned_stages(config: Config) -> list[PlannedStage]:
     """The stages of a config in the order in which they first run, as far as all iterations go."""
     iterations = config.max_iterations
-    folds = config.filter_errors.folds if config.filter_errors.selection in ("out_of_fold", "auto") else 0
+    folds = config.filter_errors.fold_count
     shards, nodes = config.evaluate.shards, config.train.nodes
     side_by_side = {"predict": shards, "out_of_fold": folds}
     there = {
@@ -72,7 +72,7 @@ def _planned(stage: str, pods: int, image: str, wanted: StagePlacement, together
 def teacher_bound(config: Config) -> str:
     """In words, the most that the teacher can cost."""
     augment = config.teacher_augment
-    if augment.strategy == "eda" or augment.teacher in ("pool", "grammar"):
+    if not augment.asks_models:
         return "teacher: none is paid"
     if augment.teacher in IN_POD:
         return "teacher: runs in the stage's own pod; it costs that pod's time"
@@ -109,7 +109,7 @@ def judge_bound(config: Config) -> str:
     judge = config.evaluate.judge
     if judge is None:
         return ""
-    if judge.teacher == "transformers":
+    if judge.teacher in IN_POD:
         return "judge: runs in the stage's own pod; it costs that pod's time"
     if not _limits(judge.budget):
         return "judge: no bound: set evaluate.judge.budget"

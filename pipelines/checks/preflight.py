@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.llm.backends import BACKENDS
 from llm2llm.components.shared.storage.uris import is_remote
 from llm2llm.components.shared.training.settings import SCRATCH
 from llm2llm.pipelines.config import Config
@@ -172,16 +173,15 @@ def teacher_checks(config: Config) -> Iterator[Check]:
     """Asks each endpoint one small question by JSON schema; it costs some ten tokens."""
     augment = config.teacher_augment
     if not augment.asks_models:
-        yield Check(
-            OK, "teacher", "no language model is asked" if augment.strategy == "eda" else f"{augment.teacher}, offline"
-        )
+        offline = augment.offline_teacher is not None
+        yield Check(OK, "teacher", f"{augment.teacher}, offline" if offline else "no language model is asked")
     models: list[tuple[str, str, Any]] = [(f"teachers.{i}", one.teacher, one) for i, one in enumerate(augment.teachers)]
     if augment.asks_models and not augment.teachers:
         models = [("teacher", augment.teacher, augment)]
     if augment.verify != "none" and augment.verification.by is not None:
         models.append(("verification.by", augment.verification.by.teacher, augment.verification.by))
     for what, teacher, settings in models:
-        if teacher in ("openai", "batch"):
+        if not BACKENDS[teacher].in_pod:
             yield from carefully(what, _endpoint, config, what, settings)
         else:
             yield Check(
@@ -191,7 +191,7 @@ def teacher_checks(config: Config) -> Iterator[Check]:
 
 def judge_checks(config: Config, judge: Any) -> Iterator[Check]:
     """Asks the judge's endpoint, as a teacher's is."""
-    if judge.teacher in ("openai", "batch"):
+    if not BACKENDS[judge.teacher].in_pod:
         yield from _endpoint(config, "judge", judge)
     else:
         yield Check(OK, "judge", f"{judge.teacher}: {judge.model} runs in the stage's own pod; not asked")
@@ -347,7 +347,7 @@ def _fits(config: Config, shape: Any, parameters: int) -> Iterator[Check]:
     answering = [memory.answering_memory(shape, parameters, rows, length) for rows in (evaluate.batch_size, 1)]
     answers = "answer" if evaluate.shards > 1 else "evaluate"
     needs = {"train": training, answers: answering}
-    if config.filter_errors.selection in ("out_of_fold", "auto"):
+    if config.filter_errors.uses_folds:
         needs["out_of_fold"] = max(training, answering, key=lambda one: one[0].total)
     if config.promote.registry:
         needs["promote"] = answering

@@ -11,8 +11,9 @@ from llm2llm.components.prepare.settings import DataSettings, PrepareSettings
 from llm2llm.components.promote.settings import PromoteSettings
 from llm2llm.components.shared.base.settings import Settings
 from llm2llm.components.shared.judge.settings import check_judge
+from llm2llm.components.shared.llm.backends import BACKENDS
 from llm2llm.components.shared.llm.settings import IN_POD, ModelSettings
-from llm2llm.components.shared.tasks import Task
+from llm2llm.components.shared.tasks import FORMS, Task
 from llm2llm.components.shared.training.settings import SCRATCH, AnswerSettings, FineTuneSettings, check_mode
 from llm2llm.components.stages import STAGES
 from llm2llm.components.teacher_augment.settings import TeacherAugmentSettings, check_task
@@ -68,17 +69,12 @@ class Config(Settings):
         draws = self.prepare.seed_count > 0 or self.prepare.seed_fraction < 1
         if self.draws_from_pool and not self.data.pool and not draws:
             raise ValueError(
-                "teacher_augment.teacher 'pool' has nothing to draw from: set data.pool, or draw some of the rows as "
-                "seeds with prepare.seed_count, so that the rest is the pool"
+                f"teacher_augment.teacher {augment.teacher!r} has nothing to draw from: set data.pool, or draw some of "
+                "the rows as seeds with prepare.seed_count, so that the rest is the pool"
             )
-        simple = self.task.form in ("classification", "text") or (
-            self.task.form == "numeric" and not self.task.rationale
-        )
-        if augment.strategy != "eda" and augment.teacher == "grammar" and not simple:
-            raise ValueError(
-                f"teacher_augment.teacher 'grammar' writes a question and its answer only, and task {self.task.name!r} "
-                "needs choices or a rationale: use the teacher openai or pool"
-            )
+        offline = augment.offline_teacher
+        if offline is not None and (unfit := offline.unfit(self.task)):
+            raise ValueError(f"teacher_augment.teacher {augment.teacher!r} {unfit}")
         for key, values in needs(self.filter_errors).items():
             section, name = key.split(".")
             found = getattr(getattr(self, section), name)
@@ -87,8 +83,7 @@ class Config(Settings):
                     f"filter_errors.selection {self.filter_errors.selection!r} needs {key} to be "
                     f"{' or '.join(map(repr, values))}, and it is {found!r}; set it, or choose another selection"
                 )
-        labels = self.task.form in ("classification", "multiple_choice")
-        if self.train.class_weights == "balanced" and not labels:
+        if self.train.class_weights == "balanced" and not FORMS[self.task.form].has_classes:
             raise ValueError(
                 f"train.class_weights 'balanced' weighs labels or choices, and task {self.task.name!r} has neither "
                 f"(form {self.task.form!r}); use class_weights: none"
@@ -108,31 +103,24 @@ class Config(Settings):
         except ValueError as problem:
             raise ValueError(f"teacher_augment.{problem}") from None
         gpus = self.placement.stages["teacher_augment"].gpus if "teacher_augment" in self.placement.stages else 0
-        if self.placement.profile and self.uses_vllm and not gpus:
+        filling = next((teacher for teacher, _ in self.in_pod if BACKENDS[teacher].fills_gpu), None)
+        if self.placement.profile and filling and not gpus:
             raise ValueError(
-                "placement.stages.teacher_augment: teacher 'vllm' runs in the stage's own pod and needs a GPU there; "
-                "set accelerator and gpus, or serve the model behind an endpoint (teacher openai)"
+                f"placement.stages.teacher_augment: teacher {filling!r} runs in the stage's own pod and needs a GPU "
+                "there; set accelerator and gpus, or serve the model behind an endpoint (teacher openai)"
             )
         engine = self.evaluate.gpus if self.evaluate.backend == "vllm" else 0
         train = self.train
         check_devices(self.placement, train.gpus, train.nodes, train.checkpoint_uri, engine, self.evaluate.shards)
         return self
 
-    @property
-    def uses_vllm(self) -> bool:
-        """Whether teacher_augment loads a model with vLLM, and so runs in the image `vllm`."""
-        return any(teacher == "vllm" for teacher, _ in self.in_pod)
-
-    @property
-    def uses_transformers(self) -> bool:
-        """Whether teacher_augment loads a model with transformers, and so runs in the image `train`."""
-        return any(teacher == "transformers" for teacher, _ in self.in_pod)
-
     def image_of(self, stage: str) -> str:
         """The image that a stage runs in, unless its placement names one of its own."""
         kind: str = STAGES[stage].image
         if kind == "teacher":
-            kind = "vllm" if self.uses_vllm else "train" if self.uses_transformers else "cpu"
+            # vLLM's has transformers as well, and every image has what an endpoint takes.
+            needed = {BACKENDS[teacher].image for teacher, _ in self.in_pod}
+            kind = next((image for image in ("vllm", "train") if image in needed), "cpu")
         elif kind == "student":
             kind = "vllm" if self.evaluate.backend == "vllm" else "train"
             if stage == "evaluate" and self.evaluate.shards > 1:  # then the shards are asked, in predict
@@ -142,7 +130,8 @@ class Config(Settings):
     @property
     def draws_from_pool(self) -> bool:
         """Whether the teacher is the pool of labelled rows."""
-        return self.teacher_augment.strategy != "eda" and self.teacher_augment.teacher == "pool"
+        offline = self.teacher_augment.offline_teacher
+        return offline is not None and offline.draws_from_pool
 
     @property
     def in_pod(self) -> list[tuple[str, ModelSettings]]:

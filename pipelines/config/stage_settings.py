@@ -32,5 +32,5 @@ def stage_values(config: Config, stage: str, data_versions: dict[str, str] | Non
 
 def _out_of_fold(config: Config) -> dict[str, Any]:
     chosen = config.filter_errors
-    only_above = {"only_above": chosen.auto_above} if chosen.selection == "auto" else {}
+    only_above = {"only_above": chosen.auto_above} if chosen.waits_for_known_seeds else {}
     return {"folds": chosen.folds, **only_above}

@@ -192,6 +192,8 @@ def _entry(run: Run, row: Example | Reject) -> tuple[Entry | None, str | None, s
     """(entry, where it is, why there is none) of the call that a row came from."""
     from llm2llm.components.shared import storage
     from llm2llm.components.shared.llm.ledger import entry_uri, read_ledger
+    from llm2llm.components.teacher_augment.offline import OFFLINE
+    from llm2llm.components.teacher_augment.strategies import STRATEGIES
 
     if row.call_key is None:
         return None, None, "no teacher's answer is recorded for this row"
@@ -202,7 +204,8 @@ def _entry(run: Run, row: Example | Reject) -> tuple[Entry | None, str | None, s
     if settings.get("cache") is False and run.run_id:  # as `teachers.account` names a run's own ledger
         ledgers = [storage.join(one, f"run-{run.run_id}") for one in ledgers]
     note = "the run had no ledger" if not named else f"{row.call_key} is not in the ledger {named}"
-    if settings.get("teacher") in ("grammar", "pool") or settings.get("strategy") == "eda":
+    strategy = STRATEGIES.get(str(settings.get("strategy")))
+    if settings.get("teacher") in OFFLINE or (strategy is not None and strategy.asks == "nobody"):
         return None, None, "the teacher is no language model: nobody was asked"
     for ledger in ledgers:
         try:

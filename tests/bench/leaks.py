@@ -19,10 +19,9 @@ from llm2llm.components.shared.data.schemas import Example, content_id
 from llm2llm.components.shared.leakage.firewall import find_leaks
 from llm2llm.components.shared.leakage.settings import LeakSettings
 from llm2llm.components.shared.similarity import question_key
-from llm2llm.components.shared.tasks.task import Form
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
-SETS: dict[str, tuple[str, Form]] = {"gsm8k": ("question", "numeric"), "snips": ("text", "classification")}
+SETS: dict[str, tuple[str, str]] = {"gsm8k": ("question", "numeric"), "snips": ("text", "classification")}
 PLANTED = 500
 AMONG = 5_000
 NAMES = ["Amara", "Bjorn", "Chidi", "Dolores", "Emeka", "Fatima", "Goran", "Hiroko", "Ines", "Jamal", "Katya", "Luisa"]

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from types import UnionType
 from typing import Any, Self, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic_core import PydanticKnownError
 
 from llm2llm.components.shared.base.errors import UserError, did_you_mean
 
@@ -52,6 +53,28 @@ class StageSettings(Settings):
     def named_sources(self) -> dict[str, str]:
         """Files, folders and names outside the run that the stage reads, by the name that its record has for them."""
         return {}
+
+
+def one_of(*tables: Mapping[str, Any]) -> BeforeValidator:
+    """For a key whose value names an entry of a table: `teacher: Annotated[str, one_of(BACKENDS)]`.
+
+    The tables are looked into when a value is checked. Any other value is refused in the words that pydantic has for a
+    `Literal` of all names.
+    """
+
+    def named(value: Any) -> Any:
+        names = [name for table in tables for name in table]
+        if value not in names:
+            *others, last = map(repr, names)
+            raise PydanticKnownError("literal_error", {"expected": f"{', '.join(others)} or {last}"})
+        return value
+
+    return BeforeValidator(named)
+
+
+def in_words(table: Mapping[str, Any]) -> str:
+    """The entries of a table for the help: each name with what the entry says in its field `about`."""
+    return ", ".join(f"`{name}` ({entry.about})" for name, entry in table.items())
 
 
 def _lines(cls: type[BaseModel], error: ValidationError, where: str) -> list[str]:

@@ -63,6 +63,7 @@ def write_rows(
 
     Raises:
         UserError: The folder is missing, read-only or full.
+        ValueError: A value that is none of its field's `Literal`, such as a reason that nobody knows.
     """
     table_schema = schema(kind)
     if notes:
@@ -72,6 +73,9 @@ def write_rows(
     for row in rows:
         for name in names:
             columns[name].append(getattr(row, name))
+    for name, hint in typing.get_type_hints(KINDS[kind]).items():
+        if typing.get_origin(hint) is typing.Literal and (strange := set(columns[name]) - set(typing.get_args(hint))):
+            raise ValueError(f"{kind}: {name} {min(strange)!r} is none of {', '.join(typing.get_args(hint))}")
     table = pa.table(columns, schema=table_schema)
     with atomic_file(path) as partial:
         pq.write_table(table, partial, row_group_size=ROW_GROUP)

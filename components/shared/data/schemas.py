@@ -21,6 +21,14 @@ PARQUET_MAGIC = b"PAR1"  # what a file of rows begins and ends with
 Split = Literal["seeds", "validation", "test"]
 Outcome = Literal["correct", "wrong", "unparseable"]
 Difficulty = Literal["unsolved", "flaky", "format_only", "solved"]
+Reason = Literal[
+    "call_failed", "truncated", "empty", "refused", "unparseable", "missing", "invalid", "no_patterns",
+    "over_budget", "exhausted",
+    "wrong_arithmetic", "gives_answer_away", "boilerplate", "control_tokens", "unusual_length", "other_script",
+    "noise", "no_answer", "same_answer", "wrong_answer", "changed_numbers", "disagrees", "judged_wrong", "not_judged",
+    "copy", "near_copy", "template", "semantic_copy", "in_test", "in_validation",
+]  # fmt: skip
+"""Why a row is rejected; `report.reasons` says it in words."""
 SPLITS: tuple[Split, ...] = ("seeds", "validation", "test")
 
 
@@ -144,8 +152,7 @@ class Reject:
 
     iteration: int
     stage: Literal["prepare", "teacher_augment", "dedupe"]
-    reason: str
-    """A word: `unparseable`, `refused`, `invalid`, `copy`, `near_copy`, `in_validation`, `in_test` and the like."""
+    reason: Reason
     detail: str = ""
     """What exactly was wrong, for a person."""
     score: float | None = None

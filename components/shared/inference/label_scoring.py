@@ -7,13 +7,12 @@ Each label is measured as a whole completion with its end token: of two labels o
 import dataclasses
 import math
 from collections.abc import Sequence
-from string import ascii_uppercase
 from typing import Any
 
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.models.prompts import Encoded, encode
-from llm2llm.components.shared.tasks import Task
+from llm2llm.components.shared.tasks import FORMS, Task
 
 
 def labels_of(task: Task, example: Example) -> list[str]:
@@ -22,9 +21,10 @@ def labels_of(task: Task, example: Example) -> list[str]:
     Raises:
         UserError: The row's answer is none of them.
     """
-    if task.form not in ("classification", "multiple_choice"):
+    classes = FORMS[task.form].classes
+    if classes is None:
         return []
-    labels = task.labels if task.form == "classification" else list(ascii_uppercase[: len(example.choices)])
+    labels = classes(task, len(example.choices))
     if example.answer not in labels:
         raise UserError(f"evaluate: row {example.id}: the answer {example.answer!r} is none of the labels {labels}")
     return labels

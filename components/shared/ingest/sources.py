@@ -23,7 +23,7 @@ from llm2llm.components.shared import tasks
 from llm2llm.components.shared.base.errors import UserError, did_you_mean
 from llm2llm.components.shared.data.jsonl import is_text, json_lines, parse_json
 from llm2llm.components.shared.data.schemas import Example, content_id
-from llm2llm.components.shared.tasks import Columns, Task
+from llm2llm.components.shared.tasks import FORMS, Columns, Task
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet")
 BUILTIN = "builtin:"
@@ -110,14 +110,14 @@ def read_examples(source: str, task: Task, columns: Columns | None = None) -> li
 
 def _example(place: str, row: dict[str, Any], task: Task, columns: Columns) -> Example:
     question = _text(place, row, columns.question)
-    choices = _choices(place, row, columns) if task.form == "multiple_choice" else []
+    choices = _choices(place, row, columns) if FORMS[task.form].has_choices else []
     rationale = None
     if columns.rationale is not None:
         rationale = _text(place, row, columns.rationale)
     answer = _text(place, row, columns.answer)
     given = row[columns.answer]
-    # Multiple choice tells a number, which is an index, from a text of digits, which may be a choice.
-    is_index = task.form == "multiple_choice" and isinstance(given, (int, float))
+    # A form with choices tells a number, which is an index, from a text of digits, which may be a choice.
+    is_index = FORMS[task.form].has_choices and isinstance(given, (int, float))
     try:
         answer, rationale = tasks.normalise(task, given if is_index else answer, choices, rationale)
     except ValueError as problem:

@@ -1,20 +1,25 @@
 """What can be set about a judge."""
 
-from typing import Literal, Self
+from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from llm2llm.components.shared.base.settings import in_words, one_of
+from llm2llm.components.shared.llm.backends import BACKENDS
 from llm2llm.components.shared.llm.settings import Budget, ModelSettings, Price, check_model
 from llm2llm.components.shared.tasks import Task
+
+BESIDE_A_STUDENT = {name: backend for name, backend in BACKENDS.items() if not backend.fills_gpu}
 
 
 class JudgeSettings(ModelSettings):
     """The `evaluate.judge` section of a config: a language model that grades open answers."""
 
-    teacher: Literal["openai", "batch", "transformers"] = "openai"
-    """Who judges: `openai` (any OpenAI-compatible chat endpoint), `batch` (the endpoint's batch API: slower, half the
-    price) or `transformers` (a model beside the student). vLLM would take the memory that the student is in: serve such
-    a judge behind an endpoint."""
+    teacher: Annotated[str, one_of(BESIDE_A_STUDENT)] = Field(
+        "openai",
+        description=f"Who judges: {in_words(BESIDE_A_STUDENT)}. vLLM would take the memory that the student is in: "
+        "serve such a judge behind an endpoint.",
+    )
     temperature: float = Field(0, ge=0, le=2)
     """Always 0: the same answer gets the same grade, as far as the endpoint can."""
     attempts: int = Field(3, ge=1, le=20)

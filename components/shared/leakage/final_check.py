@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 
 from llm2llm.components.shared.data.schemas import Example
-from llm2llm.components.shared.leakage.firewall import bag_of, compared_words, searched_texts
+from llm2llm.components.shared.leakage.firewall import bag_of, compared_words, masks_numbers, searched_texts
 from llm2llm.components.shared.leakage.ngrams import ngrams, size_for
 from llm2llm.components.shared.leakage.settings import LeakSettings
 from llm2llm.components.shared.similarity import is_template, question_key
 from llm2llm.components.shared.similarity.rouge import rouge_l_of_words
-from llm2llm.components.shared.tasks.task import Form
 
 CHUNK = 500  # rows compared at once: bounds the memory
 
@@ -24,7 +23,7 @@ def final_check(
     training_set: Sequence[Example],
     validation: Sequence[Example],
     test: Sequence[Example],
-    form: Form | None,
+    form: str | None,
     settings: LeakSettings,
 ) -> dict[str, Any]:
     """The verdict on a training set, ready for JSON.
@@ -58,20 +57,21 @@ def final_check(
 
 
 def _matches(
-    rows: Sequence[Example], protected: Sequence[Example], form: Form | None, settings: LeakSettings
+    rows: Sequence[Example], protected: Sequence[Example], form: str | None, settings: LeakSettings
 ) -> list[tuple[Example, Example, str, float]]:
     if not protected:
         return []
     found = []
+    masked = masks_numbers(form)
     keys = {question_key(row): row for row in protected}
-    protected_words = [compared_words(row, form == "numeric") for row in protected]
+    protected_words = [compared_words(row, masked) for row in protected]
     bags = {bag: row for row, some in zip(protected, protected_words, strict=True) if (bag := bag_of(some, form))}
     sizes = [size_for(len(some), settings.ngram) for some in protected_words]
     passages = [ngrams(some, n) if n else set() for some, n in zip(protected_words, sizes, strict=True)]
     known = set().union(*passages)
     for start in range(0, len(rows), CHUNK):
         chunk = rows[start : start + CHUNK]
-        chunk_words = [compared_words(row, form == "numeric") for row in chunk]
+        chunk_words = [compared_words(row, masked) for row in chunk]
         scores = rouge_l_of_words(chunk_words, protected_words)
         for row, some, score in zip(chunk, chunk_words, scores, strict=True):
             nearest = int(np.argmax(score))
@@ -83,7 +83,7 @@ def _matches(
                 found.append((row, bags[bag_of(some, form)], "words", 1.0))
             else:
                 shares = np.zeros(len(protected))
-                for text in searched_texts(row, form == "numeric"):
+                for text in searched_texts(row, masked):
                     if held := {gram for n in set(sizes) - {0} for gram in ngrams(text, n)} & known:
                         of_text = [len(held & grams) / len(grams) if grams else 0.0 for grams in passages]
                         shares = np.maximum(shares, of_text)

@@ -18,7 +18,7 @@ from typing import Literal
 
 import numpy as np
 
-from llm2llm.components.shared.data.schemas import Example, Reject
+from llm2llm.components.shared.data.schemas import Example, Reason, Reject
 from llm2llm.components.shared.leakage.ngrams import Passages
 from llm2llm.components.shared.leakage.settings import LeakSettings, SemanticSettings
 from llm2llm.components.shared.similarity import (
@@ -32,7 +32,7 @@ from llm2llm.components.shared.similarity import (
 )
 from llm2llm.components.shared.similarity.near import near_pairs
 from llm2llm.components.shared.similarity.sketches import sketch
-from llm2llm.components.shared.tasks.task import Form
+from llm2llm.components.shared.tasks.forms import FORMS
 
 Split = Literal["test", "validation"]
 
@@ -53,16 +53,16 @@ class Leak:
     """The check and its score, for a person."""
 
     @property
-    def reason(self) -> str:
+    def reason(self) -> Reason:
         """The reject's reason."""
-        return f"in_{self.split}"
+        return "in_test" if self.split == "test" else "in_validation"
 
 
 def find_leaks(
     rows: Sequence[Example],
     test: Sequence[Example],
     validation: Sequence[Example],
-    form: Form | None,
+    form: str | None,
     settings: LeakSettings,
 ) -> list[Leak | None]:
     """For each row the protected row that it matches, if any: of test rather than validation, and the nearest by the
@@ -84,27 +84,32 @@ def find_leaks(
     return found
 
 
-def compared_words(row: Example, masks_numbers: bool) -> list[str]:
+def masks_numbers(form: str | None) -> bool:
+    """Whether rows of a form are compared without their numbers; not where no task is known."""
+    return form is not None and FORMS[form].masks_numbers
+
+
+def compared_words(row: Example, without_numbers: bool) -> list[str]:
     """The words of a row that are compared: of its question and choices."""
-    return compared_text(row, masks_numbers).split()
+    return compared_text(row, without_numbers).split()
 
 
-def compared_text(row: Example, masks_numbers: bool) -> str:
+def compared_text(row: Example, without_numbers: bool) -> str:
     """`compared_words` with white space between them."""
     text = text_of(row)
-    return " ".join(masked(words(text))) if masks_numbers else spaced(text)
+    return " ".join(masked(words(text))) if without_numbers else spaced(text)
 
 
-def searched_texts(row: Example, masks_numbers: bool) -> list[list[str]]:
+def searched_texts(row: Example, without_numbers: bool) -> list[list[str]]:
     """The words of each text of a row that is searched for passages, all of them: question with choices, rationale,
     answer."""
     texts = [spaced(text, None).split() for text in (text_of(row), row.rationale, row.answer) if text]
-    return [masked(some) for some in texts] if masks_numbers else texts
+    return [masked(some) for some in texts] if without_numbers else texts
 
 
-def bag_of(some: list[str], form: Form | None) -> tuple[str, ...]:
+def bag_of(some: list[str], form: str | None) -> tuple[str, ...]:
     """Words without their order; none for fewer than `FEW`, and where numbers are the question: 5 - 3 is not 3 - 5."""
-    return () if len(some) < FEW or (form == "numeric" and not is_template(some)) else tuple(sorted(some))
+    return () if len(some) < FEW or (masks_numbers(form) and not is_template(some)) else tuple(sorted(some))
 
 
 def leak_reject(row: Example, leak: Leak, stage: Literal["prepare", "dedupe"], iteration: int) -> Reject:
@@ -116,7 +121,7 @@ def reject(
     row: Example,
     stage: Literal["prepare", "dedupe"],
     iteration: int,
-    reason: str,
+    reason: Reason,
     detail: str,
     score: float,
     neighbour: Example,
@@ -145,9 +150,9 @@ def reject(
 class Protected:
     """The validation or the test rows, prepared for being compared with."""
 
-    def __init__(self, split: Split, rows: Sequence[Example], form: Form | None, settings: LeakSettings) -> None:
+    def __init__(self, split: Split, rows: Sequence[Example], form: str | None, settings: LeakSettings) -> None:
         self._split, self._settings = split, settings
-        self._form, self._masks = form, form == "numeric"
+        self._form, self._masks = form, masks_numbers(form)
         self._rows = sorted(rows, key=lambda row: row.id)
         self._words = [compared_words(row, self._masks) for row in self._rows]
         self._sketches = sketch(" ".join(some) for some in self._words)
@@ -202,7 +207,7 @@ class Protected:
 
 
 def same_meaning(
-    rows: Sequence[Example], others: Sequence[Example], masks_numbers: bool, settings: SemanticSettings
+    rows: Sequence[Example], others: Sequence[Example], without_numbers: bool, settings: SemanticSettings
 ) -> list[tuple[int, int, float]]:
     """(row, other, cosine) of every pair with close embeddings whose words are alike as well, in order."""
     from llm2llm.components.shared.similarity.embeddings import close_pairs, embed
@@ -212,7 +217,7 @@ def same_meaning(
     vectors = embed([text_of(row) for row in [*rows, *others]], settings.model)
     close = close_pairs(vectors[: len(rows)], vectors[len(rows) :], settings.threshold)
     alike = rouge_l_of_pairs(
-        [compared_words(rows[i], masks_numbers) for i, _, _ in close],
-        [compared_words(others[j], masks_numbers) for _, j, _ in close],
+        [compared_words(rows[i], without_numbers) for i, _, _ in close],
+        [compared_words(others[j], without_numbers) for _, j, _ in close],
     )
     return [pair for pair, score in zip(close, alike, strict=True) if score >= settings.rouge_l]

@@ -5,18 +5,8 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from llm2llm.components.shared.base.settings import Settings
-from llm2llm.components.shared.tasks.task import Form
-
-ROUGE_L: dict[Form | None, float] = {
-    "classification": 0.9,
-    "multiple_choice": 0.8,
-    "text": 0.8,
-    "numeric": 0.72,
-    None: 0.9,
-}
-"""From which ROUGE-L on a row leaks, by the task's form. Short texts, as most classifications have, share most of
-their words by chance. A problem in numbers is caught under other names and numbers, as its template is the secret: of
-GSM8K's 7,473 training problems 10 are caught, which are test problems in that sense."""
+from llm2llm.components.shared.tasks.forms import FORMS, forms_with
+from llm2llm.components.shared.tasks.forms.base import ROUGE_L
 
 
 class SemanticSettings(Settings):
@@ -36,10 +26,16 @@ class LeakSettings(Settings):
     """The firewall against validation and test; a row leaks if any check catches it. `leak: 0.9` is short for
     `leak: {rouge_l: 0.9}`."""
 
-    rouge_l: float | None = Field(None, gt=0, le=1)
-    """ROUGE-L F1 from which a row leaks; None: 0.9 for classification, 0.8 for multiple choice and text, 0.72 for
-    numeric tasks, where numbers are masked: a test question with other numbers in it leaks. In a numeric task a row
-    of fewer than 8 words besides its numbers is compared as it stands, from 0.9 on."""
+    rouge_l: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="ROUGE-L F1 from which a row leaks; None: "
+        + ", ".join(f"{form.leak_rouge_l} for {name}" for name, form in FORMS.items())
+        + f". In {' and '.join(forms_with('masks_numbers'))} tasks numbers are masked: a test question with other "
+        "numbers in it leaks. There a row of fewer than 8 words besides its numbers is compared as it stands, from "
+        f"{ROUGE_L} on.",
+    )
     ngram: int = Field(13, ge=0, le=100)
     """Words in a row that two texts share only if one has it from the other; fewer for short rows. 0: not looked
     for."""
@@ -53,8 +49,10 @@ class LeakSettings(Settings):
     def _short(cls, value: Any) -> Any:
         return {"rouge_l": value} if isinstance(value, (int, float)) and not isinstance(value, bool) else value
 
-    def rouge_l_for(self, form: Form | None, is_template: bool) -> float:
+    def rouge_l_for(self, form: str | None, is_template: bool) -> float:
         """The threshold for a row that is a template without its numbers, or is none; form None: no task is known."""
         if self.rouge_l is not None:
             return self.rouge_l
-        return ROUGE_L[None if form == "numeric" and not is_template else form]
+        if form is None or (FORMS[form].masks_numbers and not is_template):
+            return ROUGE_L
+        return FORMS[form].leak_rouge_l

@@ -5,12 +5,15 @@ with open_teacher(settings, "openai", account) as teacher:
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
+from importlib import import_module
 
+from llm2llm.components.shared.llm import backends
+from llm2llm.components.shared.llm.backends import BACKENDS
 from llm2llm.components.shared.llm.budget import Account
 from llm2llm.components.shared.llm.requests import Answer, Ask, Teacher, call_key
-from llm2llm.components.shared.llm.settings import IN_POD, ModelSettings
+from llm2llm.components.shared.llm.settings import ModelSettings
 
 Send = Callable[[Sequence[Ask], ModelSettings, Account], list[Answer]]
 """A backend: asks the model, with one `Answer` for each `Ask`, in order. It is never given the same key twice at once,
@@ -24,7 +27,7 @@ def open_teacher(settings: ModelSettings, teacher: str, account: Account) -> Ite
 
     Args:
         settings: Which model, and how to ask it.
-        teacher: `openai`, `batch`, `vllm` or `transformers`.
+        teacher: The backend, a key of `BACKENDS`.
         account: Ledger, budget and prices.
 
     Returns:
@@ -64,7 +67,7 @@ def open_teacher(settings: ModelSettings, teacher: str, account: Account) -> Ite
 def with_revision(settings: ModelSettings, teacher: str) -> ModelSettings:
     """The settings with what is in a local model's folder as its revision, so that the ledger does not answer for
     weights that have changed since; others are as they were."""
-    if teacher not in IN_POD:
+    if not BACKENDS[teacher].in_pod:
         return settings
     from llm2llm.components.shared.llm.backends.in_process import fingerprint
 
@@ -73,19 +76,6 @@ def with_revision(settings: ModelSettings, teacher: str) -> ModelSettings:
 
 def _backend(settings: ModelSettings, teacher: str) -> AbstractContextManager[Send]:
     # Each brings libraries that the others do without.
-    if teacher == "openai":
-        from llm2llm.components.shared.llm.backends import openai as openai_endpoint
-
-        return openai_endpoint.opened(settings)
-    if teacher == "batch":
-        from llm2llm.components.shared.llm.backends import openai_batch as batch_endpoint
-
-        return nullcontext(batch_endpoint.send)
-    if teacher == "vllm":
-        from llm2llm.components.shared.llm.backends import vllm as vllm_engine
-
-        return vllm_engine.opened(settings)
-    assert teacher == "transformers", teacher
-    from llm2llm.components.shared.llm.backends import transformers as transformers_model
-
-    return transformers_model.opened(settings)
+    module = import_module(f"{backends.__name__}.{BACKENDS[teacher].module}")
+    opened: AbstractContextManager[Send] = module.opened(settings)
+    return opened

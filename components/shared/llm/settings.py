@@ -1,15 +1,16 @@
 """What can be set about a language model that is asked, and about what it may cost."""
 
 import os
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.base.settings import Settings
+from llm2llm.components.shared.base.settings import Settings, in_words, one_of
+from llm2llm.components.shared.llm.backends import BACKENDS
 
-IN_POD = ("vllm", "transformers")
+IN_POD = tuple(name for name, backend in BACKENDS.items() if backend.in_pod)
 """Teachers that are a model in the stage's own pod."""
 
 
@@ -82,7 +83,7 @@ class ModelSettings(Settings):
     def identity(self, teacher: str) -> str:
         """Who answers, as part of a call's key: the same model at another address is another teacher, and so is another
         revision."""
-        where = self.url.rstrip("/") if teacher in ("openai", "batch") else teacher
+        where = teacher if BACKENDS[teacher].in_pod else self.url.rstrip("/")
         return f"{where} {self.model}@{self.revision}" if self.revision else f"{where} {self.model}"
 
 
@@ -94,7 +95,7 @@ def check_model(settings: ModelSettings, teacher: str) -> None:
     """
     if not settings.model:
         raise ValueError(f"model: missing; teacher {teacher!r} needs the name of a model")
-    if teacher not in ("openai", "batch"):
+    if BACKENDS[teacher].in_pod:
         return
     if not settings.url.startswith(("http://", "https://")):
         raise ValueError(f"url: must begin with http:// or https://, got {settings.url!r}")
@@ -130,9 +131,7 @@ def api_key(settings: ModelSettings) -> str:
 class TeacherSettings(ModelSettings):
     """A language model as a teacher of its own, for where several are asked."""
 
-    teacher: Literal["openai", "batch", "vllm", "transformers"] = "openai"
-    """Who answers: `openai` (any OpenAI-compatible chat endpoint), `batch` (the endpoint's batch API: slower, half the
-    price), `vllm` or `transformers` (a model in the stage's own pod)."""
+    teacher: Annotated[str, one_of(BACKENDS)] = Field("openai", description=f"Who answers: {in_words(BACKENDS)}.")
     weight: float = Field(1.0, gt=0)
     """The share of the requests that it is given, beside the other teachers' weights."""
 

@@ -145,15 +145,6 @@ def _band_keys(tokens: Numbers, offsets: Places, bands: int, rows: int) -> Numbe
     return keys
 
 
-def minhash_version(bands: tuple[int, int]) -> int:
-    """The version of rensa's algorithm, whose band keys do not agree with another's; 0 where there are no bands."""
-    if not all(bands):
-        return 0
-    from rensa import RMinHash
-
-    return int(RMinHash.ALGORITHM_VERSION)
-
-
 def scrambled(numbers: Numbers) -> Numbers:
     """Numbers whose every bit depends on every bit of what is given (the end of SplitMix64: Steele et al. 2014)."""
     numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -1,43 +1,26 @@
 """Tasks: what the student is asked, how its answer is read and graded, what the teacher must return.
 
-A task is data (`task.Task`); its form (`classification`, `multiple_choice`, `numeric`, `text`) is a module of pure
-functions. The paper's five are constants: gsm8k, casehold, snips, trec, sst2.
+A task is data (`task.Task`). Its form, one of `forms.FORMS`, has the functions and says what its rows have. The
+paper's five are constants: gsm8k, casehold, snips, trec, sst2.
 """
 
 from collections.abc import Mapping
 from string import ascii_uppercase
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
 from llm2llm.components.shared.base.errors import UserError, did_you_mean
 from llm2llm.components.shared.data.schemas import Outcome
-from llm2llm.components.shared.tasks.forms import classification, multiple_choice, numeric, text
+from llm2llm.components.shared.tasks.forms import FORMS
+from llm2llm.components.shared.tasks.forms.base import Form
 from llm2llm.components.shared.tasks.shipped import casehold, gsm8k, snips, sst2, trec
-from llm2llm.components.shared.tasks.task import Columns, Form, Task
+from llm2llm.components.shared.tasks.task import Columns, Task
 
-__all__ = ["FORMS", "TASKS", "AnyTask", "Columns", "Task", "answer_schema", "grade", "load_task", "matches",
+__all__ = ["FORMS", "TASKS", "AnyTask", "Columns", "Form", "Task", "answer_schema", "grade", "load_task", "matches",
            "normalise", "parse", "prompt", "rationale_in", "target", "teacher_schema"]  # fmt: skip
 
 
-class FormModule(Protocol):
-    """The functions that every form's module has; the module's own docstrings say what they do."""
-
-    def target(self, task: Task, answer: str, rationale: str | None) -> str: ...
-    def parse(self, task: Task, completion: str) -> str | None: ...
-    def matches(self, task: Task, parsed: str, answer: str) -> bool: ...
-    def normalise(
-        self, task: Task, answer: Any, choices: list[str], rationale: str | None
-    ) -> tuple[str, str | None]: ...
-    def teacher_properties(self, task: Task) -> dict[str, Any]: ...
-
-
-FORMS: dict[Form, FormModule] = {
-    "classification": classification,
-    "multiple_choice": multiple_choice,
-    "numeric": numeric,
-    "text": text,
-}
 TASKS: dict[str, Task] = {module.TASK.name: module.TASK for module in (gsm8k, casehold, snips, trec, sst2)}
 
 
@@ -89,9 +72,7 @@ def parse(task: Task, completion: str) -> str | None:
 
 def rationale_in(task: Task, completion: str) -> str | None:
     """The rationale of a completion, without the mark and the answer after it; None when there is none."""
-    return (
-        _until_next_question(task, completion).split(numeric.MARKER, 1)[0].strip() or None if task.rationale else None
-    )
+    return FORMS[task.form].rationale_in(task, _until_next_question(task, completion))
 
 
 def _until_next_question(task: Task, completion: str) -> str:

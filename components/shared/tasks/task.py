@@ -1,12 +1,12 @@
-"""What a task is: plain data. The functions that give it meaning are in the module of its form."""
+"""What a task is: plain data. The functions that give it meaning are those of its form, `FORMS[task.form]`."""
 
-from typing import Literal, Self
+from collections.abc import Iterable
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from llm2llm.components.shared.base.settings import Settings
-
-Form = Literal["classification", "multiple_choice", "numeric", "text"]
+from llm2llm.components.shared.base.settings import Settings, in_words, one_of
+from llm2llm.components.shared.tasks.forms import FORMS, forms_with, forms_with_field
 
 
 class Columns(Settings):
@@ -31,9 +31,7 @@ class Task(Settings):
 
     name: str
     """What reports call it."""
-    form: Form
-    """`classification` (one of a label set), `multiple_choice` (a letter), `numeric` (a number) or `text` (exact or
-    normalised match, or the verdict of a judge)."""
+    form: Annotated[str, one_of(FORMS)] = Field(description=f"What an answer is: {in_words(FORMS)}.")
     instruction: str = ""
     """Put before every question, in training and evaluation alike; may be empty."""
     question_cue: str = "Question"
@@ -61,23 +59,17 @@ class Task(Settings):
 
     @model_validator(mode="after")
     def _form_fits(self) -> Self:
-        if self.form == "classification":
-            if len(self.labels) < 2:
-                raise ValueError(f"labels: a classification needs at least two labels, got {self.labels}")
-            if len(set(self.labels)) < len(self.labels):
-                raise ValueError(f"labels: each label once, got {self.labels}")
-            if bad := [label for label in self.labels if not label or label != label.strip()]:
-                raise ValueError(f"labels: no empty label and no white space around one, got {bad[0]!r}")
-        elif self.labels:
-            raise ValueError(f"labels: only for form 'classification', this is form {self.form!r}; remove labels")
-        if self.rationale and self.form != "numeric":
-            raise ValueError(f"rationale: only for form 'numeric', this is form {self.form!r}; remove rationale")
-        if self.choice_count is not None and self.form != "multiple_choice":
-            raise ValueError(f"choice_count: only for form 'multiple_choice', this is form {self.form!r}; remove it")
-        if self.choice_count is not None and not 2 <= self.choice_count <= 26:
-            raise ValueError(f"choice_count: from 2 to 26, got {self.choice_count}")
-        if self.match == "judge" and self.form != "text":
-            raise ValueError(f"match: 'judge' is for form 'text', and this is form {self.form!r}; remove match")
+        form = FORMS[self.form]
+        only_some = {field for one in FORMS.values() for field in one.takes}
+        for field in (name for name in Task.model_fields if name in only_some):
+            if check := form.takes.get(field):
+                check(self)
+            elif getattr(self, field) != Task.model_fields[field].default:
+                known = _named(forms_with_field(field))
+                raise ValueError(f"{field}: only for {known}, this is form {self.form!r}; remove {field}")
+        if self.match == "judge" and not form.has_free_text:
+            known = _named(forms_with("has_free_text"))
+            raise ValueError(f"match: 'judge' is for {known}, and this is form {self.form!r}; remove match")
         if self.match == "judge" and not self.rubric.strip():
             raise ValueError("rubric: missing; match 'judge' needs one: say when an answer is right")
         if self.rubric and self.match != "judge":
@@ -87,3 +79,8 @@ class Task(Settings):
         if self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens: at least 1, got {self.max_new_tokens}")
         return self
+
+
+def _named(forms: Iterable[str]) -> str:
+    """Forms in words: form 'numeric', or form 'numeric' or 'text'."""
+    return f"form {' or '.join(map(repr, forms))}"

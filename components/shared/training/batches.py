@@ -20,7 +20,7 @@ import torch
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.models.prompts import Encoded, encode, encode_general
-from llm2llm.components.shared.tasks import Task
+from llm2llm.components.shared.tasks import FORMS, Task
 from llm2llm.components.shared.training.settings import FineTuneSettings
 
 IGNORED = -100
@@ -115,7 +115,7 @@ def balanced_weights(examples: Sequence[Example], task: Task) -> dict[str, float
     Raises:
         UserError: The task has no labels.
     """
-    if task.form not in ("classification", "multiple_choice"):
+    if not FORMS[task.form].has_classes:
         raise UserError(
             f"train.class_weights: 'balanced' weighs labels, and task {task.name!r} of form {task.form!r} has none; "
             "set train.class_weights: none"

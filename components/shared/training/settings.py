@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from llm2llm.components.shared.base.settings import Settings
 from llm2llm.components.shared.judge.settings import JudgeSettings
-from llm2llm.components.shared.tasks import Task
+from llm2llm.components.shared.tasks import FORMS, Task
 
 SCRATCH = "scratch"
 """The name of the student that is built from `ScratchSettings` instead of loaded."""
@@ -215,7 +215,7 @@ def check_mode(task: Task, settings: AnswerSettings) -> None:
     Raises:
         ValueError: Names the key and the fix.
     """
-    if settings.mode == "score" and task.form not in ("classification", "multiple_choice"):
+    if settings.mode == "score" and not FORMS[task.form].has_classes:
         raise ValueError(
             f"mode: 'score' compares labels or choices, and task {task.name!r} is of form {task.form!r}; set mode: "
             "generate"

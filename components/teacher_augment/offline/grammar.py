@@ -16,7 +16,7 @@ import random
 import re
 from collections.abc import Sequence
 from graphlib import CycleError, TopologicalSorter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -24,9 +24,13 @@ from llm2llm.components.shared.base.errors import UserError, did_you_mean
 from llm2llm.components.shared.base.settings import Settings
 from llm2llm.components.shared.base.text import folded
 from llm2llm.components.shared.data.schemas import Call
-from llm2llm.components.shared.ingest.sources import source_file
-from llm2llm.components.shared.similarity import rouge_l
+from llm2llm.components.shared.tasks import FORMS, Task
+from llm2llm.components.teacher_augment.context import Context
+from llm2llm.components.teacher_augment.offline.base import OfflineTeacher
 from llm2llm.components.teacher_augment.replies import Draft, Problem, Reply, Request, call_key
+
+if TYPE_CHECKING:
+    from llm2llm.components.teacher_augment.settings import TeacherAugmentSettings
 
 TRIES = 24
 """Sentences made for each row that is asked for; the one most like the parent is kept."""
@@ -51,6 +55,8 @@ def load_grammar(value: str | dict[str, Any]) -> Grammar:
     """
     where = value if isinstance(value, str) else "teacher_augment.grammar"
     if isinstance(value, str):
+        from llm2llm.components.shared.ingest.sources import source_file  # brings pyarrow, which compiling does without
+
         try:
             with source_file(value) as file:
                 value = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -90,6 +96,8 @@ def write(
 
 
 def _reply(request: Request, grammar: Grammar, seen: set[str], iteration: int, random_seed: int) -> Reply:
+    from llm2llm.components.shared.similarity import rouge_l  # brings NumPy
+
     parent = request.parent
     key = call_key("grammar", grammar.model_dump(), parent.id, request.count, iteration, random_seed)
     call = Call(key=key, iteration=iteration, parent_id=parent.id, teacher="grammar", model="", outcome="answered",
@@ -118,3 +126,27 @@ def _fill(grammar: Grammar, text: str, rng: random.Random) -> str:
         text = _SLOT.sub(lambda match: rng.choice(grammar.slots[match[1]]), text)
     text = re.sub(r"\s+([,.;:!?])", r"\1", " ".join(text.split()))
     return text[:1].upper() + text[1:]
+
+
+def _write(context: Context) -> list[Reply]:
+    assert context.settings.grammar is not None, "TeacherAugmentSettings requires a grammar"
+    texts = [row.question for row in context.training_set]
+    loaded = load_grammar(context.settings.grammar)
+    return write(context.requests, loaded, texts, context.iteration, context.random_seed)
+
+
+def _check(settings: "TeacherAugmentSettings") -> None:
+    if settings.grammar is None:
+        raise ValueError("grammar: missing; teacher 'grammar' needs a grammar file")
+
+
+def _unfit(task: Task) -> str:
+    if not FORMS[task.form].has_choices and not task.rationale:
+        return ""
+    return (
+        f"writes a question and its answer only, and task {task.name!r} needs choices or a rationale: use the teacher "
+        "openai or pool"
+    )
+
+
+TEACHER = OfflineTeacher(about="a YAML file of patterns and slots", write=_write, check=_check, unfit=_unfit)

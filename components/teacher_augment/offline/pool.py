@@ -7,10 +7,11 @@ right, and only the choice of rows is tested.
 from collections.abc import Sequence
 from itertools import islice
 
-import numpy as np
-
+from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Call, Example
-from llm2llm.components.shared.similarity import rouge_l
+from llm2llm.components.shared.tasks import FORMS
+from llm2llm.components.teacher_augment.context import Context
+from llm2llm.components.teacher_augment.offline.base import OfflineTeacher
 from llm2llm.components.teacher_augment.replies import Draft, Problem, Reply, Request, call_key
 
 CHUNK = 256  # requests compared with the pool at once: bounds the memory of the similarity matrix
@@ -28,6 +29,10 @@ def write(
         same_answer: Whether to take only rows with the parent's answer, as for labels.
         iteration: For the calls.
     """
+    import numpy as np  # compiling does without
+
+    from llm2llm.components.shared.similarity import rouge_l
+
     free = sorted((row for row in pool if row.id not in used), key=lambda row: row.id)
     questions = [row.question for row in free]
     taken: set[str] = set()
@@ -60,3 +65,21 @@ def write(
             )
         )
     return replies
+
+
+def _write(context: Context) -> list[Reply]:
+    if not context.pool:
+        raise UserError(
+            "teacher_augment.teacher: 'pool' has no rows to draw from; set data.pool, or prepare.seed_count below the "
+            "number of seed rows so that the rest becomes the pool"
+        )
+    not_again = {*context.used, *(row.id for row in context.training_set)}
+    same_answer = FORMS[context.task.form].has_labels
+    return write(context.requests, context.pool, not_again, same_answer, context.iteration)
+
+
+TEACHER = OfflineTeacher(
+    about="takes the most similar unused rows of a labelled pool: the stand-in for an ideal teacher in experiments",
+    write=_write,
+    draws_from_pool=True,
+)

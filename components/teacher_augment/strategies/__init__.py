@@ -1,27 +1,29 @@
-"""What is asked of a teacher. Each module has one function, `write(context) -> list[Reply]`."""
+"""What is asked of a teacher.
 
-from collections.abc import Callable
+A strategy is a file here that makes a `Strategy`, its prompt in `../prompts`, and a line in `STRATEGIES`.
+"""
 
-from llm2llm.components.teacher_augment.context import Context
-from llm2llm.components.teacher_augment.replies import Reply
 from llm2llm.components.teacher_augment.strategies import (
     cot,
     counterfactual,
+    eda,
     llm2llm,
     paraphrase,
     self_guide,
     skills,
     star,
 )
+from llm2llm.components.teacher_augment.strategies.base import Strategy
 
-STRATEGIES: dict[str, Callable[[Context], list[Reply]]] = {
-    "llm2llm": llm2llm.write,
-    "random": llm2llm.write,  # the same, from seeds drawn at random: see `requests`
-    "paraphrase": paraphrase.write,
-    "counterfactual": counterfactual.write,
-    "skills": skills.write,
-    "cot": cot.write,
-    "star": star.write,
-    "self": self_guide.write,
+STRATEGIES: dict[str, Strategy] = {
+    "llm2llm": llm2llm.STRATEGY,
+    "random": llm2llm.RANDOM,
+    "eda": eda.STRATEGY,
+    "star": star.STRATEGY,
+    "cot": cot.STRATEGY,
+    "skills": skills.STRATEGY,
+    "paraphrase": paraphrase.STRATEGY,
+    "counterfactual": counterfactual.STRATEGY,
+    "self": self_guide.STRATEGY,
 }
-"""The strategies that ask a language model; `eda` asks nobody."""
+"""Name, as `strategy` has it in a config -> strategy."""

@@ -13,6 +13,7 @@ from llm2llm.components.teacher_augment.context import Context, Rows, reply
 from llm2llm.components.teacher_augment.parsing import read_solution
 from llm2llm.components.teacher_augment.prompt_files import about, render, shown
 from llm2llm.components.teacher_augment.replies import Draft, Problem, Reply, Request
+from llm2llm.components.teacher_augment.strategies.base import Strategy, needs_rationales
 from llm2llm.components.teacher_augment.until_usable import Question, Unusable, ask_until
 
 
@@ -41,3 +42,8 @@ def _read(answer: Answer, part: Request, task: Task) -> Rows:
         detail = f"the rationale reaches {given}, and the answer is {parent.answer}"
         return [], [Problem("wrong_answer", detail, rationale)]
     return [Draft(parent.question, parent.answer, parent.choices, rationale, checks=["reaches the answer"])], []
+
+
+STRATEGY = Strategy(
+    about="several rationales of the teacher for each error", write=write, keeps_question=True, unfit=needs_rationales
+)

@@ -9,11 +9,12 @@ from functools import partial
 
 from llm2llm.components.shared import tasks
 from llm2llm.components.shared.llm.requests import Answer
-from llm2llm.components.shared.tasks import Task
+from llm2llm.components.shared.tasks import FORMS, Task
 from llm2llm.components.teacher_augment.context import Context, Rows, example_data, reply
 from llm2llm.components.teacher_augment.parsing import read_examples
 from llm2llm.components.teacher_augment.prompt_files import about, render
 from llm2llm.components.teacher_augment.replies import Draft, Problem, Reply, Request
+from llm2llm.components.teacher_augment.strategies.base import Strategy
 from llm2llm.components.teacher_augment.until_usable import Question, ask_until
 
 
@@ -37,7 +38,7 @@ def write(context: Context) -> list[Reply]:
 
 def _new_label(part: Request, task: Task, seed: str) -> str | None:
     """The label that the new version should have; None where the task has no labels."""
-    if task.form != "classification":
+    if not FORMS[task.form].has_labels:
         return None
     others = [label for label in task.labels if label != part.parent.answer]
     if part.error is not None and part.error.parsed in others:
@@ -57,7 +58,16 @@ def _read(answer: Answer, part: Request, task: Task) -> Rows:
 
 def _same(draft: Draft, part: Request, task: Task) -> bool:
     answer, _ = tasks.normalise(task, draft.answer, [choice.strip() for choice in draft.choices], draft.rationale)
-    if task.form == "multiple_choice":  # a letter says nothing when the choices have changed places
+    if FORMS[task.form].has_choices:  # a letter says nothing when the choices have changed places
         right = ord(answer) - ord("A"), ord(part.parent.answer) - ord("A")
         return draft.choices[right[0]].strip() == part.parent.choices[right[1]]
     return tasks.matches(task, answer, part.parent.answer)
+
+
+def _unfit(task: Task) -> str:
+    if not FORMS[task.form].has_free_text:
+        return ""
+    return f"changes which of the known answers is right, and form {task.form!r} has no such; choose another strategy"
+
+
+STRATEGY = Strategy(about="each error changed so that its answer changes", write=write, unfit=_unfit)

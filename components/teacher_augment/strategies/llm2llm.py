@@ -11,6 +11,7 @@ from llm2llm.components.teacher_augment.context import Context, Rows, example_da
 from llm2llm.components.teacher_augment.parsing import read_examples
 from llm2llm.components.teacher_augment.prompt_files import about, render
 from llm2llm.components.teacher_augment.replies import Reply, Request
+from llm2llm.components.teacher_augment.strategies.base import Strategy
 from llm2llm.components.teacher_augment.until_usable import Question, ask_until
 
 
@@ -29,3 +30,9 @@ def write(context: Context) -> list[Reply]:
     parts = context.parts()
     told = ask_until(context.asking, [question(part) for part in parts])
     return [reply(part, one) for part, one in zip(parts, told, strict=True)]
+
+
+STRATEGY = Strategy(about="rows similar to each error, as in the paper", write=write, fits_offline=True)
+RANDOM = Strategy(
+    about="the same from seeds drawn at random, the control", write=write, fits_offline=True, draws_parents=True
+)

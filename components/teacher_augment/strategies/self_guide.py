@@ -15,11 +15,12 @@ from typing import Any
 
 from llm2llm.components.shared import tasks
 from llm2llm.components.shared.llm.requests import Answer
-from llm2llm.components.shared.tasks import Task
+from llm2llm.components.shared.tasks import FORMS, Task
 from llm2llm.components.teacher_augment.context import Context
 from llm2llm.components.teacher_augment.parsing import object_in
 from llm2llm.components.teacher_augment.prompt_files import about, render, shown
 from llm2llm.components.teacher_augment.replies import Draft, Problem, Reply, Request
+from llm2llm.components.teacher_augment.strategies.base import Strategy
 from llm2llm.components.teacher_augment.until_usable import RAW_LIMIT, Question, Told, Unusable, ask_until
 
 SHOWN = 4
@@ -61,7 +62,7 @@ def _input(context: Context, part: Request, usual: tuple[float, float]) -> Quest
 
 def _schema(task: Task) -> dict[str, Any]:
     properties: dict[str, Any] = {"question": {"type": "string"}}
-    if task.form == "multiple_choice":
+    if FORMS[task.form].has_choices:
         properties["choices"] = tasks.teacher_schema(task, 1)["properties"]["examples"]["items"]["properties"][
             "choices"
         ]
@@ -87,7 +88,7 @@ def _read_input(answer: Answer, task: Task, usual: tuple[float, float]) -> Asked
     if not usual[0] <= len(question) <= usual[1]:
         detail = f"{len(question):,} characters; usual are {usual[0]:,.0f} to {usual[1]:,.0f}"
         return Problem("unusual_length", detail, question[:RAW_LIMIT])
-    return question, choices if task.form == "multiple_choice" else []
+    return question, choices if FORMS[task.form].has_choices else []
 
 
 def _repeats(text: str) -> bool:
@@ -126,3 +127,6 @@ def _reply(part: Request, asked: Told[Asked | Problem], output: Told[Draft | Pro
     drafts = [came] if isinstance(came, Draft) else []
     problems = [came] if isinstance(came, Problem) else []
     return Reply(part, asked.call, drafts, problems, asked.teacher.name)
+
+
+STRATEGY = Strategy(about="rows that the student writes itself", write=write, asks="student")

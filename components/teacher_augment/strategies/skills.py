@@ -26,6 +26,7 @@ from llm2llm.components.teacher_augment.parsing import object_in, objects_schema
 from llm2llm.components.teacher_augment.prompt_files import about, render
 from llm2llm.components.teacher_augment.replies import Reply, Request
 from llm2llm.components.teacher_augment.requests import in_parts
+from llm2llm.components.teacher_augment.strategies.base import Strategy
 from llm2llm.components.teacher_augment.until_usable import Question, Told, Unusable, ask_until
 
 MAX_NAME = 120
@@ -186,3 +187,6 @@ def _rows(context: Context, skill: str, part: Request, skills_of: Mapping[str, S
 def _read_rows(answer: Answer, context: Context, count: int, skill: str) -> Rows:
     drafts, problems = read_examples(answer, context.task, count)
     return [replace(draft, skills=[skill] if skill else []) for draft in drafts], problems
+
+
+STRATEGY = Strategy(about="rows for the skills that the student lacks", write=write)

@@ -13,6 +13,7 @@ from llm2llm.components.shared.tasks import Task
 from llm2llm.components.teacher_augment.context import Context
 from llm2llm.components.teacher_augment.prompt_files import render
 from llm2llm.components.teacher_augment.replies import Draft, Problem, Reply, Request
+from llm2llm.components.teacher_augment.strategies.base import Strategy, needs_rationales
 from llm2llm.components.teacher_augment.until_usable import RAW_LIMIT, Question, Told, ask_until
 
 _OF_A_HINT = re.compile(
@@ -63,3 +64,8 @@ def _reply(part: Request, told: Told[Draft | Problem]) -> Reply:
     drafts = [came] if isinstance(came, Draft) else []
     problems = [came] if isinstance(came, Problem) else []
     return Reply(part, told.call, drafts, problems, told.teacher.name)
+
+
+STRATEGY = Strategy(
+    about="the student's own rationales", write=write, asks="student", keeps_question=True, unfit=needs_rationales
+)

@@ -5,22 +5,18 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rouge_score import rouge_scorer
 
 from llm2llm.components.dedupe import copies as copies_module
-from llm2llm.components.dedupe import index as index_module
-from llm2llm.components.dedupe.dedupe import Deduped, TeacherHasSeenTheTest, dedupe
-from llm2llm.components.dedupe.index import Index, read_index, write_index
+from llm2llm.components.dedupe.dedupe import TeacherHasSeenTheTest, dedupe
 from llm2llm.components.dedupe.run import run
 from llm2llm.components.dedupe.settings import DedupeSettings
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.artifacts import LocalArtifact, write_artifact
-from llm2llm.components.shared.data.parquet import read_rows, write_rows
+from llm2llm.components.shared.data.parquet import read_rows
 from llm2llm.components.shared.data.schemas import Example, Reject
 from llm2llm.components.shared.similarity import rouge_l, text_of, words
 
@@ -422,74 +418,6 @@ class TestOddInput:
         assert len(training) == 2
 
 
-class TestIndex:
-    def index(self, rows: list[Example], previous: Index | None = None, **settings) -> Deduped:
-        return dedupe(rows, [], [], [], DedupeSettings(**settings), 1, previous=previous)
-
-    @pytest.mark.parametrize("exact_up_to", [50_000, 1])
-    def test_changes_nothing_but_the_time(self, example, new, tmp_path: Path, exact_up_to: int) -> None:
-        settings = DedupeSettings(exact_up_to=exact_up_to)
-        first = dedupe([new(words_changed(n)) for n in range(5)], [example(LONG, "blue")], [], [], settings, 1)
-        write_index(tmp_path / "index", first.index)
-        previous = read_index(tmp_path / "index")
-        assert isinstance(previous, Index)
-        more = [new("a leaf"), new(words_changed(2) + " end"), new("Ключ от 鍵")]
-        again = dedupe(more, first.training_set, [], [], settings, 2, previous=previous)
-        afresh = dedupe(more, first.training_set, [], [], settings, 2)
-        assert (again.reused, afresh.reused) == (len(first.training_set), 0)
-        assert (again.training_set, again.rejects) == (afresh.training_set, afresh.rejects)
-        for name, done in (("again", again), ("afresh", afresh)):
-            write_index(tmp_path / name, done.index)
-        assert (tmp_path / "again").read_bytes() == (tmp_path / "afresh").read_bytes()
-        assert len(again.index.digests) == len(again.training_set)
-
-    def test_of_other_rows_gives_only_what_it_knows(self, example, new, tmp_path: Path) -> None:
-        other = self.index([new("a leaf"), new("the sea")]).index
-        rows = [example("the sea", "x"), example(LONG, "y")]
-        done = dedupe([new(words_changed(1))], rows, [], [], DedupeSettings(), 1, previous=other)
-        assert (done.reused, reasons(done.rejects)) == (1, ["near_copy"])
-
-    def test_with_other_bands_or_other_words_is_not_used(self, new) -> None:
-        rows = [new("a leaf"), new("the sea")]
-        few, many = self.index(rows).index, self.index(rows, exact_up_to=1).index
-        for wanted, form, previous in [
-            (DedupeSettings(), None, many),
-            (DedupeSettings(exact_up_to=1), None, few),
-            (DedupeSettings(), "numeric", few),
-        ]:
-            assert dedupe([], rows, [], [], wanted, 1, form, previous).reused == 0
-
-    @pytest.mark.parametrize(
-        ("spoil", "why"),
-        [
-            (lambda path: path.write_bytes(path.read_bytes()[:-9]), "not a whole file"),
-            (lambda path: path.write_text("rows"), "not a whole file"),
-            (lambda path: path.unlink(), "not a whole file"),
-            (lambda path: write_rows(path, "examples", []), "no index"),
-        ],
-    )
-    def test_a_file_that_is_none_is_said_to_be(self, new, tmp_path: Path, spoil, why: str) -> None:
-        path = tmp_path / "index"
-        write_index(path, self.index([new("a leaf")]).index)
-        spoil(path)
-        assert why in str(read_index(path))
-
-    def test_of_another_minhash_is_said_to_be(self, new, tmp_path: Path, monkeypatch) -> None:
-        path = tmp_path / "index"
-        write_index(path, self.index([new("a leaf"), new("the sea")], exact_up_to=1).index)
-        monkeypatch.setattr(index_module, "minhash_version", lambda bands: 99)
-        assert read_index(path) == "its MinHash is of version 2"
-
-    def test_of_another_version_or_changed_is_said_to_be(self, new, tmp_path: Path, monkeypatch) -> None:
-        path = tmp_path / "index"
-        write_index(path, self.index([new("a leaf")]).index)
-        table = pq.ParquetFile(path).read()
-        pq.write_table(table.set_column(1, "length", pa.array([b"1234"], pa.binary(4))), path)
-        assert read_index(path) == "its content has changed"
-        monkeypatch.setattr(index_module, "VERSION", 3)
-        assert read_index(path) == "it is of version 2, this llm2llm makes version 3"
-
-
 class TestRun:
     def test_twice_gives_the_same_bytes(self, tmp_path: Path, example, new, capfd) -> None:
         def artifact(name: str, kind: str, rows: list) -> LocalArtifact:
@@ -511,13 +439,11 @@ class TestRun:
                 validation_set=None,
                 iteration=2,
                 settings={},
-                previous_index=None,
                 task={},
-                index=LocalArtifact(str(tmp_path / turn / "index")),
                 next_training_set=LocalArtifact(str(tmp_path / turn / "training")),
                 all_rejects=LocalArtifact(str(tmp_path / turn / "rejects")),
             )
-        for name in ("training", "rejects", "index"):
+        for name in ("training", "rejects"):
             assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
         rejects = read_rows(tmp_path / "one" / "rejects", "rejects", Reject)
         assert rejects[: len(before)] == before
@@ -526,42 +452,6 @@ class TestRun:
         printed = capfd.readouterr().out
         assert "dedupe: no validation rows are given, so nothing is checked against them" in printed
         assert "dedupe: 4 candidates, 3 rejected, 1 kept; training set 1 to 2 rows" in printed
-
-    def test_an_index_goes_from_iteration_to_iteration(self, tmp_path: Path, example, new, capfd) -> None:
-        def artifact(name: str, kind: str, rows: list) -> LocalArtifact:
-            made = LocalArtifact(str(tmp_path / name))
-            write_artifact(made, kind, rows)
-            return made
-
-        def iteration(number: int, candidates: list, training: LocalArtifact, index: LocalArtifact | None) -> dict:
-            outputs = {
-                name: LocalArtifact(str(tmp_path / str(number) / name))
-                for name in ("next_training_set", "all_rejects", "index")
-            }
-            run(
-                candidates=artifact(f"c{number}", "candidates", candidates),
-                training_set=training,
-                validation_set=None,
-                test_set=None,
-                rejects=None,
-                previous_index=index,
-                task={"name": "gsm8k"},
-                iteration=number,
-                settings={},
-                **outputs,
-            )
-            return outputs
-
-        seeds = artifact("seeds", "examples", [example("the sky", "1"), example(LONG, "2")])
-        one = iteration(1, [new("a leaf", "3")], seeds, None)
-        two = iteration(2, [new("a rose", "4")], one["next_training_set"], one["index"])
-        assert "dedupe: 3 of 3 training rows are in the index of the iteration before" in capfd.readouterr().out
-        assert (two["index"].metadata["kind"], two["index"].metadata["rows"]) == ("index", 4)
-        Path(two["index"].path).write_bytes(b"rubbish")
-        iteration(3, [new("a tree", "5")], two["next_training_set"], two["index"])
-        printed = capfd.readouterr().out
-        assert "dedupe: the index of the iteration before is not used: it is not a whole file" in printed
-        assert "dedupe: 0 of 4 training rows are in the index" in printed
 
     def test_a_wrong_setting_is_named(self, tmp_path: Path, capfd) -> None:
         nowhere = LocalArtifact(str(tmp_path / "nowhere"))
@@ -574,9 +464,7 @@ class TestRun:
                 rejects=None,
                 iteration=1,
                 settings={"near_copi": 0.9},
-                previous_index=None,
                 task={},
-                index=nowhere,
                 next_training_set=nowhere,
                 all_rejects=nowhere,
             )
@@ -587,8 +475,9 @@ class TestRun:
 def test_new_rationales_for_an_old_question_are_no_copies(example: Make, new: Make, strategy: str) -> None:
     question = "Ann has 3 apples and buys 4 more on Monday. How many apples does she have then?"
     seed = example(question, "7", rationale="She has 3 + 4 = 7 apples.")
-    other = new(question, "7", rationale="Start at 3 and count 4 up: 4, 5, 6, 7. So 7.", strategy=strategy)
-    same = new(question, "7", rationale="She has 3 + 4 = 7 apples!", strategy=strategy)
+    own = {"strategy": strategy, "parent_id": seed.id}
+    other = example(question, "7", rationale="Start at 3 and count 4 up: 4, 5, 6, 7. So 7.", **own)
+    same = example(question, "7", rationale="She has 3 + 4 = 7 apples!", **own)
     training, rejects = go([other, same], [seed], form="numeric")
     assert [row.question for row in training] == [question, question], "and the question stays what it was"
     assert (training[1].id, reasons(rejects)) == (other.id, ["copy"])

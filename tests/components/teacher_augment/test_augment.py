@@ -1,6 +1,7 @@
 """From errors to candidates: every requested row is a candidate or a reject."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from llm2llm.components.shared.data.schemas import Call, Example, Reject, conten
 from llm2llm.components.shared.tasks import Task, load_task
 from llm2llm.components.teacher_augment import augment as stage_module
 from llm2llm.components.teacher_augment.augment import MAX_TEXT, Augmented, TooManyFailures, teacher_augment
+from llm2llm.components.teacher_augment.context import Context
+from llm2llm.components.teacher_augment.offline import OFFLINE
 from llm2llm.components.teacher_augment.replies import Draft, Problem, Reply, Request
 from llm2llm.components.teacher_augment.run import run
 from llm2llm.components.teacher_augment.settings import TeacherAugmentSettings
@@ -33,14 +36,14 @@ def offline(seeds, mistake, colours, monkeypatch):
 
     def go(drafts: list[Draft], problems: Sequence[Problem] = (), task: Task = colours, parent: Example = seeds[0],
            **settings: Any) -> Augmented:  # fmt: skip
-        def write(requests: list[Request], *_: Any) -> list[Reply]:
-            (request,) = requests
+        def write(context: Context) -> list[Reply]:
+            (request,) = context.requests
             call = Call(
                 key="k", iteration=1, parent_id=parent.id, teacher="pool", model="", outcome="answered", attempts=1
             )
             return [Reply(request, call, drafts, list(problems), "pool")]
 
-        monkeypatch.setattr(stage_module.pool_teacher, "write", write)
+        monkeypatch.setitem(OFFLINE, "pool", replace(OFFLINE["pool"], write=write))
         count = max(1, len(drafts) + len(problems))
         checked = TeacherAugmentSettings(
             teacher="pool", rows_per_iteration=count, max_failed_fraction=settings.pop("max_failed_fraction", 1.0)

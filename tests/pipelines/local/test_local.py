@@ -160,7 +160,7 @@ def test_killed_in_iteration_1_it_goes_on_and_ends_with_the_same_bytes(
         "prepare": ("seeds_set", "validation_set", "test_set", "pool_set", "rejects"),
         "filter_errors": ("errors", "decisions"),
         "teacher_augment": ("candidates", "rejects", "calls"),
-        "dedupe": ("next_training_set", "all_rejects", "index"),
+        "dedupe": ("next_training_set", "all_rejects"),
     }.items():
         for (name, iteration), outputs in one.items():
             for key in names if name == stage else ():

@@ -22,6 +22,7 @@ import uuid
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -32,6 +33,7 @@ from llm2llm.components.shared.base.progress import Progress
 from llm2llm.components.shared.data.jsonl import parse_json
 from llm2llm.components.shared.llm.backends.in_process import schema_in_words
 from llm2llm.components.shared.llm.budget import Account, Hold
+from llm2llm.components.shared.llm.client import Send
 from llm2llm.components.shared.llm.ledger import entry_uri
 from llm2llm.components.shared.llm.requests import Answer, Ask, call_key, read_completion, without_control_tokens
 from llm2llm.components.shared.llm.settings import ModelSettings, api_key
@@ -84,6 +86,12 @@ class _Batch:
     holds: dict[str, Hold] = field(default_factory=dict)
     """By key: what this call waits for."""
     finished: int = 0
+
+
+@contextmanager
+def opened(settings: ModelSettings) -> Iterator[Send]:
+    """The backend, which keeps nothing from one batch of requests to the next."""
+    yield send
 
 
 def send(asks: Sequence[Ask], settings: ModelSettings, account: Account) -> list[Answer]:

@@ -6,23 +6,45 @@ grade    the same label
 """
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llm2llm.components.shared.base.errors import did_you_mean
 from llm2llm.components.shared.base.text import after_cues, folded
-from llm2llm.components.shared.tasks.task import Task
+from llm2llm.components.shared.tasks.forms.base import Form
+
+if TYPE_CHECKING:
+    from llm2llm.components.shared.tasks.task import Task
 
 # Between letters and digits only: the labels -1 and 1 differ.
 _SEPARATORS = re.compile(r"(?<=[^\W_])[\s_-]+(?=[^\W_])")
 _CAMEL_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
-def target(task: Task, answer: str, rationale: str | None) -> str:
+def check_labels(task: "Task") -> None:
+    """Refuses labels that could not be told apart, or read.
+
+    Raises:
+        ValueError: Names the key, the value and what is wrong.
+    """
+    if len(task.labels) < 2:
+        raise ValueError(f"labels: a classification needs at least two labels, got {task.labels}")
+    if len(set(task.labels)) < len(task.labels):
+        raise ValueError(f"labels: each label once, got {task.labels}")
+    if bad := [label for label in task.labels if not label or label != label.strip()]:
+        raise ValueError(f"labels: no empty label and no white space around one, got {bad[0]!r}")
+
+
+def classes(task: "Task", choices: int) -> list[str]:
+    """The labels."""
+    return list(task.labels)
+
+
+def target(task: "Task", answer: str, rationale: str | None) -> str:
     """The completion that the student is trained on."""
     return answer
 
 
-def parse(task: Task, completion: str) -> str | None:
+def parse(task: "Task", completion: str) -> str | None:
     """The label that a completion gives; None when it names none, or several and no telling which."""
     text = completion.strip()
     cued = next((part.strip() for part in reversed(after_cues(text))), "")
@@ -33,7 +55,7 @@ def parse(task: Task, completion: str) -> str | None:
     return mentioned.pop() if len(mentioned) == 1 else None
 
 
-def _same_label(task: Task, text: str) -> str | None:
+def _same_label(task: "Task", text: str) -> str | None:
     if text in task.labels:
         return text
     key = _key(text)
@@ -50,7 +72,7 @@ def _with_minus(text: str) -> str:
     return text.replace("\u2212", "-")
 
 
-def _mentioned(task: Task, text: str) -> set[str]:
+def _mentioned(task: "Task", text: str) -> set[str]:
     """The labels in a text, as whole words; where one label is a part of another, the longer one only. `not spam` is
     no mention of `spam`."""
     mentioned: set[str] = set()
@@ -67,12 +89,12 @@ def _mentioned(task: Task, text: str) -> set[str]:
     return mentioned
 
 
-def matches(task: Task, parsed: str, answer: str) -> bool:
+def matches(task: "Task", parsed: str, answer: str) -> bool:
     """Whether a parsed label is the right one."""
     return parsed == answer
 
 
-def normalise(task: Task, answer: Any, choices: list[str], rationale: str | None) -> tuple[str, str | None]:
+def normalise(task: "Task", answer: Any, choices: list[str], rationale: str | None) -> tuple[str, str | None]:
     """(label, None) of a user's row; a whole number is an index into the labels, unless labels are numbers.
 
     Raises:
@@ -88,6 +110,19 @@ def normalise(task: Task, answer: Any, choices: list[str], rationale: str | None
     raise ValueError(f"the answer {text!r} is not in the label set {known}{did_you_mean(text, task.labels)}")
 
 
-def teacher_properties(task: Task) -> dict[str, Any]:
+def teacher_properties(task: "Task") -> dict[str, Any]:
     """JSON schema of what the teacher returns beside the question."""
     return {"answer": {"type": "string", "enum": task.labels, "description": "the right label"}}
+
+
+FORM = Form(
+    about="one of a label set",
+    target=target,
+    parse=parse,
+    matches=matches,
+    normalise=normalise,
+    teacher_properties=teacher_properties,
+    takes={"labels": check_labels},
+    classes=classes,
+    has_labels=True,
+)

@@ -7,10 +7,13 @@ grade    the same letter
 
 import re
 from string import ascii_uppercase
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llm2llm.components.shared.base.text import after_cues
-from llm2llm.components.shared.tasks.task import Task
+from llm2llm.components.shared.tasks.forms.base import Form
+
+if TYPE_CHECKING:
+    from llm2llm.components.shared.tasks.task import Task
 
 _LETTER_FIRST = re.compile(r"[\s(\[{<*_\"'`$#]*([A-Za-z])(?![\w'’])")
 _LETTER_ALONE = re.compile(r"(?<![\w'’])([A-HJ-Z]|(?<=[(\[{])I(?=[)\]}]))(?![\w'’])")
@@ -19,12 +22,27 @@ _WORD_FOLLOWS = re.compile(r"\s+(?!(?:is|because|since)\b|(?:or|and)\s+\(?[A-Z](
 _OTHER_LETTER_FOLLOWS = re.compile(r"\)?(?:\s+(?:or|and)\s+|\s*[,/&]\s*|-)\(?[A-Z](?![\w'’])")
 
 
-def target(task: Task, answer: str, rationale: str | None) -> str:
+def check_choice_count(task: "Task") -> None:
+    """Refuses a number of choices that letters cannot name.
+
+    Raises:
+        ValueError: Names the key and the value.
+    """
+    if task.choice_count is not None and not 2 <= task.choice_count <= 26:
+        raise ValueError(f"choice_count: from 2 to 26, got {task.choice_count}")
+
+
+def classes(task: "Task", choices: int) -> list[str]:
+    """The letters of the choices."""
+    return list(ascii_uppercase[:choices])
+
+
+def target(task: "Task", answer: str, rationale: str | None) -> str:
     """The completion that the student is trained on."""
     return answer
 
 
-def parse(task: Task, completion: str) -> str | None:
+def parse(task: "Task", completion: str) -> str | None:
     """The letter that a completion gives; None when it gives none, or several and no telling which.
 
     `A` and `I` are words too: in running text they are an answer only where no word follows, and `I` only in brackets.
@@ -49,12 +67,12 @@ def _is_word(match: re.Match[str]) -> bool:
     return match[1].upper() in "AI" and _WORD_FOLLOWS.match(match.string, match.end(1)) is not None
 
 
-def matches(task: Task, parsed: str, answer: str) -> bool:
+def matches(task: "Task", parsed: str, answer: str) -> bool:
     """Whether a parsed letter is the right one."""
     return parsed == answer
 
 
-def normalise(task: Task, answer: Any, choices: list[str], rationale: str | None) -> tuple[str, str | None]:
+def normalise(task: "Task", answer: Any, choices: list[str], rationale: str | None) -> tuple[str, str | None]:
     """(letter, None) of a user's row, whose answer is a letter, an index from 0, or the text of a choice.
 
     A number is always an index.
@@ -90,7 +108,7 @@ def normalise(task: Task, answer: Any, choices: list[str], rationale: str | None
     return readings.pop(), None
 
 
-def teacher_properties(task: Task) -> dict[str, Any]:
+def teacher_properties(task: "Task") -> dict[str, Any]:
     """JSON schema of what the teacher returns beside the question."""
     count = task.choice_count
     choices: dict[str, Any] = {"type": "array", "items": {"type": "string"}, "description": "exactly one is right"}
@@ -101,3 +119,17 @@ def teacher_properties(task: Task) -> dict[str, Any]:
         "choices": choices,
         "answer": {"type": "string", "enum": letters, "description": "the letter of the right choice"},
     }
+
+
+FORM = Form(
+    about="a letter",
+    target=target,
+    parse=parse,
+    matches=matches,
+    normalise=normalise,
+    teacher_properties=teacher_properties,
+    takes={"choice_count": check_choice_count},
+    classes=classes,
+    has_choices=True,
+    leak_rouge_l=0.8,
+)

@@ -7,12 +7,15 @@ grade    equal as exact fractions: 0.5 is 1/2, 5 is not -5, 1/2 is not 12
 
 import re
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llm2llm.components.shared.base.text import after_cues
+from llm2llm.components.shared.tasks.forms.base import Form, accept
 from llm2llm.components.shared.tasks.markup import plain
 from llm2llm.components.shared.tasks.numbers import CURRENCY, find_numbers, read_numbers, show, tidy
-from llm2llm.components.shared.tasks.task import Task
+
+if TYPE_CHECKING:
+    from llm2llm.components.shared.tasks.task import Task
 
 MARKER = "####"
 # Chat models write headings with four hashes as well: "#### Step 1", "#### 1. Find the eggs".
@@ -26,14 +29,14 @@ _BOLD = re.compile(r"\*\*([^*]+)\*\*")
 _GOES_ON = re.compile(rf"%? ?(?:[-+*/×÷x^:,'~]|to|and|or)? ?[-+{CURRENCY}]? ?\d")
 
 
-def target(task: Task, answer: str, rationale: str | None) -> str:
+def target(task: "Task", answer: str, rationale: str | None) -> str:
     """The completion that the student is trained on."""
     if not task.rationale:
         return answer
     return f"{rationale}\n{MARKER} {answer}" if rationale else f"{MARKER} {answer}"
 
 
-def parse(task: Task, completion: str) -> str | None:
+def parse(task: "Task", completion: str) -> str | None:
     r"""The number that a completion gives as its answer, as `show` writes it; None when there is no telling which.
 
     In order: after the first `####` that a number follows (what comes later is babble: a model that goes on writing
@@ -58,6 +61,11 @@ def parse(task: Task, completion: str) -> str | None:
     bold = _BOLD.findall(_lines(text)[-1])
     found = _only(lines[-1])
     return _only(bold[0]) if found is None and len(bold) == 1 else found
+
+
+def rationale_in(task: "Task", completion: str) -> str | None:
+    """What stands before the mark; None when there is nothing, or no rationale is due."""
+    return completion.split(MARKER, 1)[0].strip() or None if task.rationale else None
 
 
 def _lines(text: str) -> list[str]:
@@ -89,7 +97,7 @@ def _at_start(text: str) -> str | None:
     return None if is_list else show(numbers[0][2])
 
 
-def matches(task: Task, parsed: str, answer: str) -> bool:
+def matches(task: "Task", parsed: str, answer: str) -> bool:
     """Whether a parsed answer equals the right one, as numbers."""
     right = number(answer)
     return right is not None and number(parsed) == right
@@ -101,7 +109,7 @@ def number(answer: str) -> Fraction | None:
     return numbers[0] if len(numbers) == 1 else None
 
 
-def normalise(task: Task, answer: Any, choices: list[str], rationale: str | None) -> tuple[str, str | None]:
+def normalise(task: "Task", answer: Any, choices: list[str], rationale: str | None) -> tuple[str, str | None]:
     """(answer, rationale) of a user's row: GSM8K's `rationale #### 72` is taken apart.
 
     Raises:
@@ -116,10 +124,27 @@ def normalise(task: Task, answer: Any, choices: list[str], rationale: str | None
     return text, rationale if task.rationale else None
 
 
-def teacher_properties(task: Task) -> dict[str, Any]:
+def teacher_properties(task: "Task") -> dict[str, Any]:
     """JSON schema of what the teacher returns beside the question."""
     answer = {"type": "string", "description": "the final answer: one number, digits only, no unit"}
     if not task.rationale:
         return {"answer": answer}
     rationale = {"type": "string", "description": "the solution step by step, one step a line, without the final mark"}
     return {"rationale": rationale, "answer": answer}
+
+
+FORM = Form(
+    about="a number",
+    target=target,
+    parse=parse,
+    matches=matches,
+    normalise=normalise,
+    teacher_properties=teacher_properties,
+    rationale_in=rationale_in,
+    takes={"rationale": accept},
+    masks_numbers=True,
+    checks_arithmetic=True,
+    # A problem in numbers is caught under other names and numbers, as its template is the secret: of GSM8K's 7,473
+    # training problems 10 are caught, which are test problems in that sense.
+    leak_rouge_l=0.72,
+)

@@ -7,20 +7,23 @@ grade    the same text; with match: normalised (default) case, white space and p
 """
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llm2llm.components.shared.base.text import folded
-from llm2llm.components.shared.tasks.task import Task
+from llm2llm.components.shared.tasks.forms.base import Form
+
+if TYPE_CHECKING:
+    from llm2llm.components.shared.tasks.task import Task
 
 _LEADING_CUE = re.compile(r"(?:(?:the\s+)?(?:final\s+)?answer(?:\s+is\b\s*:?|\s*[:=])|(?-i:A)\s*:)\s*", re.IGNORECASE)
 
 
-def target(task: Task, answer: str, rationale: str | None) -> str:
+def target(task: "Task", answer: str, rationale: str | None) -> str:
     """The completion that the student is trained on."""
     return answer
 
 
-def parse(task: Task, completion: str) -> str | None:
+def parse(task: "Task", completion: str) -> str | None:
     """The text that a completion gives; None when it is empty."""
     text = completion.strip()
     if cue := _LEADING_CUE.match(text):
@@ -28,7 +31,7 @@ def parse(task: Task, completion: str) -> str | None:
     return text or None
 
 
-def matches(task: Task, parsed: str, answer: str) -> bool:
+def matches(task: "Task", parsed: str, answer: str) -> bool:
     """Whether a parsed text is the right one, under the task's `match`."""
     right = parse(task, answer) or answer  # an answer that itself begins with a cue
     if task.match == "exact" or not folded(right):
@@ -36,7 +39,7 @@ def matches(task: Task, parsed: str, answer: str) -> bool:
     return folded(parsed) == folded(right)
 
 
-def normalise(task: Task, answer: Any, choices: list[str], rationale: str | None) -> tuple[str, str | None]:
+def normalise(task: "Task", answer: Any, choices: list[str], rationale: str | None) -> tuple[str, str | None]:
     """(answer, None) of a user's row.
 
     Raises:
@@ -48,6 +51,18 @@ def normalise(task: Task, answer: Any, choices: list[str], rationale: str | None
     return text, None
 
 
-def teacher_properties(task: Task) -> dict[str, Any]:
+def teacher_properties(task: "Task") -> dict[str, Any]:
     """JSON schema of what the teacher returns beside the question."""
     return {"answer": {"type": "string", "description": "the right answer, nothing else"}}
+
+
+FORM = Form(
+    about="a text: exact or normalised match, or the verdict of a judge",
+    target=target,
+    parse=parse,
+    matches=matches,
+    normalise=normalise,
+    teacher_properties=teacher_properties,
+    has_free_text=True,
+    leak_rouge_l=0.8,
+)

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -73,21 +73,16 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "bool": st.booleans(),
     "list": st.lists(st.text(st.characters(codec="utf-8"), max_size=5), max_size=3),
 }
-LITERALS = {
-    "split": ["seeds", "validation", "test"],
-    "outcome": ["correct", "wrong", "unparseable"],
-    "stage": ["dedupe", "teacher_augment"],
-    "difficulty": ["unsolved", "flaky", "format_only", "solved"],
-}
 
 
 def rows_of(kind: str) -> st.SearchStrategy[Any]:
     fields = {}
+    hints = get_type_hints(KINDS[kind])
     for column in COLUMNS[kind].split():
         name, _, type_name = column.partition(":")
         values = VALUES[type_name.removesuffix("?")]
-        if name in LITERALS:
-            values = st.sampled_from(["answered", "failed"] if kind == "calls" else LITERALS[name])
+        if get_origin(hints[name]) is Literal:
+            values = st.sampled_from(get_args(hints[name]))
         fields[name] = st.none() | values if type_name.endswith("?") else values
     return st.builds(KINDS[kind], **fields)
 

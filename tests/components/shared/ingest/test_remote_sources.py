@@ -11,8 +11,8 @@ from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.ingest.sources import SUFFIXES, is_file_source, read_examples
 from llm2llm.components.shared.storage import write_bytes
 from llm2llm.components.shared.tasks import Task
-from llm2llm.components.teacher_augment.offline.eda import load_synonyms
 from llm2llm.components.teacher_augment.offline.grammar import load_grammar
+from llm2llm.components.teacher_augment.strategies.eda import load_synonyms
 from tests.support.rgw import S3Server
 
 pytestmark = pytest.mark.s3

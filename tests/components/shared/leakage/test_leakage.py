@@ -12,7 +12,6 @@ from llm2llm.components.shared.leakage.final_check import final_check
 from llm2llm.components.shared.leakage.firewall import Leak, find_leaks
 from llm2llm.components.shared.leakage.ngrams import Passages, ngrams, size_for
 from llm2llm.components.shared.leakage.settings import LeakSettings
-from llm2llm.components.shared.tasks.task import Form
 
 Make = Callable[..., Example]
 
@@ -26,7 +25,7 @@ def row(example: Make) -> Make:
     return lambda question, **fields: example(question, "1", **fields)
 
 
-def leak_of(row: Example, test: list[Example], form: Form | None = None, **more: object) -> Leak | None:
+def leak_of(row: Example, test: list[Example], form: str | None = None, **more: object) -> Leak | None:
     (found,) = find_leaks([row], test, [], form, LeakSettings.load(more, "leak"))
     return found
 
@@ -56,7 +55,7 @@ class TestChecks:
         [("numeric", 5, True), ("numeric", 6, False), ("text", 4, True), ("text", 5, False),
          ("classification", 2, True), ("classification", 3, False)],
     )  # fmt: skip
-    def test_the_threshold_depends_on_the_form(self, row, form: Form, swapped: int, caught: bool) -> None:
+    def test_the_threshold_depends_on_the_form(self, row, form: str, swapped: int, caught: bool) -> None:
         """Every third word from the second on is another: of 22, no eight in a row are left but for the last."""
         words = [f"word{n}" for n in "abcdefghijklmnopqrst"]
         other = [f"other{n}" if n % 3 == 1 and n < 3 * swapped else word for n, word in enumerate(words)]
@@ -85,7 +84,7 @@ class TestChecks:
 
     @pytest.mark.parametrize("where", ["rationale", "answer", "question"])
     @pytest.mark.parametrize("form", ["text", "numeric"])
-    def test_a_passage_leaks_wherever_it_stands(self, example: Make, row, where: str, form: Form) -> None:
+    def test_a_passage_leaks_wherever_it_stands(self, example: Make, row, where: str, form: str) -> None:
         """A solution that begins with the test question; general rows that answer with one; the end of a book."""
         said = f"{'once upon a time ' * 5_000} Somebody asks: {PROBLEM} Let us see."
         given = {"question": "Write an exercise.", "answer": "1", where: said}
@@ -172,7 +171,7 @@ class TestFinalCheck:
         form=st.sampled_from(["numeric", "classification", "text"]), rouge_l=st.sampled_from([None, 0.3, 1.0]),
     )  # fmt: skip
     def test_agrees_with_the_firewall(
-        self, example: Make, row, questions, validation, test, form: Form, rouge_l
+        self, example: Make, row, questions, validation, test, form: str, rouge_l
     ) -> None:
         rows = [example(question, answer, rationale=rationale or None) for question, answer, rationale in questions]
         in_validation, in_test = ([row(text) for text in some] for some in (validation, test))

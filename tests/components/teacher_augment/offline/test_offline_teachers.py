@@ -12,9 +12,10 @@ from llm2llm.components.shared.data.jsonl import json_lines
 from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.ingest.sources import source_path
 from llm2llm.components.shared.similarity import rouge_l
-from llm2llm.components.teacher_augment.offline import eda, grammar, pool
+from llm2llm.components.teacher_augment.offline import grammar, pool
 from llm2llm.components.teacher_augment.offline.grammar import load_grammar
 from llm2llm.components.teacher_augment.replies import Reply, Request
+from llm2llm.components.teacher_augment.strategies import eda
 
 SMALL = {
     "patterns": {

@@ -11,8 +11,9 @@ import yaml
 
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Call
-from llm2llm.components.shared.ingest.sources import source_file
+from llm2llm.components.teacher_augment.context import Context
 from llm2llm.components.teacher_augment.replies import Draft, Problem, Reply, Request, call_key
+from llm2llm.components.teacher_augment.strategies.base import Strategy
 
 TRIES = 20
 
@@ -27,6 +28,8 @@ def load_synonyms(path: str | None) -> Synonyms:
     """
     if path is None:
         return {}
+    from llm2llm.components.shared.ingest.sources import source_file  # brings pyarrow, which compiling does without
+
     try:
         with source_file(path) as file:
             value = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -86,3 +89,14 @@ def edit(text: str, share: float, synonyms: Synonyms, rng: random.Random) -> str
             synonym = rng.choice(synonyms[text.split()[rng.choice(known)].lower()])
             words.insert(rng.randrange(len(words) + 1), synonym)
     return " ".join(words)
+
+
+def _write(context: Context) -> list[Reply]:
+    settings = context.settings
+    synonyms = load_synonyms(settings.eda_synonyms)
+    return write(context.requests, settings.eda_share, synonyms, context.iteration, context.random_seed)
+
+
+STRATEGY = Strategy(
+    about="edits of the errors' own words without any teacher, the baseline", write=_write, asks="nobody"
+)
