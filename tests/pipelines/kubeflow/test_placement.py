@@ -12,6 +12,7 @@ from llm2llm.components.shared.base.process import RUN_VARIABLE
 from llm2llm.pipelines.config import Config, load_config
 from llm2llm.pipelines.kubeflow.apply_placement import DOWNLOADS, environment
 from llm2llm.pipelines.kubeflow.compile import compile_config
+from llm2llm.pipelines.kubeflow.fit_placement import fit_placement
 from llm2llm.pipelines.kubeflow.placement import (
     GRADING,
     STAGES,
@@ -100,7 +101,8 @@ def test_every_stage_has_limits_time_outs_and_retries(
             assert "accelerator" not in asked
     if nodes > 1:
         (variable,) = (one for one in executors["exec-train"]["container"]["env"] if one["name"] == TRAIN_JOB)
-        assert json.loads(variable["value"]) == train_job(placement, "ghcr.io/llm2llm/train:0.1.0", nodes)
+        fitted = fit_placement(load_config(config, (f"placement.profile={profile}", *more)))
+        assert json.loads(variable["value"]) == train_job(fitted, "ghcr.io/llm2llm/train:0.1.0", nodes)
     for component in [spec["root"], *spec["components"].values()]:
         for name, task in component.get("dag", {}).get("tasks", {}).items():
             if "dag" not in spec["components"][task["componentRef"]["name"]]:
