@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from llm2llm.components.shared.base.errors import did_you_mean
-from llm2llm.components.shared.base.text import after_cues, folded
+from llm2llm.components.shared.base.text import after_cues, folded, is_negated
 from llm2llm.components.shared.tasks.task import Task
 
 # Between letters and digits only: the labels -1 and 1 differ.
@@ -60,10 +60,10 @@ def _mentioned(task: Task, text: str) -> set[str]:
         anyhow_joined = r"[\s_-]*".join(map(re.escape, words))
         # Where -1 is no label, the 1 of it is none either; that of "class-1" is.
         unsigned = r"(?<!(?<!\w)-)" if label[:1].isdigit() else ""
-        pattern = re.compile(rf"(?<!\w)(?<!\bnot\s){unsigned}{anyhow_joined}(?!\w)", re.IGNORECASE)
-        if pattern.search(rest):
+        pattern = re.compile(rf"(?<!\w){unsigned}{anyhow_joined}(?!\w)", re.IGNORECASE)
+        if any(not is_negated(rest, *match.span()) for match in pattern.finditer(rest)):
             mentioned.add(label)
-            rest = pattern.sub("|", rest)
+        rest = pattern.sub("|", rest)
     return mentioned
 
 
