@@ -40,7 +40,8 @@ def cell(row: Mapping[str, Any], path: str) -> Any:
         have = ", ".join(map(repr, inner)) if isinstance(inner, Mapping) else type(inner).__name__
         raise ValueError(f"no column {path!r}; {first!r} holds {have}. Set task.columns to say which column holds what")
     raise ValueError(
-        f"no column {path!r}{did_you_mean(path, row)}; columns here: {have}. Set task.columns to say which column holds what"
+        f"no column {path!r}{did_you_mean(path, row)}; columns here: {have}. "
+        "Set task.columns to say which column holds what"
     )
 
 

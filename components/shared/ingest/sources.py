@@ -144,7 +144,8 @@ def _download(source: str, path: Path) -> None:
             f"{elsewhere}"
         ) from None
     except FileNotFoundError:
-        raise UserError(f"{shown}: no such file") from None
+        unreachable = ", or the server is not reachable" if scheme in ("http", "https") else ""
+        raise UserError(f"{shown}: no such file{unreachable}") from None
     except Exception as problem:  # whatever the client of the scheme raises; its message may repeat the URL
         first_line = (str(problem).strip() or "no further word").split("\n", 1)[0].replace(source, shown)
         query = urlsplit(source).query
