@@ -9,11 +9,18 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Literal
 
+from llm2llm.components.shared.tasks import Columns, Task
 from llm2llm.components.shared.tasks.options import number_in, option_of, text_of_value
 
 AnswerNumbers = Literal["auto", "text", "from_zero", "from_one"]
 
 _SET = "set task.columns.answer_numbers to from_zero, from_one or text"
+
+
+def kind_of(task: Task, columns: Columns) -> AnswerNumbers:
+    """What whole numbers are in an answer column: as the columns say; text where labels are numbers themselves."""
+    kind = columns.answer_numbers
+    return "text" if kind == "auto" and any(number_in(label) is not None for label in task.labels) else kind
 
 
 def whole_number(value: object) -> int | None:
@@ -48,7 +55,7 @@ def resolve(value: object, options: Sequence[str], kind: AnswerNumbers, first: i
     Args:
         value: The cell.
         options: The labels, or the choices of the row.
-        kind: As the task's columns say.
+        kind: As of `kind_of`.
         first: As `counts_from` found for the column; used for `auto` only.
 
     Raises:

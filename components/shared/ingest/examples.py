@@ -1,5 +1,6 @@
 """Rows made examples of a task: question, answer, choices and rationale found, checked and put in the task's terms."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,10 +8,11 @@ from typing import Any
 from llm2llm.components.shared import tasks
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Example, content_id
-from llm2llm.components.shared.ingest.answer_numbers import counts_from, resolve
+from llm2llm.components.shared.ingest.answer_numbers import counts_from, kind_of, resolve
 from llm2llm.components.shared.ingest.columns import (
     cell,
     choice_cells,
+    is_empty,
     keyed_choice,
     list_cell,
     question_cell,
@@ -34,10 +36,10 @@ class RawRows:
 
 def first_place(sources: Sequence[RawRows], task: Task, columns: Columns) -> int | None:
     """What the whole numbers in the answer column of several sources count from, as `counts_from` tells."""
-    if task.form not in ("classification", "multiple_choice") or columns.answer_numbers != "auto":
+    if task.form not in ("classification", "multiple_choice") or kind_of(task, columns) != "auto":
         return None
     found: list[tuple[object, Sequence[str]]] = []
-    for raw in sources:
+    for raw in (one for one in sources if one.format != "examples"):
         for _, row in raw.rows:
             try:
                 answer, options, keys = _answer_of(row, raw.format, task, columns)
@@ -61,8 +63,14 @@ def _answer_of(
     return answer, choices, keys
 
 
+OWN = Columns(question="question", answer="answer", answer_numbers="text", choices="choices")
+"""The columns of rows that llm2llm wrote."""
+
+
 def to_examples(raw: RawRows, task: Task, columns: Columns, first: int | None) -> list[Example]:
     """Rows as examples; `first` as of `first_place`, the rest as `read_examples`."""
+    if raw.format == "examples":
+        return [_own(place, row, task) for place, row in raw.rows]
     examples: list[Example] = []
     place_of_id: dict[str, str] = {}
     after = 0
@@ -118,6 +126,18 @@ def _example(
     ), left_out
 
 
+def _own(place: str, row: dict[str, Any], task: Task) -> Example:
+    """A row that llm2llm wrote, with the columns that it has always."""
+    optional = {name: name for name in ("rationale", "skills") if not is_empty(row.get(name)) and row[name] != []}
+    columns = OWN.model_copy(update=optional)
+    try:
+        example, _ = _example(place, row, "columns", task, columns, None)
+        others = list_cell(row, "also_right") if not is_empty(row.get("also_right")) else []
+    except ValueError as problem:
+        raise UserError(f"{place}: {problem}") from None
+    return dataclasses.replace(example, also_right=others)
+
+
 def _accepted(
     given: Any, row_format: str, column: str, task: Task, columns: Columns, choices: list[str], keys: list[str],
     rationale: str | None, first: int | None,
@@ -127,7 +147,7 @@ def _accepted(
     try:
         found = keyed_choice(given, choices, keys)
         if found is None and (task.labels or choices):
-            found = resolve(given, task.labels or choices, columns.answer_numbers, first)
+            found = resolve(given, task.labels or choices, kind_of(task, columns), first)
         if found is not None and choices:
             found = chr(ord("A") + choices.index(found))
         return tasks.normalise(task, text if found is None else found, choices, rationale)

@@ -5,6 +5,7 @@ messages           {"messages": [{"role": "system"|"user"|"assistant", "content"
 sharegpt           {"conversations": [{"from": "human"|"gpt"|"system", "value": ...}, ...]}
 prompt_completion  {"prompt": text or messages, "completion": text or messages}
 alpaca             {"instruction": ..., "input": ..., "output": ...}, also with "system" and "history"
+examples           rows that llm2llm wrote: `llm2llm export`, or a stage; told by their id
 
 The last assistant turn is the answer. What comes before it is the question, rendered alike in every format, so that the
 same content has the same id: the parts are joined with an empty line between them, system prompt first; where there are
@@ -26,10 +27,11 @@ from typing import Any, Literal, get_args
 
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.jsonl import parse_json
-from llm2llm.components.shared.ingest.columns import has_column
+from llm2llm.components.shared.data.schemas import content_id
+from llm2llm.components.shared.ingest.columns import has_column, list_cell
 from llm2llm.components.shared.tasks import Columns
 
-RowFormat = Literal["auto", "columns", "messages", "prompt_completion", "sharegpt", "alpaca"]
+RowFormat = Literal["auto", "columns", "messages", "prompt_completion", "sharegpt", "alpaca", "examples"]
 FORMATS: tuple[str, ...] = get_args(RowFormat)
 
 _CHAT = {"messages": "messages", "conversations": "sharegpt", "conversation": "sharegpt", "dialog": "messages",
@@ -63,7 +65,10 @@ class Content:
 
 
 def recognise(row: Mapping[str, Any], columns: Columns) -> str:
-    """The format of a row. Columns that the task names win; `columns` also for a row of no known format."""
+    """The format of a row. Rows of our own and columns that the task names win; `columns` also for a row of no known
+    format."""
+    if is_own(row):
+        return "examples"
     asked = [columns.question] if isinstance(columns.question, str) else columns.question
     if has_column(row, columns.answer) and any(has_column(row, column) for column in asked):
         return "columns"
@@ -77,12 +82,23 @@ def recognise(row: Mapping[str, Any], columns: Columns) -> str:
     return "columns"
 
 
+def is_own(row: Mapping[str, Any]) -> bool:
+    """Whether llm2llm wrote a row: its id is that of its content."""
+    if not {"id", "question", "choices", "rationale", "answer"} <= row.keys():
+        return False
+    try:
+        choices = list_cell(row, "choices")
+    except ValueError:
+        return False
+    return bool(content_id(row["question"], choices, row["rationale"] or None, row["answer"]) == row["id"])
+
+
 def read_row(row: Mapping[str, Any], name: str) -> Content:
     """The question and the answer of a row.
 
     Args:
         row: A row as its file has it.
-        name: A format other than `columns` and `auto`.
+        name: A format other than `columns`, `examples` and `auto`.
 
     Raises:
         ValueError: The row is not of the format, has no assistant turn, or has what is no text: images, tool calls.

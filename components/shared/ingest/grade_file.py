@@ -8,7 +8,7 @@ from typing import Any
 from llm2llm.components.shared import tasks
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.jsonl import json_lines, write_json_lines
-from llm2llm.components.shared.ingest.answer_numbers import counts_from, resolve
+from llm2llm.components.shared.ingest.answer_numbers import counts_from, kind_of, resolve
 from llm2llm.components.shared.tasks import Task
 
 
@@ -65,7 +65,7 @@ def grade_file(source: str | os.PathLike[str], output: str | os.PathLike[str], t
 
 
 def _right_answer(task: Task, answer: Any, options: list[str], first: int | None) -> str:
-    option = resolve(answer, options, task.columns.answer_numbers, first) if options else None
+    option = resolve(answer, options, kind_of(task, task.columns), first) if options else None
     if option is not None and task.form == "multiple_choice":
         option = ascii_uppercase[options.index(option)]
     return tasks.normalise(task, answer if option is None else option, options, None)[0]

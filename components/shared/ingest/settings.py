@@ -10,8 +10,9 @@ class RowsSettings(Settings):
 
     format: RowFormat = "auto"
     """How rows hold question and answer: `columns` (as `task.columns` says), `messages`, `prompt_completion`,
-    `sharegpt` or `alpaca`. `auto`: as the first row of a source looks; columns that the task names win, and a column
-    `context` beside `question` and `answer` is put before the question."""
+    `sharegpt`, `alpaca` or `examples` (as `llm2llm export` writes them). `auto`: as the first row of a source looks;
+    columns that the task names win, and a column `context` beside `question` and `answer` is put before the
+    question."""
     encoding: str = "auto"
     """The encoding of text files, such as `cp1252` or `gb18030`. `auto`: UTF-8, UTF-16, or in CSV what old spreadsheets
     of Western Europe write."""

@@ -120,9 +120,11 @@ def source_file(source: str) -> Iterator[Path]:
 
 def file_name(source: str) -> str:
     """The name of a source's file, without the query of a URL."""
-    if "://" in source and not source.startswith((*STORAGE, "file://")):
+    if source.startswith(STORAGE):
+        return source.rpartition("/")[2]
+    if "://" in source and not source.startswith("file://"):
         return unquote(urlsplit(source).path.rpartition("/")[2])
-    return source.rpartition("/")[2] if "://" in source else source_path(source).name
+    return source_path(source).name
 
 
 def _download(source: str, path: Path) -> None:
