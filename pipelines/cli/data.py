@@ -24,7 +24,7 @@ _SUFFIXES = {".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet"}
 @click.option("--plain", is_flag=True,
               help="For messages, prompt_completion: question and answer alone, without the run's prompt.")  # fmt: skip
 def export(run_or_file: str, target: Path, export_format: str | None, which: str, lineage: bool, plain: bool) -> None:
-    """Write a training set, or any other set of rows, as other programs read it.
+    """Write a run's rows as other programs read them.
 
     RUN_OR_FILE is the output folder of a run, the folder or s3:// prefix of its artifacts, or a file of examples that a
     stage wrote. JSON Lines, CSV and Parquet can be read back as data of another run. In CSV an apostrophe stands before

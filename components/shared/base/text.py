@@ -82,7 +82,7 @@ def _without_outer_punctuation(text: str) -> str:
             shorter = shorter[1:-1]
         elif _is_outer(first) and not (first == "." and shorter[1:2].isdecimal()) and not _has_partner(shorter, 0):
             shorter = shorter[1:]
-        elif _is_outer(last) and not (last in "!'\"" and _follows_digit(shorter)) and not _has_partner(shorter, -1):
+        elif _is_outer(last) and not (last in "!'\"" and _is_of_number(shorter)) and not _has_partner(shorter, -1):
             shorter = shorter[:-1]
         if shorter == text:
             return text
@@ -90,9 +90,10 @@ def _without_outer_punctuation(text: str) -> str:
     return text
 
 
-def _follows_digit(text: str) -> bool:
-    """Whether the last character stands right after a digit: the factorial 5!, the lengths 5' and 5\"."""
-    return text[-2:-1].isdecimal()
+def _is_of_number(text: str) -> bool:
+    """Whether the last character belongs to a number, in a text without words: the factorial 5!, the lengths 5' and
+    5\"."""
+    return text[-2:-1].isdecimal() and not any(map(str.isalpha, text))
 
 
 def _closes(character: str) -> str:
