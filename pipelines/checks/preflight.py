@@ -90,6 +90,9 @@ def data_checks(config: Config) -> Iterator[Check]:
 
     sources: dict[str, str] = {}
     for name, source in config.data.model_dump().items():
+        if not source:
+            sources[name] = source
+            continue
         local = is_file_source(source) or is_here(source)
         if local and config.placement.profile and not source.startswith(BUILTIN) and "://" not in source:
             if not is_here(source):
@@ -99,7 +102,7 @@ def data_checks(config: Config) -> Iterator[Check]:
                 WARN, f"data.{name}", f"{source} is on this machine, and pods do not see it",
                 "put it where they do: a dataset on the hub, or a path of a volume",
             )  # fmt: skip
-        if source and not local and (unseen := _unseen_dataset(f"data.{name}", source)):
+        if not local and (unseen := _unseen_dataset(f"data.{name}", source)):
             yield unseen
             continue
         sources[name] = source

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from llm2llm.components.shared import tasks
-from llm2llm.components.shared.base.atomic import whole_file
+from llm2llm.components.shared.base.atomic import atomic_file
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.jsonl import write_json_lines
 from llm2llm.components.shared.data.parquet import ROW_GROUP, schema
@@ -63,14 +63,14 @@ def export_rows(
     elif export_format == "jsonl":
         write_json_lines(path, [{name: getattr(row, name) for name in names} for row in rows])
     elif export_format == "csv":
-        with whole_file(path) as partial, open(partial, "w", encoding="utf-8-sig", newline="") as file:
+        with atomic_file(path) as partial, open(partial, "w", encoding="utf-8-sig", newline="") as file:
             writer = csv.writer(file, quoting=csv.QUOTE_ALL)
             writer.writerow(names)
             writer.writerows([_cell(getattr(row, name)) for name in names] for row in rows)
     else:
         fields = pa.schema([one for one in schema("examples") if one.name in names])
         table = pa.table({name: [getattr(row, name) for row in rows] for name in fields.names}, schema=fields)
-        with whole_file(path) as partial:
+        with atomic_file(path) as partial:
             pq.write_table(table, partial, row_group_size=ROW_GROUP)
 
 
