@@ -36,12 +36,11 @@ from llm2llm.components.shared.base.text import decode_text
 from llm2llm.components.shared.data.jsonl import json_lines, json_objects, parse_json
 from llm2llm.components.shared.ingest.columns import MAX_TEXT
 from llm2llm.components.shared.ingest.csv_cells import plain_row
+from llm2llm.components.shared.ingest.suffixes import SUFFIXES, check_suffix, suffixes_of
 
 Rows = Iterator[tuple[str, dict[str, Any]]]
 """(place, row); a place is `file:line` or `file:row`, as a person would look it up."""
 
-COMPRESSIONS = (".gz", ".zst", ".bz2", ".xz")
-SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".feather", ".ipc")
 _DELIMITERS = ",;\t|"
 _KINDS_OF_CHAT = ("messages", "conversations", "conversation", "dialog", "dialogue", "chat", "prompt", "completion")
 _SHORTENED = (pa.types.is_float16, pa.types.is_float32)
@@ -62,34 +61,6 @@ class Source:
     notes: list[str] = field(default_factory=list)
 
 
-def is_data_file(name: str) -> bool:
-    """Whether a name ends as a file of rows does."""
-    return _suffixes(name)[0] in SUFFIXES
-
-
-def _suffixes(name: str) -> tuple[str, str]:
-    """(the suffix that says what kind of file it is, that of the compression or an empty one), in lower case."""
-    path = Path(name.lower())
-    compression = path.suffix if path.suffix in COMPRESSIONS else ""
-    return (Path(path.stem).suffix if compression else path.suffix), compression
-
-
-def check_suffix(name: str) -> None:
-    """Refuses a file whose name says that it is of another kind, before anything is fetched.
-
-    Raises:
-        UserError: It says what to do.
-    """
-    suffix, _ = _suffixes(name)
-    if suffix in (".xlsx", ".xls", ".ods"):
-        raise UserError(f"{name}: a workbook; save the sheet as CSV UTF-8")
-    if suffix in (".zip", ".tar", ".tgz", ".7z", ".rar"):
-        raise UserError(f"{name}: an archive; unpack it, and give one of its files")
-    if suffix not in SUFFIXES:
-        known = f"rows come as {', '.join(SUFFIXES)}, also with {', '.join(COMPRESSIONS)}"
-        raise UserError(f"{name}: unknown kind of file {suffix!r}; {known}")
-
-
 def read_file(source: Source) -> Rows:
     """Every row of a file or a saved folder, in order.
 
@@ -101,11 +72,11 @@ def read_file(source: Source) -> Rows:
         return
     if not source.path.exists():
         raise UserError(f"{source.name}: no such file")
-    suffix, compression = _suffixes(source.name)
+    suffix, compression = suffixes_of(source.name)
     try:
         if not compression:
             suffix = suffix if suffix in SUFFIXES else _guessed_suffix(source.path, suffix)
-        check_suffix(source.name if suffix in _suffixes(source.name) else f"{source.name}{suffix}")
+        check_suffix(source.name if suffix in suffixes_of(source.name) else f"{source.name}{suffix}")
         with _uncompressed(source, compression) as opened:
             yield from _READERS[suffix](opened)
     except OSError as problem:

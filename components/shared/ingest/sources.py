@@ -18,22 +18,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import pyarrow as pa
-
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.jsonl import is_text
 from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.ingest.columns import is_empty
 from llm2llm.components.shared.ingest.examples import RawRows, first_place, to_examples
-from llm2llm.components.shared.ingest.files import (
-    Source,
-    check_suffix,
-    converter,
-    is_data_file,
-    named_classes,
-    read_file,
-)
 from llm2llm.components.shared.ingest.formats import RowFormat, joined, recognise
+from llm2llm.components.shared.ingest.suffixes import check_suffix, is_data_file
 from llm2llm.components.shared.tasks import Columns, Task
 
 BUILTIN = "builtin:"
@@ -225,6 +216,9 @@ def _records(
         return
     if "://" in source and not source.startswith("file://"):
         check_suffix(file_name(source))  # before anything is fetched
+    # Arrow takes a while, and who only compiles has not got it.
+    from llm2llm.components.shared.ingest.files import Source, read_file
+
     source, split = split_of(source)
     with source_file(source) as path:
         if not path.exists():
@@ -245,6 +239,10 @@ def _hub_records(source: str, labels: Sequence[str]) -> Iterator[tuple[str, dict
             f"{source}: no such file, and reading it as a Hugging Face dataset needs the package datasets "
             "(pip install 'llm2llm[train]')"
         ) from None
+    import pyarrow as pa
+
+    from llm2llm.components.shared.ingest.files import converter, named_classes
+
     name, _, split = source.partition("#")
     name, _, revision = name.partition("@")
     name, _, config = name.partition(":")

@@ -14,7 +14,7 @@ import pytest
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.ingest.sources import is_file_source, read_examples, shown_source, source_file
 from llm2llm.components.shared.tasks import Task
-from llm2llm.pipelines.config.config import load_config
+from llm2llm.pipelines.config.loading import load_config
 
 COLOURS = Task(name="colours", form="classification", labels=["red", "green"])
 ROW = {"question": "a ball", "answer": "red"}

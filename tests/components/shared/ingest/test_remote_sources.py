@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.ingest.files import SUFFIXES
 from llm2llm.components.shared.ingest.sources import is_file_source, read_examples
+from llm2llm.components.shared.ingest.suffixes import SUFFIXES
 from llm2llm.components.shared.storage import write_bytes
 from llm2llm.components.shared.tasks import Task
 from llm2llm.components.teacher_augment.offline.eda import load_synonyms
