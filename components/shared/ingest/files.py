@@ -12,6 +12,7 @@ Text is UTF-8, UTF-16 by its byte order mark, or what `encoding` says; see `base
 
 import bz2
 import csv
+import dataclasses
 import gzip
 import io
 import json
@@ -58,6 +59,8 @@ class Source:
     """Class indices become names where the names are these."""
     split: str = ""
     """Of a folder with several."""
+    unpacked: bool = False
+    """Whether `path` is what was in the compressed file that `name` names."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -72,26 +75,48 @@ def read_file(source: Source) -> Rows:
         return
     if not source.path.exists():
         raise UserError(f"{source.name}: no such file")
-    suffix, compression = suffixes_of(source.name)
     try:
-        if not compression:
-            suffix = suffix if suffix in SUFFIXES else _guessed_suffix(source.path, suffix)
-        check_suffix(source.name if suffix in suffixes_of(source.name) else f"{source.name}{suffix}")
+        suffix, compression = _kind(source)
         with _uncompressed(source, compression) as opened:
-            yield from _READERS[suffix](opened)
+            yield from _READERS[_kind(opened)[0] if compression else suffix](opened)
     except OSError as problem:
         raise UserError(f"cannot read {source.name}: {problem.strerror or problem}") from problem
 
 
-def _guessed_suffix(path: Path, suffix: str) -> str:
-    """The kind of a file whose name does not say, by its first bytes; its own suffix where they do not either."""
-    with open(path, "rb") as file:
-        start = file.read(64)
-    if start.startswith(b"PAR1"):
-        return ".parquet"
-    if start.startswith(b"ARROW1"):
-        return ".arrow"
-    return ".json" if start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"[") else suffix
+_MAGIC = {
+    b"PAR1": (".parquet", ""),
+    b"ARROW1": (".arrow", ""),
+    b"\x1f\x8b": ("", ".gz"),
+    b"\x28\xb5\x2f\xfd": ("", ".zst"),
+    b"BZh": ("", ".bz2"),
+    b"\xfd7zXZ\0": ("", ".xz"),
+}
+
+
+def _kind(source: Source) -> tuple[str, str]:
+    """(kind of file, compression), each as a suffix: as the file's first bytes say, else as its name does.
+
+    Raises:
+        UserError: A workbook, an archive, or a kind that is not known.
+    """
+    suffix, compression = suffixes_of(source.name)
+    with open(source.path, "rb") as file:
+        start = file.read(1 << 16)
+    if start.startswith(b"PK\x03\x04"):
+        raise UserError(f"{source.name}: a workbook or an archive; save the sheet as CSV UTF-8, or unpack the files")
+    for magic, (kind, packed) in _MAGIC.items():
+        if start.startswith(magic):
+            if packed and source.unpacked:
+                raise UserError(f"{source.name}: is compressed twice; unpack it once")
+            return kind or suffix, packed
+    if compression and not source.unpacked:
+        return suffix, compression
+    if suffix in (".csv", ".tsv") or suffix not in SUFFIXES:
+        first = start.decode("utf-8-sig", "replace").lstrip()
+        if _is_object(first.split("\n", 1)[0]) or (suffix not in SUFFIXES and first[:1] in ("{", "[")):
+            return ".jsonl", ""
+    check_suffix(source.name)
+    return suffix, ""
 
 
 @contextmanager
@@ -106,7 +131,7 @@ def _uncompressed(source: Source, compression: str) -> Iterator[Source]:
                 shutil.copyfileobj(packed, file, 1 << 20)
         except (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error, pa.ArrowException, OSError) as problem:
             raise UserError(f"{source.name}: not a whole {compression} file ({problem})") from None
-        opened = Source(path, source.name, source.encoding, source.labels, source.split, source.notes)
+        opened = dataclasses.replace(source, path=path, unpacked=True)
         yield opened
 
 

@@ -223,7 +223,8 @@ def _records(
     with source_file(source) as path:
         if not path.exists():
             raise UserError(f"{shown_source(source)}: no such file")
-        yield from read_file(Source(path, file_name(source) or path.name, encoding, labels, split, notes))
+        name = file_name(source) or path.name
+        yield from read_file(Source(path, name, encoding=encoding, labels=labels, split=split, notes=notes))
 
 
 def _hub_records(source: str, labels: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:

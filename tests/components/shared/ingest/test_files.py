@@ -59,6 +59,12 @@ def zstd(content: str) -> Callable[[Path], None]:
     return write
 
 
+def parquet_bytes() -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(ROWS), sink)
+    return bytes(sink.getvalue())
+
+
 COLUMNS = {name: [row[name] for row in ROWS] for name in ROWS[0]}
 FILES: dict[str, Callable[[Path], None]] = {
     "lines.jsonl": text(LINES),
@@ -75,6 +81,10 @@ FILES: dict[str, Callable[[Path], None]] = {
     "pretty.json": text("\n".join(json.dumps(row, indent=2) for row in ROWS)),
     "pretty.jsonl": text("\n".join(json.dumps(row, indent=2) for row in ROWS)),
     "lines.data": text(LINES),
+    "lines.csv": text(LINES),
+    "table.jsonl": lambda path: pq.write_table(pa.Table.from_pylist(ROWS), path),
+    "packed.jsonl": lambda path: path.write_bytes(gzip.compress(LINES.encode())) and None,
+    "table.data.gz": lambda path: path.write_bytes(gzip.compress(parquet_bytes())) and None,
     "lines.jsonl.gz": lambda path: path.write_bytes(gzip.compress(LINES.encode())) and None,
     "lines.json.zst": zstd(LINES),
     "comma.csv.zst": zstd(csv_text()),
@@ -194,6 +204,8 @@ def test_a_saved_selection_and_other_folders_are_refused(tmp_path: Path) -> None
         ("rows.json", b'{"body": "a", "queue": "billing"}\n{"body": "b"\n', "rows.json:2: not JSON: Expecting"),
         ("rows.json", b'{"body": "a"\n', "rows.json: not JSON: Expecting"),
         ("rows.json", '[{"body": "ä"}]'.encode("latin-1"), "rows.json:1: not UTF-8 text; save the file as UTF-8"),
+        ("rows.csv", b"PK\x03\x04...", "rows.csv: a workbook or an archive; save the sheet as CSV UTF-8"),
+        ("rows.jsonl.gz", gzip.compress(gzip.compress(b"x")), "rows.jsonl.gz: is compressed twice; unpack it once"),
         ("rows.jsonl.gz", b"no gzip", "rows.jsonl.gz: not a whole .gz file"),
         ("rows.jsonl.gz", gzip.compress(LINES.encode())[:-9], "rows.jsonl.gz: not a whole .gz file"),
         ("rows.jsonl.zst", b"no zstd", "rows.jsonl.zst: not a whole .zst file"),
