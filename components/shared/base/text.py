@@ -15,6 +15,9 @@ _QUOTES = set("\"'`´")
 _MARKDOWN = set("*_`~")
 _OPENING = {"(": ")", "[": "]", "{": "}", "<": ">"}
 _INTERVAL = re.compile(r"[^,;]*\d[^,;]*[,;][^,;]+|[^,;]+[,;][^,;]*\d[^,;]*")
+_LONGEST_INTERVAL = 100
+_DEEPEST = 1000
+"""Marks of punctuation, one inside the other, that are taken off."""
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿⁱ", "0123456789+-=()ni")
 _SUPERSCRIPT_RUN = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿⁱ]+")
 # A subscript that NFKC would run together with digits: 10₂ (binary), log₂8. In H₂O it may.
@@ -73,17 +76,22 @@ def _spelled_fraction(match: re.Match[str], text: str) -> str:
 
 
 def _without_outer_punctuation(text: str) -> str:
-    while text := text.strip():
-        shorter = text
+    for _ in range(_DEEPEST):
+        shorter = text.strip()
         first, last = shorter[:1], shorter[-1:]
-        if first in "([]" and last in ")][" and _INTERVAL.fullmatch(shorter[1:-1]):
+        if (
+            first in "([]"
+            and last in ")]["
+            and len(shorter) <= _LONGEST_INTERVAL
+            and _INTERVAL.fullmatch(shorter[1:-1])
+        ):
             return shorter
         if len(shorter) > 1 and _closes(first) == last:
             shorter = shorter[1:-1]
         elif _is_outer(first) and not (first == "." and shorter[1:2].isdecimal()) and not _has_partner(shorter, 0):
-            shorter = shorter[1:]
+            shorter = shorter[max(1, len(shorter) - len(shorter.lstrip(first)) - 1) :]
         elif _is_outer(last) and not (last in "!'\"" and _is_of_number(shorter)) and not _has_partner(shorter, -1):
-            shorter = shorter[:-1]
+            shorter = shorter[: -max(1, len(shorter) - len(shorter.rstrip(last)) - 1)]
         if shorter == text:
             return text
         text = shorter
@@ -156,7 +164,10 @@ _BEFORE = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
-_CANCELS = re.compile(r"\b(?:but|only|just|doubt|question|mistake|sondern|nur|sino|mais|ma|mas|но|только)\b", re.I)
+_CANCELS = re.compile(
+    r"\b(?:but|so|hence|thus|therefore|because|since|only|just|doubt|question|mistake|sondern|nur|sino|mais|ma|mas|но|только)\b",
+    re.I,
+)
 _SPANISH_NO = re.compile(r"\bno\s+(?:es|son|era|fue|hay|parece|é|foi)\b[\s\w]{0,20}$", re.IGNORECASE)
 _AFTER = re.compile(
     r"""
@@ -208,7 +219,7 @@ _SWALLOWED: dict[str, tuple[str, str, str]] = {
            "u|e|i|ot|mid|less|eq|geq|leq|prec|succ|sim|cong|exists"),
     "\r": ("r", "ight|ightarrow|ho|angle|floor|ceil|vert|Vert|ightleftharpoons|aisebox|ule|oot|m|ef", ""),
 }  # fmt: skip
-_TEX = re.compile(r"\$\$(.+?)\$\$|\$([^$]+?)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+_TEX = re.compile(r"\$\$(.{1,500}?)\$\$|\$([^$]{1,500}?)\$|\\\((.{1,500}?)\\\)|\\\[(.{1,500}?)\\\]", re.DOTALL)
 _LOOKS_LIKE_TEX = re.compile(r"\\[A-Za-z]|[\^_{}=<>+]")
 _REFUSED = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 

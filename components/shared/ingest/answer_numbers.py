@@ -17,6 +17,16 @@ AnswerNumbers = Literal["auto", "text", "from_zero", "from_one"]
 _SET = "set task.columns.answer_numbers to from_zero, from_one or text"
 
 
+def has_choices(task: Task) -> bool:
+    """Whether each row of a task has choices of its own."""
+    return task.form == "multiple_choice"
+
+
+def takes_several(task: Task) -> bool:
+    """Whether a row may have several right answers: where they are free texts."""
+    return task.form == "text"
+
+
 def kind_of(task: Task, columns: Columns) -> AnswerNumbers:
     """What whole numbers are in an answer column: as the columns say; text where labels are numbers themselves."""
     kind = columns.answer_numbers

@@ -8,7 +8,7 @@ from typing import Any
 from llm2llm.components.shared import tasks
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Example, content_id
-from llm2llm.components.shared.ingest.answer_numbers import counts_from, kind_of, resolve
+from llm2llm.components.shared.ingest.answer_numbers import counts_from, has_choices, kind_of, resolve, takes_several
 from llm2llm.components.shared.ingest.columns import (
     cell,
     choice_cells,
@@ -36,7 +36,7 @@ class RawRows:
 
 def first_place(sources: Sequence[RawRows], task: Task, columns: Columns) -> int | None:
     """What the whole numbers in the answer column of several sources count from, as `counts_from` tells."""
-    if task.form not in ("classification", "multiple_choice") or kind_of(task, columns) != "auto":
+    if not (task.labels or has_choices(task)) or kind_of(task, columns) != "auto":
         return None
     found: list[tuple[object, Sequence[str]]] = []
     for raw in (one for one in sources if one.format != "examples"):
@@ -57,7 +57,7 @@ def _answer_of(
     answer = cell(row, columns.answer) if row_format == "columns" else read_row(row, row_format).answer
     if isinstance(answer, list) and len(answer) == 1:
         answer = answer[0]
-    if task.form != "multiple_choice":
+    if not has_choices(task):
         return answer, task.labels, []
     choices, keys = choice_cells(row, columns)
     return answer, choices, keys
@@ -105,12 +105,12 @@ def _example(
         content = read_row(row, row_format)
         column = row_format
         question, given, left_out = text_cell(content.question, row_format), content.answer, content.after
-    choices, keys = choice_cells(row, columns) if task.form == "multiple_choice" else ([], [])
+    choices, keys = choice_cells(row, columns) if has_choices(task) else ([], [])
     rationale = None if columns.rationale is None else text_cell(cell(row, columns.rationale), columns.rationale)
     accepted = [_accepted(one, row_format, column, task, columns, choices, keys, rationale, first)
                 for one in (given if isinstance(given, list) and given else [given])]  # fmt: skip
     answers = list(dict.fromkeys(answer for answer, _ in accepted))
-    if len(answers) > 1 and task.form != "text":
+    if len(answers) > 1 and not takes_several(task):
         raise ValueError(f"{len(answers)} right answers, {answers}; form {task.form!r} takes one (column {column!r})")
     answer, rationale = accepted[0]
     return Example(

@@ -8,7 +8,7 @@ from typing import Any
 from llm2llm.components.shared import tasks
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.jsonl import json_lines, write_json_lines
-from llm2llm.components.shared.ingest.answer_numbers import counts_from, kind_of, resolve
+from llm2llm.components.shared.ingest.answer_numbers import counts_from, has_choices, kind_of, resolve, takes_several
 from llm2llm.components.shared.tasks import Task
 
 
@@ -38,7 +38,7 @@ def grade_file(source: str | os.PathLike[str], output: str | os.PathLike[str], t
                 raise UserError(f"{where}: no field {name!r}; each line needs `completion` and `answer`")
         if not isinstance(row["completion"], str):
             raise UserError(f"{where}: `completion` must be text, got {type(row['completion']).__name__}")
-        answers = row["answer"] if task.form == "text" and isinstance(row["answer"], list) else [row["answer"]]
+        answers = row["answer"] if takes_several(task) and isinstance(row["answer"], list) else [row["answer"]]
         if bad := [one for one in answers if not isinstance(one, (str, int, float)) or isinstance(one, bool)]:
             raise UserError(f"{where}: `answer` must be text or a number, got {type(bad[0]).__name__}")
         if not answers:
@@ -46,7 +46,7 @@ def grade_file(source: str | os.PathLike[str], output: str | os.PathLike[str], t
         choices = row.get("choices", list(ascii_uppercase[: task.choice_count or 26]))
         if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
             raise UserError(f"{where}: `choices` must be a list of texts")
-        lines.append((where, row, answers, task.labels or (choices if task.form == "multiple_choice" else [])))
+        lines.append((where, row, answers, task.labels or (choices if has_choices(task) else [])))
     first = counts_from((answers[0], options) for _, _, answers, options in lines)
     counts: Counter[str] = Counter()
     graded = []
@@ -66,6 +66,6 @@ def grade_file(source: str | os.PathLike[str], output: str | os.PathLike[str], t
 
 def _right_answer(task: Task, answer: Any, options: list[str], first: int | None) -> str:
     option = resolve(answer, options, kind_of(task, task.columns), first) if options else None
-    if option is not None and task.form == "multiple_choice":
+    if option is not None and has_choices(task):
         option = ascii_uppercase[options.index(option)]
     return tasks.normalise(task, answer if option is None else option, options, None)[0]
