@@ -55,8 +55,8 @@ class Source:
     name: str
     """What places and errors call it."""
     encoding: str = "auto"
-    labels: Sequence[str] = ()
-    """Class indices become names where the names are these."""
+    labels: Sequence[str] | None = None
+    """Class indices become names where the names are these; None: always."""
     split: str = ""
     """Of a folder with several."""
     unpacked: bool = False
@@ -382,15 +382,15 @@ def converter(kind: pa.DataType) -> Callable[[Any], Any] | None:
     return None
 
 
-def _class_names(schema: pa.Schema, labels: Sequence[str]) -> dict[str, list[str]]:
-    """The names of class indices, as `datasets` notes them in a file, where they are the task's labels."""
+def _class_names(schema: pa.Schema, labels: Sequence[str] | None) -> dict[str, list[str]]:
+    """The names of class indices, as `datasets` notes them in a file, where they are wanted."""
     try:
         noted = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         features = noted["info"]["features"]
         found = {column: one["names"] for column, one in features.items() if one.get("_type") == "ClassLabel"}
     except (ValueError, KeyError, TypeError, AttributeError):
         return {}
-    return {column: names for column, names in found.items() if set(names) <= set(labels)}
+    return {column: names for column, names in found.items() if labels is None or set(names) <= set(labels)}
 
 
 def named_classes(row: dict[str, Any], classes: Mapping[str, Sequence[str]]) -> dict[str, Any]:

@@ -179,7 +179,9 @@ def read_raw(
 ) -> RawRows:
     """The rows of a source, and their format; arguments and errors as of `read_examples`."""
     notes: list[str] = []
-    rows = list(_records(source, task.labels, encoding, notes))
+    # A class index is its name, whose order may be another, unless it is said that numbers are places in the labels.
+    labels = None if columns.answer_numbers == "auto" else task.labels
+    rows = list(_records(source, labels, encoding, notes))
     if not rows:
         raise UserError(f"{shown_source(source)}: no rows")
     found = recognise(rows[0][1], columns) if row_format == "auto" else row_format
@@ -208,7 +210,7 @@ def _plain(value: Any) -> str:
 
 
 def _records(
-    source: str, labels: Sequence[str], encoding: str, notes: list[str]
+    source: str, labels: Sequence[str] | None, encoding: str, notes: list[str]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """(place, row) of every row of a source; a place is `file:line` or `dataset:row`, as a person would look it up."""
     if not is_file_source(source) and not is_here(source):
@@ -227,11 +229,11 @@ def _records(
         yield from read_file(Source(path, name, encoding=encoding, labels=labels, split=split, notes=notes))
 
 
-def _hub_records(source: str, labels: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _hub_records(source: str, labels: Sequence[str] | None) -> Iterator[tuple[str, dict[str, Any]]]:
     """Rows of a dataset on the hub. Its own code is never run: `datasets` reads data files only.
 
-    Class indices become class names where the names are the task's labels, whose order may be another. Other indices
-    stay what they are: indices into the task's labels.
+    Class indices become class names where the names are `labels`, whose order may be another, or `labels` is None.
+    Other indices stay what they are.
     """
     try:
         import datasets
@@ -258,7 +260,7 @@ def _hub_records(source: str, labels: Sequence[str]) -> Iterator[tuple[str, dict
     classes = {
         column: feature.names
         for column, feature in data.features.items()
-        if isinstance(feature, datasets.ClassLabel) and set(feature.names) <= set(labels)
+        if isinstance(feature, datasets.ClassLabel) and (labels is None or set(feature.names) <= set(labels))
     }
     short = {"float16": pa.float16(), "float32": pa.float32()}
     converters = {

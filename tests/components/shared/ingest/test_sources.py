@@ -421,18 +421,28 @@ def test_the_parts_of_a_hub_name(
 
 
 @pytest.mark.parametrize(
-    ("names", "answers"),
+    ("names", "numbers", "answers"),
     [
-        (["red", "green"], ["red", "green"]),
-        (["green", "red"], ["green", "red"]),  # the data set's order, not the task's
-        (["R", "G"], ["red", "green"]),  # other names: indices into the task's labels
-        (["red", "green", "none"], ["red", "green"]),
+        (["red", "green"], "auto", ["red", "green"]),
+        (["green", "red"], "auto", ["green", "red"]),  # the data set's order, not the task's
+        (["green", "red"], "from_zero", ["green", "red"]),
+        (["R", "G"], "from_zero", ["red", "green"]),  # other names: places in the task's labels, as is said
+        (["R", "G"], "auto", None),
+        (["Green", "Red"], "auto", None),
+        (["red", "green", "none"], "auto", ["red", "green"]),
     ],
 )
-def test_class_indices_of_the_hub(names: list[str], answers: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_class_indices_of_the_hub(
+    names: list[str], numbers: Any, answers: list[str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hub = Hub([{"question": "a", "answer": 0}, {"question": "b", "answer": 1}], answer=ClassLabel(names))
     monkeypatch.setitem(sys.modules, "datasets", hub)
-    assert [row.answer for row in read_examples("some/colours", COLOURS)] == answers
+    columns = Columns(answer_numbers=numbers)
+    if answers is None:
+        with pytest.raises(UserError, match=f"the answer '{names[0]}' is not in the label set"):
+            read_examples("some/colours", COLOURS, columns)
+    else:
+        assert [row.answer for row in read_examples("some/colours", COLOURS, columns)] == answers
 
 
 @pytest.mark.parametrize(("index", "says"), [(-1, "'-1' is not in "), (None, "column 'answer' is empty")])
