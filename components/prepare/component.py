@@ -35,7 +35,11 @@ def prepare(
     from llm2llm.components.shared.stage import running_stage
 
     with running_stage("prepare", given, PrepareStage) as stage:
-        rows = read_inputs(dict(stage.data), stage.task, stage.prepare.replay_columns)
+        read = read_inputs(dict(stage.data), stage.task, stage.prepare)
+        for name, one in read.items():
+            for note in one.notes:
+                print(f"prepare: {name}: {note}", flush=True)
+        rows = {name: one.examples for name, one in read.items()}
         prepared = prepared_from(
             rows["seeds"],
             rows["validation"],

@@ -161,7 +161,8 @@ def _same_answer(task: Task, one: Example, other: Example) -> bool:
     if one.choices:
         chosen, also_chosen = (folded_or_same(row.choices[ord(row.answer) - ord("A")]) for row in (one, other))
         return chosen == also_chosen
-    return tasks.matches(task, one.answer, other.answer)
+    right = [other.answer, *other.also_right]
+    return any(tasks.matches(task, mine, theirs) for mine in (one.answer, *one.also_right) for theirs in right)
 
 
 def _distinct(rows: list[Example], name: str, notes: list[str]) -> list[Example]:

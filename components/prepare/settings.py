@@ -5,12 +5,14 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from llm2llm.components.shared.base.settings import Settings, StageSettings
+from llm2llm.components.shared.ingest.settings import RowsSettings
 from llm2llm.components.shared.leakage.settings import LeakSettings
-from llm2llm.components.shared.tasks import AnyTask, Columns
+from llm2llm.components.shared.tasks import AnyTask
 
 
 class DataSettings(Settings):
-    """The `data` section: files (JSON lines, JSON, CSV, Parquet), Hugging Face dataset names, or `builtin:...`."""
+    """The `data` section: files (JSON Lines, JSON, CSV, TSV, Parquet, Arrow, also compressed), folders that `datasets`
+    saved, Hugging Face dataset names, or `builtin:...`."""
 
     seeds: str = Field(min_length=1)
     """Labelled rows to draw the seeds from: a file or a Hugging Face dataset, `name[:config][#split]`."""
@@ -24,7 +26,7 @@ class DataSettings(Settings):
     """General rows, so that the student keeps what it knew; `train.replay_fraction` says how many. May be empty."""
 
 
-class PrepareSettings(Settings):
+class PrepareSettings(RowsSettings):
     """The `prepare` section of a config."""
 
     seed_count: int = Field(0, ge=0)
@@ -37,8 +39,6 @@ class PrepareSettings(Settings):
     """What to do with one question that has two answers: stop and name the rows, or drop every one of them."""
     leak: LeakSettings = LeakSettings()
     """What keeps rows like those of validation and test out of seeds, pool and general rows; as `dedupe.leak`."""
-    replay_columns: Columns = Columns()
-    """Where `data.replay` has question and answer, such as `{question: instruction, answer: output}`."""
 
     @model_validator(mode="after")
     def _one_way_to_choose(self) -> Self:

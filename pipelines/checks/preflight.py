@@ -86,18 +86,17 @@ def local_checks(config: Config, folders: Iterable[str] = ()) -> Iterator[Check]
 def data_checks(config: Config) -> Iterator[Check]:
     """Every row of every source is read and checked, and `prepare` is done with them, in memory."""
     from llm2llm.components.prepare.prepare import prepare
-    from llm2llm.components.shared.ingest.sources import BUILTIN, is_file_source, read_examples, source_path
+    from llm2llm.components.shared.ingest.read_inputs import read_inputs
+    from llm2llm.components.shared.ingest.sources import BUILTIN, is_file_source, is_here, shown_source
 
-    rows: dict[str, list[Any]] = {}
-    complete = True
+    sources: dict[str, str] = {}
     for name, source in config.data.model_dump().items():
-        rows[name] = []
         if not source:
+            sources[name] = source
             continue
-        local = is_file_source(source) or source_path(source).exists()
+        local = is_file_source(source) or is_here(source)
         if local and config.placement.profile and not source.startswith(BUILTIN) and "://" not in source:
-            if not source_path(source).exists():
-                complete = False
+            if not is_here(source):
                 yield Check(WARN, f"data.{name}", f"{source} is not on this machine: only a pod can tell")
                 continue
             yield Check(
@@ -105,20 +104,25 @@ def data_checks(config: Config) -> Iterator[Check]:
                 "put it where they do: a dataset on the hub, or a path of a volume",
             )  # fmt: skip
         if not local and (unseen := _unseen_dataset(f"data.{name}", source)):
-            complete = False
             yield unseen
             continue
-        try:
-            rows[name] = read_examples(source, config.task)
-        except UserError as problem:
-            complete = False
-            yield Check(FAIL, f"data.{name}", str(problem))
-        else:
-            yield Check(OK, f"data.{name}", f"{len(rows[name]):,} rows of {source}")
-    if complete:
+        sources[name] = source
+    failures: dict[str, UserError] = {}
+    inputs = read_inputs(sources, config.task, config.prepare, failed=failures.__setitem__)
+    for name, source in sources.items():
+        if name in failures:
+            yield Check(FAIL, f"data.{name}", str(failures[name]))
+        elif source:
+            one = inputs[name]
+            said = "; ".join([f"{len(one.examples):,} rows of {shown_source(source)}, as {one.format}", *one.notes])
+            yield Check(OK, f"data.{name}", said)
+    if len(inputs) == len(config.data.model_dump()):
+        rows = {name: one.examples for name, one in inputs.items()}
         prepared = prepare(rows["seeds"], rows["validation"], rows["test"], rows["pool"], config.task, config.prepare,
-                           config.random_seed)  # fmt: skip
+                           config.random_seed, rows["replay"])  # fmt: skip
         counts = {name: len(getattr(prepared, name)) for name in ("seeds", "validation", "test", "pool")}
+        if config.data.replay:
+            counts["replay"] = len(prepared.replay)
         sets = ", ".join(f"{count:,} {name}" for name, count in counts.items())
         yield Check(OK, "prepare", "; ".join([sets, *prepared.notes]))
 

@@ -17,6 +17,7 @@ import click
 from llm2llm.components.shared.base.errors import UserError, did_you_mean
 from llm2llm.components.stages import STAGES
 from llm2llm.pipelines.cli.cluster import COMMANDS, set_option
+from llm2llm.pipelines.cli.data import export
 from llm2llm.pipelines.cli.inspect import diff, why
 from llm2llm.pipelines.cli.registry import registry
 from llm2llm.pipelines.cli.storage import clean
@@ -280,5 +281,5 @@ def stage() -> None:
     """
 
 
-for command in (*COMMANDS, why, diff, registry, clean):
+for command in (*COMMANDS, why, diff, registry, clean, export):
     cli.add_command(command)

@@ -37,7 +37,7 @@ class Config(Settings):
     """Everything that a run is asked to do."""
 
     name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,60}[a-z0-9])?$")
-    """The pipeline's name: lower-case letters, digits and dashes."""
+    """The pipeline's name: lower-case letters, digits and dashes inside, at most 62 of them."""
     max_iterations: int = Field(3, ge=1, le=50)
     """Iterations after iteration 0, the one that is trained on the seeds alone. The pipeline is compiled this deep."""
     random_seed: int = Field(0, ge=0)

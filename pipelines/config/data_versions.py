@@ -5,13 +5,13 @@ each name what tells those rows from others: then the same data is found in the 
 """
 
 import hashlib
-import os
 import uuid
 from collections.abc import Mapping
 
 from llm2llm.components.shared import storage
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.hashing import hash_of
+from llm2llm.components.shared.ingest.sources import BUILTIN, builtin_path, is_file_source, source_path, split_of
 
 
 def data_versions(sources: Mapping[str, str]) -> dict[str, str]:
@@ -25,9 +25,6 @@ def data_versions(sources: Mapping[str, str]) -> dict[str, str]:
 
 
 def _version(source: str) -> str:
-    # With Arrow, which only compiling a pipeline has no need of.
-    from llm2llm.components.shared.ingest.sources import BUILTIN, builtin_path, is_file_source
-
     try:
         if source.startswith(BUILTIN):
             return f"sha256:{hash_of(builtin_path(source))}"
@@ -36,7 +33,7 @@ def _version(source: str) -> str:
             if listed:
                 return f"stored:{hashlib.sha256(repr(listed).encode()).hexdigest()}"
         elif is_file_source(source):
-            return f"sha256:{hash_of(os.path.expanduser(source))}"
+            return f"sha256:{hash_of(source_path(split_of(source)[0]))}"
         elif revision := _hub_revision(source):
             return f"revision:{revision}"
     except (OSError, UserError, storage.NotThere):

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from llm2llm.components.shared.base.errors import UserError, did_you_mean
+from llm2llm.components.shared.base.text import decode_text
 from llm2llm.components.shared.tasks import load_task
 from llm2llm.pipelines.config.config import Config
 from llm2llm.pipelines.config.paths import inline_prompts, resolve_paths
@@ -57,11 +58,11 @@ def load_config(source: str, overrides: Iterable[str] = (), resolve: bool = Fals
             f"{source}: no such file, and no shipped config ({', '.join(shipped)}){did_you_mean(source, shipped)}"
         )
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _KeysOnce)  # noqa: S506  # a SafeLoader
+        values = yaml.load(_unicode(path, source), _KeysOnce)  # noqa: S506  # a SafeLoader
     except OSError as problem:
         raise UserError(f"cannot read {source}: {problem.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as problem:
-        raise UserError(f"{source}: not YAML: {problem}") from None
+    except yaml.YAMLError as problem:
+        raise UserError(f"{source}: not YAML: {_in_a_line(problem)}") from None
     if not isinstance(values, dict):
         raise UserError(f"{source}: a config is a mapping of keys to values")
     for override in overrides:
@@ -70,6 +71,22 @@ def load_config(source: str, overrides: Iterable[str] = (), resolve: bool = Fals
     if resolve:
         resolve_paths(values, path.resolve().parent)
     return check_config(values, path.name)
+
+
+def _unicode(path: Path, source: str) -> str:
+    """The text of a config in UTF-8, or in UTF-16, as some editors of Windows write it."""
+    try:
+        text, codec = decode_text(path.read_bytes())
+    except UnicodeDecodeError:
+        text, codec = "", ""
+    if not codec.startswith("utf"):
+        raise UserError(f"{source}: not UTF-8 text; save the file as UTF-8")
+    return text
+
+
+def _in_a_line(problem: yaml.YAMLError) -> str:
+    said = " ".join(str(problem).split())
+    return f"{said}; indent with blanks, not with tabs" if "'\\t'" in said else said
 
 
 class _KeysOnce(yaml.SafeLoader):

@@ -46,9 +46,10 @@ def resolve_paths(values: dict[str, Any], folder: Path) -> None:
         value = within.get(key) if isinstance(within, dict) else None
         if isinstance(value, str) and value.startswith("~"):
             within[key] = os.path.expanduser(value)
-        elif isinstance(value, str) and value and not value.startswith(("builtin:", "s3://", "minio://", "/")):
+        elif isinstance(value, str) and value and not value.startswith(("builtin:", "/")) and "://" not in value:
             path = folder / value
-            if path.exists() or value.startswith(("./", "../")) or (is_file and path.suffix):
+            is_split = (folder / value.partition("#")[0]).is_dir()  # a saved data set's, `folder#test`
+            if path.exists() or is_split or value.startswith(("./", "../")) or (is_file and path.suffix):
                 within[key] = str(path)
 
     for *sections, key in _FILES:

@@ -35,7 +35,7 @@ from llm2llm.components.shared.base.hashing import hash_of, source_hash
 from llm2llm.components.shared.base.process import EXIT_TERMINATED, PARENT_VARIABLE, RUN_VARIABLE
 from llm2llm.components.shared.data.artifacts import without_record
 from llm2llm.components.shared.inference.vllm_answers import vllm_is_here
-from llm2llm.components.shared.ingest.sources import BUILTIN, is_file_source, source_file
+from llm2llm.components.shared.ingest.sources import BUILTIN, is_file_source, shown_source, source_file, split_of
 from llm2llm.components.shared.llm.settings import IN_POD
 from llm2llm.components.shared.training.settings import SCRATCH
 from llm2llm.pipelines.config import Config
@@ -309,17 +309,21 @@ def _snapshot_inputs(config: Config, output: Path) -> Config:
     def copied(key: str, source: str) -> str:
         if not source or source.startswith(BUILTIN) or not is_file_source(source):
             return source
-        with source_file(source) as path:
-            if not path.is_file():
-                raise UserError(f"{key}: {source}: no such file")
+        file, split = split_of(source)
+        with source_file(file) as path:
+            if not path.exists():
+                raise UserError(f"{key}: {shown_source(source)}: no such file")
             try:
                 target = output / "artifacts" / "inputs" / hash_of(path)[:12] / path.name
-                if not target.is_file():
+                if not target.exists():
                     with atomic_folder(target.parent) as partial:
-                        shutil.copyfile(path, partial / path.name)
+                        if path.is_dir():
+                            shutil.copytree(path, partial / path.name)
+                        else:
+                            shutil.copyfile(path, partial / path.name)
             except OSError as problem:
                 raise UserError(f"{key}: cannot read {source}: {problem.strerror or problem}") from None
-        return str(target)
+        return f"{target}#{split}" if split else str(target)
 
     data = config.data.model_copy(update={key: copied(f"data.{key}", value) for key, value in config.data})
     augment = config.teacher_augment

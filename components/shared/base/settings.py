@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from datetime import date
 from types import UnionType
 from typing import Any, Self, Union, get_args, get_origin
 
@@ -79,6 +80,7 @@ def in_words(table: Mapping[str, Any]) -> str:
 
 def _lines(cls: type[BaseModel], error: ValidationError, where: str) -> list[str]:
     lines: dict[str, str] = {}
+    hints: dict[str, str] = {}
     for problem in error.errors():
         loc = problem["loc"]
         keys = {0, len(loc) - 1} if problem["type"] == "extra_forbidden" else {0}
@@ -93,11 +95,39 @@ def _lines(cls: type[BaseModel], error: ValidationError, where: str) -> list[str
             lines[key] = f"{key}: expected keys and values, got {_shown(problem['input'])}"
         else:
             message = problem["msg"].removeprefix("Value error, ")
+            if problem["type"] == "string_pattern_mismatch" and (described := _description_at(cls, path)):
+                message = f"not as it must be: {described.rstrip('.')}"
             if path and not isinstance(problem["input"], (dict, BaseModel)):
                 message += f" (got {_shown(problem['input'])})"
             # A key that may hold several types has a line for each type that its value is not of.
+            hints[key] = _quote_it(problem["input"]) if problem["type"] == "string_type" and key not in lines else ""
             lines[key] = f"{lines[key]}, or: {message}" if key in lines else f"{key}: {message}"
-    return list(lines.values())
+    return [line + hints.get(key, "") for key, line in lines.items()]
+
+
+def _quote_it(value: object) -> str:
+    """What to do about a value that YAML takes for something else than the text that was meant."""
+    if isinstance(value, bool):
+        return "; YAML reads no, yes, on, off, true and false as truth values: put the word in quotes"
+    if isinstance(value, (int, float)):
+        clock = " (12:30 as 750)" if value >= 60 else ""
+        return f'; YAML reads it as a number{clock}: put it in quotes, as "{value}"'
+    if isinstance(value, date):
+        return f'; YAML reads it as a date: put it in quotes, as "{value}"'
+    if value is None:
+        return "; YAML reads null, ~ and nothing as no value: put the word in quotes"
+    return ""
+
+
+def _description_at(cls: type[BaseModel], path: list[int | str]) -> str:
+    """The docstring of the key at `path`, on one line; empty where there is none, or it is inside a list or mapping."""
+    found: Any = cls
+    described = ""
+    for part in path:
+        field = found.model_fields.get(str(part)) if isinstance(found, type) and issubclass(found, BaseModel) else None
+        found = field.annotation if field else None
+        described = (field.description or "") if field else ""
+    return " ".join(described.split())
 
 
 def _shown(value: object) -> str:

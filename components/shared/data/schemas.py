@@ -44,6 +44,8 @@ class Example:
     rationale: str | None = None
     """The worked solution that leads to the answer, where the task has one."""
     answer: str
+    also_right: list[str] = field(default_factory=list)
+    """Form `text`: other right answers, graded as right too; no part of the id."""
 
     skills: list[str] = field(default_factory=list)
     """What it takes to answer, as a user's column names it, or the skill that a generated row was written for."""

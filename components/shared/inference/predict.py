@@ -258,7 +258,7 @@ def _grades(
             else (label, "correct" if tasks.matches(task, label, example.answer) else "wrong", [])
             for example, label in asked
         ]
-    return [(*tasks.grade(task, completion, example.answer), []) for example, completion in asked]
+    return [(*tasks.grade(task, completion, example.answer, example.also_right), []) for example, completion in asked]
 
 
 def _config(student: Path, settings: AnswerSettings) -> Any:

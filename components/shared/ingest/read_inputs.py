@@ -1,33 +1,82 @@
-"""All of a run's own rows, read in one place, so that `preflight` reads what `prepare` will read."""
+"""All inputs of a config, read alike by `prepare` and by preflight."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
+from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Example
-from llm2llm.components.shared.ingest.sources import read_examples
-from llm2llm.components.shared.tasks import Columns, Task
+from llm2llm.components.shared.ingest.examples import RawRows, first_place, to_examples
+from llm2llm.components.shared.ingest.settings import RowsSettings
+from llm2llm.components.shared.ingest.sources import read_raw
+from llm2llm.components.shared.tasks import Task
 
 GENERAL = Task(name="general", form="text", match="exact", question_cue="\0")
 """How general rows are read: any text is an answer. No text has the cue, so none is cut where another question begins.
 """
+REPLAY = "replay"
 
 
-def read_input(name: str, source: str, task: Task, replay_columns: Columns) -> list[Example]:
-    """The rows of one key of the `data` section; none for an empty source.
+@dataclass(frozen=True)
+class Input:
+    """One input of a run."""
+
+    examples: list[Example]
+    format: str = "columns"
+    notes: tuple[str, ...] = ()
+    """What a person should know about how it was read."""
+
+
+def read_inputs(
+    sources: Mapping[str, str],
+    task: Task,
+    settings: RowsSettings,
+    failed: Callable[[str, UserError], None] | None = None,
+) -> dict[str, Input]:
+    """Reads every input. `replay` holds general rows, of no task; the others hold rows of the task.
 
     Args:
-        name: The key: `replay` rows are general ones, all others are of the task.
-        source: As the config names it.
-        task: Says what a row must have.
-        replay_columns: Where general rows have question and answer.
+        sources: Files or data sets by the input's name: `seeds`, `validation`, `test`, `pool`, `replay`; an empty one
+            has no rows.
+        task: Of all inputs but `replay`.
+        settings: Formats, encoding, and the columns of `replay`.
+        failed: Told of each input that cannot be read, which is then left out.
 
     Raises:
-        UserError: See `read_examples`.
+        UserError: An input cannot be read, and `failed` is None.
     """
-    if not source:
-        return []
-    return read_examples(source, GENERAL, replay_columns) if name == "replay" else read_examples(source, task)
+    raw: dict[str, RawRows] = {}
+    inputs: dict[str, Input] = {}
 
+    def carefully(name: str, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except UserError as problem:
+            raw.pop(name, None)
+            if failed is None:
+                raise
+            failed(name, problem)
 
-def read_inputs(sources: Mapping[str, str], task: Task, replay_columns: Columns) -> dict[str, list[Example]]:
-    """The rows of every key of the `data` section, by key; see `read_input`."""
-    return {name: read_input(name, source, task, replay_columns) for name, source in sources.items()}
+    def read(name: str, source: str) -> None:
+        if name == REPLAY:
+            raw[name] = read_raw(source, GENERAL, settings.replay_columns, settings.replay_format, settings.encoding)
+        else:
+            raw[name] = read_raw(source, task, task.columns, settings.format, settings.encoding)
+
+    def check(name: str) -> None:
+        found = raw[name]
+        if name == REPLAY:
+            examples = to_examples(found, GENERAL, settings.replay_columns, None)
+        else:
+            examples = to_examples(found, task, task.columns, first)
+        inputs[name] = Input(examples, found.format, tuple(found.notes))
+
+    for name, source in sources.items():
+        if source:
+            carefully(name, lambda name=name, source=source: read(name, source))  # type: ignore[misc]
+        else:
+            inputs[name] = Input([])
+    # All inputs of the task are one column's rows: a 0 in any of them tells what the others count from.
+    first = first_place([found for name, found in raw.items() if name != REPLAY], task, task.columns)
+    for name in list(raw):
+        carefully(name, lambda name=name: check(name))  # type: ignore[misc]
+    return {name: inputs[name] for name in sources if name in inputs}

@@ -1,39 +1,65 @@
-"""The rows that users bring: files of JSON lines, JSON, CSV or Parquet, Hugging Face dataset names, shipped data.
+"""The rows that users bring: files, data sets on the Hugging Face hub, shipped data.
 
-tickets.jsonl   tickets.json   tickets.csv   tickets.parquet
+tickets.jsonl   tickets.csv.gz       a file on this machine; see `ingest.files` for the kinds
+saved/   saved/#test                 a folder that `datasets` saved with `save_to_disk`, and a split of one
 s3://bucket/tickets.jsonl            a file in object storage; see `components.storage` for server and credentials
+gs://  az://  https://  hf://        a file elsewhere, through fsspec where the package for it is installed
 openai/gsm8k:main#train              a dataset on the Hugging Face hub: name[:config][@revision][#split]
 builtin:support_tickets/seeds.jsonl  data that comes with llm2llm
 """
 
-import csv
-import math
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.data.jsonl import is_text
+from llm2llm.components.shared.data.schemas import Example
+from llm2llm.components.shared.ingest.columns import is_empty
+from llm2llm.components.shared.ingest.examples import RawRows, first_place, to_examples
+from llm2llm.components.shared.ingest.formats import RowFormat, joined, recognise
+from llm2llm.components.shared.ingest.suffixes import check_suffix, is_data_file
+from llm2llm.components.shared.tasks import Columns, Task
 
-from llm2llm.components.shared import tasks
-from llm2llm.components.shared.base.errors import UserError, did_you_mean
-from llm2llm.components.shared.data.jsonl import is_text, json_lines, parse_json
-from llm2llm.components.shared.data.schemas import Example, content_id
-from llm2llm.components.shared.tasks import FORMS, Columns, Task
-
-SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet")
 BUILTIN = "builtin:"
-REMOTE = ("s3://", "minio://")
-MAX_TEXT = 1_000_000  # characters in one field; a longer one is a file read with the wrong delimiter or quoting
+STORAGE = ("s3://", "minio://")
+"""What `components.storage` fetches."""
+PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "abfss": "adlfs", "http": "aiohttp",
+            "https": "aiohttp", "hf": "huggingface_hub", "oci": "ocifs", "webhdfs": "requests"}  # fmt: skip
+"""The package that fsspec needs for a scheme."""
 
 
 def is_file_source(source: str) -> bool:
-    """Whether a source names a file, here or in object storage, rather than a dataset on the hub."""
-    return source.startswith((BUILTIN, *REMOTE, "/", "./", "../", "~")) or source.lower().endswith(SUFFIXES)
+    """Whether a source names a file or folder, here or elsewhere, rather than a dataset on the hub."""
+    return source.startswith((BUILTIN, "/", "./", "../", "~")) or "://" in source or is_data_file(source)
+
+
+def is_here(source: str) -> bool:
+    """Whether a source is a file or folder of this machine that is there."""
+    return "://" not in source and source_path(split_of(source)[0]).exists()
+
+
+def split_of(source: str) -> tuple[str, str]:
+    """(folder, split) of `folder#split`; any other source and an empty text."""
+    if "#" not in source or "://" in source or source.startswith(BUILTIN) or source_path(source).exists():
+        return source, ""
+    folder, _, split = source.rpartition("#")
+    return (folder, split) if folder and source_path(folder).is_dir() else (source, "")
+
+
+def shown_source(source: str) -> str:
+    """A source as errors may show it: without the user, password and query of a URL, which may hold secrets."""
+    if "://" not in source or source.startswith(STORAGE):
+        return source
+    scheme, _, rest = source.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path.partition('?')[0]}"
 
 
 def builtin_path(name: str) -> Path:
@@ -52,6 +78,8 @@ def builtin_path(name: str) -> Path:
 
 def source_path(source: str) -> Path:
     """The local path of a file source."""
+    if source.startswith("file://"):
+        return Path(unquote(source.removeprefix("file://").removeprefix("localhost")))
     return builtin_path(source) if source.startswith(BUILTIN) else Path(os.path.expanduser(source))
 
 
@@ -60,243 +88,152 @@ def source_file(source: str) -> Iterator[Path]:
     """A file source as a file on this machine, for as long as the block lasts; it keeps its name.
 
     Raises:
-        UserError: It is in object storage, and cannot be fetched: nothing under this name, no bucket, no permission; or
-            its name is no valid text, which no row could keep as its source.
+        UserError: It is elsewhere, and cannot be fetched: nothing under this name, no bucket, no permission, a scheme
+            that is not known or whose package is not installed; or its name is no valid text, which no row could keep
+            as its source.
     """
     if not is_text(source):
         raise UserError(f"{source!a}: the file's name is not UTF-8 text; rename the file")
-    if not source.startswith(REMOTE):
+    if "://" not in source or source.startswith("file://"):
         yield source_path(source)
         return
-    # boto3 takes a while, and few sources need it.
-    from llm2llm.components.shared import storage
-
-    content = storage.read_bytes(source)
     with tempfile.TemporaryDirectory(prefix="llm2llm-") as folder:
-        path = Path(folder) / source.rpartition("/")[2]
-        path.write_bytes(content)
+        path = Path(folder) / (file_name(source) or "rows")
+        if source.startswith(STORAGE):
+            # boto3 takes a while, and few sources need it.
+            from llm2llm.components.shared import storage
+
+            path.write_bytes(storage.read_bytes(source))
+        else:
+            _download(source, path)
         yield path
 
 
-def read_examples(source: str, task: Task, columns: Columns | None = None) -> list[Example]:
+def file_name(source: str) -> str:
+    """The name of a source's file, without the query of a URL."""
+    if source.startswith(STORAGE):
+        return source.rpartition("/")[2]
+    if "://" in source and not source.startswith("file://"):
+        return unquote(urlsplit(source).path.rpartition("/")[2])
+    return source_path(source).name
+
+
+def _download(source: str, path: Path) -> None:
+    shown, scheme = shown_source(source), source.partition("://")[0].lower()
+    elsewhere = "copy the file to a path of this machine or a volume, or to s3://"
+    try:
+        import fsspec  # type: ignore[import-untyped,unused-ignore]
+    except ImportError:
+        raise UserError(f"{shown}: {scheme}:// needs the package fsspec (pip install fsspec); or {elsewhere}") from None
+    if scheme not in fsspec.available_protocols():
+        raise UserError(f"{shown}: {scheme}:// is not known here; {elsewhere}")
+    try:
+        with fsspec.open(source, "rb") as remote, open(path, "wb") as local:
+            shutil.copyfileobj(remote, local, 1 << 20)
+    except ImportError:
+        package = PACKAGES.get(scheme, f"that fsspec needs for {scheme}")
+        raise UserError(
+            f"{shown}: {scheme}:// needs the package {package}, which is not installed (pip install {package}); or "
+            f"{elsewhere}"
+        ) from None
+    except FileNotFoundError:
+        unreachable = ", or the server is not reachable" if scheme in ("http", "https") else ""
+        raise UserError(f"{shown}: no such file{unreachable}") from None
+    except Exception as problem:  # whatever the client of the scheme raises; its message may repeat the URL
+        first_line = (str(problem).strip() or "no further word").split("\n", 1)[0].replace(source, shown)
+        query = urlsplit(source).query
+        first_line = first_line.replace(query, "...") if query else first_line
+        raise UserError(f"{shown}: cannot be fetched ({type(problem).__name__}: {first_line[:300]})") from None
+    with open(path, "rb") as fetched:
+        if fetched.read(64).lstrip().lower().startswith((b"<!doctype html", b"<html")):
+            raise UserError(f"{shown}: a web page, not a file of rows; give the address of the file itself")
+
+
+def read_examples(
+    source: str,
+    task: Task,
+    columns: Columns | None = None,
+    row_format: RowFormat = "auto",
+    encoding: str = "auto",
+) -> list[Example]:
     """A user's rows as examples of a task, in the order of the source, every one checked.
 
     Args:
         source: A file or dataset name; see the module's own docstring.
         task: Says what a valid answer is.
         columns: Where question and answer are; default: the task's own mapping.
+        row_format: How rows hold question and answer; see `ingest.formats`.
+        encoding: Of text files; see `base.text.decode_text`.
 
     Raises:
         UserError: Names the source, the row and the column of what is missing, empty or wrong; also for a source
             without any row, and for an id of the user's own that stands twice.
     """
     columns = columns or task.columns
-    examples: list[Example] = []
-    place_of_id: dict[str, str] = {}
-    for place, row in _records(source, task.labels):
-        example = _example(place, row, task, columns)
-        if example.source_id is not None:
-            if example.source_id in place_of_id:
-                raise UserError(
-                    f"{place}: id {example.source_id!r} (column {columns.id!r}) stands in "
-                    f"{place_of_id[example.source_id]} already; ids must be unique"
-                )
-            place_of_id[example.source_id] = place
-        examples.append(example)
-    if not examples:
-        raise UserError(f"{source}: no rows")
-    return examples
+    raw = read_raw(source, task, columns, row_format, encoding)
+    return to_examples(raw, task, columns, first_place([raw], task, columns))
 
 
-def _example(place: str, row: dict[str, Any], task: Task, columns: Columns) -> Example:
-    question = _text(place, row, columns.question)
-    choices = _choices(place, row, columns) if FORMS[task.form].has_choices else []
-    rationale = None
-    if columns.rationale is not None:
-        rationale = _text(place, row, columns.rationale)
-    answer = _text(place, row, columns.answer)
-    given = row[columns.answer]
-    # A form with choices tells a number, which is an index, from a text of digits, which may be a choice.
-    is_index = FORMS[task.form].has_choices and isinstance(given, (int, float))
-    try:
-        answer, rationale = tasks.normalise(task, given if is_index else answer, choices, rationale)
-    except ValueError as problem:
-        raise UserError(f"{place}: {problem} (column {columns.answer!r})") from None
-    return Example(
-        id=content_id(question, choices, rationale, answer),
-        question=question,
-        choices=choices,
-        rationale=rationale,
-        answer=answer,
-        skills=[] if columns.skills is None else _list(place, row, columns.skills),
-        source=place,
-        source_id=None if columns.id is None else _text(place, row, columns.id),
-    )
+def read_raw(
+    source: str, task: Task, columns: Columns, row_format: RowFormat = "auto", encoding: str = "auto"
+) -> RawRows:
+    """The rows of a source, and their format; arguments and errors as of `read_examples`."""
+    notes: list[str] = []
+    # A class index is its name, whose order may be another, unless it is said that numbers are places in the labels.
+    labels = None if columns.answer_numbers == "auto" else task.labels
+    rows = list(_records(source, labels, encoding, notes))
+    if not rows:
+        raise UserError(f"{shown_source(source)}: no rows")
+    found = recognise(rows[0][1], columns) if row_format == "auto" else row_format
+    if found == "columns":
+        if row_format == "auto" and _has_context(rows, columns):
+            for _, row in rows:
+                row["question"] = joined([_plain(row.get("context")), _plain(row.get("question"))])
+            notes.append("column 'context' is put before the question; prepare.format: columns leaves it out")
+        elif (columns.question, columns.answer) == ("instruction", "output"):
+            left_out = sum(not is_empty(row.get("input")) for _, row in rows)
+            if left_out:
+                notes.append(f"column 'input', not empty in {left_out} rows, is not read; prepare.format: alpaca does")
+    return RawRows(source, found, rows, notes)
 
 
-def _text(place: str, row: dict[str, Any], column: str) -> str:
-    value = _column(place, row, column)
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        raise UserError(f"{place}: column {column!r} is empty")
-    if isinstance(value, (dict, list, bytes)):
-        raise UserError(f"{place}: column {column!r} holds a {type(value).__name__}, expected text or a number")
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    text = str(value).strip()
-    if not text:
-        raise UserError(f"{place}: column {column!r} is empty")
-    if len(text) > MAX_TEXT:
-        raise UserError(f"{place}: column {column!r} holds {len(text):,} characters, more than {MAX_TEXT:,}")
-    if not is_text(text):
-        raise UserError(f"{place}: column {column!r} holds half a surrogate pair, which is no valid text")
-    return text
+def _has_context(rows: Sequence[tuple[str, dict[str, Any]]], columns: Columns) -> bool:
+    """Whether rows have a text in `context` that no mapping names; only beside the names that no one has set."""
+    if (columns.question, columns.answer) != ("question", "answer"):
+        return False
+    texts = [row.get("context") for _, row in rows if not is_empty(row.get("context"))]
+    return bool(texts) and all(isinstance(text, str) for text in texts)
 
 
-def _choices(place: str, row: dict[str, Any], columns: Columns) -> list[str]:
-    if columns.choices is None:
-        raise UserError(
-            "task.columns.choices: missing; a multiple-choice task needs the column or columns of its choices"
-        )
-    if isinstance(columns.choices, list):
-        return [_text(place, row, column) for column in columns.choices]
-    return _list(place, row, columns.choices)
+def _plain(value: Any) -> str:
+    return "" if is_empty(value) else str(value)
 
 
-def _list(place: str, row: dict[str, Any], column: str) -> list[str]:
-    value = _column(place, row, column)
-    if isinstance(value, str) and value.lstrip().startswith("["):  # a CSV cell that holds a JSON list
-        try:
-            value = parse_json(value)
-        except ValueError as problem:
-            raise UserError(f"{place}: column {column!r} is no JSON list: {problem}") from None
-    if not isinstance(value, list):
-        raise UserError(f"{place}: column {column!r} must hold a list, got {type(value).__name__}")
-    named = {f"{column}[{index}]": one for index, one in enumerate(value)}
-    return [_text(place, named, name) for name in named]
-
-
-def _column(place: str, row: dict[str, Any], column: str) -> Any:
-    if column not in row:
-        have = ", ".join(map(repr, row)) or "none"
-        raise UserError(
-            f"{place}: no column {column!r}{did_you_mean(column, row)}; columns here: {have}. "
-            "Set task.columns to say which column holds what"
-        )
-    return row[column]
-
-
-def _records(source: str, labels: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _records(
+    source: str, labels: Sequence[str] | None, encoding: str, notes: list[str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """(place, row) of every row of a source; a place is `file:line` or `dataset:row`, as a person would look it up."""
-    if not is_file_source(source) and not source_path(source).exists():
+    if not is_file_source(source) and not is_here(source):
         yield from _hub_records(source, labels)
         return
-    suffix = Path(source).suffix.lower()
-    read = {
-        ".jsonl": _jsonl_records,
-        ".ndjson": _jsonl_records,
-        ".json": _json_records,
-        ".csv": _csv_records,
-        ".parquet": _parquet_records,
-    }.get(suffix)
-    if read is None and source.startswith(REMOTE):
-        raise _unknown_suffix(source, suffix)  # before anything is fetched
+    if "://" in source and not source.startswith("file://"):
+        check_suffix(file_name(source))  # before anything is fetched
+    # Arrow takes a while, and who only compiles has not got it.
+    from llm2llm.components.shared.ingest.files import Source, read_file
+
+    source, split = split_of(source)
     with source_file(source) as path:
-        if path.is_dir():
-            raise UserError(f"{source}: is a folder; give a file ({', '.join(SUFFIXES)})")
         if not path.exists():
-            raise UserError(f"{source}: no such file")
-        if read is None:
-            raise _unknown_suffix(source, suffix)
-        try:
-            yield from read(path)
-        except OSError as problem:
-            raise UserError(f"cannot read {source}: {problem.strerror or problem}") from problem
-        except UnicodeDecodeError:
-            raise UserError(f"{_first_bad_line(path)}: not UTF-8 text; save the file as UTF-8") from None
+            raise UserError(f"{shown_source(source)}: no such file")
+        name = file_name(source) or path.name
+        yield from read_file(Source(path, name, encoding=encoding, labels=labels, split=split, notes=notes))
 
 
-def _unknown_suffix(source: str, suffix: str) -> UserError:
-    return UserError(f"{source}: unknown kind of file {suffix!r}; rows come as {', '.join(SUFFIXES)}")
-
-
-def _first_bad_line(path: Path) -> str:
-    content = path.read_bytes()
-    try:
-        content.decode("utf-8")
-    except UnicodeDecodeError as problem:
-        number = content.count(b"\n", 0, problem.start) + 1
-        return f"{path.name}:{number}"
-    return path.name
-
-
-def _jsonl_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, row in json_lines(path, path.name):
-        yield f"{path.name}:{number}", row
-
-
-def _json_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    try:
-        value = parse_json(path.read_text(encoding="utf-8-sig"), names_once=True)
-    except UnicodeDecodeError:
-        raise
-    except ValueError as problem:
-        raise UserError(f"{path.name}: not JSON: {problem}") from None
-    if isinstance(value, dict):  # {"data": [...]}, as many exporters write
-        lists = [inner for inner in value.values() if isinstance(inner, list)]
-        value = lists[0] if len(lists) == 1 else value
-    if not isinstance(value, list):
-        raise UserError(f"{path.name}: expected a JSON list of objects, got {type(value).__name__}")
-    for number, row in enumerate(value, start=1):
-        if not isinstance(row, dict):
-            raise UserError(f"{path.name}:{number}: expected a JSON object, got {type(row).__name__}")
-        yield f"{path.name}:{number}", row
-
-
-def _csv_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        csv.field_size_limit(max(csv.field_size_limit(), MAX_TEXT + 1))
-        reader = csv.reader(file, strict=True)
-        header: list[str] = []
-        try:
-            for cells in reader:
-                place = f"{path.name}:{reader.line_num}"
-                if not header:
-                    header = cells
-                    if twice := [name for name in header if header.count(name) > 1]:
-                        raise UserError(f"{place}: two columns are called {twice[0]!r}")
-                    if len(header) == 1 and (other := next((mark for mark in ";\t|" if mark in header[0]), "")):
-                        raise UserError(f"{place}: columns are separated by {other!r}; save the file with commas")
-                elif cells:
-                    if len(cells) != len(header):
-                        raise UserError(f"{place}: the row has {len(cells)} cells, the header {len(header)}")
-                    yield place, dict(zip(header, cells, strict=True))
-        except csv.Error as problem:
-            raise UserError(f"{path.name}:{reader.line_num}: not CSV: {problem}") from None
-
-
-def _parquet_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    number = 0
-    try:
-        file = pq.ParquetFile(path)
-        names = file.schema_arrow.names
-        if twice := [name for name in names if names.count(name) > 1]:
-            raise UserError(f"{path.name}: two columns are called {twice[0]!r}")
-        for batch in file.iter_batches():
-            for row in batch.to_pylist():
-                number += 1
-                yield f"{path.name}:{number}", row
-    except pa.ArrowException as problem:
-        raise UserError(f"{path.name}: not a whole Parquet file ({problem})") from None
-    except (ValueError, OverflowError) as problem:
-        # Text that is not UTF-8, a date after the year 9999, a time in nanoseconds where pandas is not installed.
-        raise UserError(f"{path.name}: holds a value that cannot be read, after row {number} ({problem})") from None
-
-
-def _hub_records(source: str, labels: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _hub_records(source: str, labels: Sequence[str] | None) -> Iterator[tuple[str, dict[str, Any]]]:
     """Rows of a dataset on the hub. Its own code is never run: `datasets` reads data files only.
 
-    Class indices become class names where the names are the task's labels, whose order may be another. Other indices
-    stay what they are: indices into the task's labels.
+    Class indices become class names where the names are `labels`, whose order may be another, or `labels` is None.
+    Other indices stay what they are.
     """
     try:
         import datasets
@@ -305,6 +242,10 @@ def _hub_records(source: str, labels: list[str]) -> Iterator[tuple[str, dict[str
             f"{source}: no such file, and reading it as a Hugging Face dataset needs the package datasets "
             "(pip install 'llm2llm[train]')"
         ) from None
+    import pyarrow as pa
+
+    from llm2llm.components.shared.ingest.files import converter, named_classes
+
     name, _, split = source.partition("#")
     name, _, revision = name.partition("@")
     name, _, config = name.partition(":")
@@ -316,13 +257,17 @@ def _hub_records(source: str, labels: list[str]) -> Iterator[tuple[str, dict[str
             f"{source}: no such file, and not readable as a Hugging Face dataset name[:config][@revision][#split]: "
             f"{type(problem).__name__}: {first_line}"
         ) from None
-    class_names = {
+    classes = {
         column: feature.names
         for column, feature in data.features.items()
-        if isinstance(feature, datasets.ClassLabel) and set(feature.names) <= set(labels)
+        if isinstance(feature, datasets.ClassLabel) and (labels is None or set(feature.names) <= set(labels))
+    }
+    short = {"float16": pa.float16(), "float32": pa.float32()}
+    converters = {
+        column: convert
+        for column, feature in data.features.items()
+        if isinstance(feature, datasets.Value) and (convert := converter(short.get(feature.dtype, pa.null())))
     }
     for number, row in enumerate(data, start=1):
-        named = {
-            column: names[row[column]] for column, names in class_names.items() if row[column] in range(len(names))
-        }
-        yield f"{name}:{number}", {**row, **named}
+        row = {column: converters[column](one) if column in converters else one for column, one in row.items()}
+        yield f"{name}:{number}", named_classes(row, classes)

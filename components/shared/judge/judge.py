@@ -64,7 +64,7 @@ def judge_answers(
         NotJudged: Too many verdicts did not come.
     """
     _check_task(task, settings)
-    grades = [tasks.grade(task, completion, example.answer) for example, completion in asked]
+    grades = [tasks.grade(task, completion, example.answer, example.also_right) for example, completion in asked]
     unsure = [i for i, (_, outcome) in enumerate(grades) if outcome == "wrong"]
     asks = [_ask("judge", get_args(Verdict), task, settings, asked[i][0], answer=grades[i][0]) for i in unsure]
     told: list[list[Answer]] = [[] for _ in asked]

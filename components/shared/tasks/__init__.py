@@ -4,7 +4,7 @@ A task is data (`task.Task`). Its form, one of `forms.FORMS`, has the functions 
 paper's five are constants: gsm8k, casehold, snips, trec, sst2.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
 from typing import Annotated, Any
 
@@ -84,8 +84,8 @@ def matches(task: Task, parsed: str, answer: str) -> bool:
     return FORMS[task.form].matches(task, parsed, answer)
 
 
-def grade(task: Task, completion: str, answer: str) -> tuple[str | None, Outcome]:
-    """(parsed, outcome) of a completion; `unparseable` is not the same as `wrong`.
+def grade(task: Task, completion: str, answer: str, also_right: Sequence[str] = ()) -> tuple[str | None, Outcome]:
+    """(parsed, outcome) of a completion; `unparseable` is not the same as `wrong`. Right is any of the right answers.
 
     Where the task's match is `judge`, `wrong` says no more than that it is not the right answer's own text: whether it
     is right all the same, `judge.judge_answers` finds out.
@@ -93,7 +93,8 @@ def grade(task: Task, completion: str, answer: str) -> tuple[str | None, Outcome
     parsed = parse(task, completion)
     if parsed is None:
         return None, "unparseable"
-    return parsed, "correct" if matches(task, parsed, answer) else "wrong"
+    right = any(matches(task, parsed, one) for one in (answer, *also_right))
+    return parsed, "correct" if right else "wrong"
 
 
 def normalise(task: Task, answer: Any, choices: list[str], rationale: str | None) -> tuple[str, str | None]:

@@ -10,14 +10,22 @@ from llm2llm.components.shared.tasks.forms import FORMS, forms_with, forms_with_
 
 
 class Columns(Settings):
-    """Which of a user's columns holds what."""
+    """Which of a user's columns holds what. A name may be a path into nested columns, such as `meta.label` or
+    `answers.text.0`."""
 
-    question: str = "question"
-    """The text that the student is shown."""
+    question: str | list[str] = "question"
+    """The text that the student is shown. Of several columns, such as `[subject, body]`, the texts that are not empty
+    are joined, with an empty line between them."""
     answer: str = "answer"
-    """The right answer: a label, a letter or number of a choice, a number, a text."""
+    """The right answer: a label, a letter or number of a choice, a number, a text. For form `text` it may be a list of
+    right answers: the first is what the student is trained on, the others count as right too."""
+    answer_numbers: Literal["auto", "text", "from_zero", "from_one"] = "auto"
+    """What a whole number in the answer column is, where answers are labels or choices: `text`, the label's or choice's
+    own; `from_zero` or `from_one`, its place. `auto`: text where only that is possible, a place counted from 0 where a
+    0 occurs among the answers; else the row is refused."""
     choices: str | list[str] | None = None
-    """Multiple choice only: one column that holds a list, or a list of columns that hold one choice each."""
+    """Multiple choice only: one column that holds a list, or a list of columns that hold one choice each. A column may
+    also hold `{text: [...], label: [...]}` or `{A: ..., B: ...}`: the answer is then one of these labels."""
     rationale: str | None = None
     """A worked solution, where it has a column of its own. `numeric` also finds it before `####` in the answer."""
     skills: str | None = None
@@ -39,8 +47,7 @@ class Task(Settings):
     answer_cue: str = "Answer"
     """The word after which the student answers."""
     labels: list[str] = Field(default=[])
-    """`classification`: every label. A whole number as the answer of a user's row is an index into this list,
-    unless a label is a number itself."""
+    """`classification`: every label. `columns.answer_numbers` says what numbers in a user's rows are."""
     match: Literal["exact", "normalised", "judge"] = "normalised"
     """`text`: when an answer is right. `exact`: it is the same text; `normalised`: the same but for case, white space
     and punctuation at the ends; `judge`: that, or a language model (`evaluate.judge`) says so by the `rubric`."""

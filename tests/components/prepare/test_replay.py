@@ -67,7 +67,7 @@ def test_a_source_without_the_columns_is_named(
     tmp_path: Path, colours: Task, capfd: pytest.CaptureFixture[str]
 ) -> None:
     seeds = written(tmp_path / "seeds.jsonl", [{"question": f"the {c}", "answer": c} for c in colours.labels])
-    general = written(tmp_path / "general.jsonl", [{"instruction": "Do it.", "output": "Done."}])
+    general = written(tmp_path / "general.jsonl", [{"order": "Do it.", "reply": "Done."}])
     outputs = artifacts(tmp_path / "out", *SETS)
     common = {"validation": "", "test": "", "pool": "", "task": colours.model_dump(), "seed_count": 0, "random_seed": 0}
     with pytest.raises(SystemExit) as caught:

@@ -352,6 +352,81 @@ def test_the_readmes_own_config_is_whole(run: Run, tmp_path: Path) -> None:
     assert run("plan", "tickets.yaml")[0] == 0
 
 
+@pytest.mark.parametrize("general", [{"question": "Who?", "answer": "Me."}, {"instruction": "Who?", "output": "Me."}])
+def test_preflight_reads_general_rows_as_prepare_does(run: Run, general: dict[str, object]) -> None:
+    jsonl(Path("seeds.jsonl"), tickets(30))
+    jsonl(Path("general.jsonl"), [general])
+    config(Path("c.yaml"), data={"seeds": "seeds.jsonl", "replay": "general.jsonl"}, train={"replay_fraction": 0.5})
+    code, out, err = run("preflight", "c.yaml")
+    assert "fail  " not in out, err
+    assert "1 rows of" in out
+    assert ("as columns" in out.split("data.replay")[1].split("\n")[0]) == ("question" in general)
+    assert ", 1 replay" in out
+    assert code == 0
+
+
+def test_preflight_says_how_rows_are_read(run: Run) -> None:
+    chat = [{"messages": [{"role": "user", "content": row["text"]}, {"role": "assistant", "content": row["colour"]}]}
+            for row in tickets(30)]  # fmt: skip
+    jsonl(Path("seeds.jsonl"), chat)
+    config(Path("c.yaml"), data={"seeds": "seeds.jsonl"})
+    _, out, _ = run("preflight", "c.yaml")
+    assert "seeds.jsonl, as messages" in out
+    _, out, _ = run("preflight", "c.yaml", "--set", "prepare.format=alpaca")
+    assert "seeds.jsonl:1: no column 'instruction', which format 'alpaca' needs" in out
+
+
+def test_labels_that_yaml_takes_for_something_else_are_named_with_the_fix(run: Run) -> None:
+    config(Path("c.yaml"), task={**TASK, "labels": [False, True]})
+    code, _, err = run("plan", "c.yaml")
+    assert (code, "task.labels.0" in err, "put the word in quotes" in err) == (2, True, True)
+    Path("c.yaml").write_text("name: x\n\tform: y\n")
+    code, _, err = run("plan", "c.yaml")
+    assert (code, "indent with blanks, not with tabs" in err, err.count("\n")) == (2, True, 1)
+    text = config(Path("c.yaml")).read_text()
+    Path("c.yaml").write_text(text, encoding="utf-16")
+    assert run("plan", "c.yaml")[0] == 0
+    code, _, err = run("plan", "c.yaml", "--set", "name=My Tickets")
+    assert (code, "lower-case letters, digits and dashes" in err, "[a-z0-9]" in err) == (2, True, False)
+
+
+def test_export_of_a_file_of_rows(run: Run) -> None:
+    rows = [Example(id=f"{i}", question=f"number {i}", answer="red") for i in range(3)]
+    write_rows("rows.parquet", "examples", rows)
+    code, out, _ = run("export", "rows.parquet", "--to", "out/rows.csv")
+    assert (code, out) == (0, "wrote 3 rows to out/rows.csv (csv)\n")
+    assert Path("out/rows.csv").read_text(encoding="utf-8-sig").startswith('"id","question",')
+    assert run("export", "rows.parquet", "--to", "rows.jsonl", "--format", "messages")[0] == 0
+    assert json.loads(Path("rows.jsonl").read_text().splitlines()[0])["messages"][1] == {
+        "role": "assistant", "content": "red"
+    }  # fmt: skip
+    code, _, err = run("export", "rows.parquet", "--to", "rows.txt")
+    assert (code, "the suffix '.txt' says no format; set --format" in err) == (2, True)
+    code, _, err = run("export", "nowhere", "--to", "rows.csv")
+    assert (code, "nowhere: no such folder" in err) == (2, True)
+
+
+def test_export_of_a_run(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    seed = Example(id="a", question="a sky", answer="blue")
+    written = Example(id="b", question="a sea", answer="blue", parent_id="a", iteration=1)
+    write_rows(folder / "prepare" / "seeds_set", "examples", [seed])
+    write_rows(folder / "prepare" / "pool_set", "examples", [])
+    write_rows(folder / "dedupe" / "next_training_set", "examples", [seed, written])
+    (folder / "configure").mkdir()
+    (folder / "configure" / "config").write_text(json.dumps({"task": TASK}))
+    code, out, err = run("export", folder, "--to", "train.jsonl", "--lineage")
+    assert (code, err, out) == (0, "", "wrote 2 rows to train.jsonl (jsonl)\n")
+    assert json.loads(Path("train.jsonl").read_text().splitlines()[1])["parent_id"] == "a"
+    assert run("export", folder, "--to", "seeds.csv", "--rows", "seeds")[1] == "wrote 1 rows to seeds.csv (csv)\n"
+    for plain, prompt in (((), "Question: a sky\nAnswer:"), (("--plain",), "a sky")):
+        assert run("export", folder, "--to", "chat.jsonl", "--format", "prompt_completion", *plain)[0] == 0
+        assert json.loads(Path("chat.jsonl").read_text().splitlines()[0]) == {"prompt": prompt, "completion": " blue"}
+    for name, says in (("pool", "no rows to write"), ("test", "the run has no test rows")):
+        code, _, err = run("export", folder, "--to", "x.csv", "--rows", name)
+        assert (code, says in err, Path("x.csv").exists()) == (2, True, False)
+
+
 def test_run_names_what_it_needs_at_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not pyarrow first, and PyTorch after that is installed."""
     monkeypatch.setattr("llm2llm.pipelines.cli.main.find_spec", lambda name: None)

@@ -9,8 +9,9 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from llm2llm.components.shared.base.errors import did_you_mean
-from llm2llm.components.shared.base.text import after_cues, folded
+from llm2llm.components.shared.base.text import after_cues, folded, is_negated
 from llm2llm.components.shared.tasks.forms.base import Form
+from llm2llm.components.shared.tasks.options import number_in, option_of, text_of_value
 
 if TYPE_CHECKING:
     from llm2llm.components.shared.tasks.task import Task
@@ -59,6 +60,8 @@ def _same_label(task: "Task", text: str) -> str | None:
     if text in task.labels:
         return text
     key = _key(text)
+    if number_in(text) is not None and (place := option_of(text, task.labels)) is not None:
+        return task.labels[place]
     return next((label for label in task.labels if key and _key(label) == key), None)
 
 
@@ -81,11 +84,12 @@ def _mentioned(task: "Task", text: str) -> set[str]:
         words = _SEPARATORS.sub(" ", _CAMEL_HUMP.sub(" ", _with_minus(label))).split(" ")
         anyhow_joined = r"[\s_-]*".join(map(re.escape, words))
         # Where -1 is no label, the 1 of it is none either; that of "class-1" is.
-        unsigned = r"(?<!(?<!\w)-)" if label[:1].isdigit() else ""
-        pattern = re.compile(rf"(?<!\w)(?<!\bnot\s){unsigned}{anyhow_joined}(?!\w)", re.IGNORECASE)
-        if pattern.search(rest):
+        unsigned = r"(?<!(?<!\w)-)(?<!\d[.,])" if label[:1].isdigit() else ""
+        whole = r"(?![.,]\d)" if label[-1:].isdigit() else ""  # 1.5 is no mention of 1
+        pattern = re.compile(rf"(?<!\w){unsigned}{anyhow_joined}{whole}(?!\w)", re.IGNORECASE)
+        if any(not is_negated(rest, *match.span()) for match in pattern.finditer(rest)):
             mentioned.add(label)
-            rest = pattern.sub("|", rest)
+        rest = pattern.sub("|", rest)
     return mentioned
 
 
@@ -95,17 +99,15 @@ def matches(task: "Task", parsed: str, answer: str) -> bool:
 
 
 def normalise(task: "Task", answer: Any, choices: list[str], rationale: str | None) -> tuple[str, str | None]:
-    """(label, None) of a user's row; a whole number is an index into the labels, unless labels are numbers.
+    """(label, None) of a row. A number is a label's own text, in any spelling; it is never an index here.
 
     Raises:
         ValueError: Not in the label set.
     """
-    text = str(answer).strip()
-    if text in task.labels:
-        return text, None
-    index = re.fullmatch(r"(\d{1,6})(?:\.0)?", text)
-    if index and int(index[1]) < len(task.labels) and not any(label.lstrip("+-").isdigit() for label in task.labels):
-        return task.labels[int(index[1])], None
+    place = option_of(answer, task.labels)
+    if place is not None:
+        return task.labels[place], None
+    text = text_of_value(answer)
     known = task.labels if len(task.labels) <= 20 else [*task.labels[:20], "..."]
     raise ValueError(f"the answer {text!r} is not in the label set {known}{did_you_mean(text, task.labels)}")
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from llm2llm.components.shared.base.text import after_cues
 from llm2llm.components.shared.tasks.forms.base import Form
+from llm2llm.components.shared.tasks.options import option_of, text_of_value
 
 if TYPE_CHECKING:
     from llm2llm.components.shared.tasks.task import Task
@@ -20,6 +21,9 @@ _LETTER_ALONE = re.compile(r"(?<![\w'’])([A-HJ-Z]|(?<=[(\[{])I(?=[)\]}]))(?![\
 # "A dog", "I think", but not "A is right", "A or B"
 _WORD_FOLLOWS = re.compile(r"\s+(?!(?:is|because|since)\b|(?:or|and)\s+\(?[A-Z](?!\w))[^\W\d_]")
 _OTHER_LETTER_FOLLOWS = re.compile(r"\)?(?:\s+(?:or|and)\s+|\s*[,/&]\s*|-)\(?[A-Z](?![\w'’])")
+
+_LETTERED = re.compile(r"(?:[(\[]\s*([A-Za-z])\s*[)\]]|([A-Za-z]))(?:[.):]*|[.):\s-]\s*(\S.*))", re.DOTALL)
+"""`B`, `(B)`, `B.`, `B) the text`, `(B) the text`, `B: the text`."""
 
 
 def check_choice_count(task: "Task") -> None:
@@ -73,12 +77,11 @@ def matches(task: "Task", parsed: str, answer: str) -> bool:
 
 
 def normalise(task: "Task", answer: Any, choices: list[str], rationale: str | None) -> tuple[str, str | None]:
-    """(letter, None) of a user's row, whose answer is a letter, an index from 0, or the text of a choice.
-
-    A number is always an index.
+    """(letter, None) of a row, whose answer is a letter (`B`, `(b)`, `B. the text`) or the text of a choice. A number
+    is a choice's own text, in any spelling; it is never an index here.
 
     Raises:
-        ValueError: Too few, too many or repeated choices, or an answer that is none of them.
+        ValueError: Too few, too many or repeated choices, an answer that is none of them, or may be two.
     """
     if task.choice_count is not None and len(choices) != task.choice_count:
         raise ValueError(f"expected {task.choice_count} choices, got {len(choices)}")
@@ -86,24 +89,23 @@ def normalise(task: "Task", answer: Any, choices: list[str], rationale: str | No
         raise ValueError(f"expected 2 to 26 choices, got {len(choices)}; columns.choices says where they are")
     if len(set(choices)) < len(choices):
         raise ValueError("two of the choices are the same")
-    text = str(answer).strip()
+    text = text_of_value(answer)
     letters = ascii_uppercase[: len(choices)]
-    readings: set[str] = set()
-    if text in choices and not isinstance(answer, (int, float)):
-        readings.add(letters[choices.index(text)])
-    if len(text) == 1 and text.upper() in letters:
-        readings.add(text.upper())
-    if re.fullmatch(r"\d{1,2}(\.0)?", text) and int(float(text)) < len(choices):
-        readings.add(letters[int(float(text))])
+    readings = set()
+    if (place := option_of(answer, choices)) is not None:
+        readings.add(letters[place])
+    if (lettered := _LETTERED.fullmatch(text)) and (letter := (lettered[1] or lettered[2]).upper()) in letters:
+        said = (lettered[3] or "").strip()
+        if not said or option_of(said, choices) == letters.index(letter):
+            readings.add(letter)
     if len(readings) > 1:
         raise ValueError(
             f"the answer {text!r} may be {' or '.join(sorted(readings))}: it is the text of one choice and the letter "
-            "or index of another; give indices as numbers, not as texts"
+            "of another"
         )
     if not readings:
         raise ValueError(
-            f"the answer {text!r} is none of the choices: a letter {letters[0]} to {letters[-1]}, or 0 to "
-            f"{len(choices) - 1}, or a choice's own text"
+            f"the answer {text!r} is none of the choices: a letter {letters[0]} to {letters[-1]}, or a choice's text"
         )
     return readings.pop(), None
 

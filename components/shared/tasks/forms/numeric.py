@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from llm2llm.components.shared.base.text import after_cues
 from llm2llm.components.shared.tasks.forms.base import Form, accept
 from llm2llm.components.shared.tasks.markup import plain
-from llm2llm.components.shared.tasks.numbers import CURRENCY, find_numbers, read_numbers, show, tidy
+from llm2llm.components.shared.tasks.numbers import CURRENCY, find_numbers, read_numbers, show, tidy, unclear_magnitude
 
 if TYPE_CHECKING:
     from llm2llm.components.shared.tasks.task import Task
@@ -121,6 +121,8 @@ def normalise(task: "Task", answer: Any, choices: list[str], rationale: str | No
         rationale = rationale or before or None
     if number(text) is None:
         raise ValueError(f"the answer must be one number, got {text!r}")
+    if unclear := unclear_magnitude(text):
+        raise ValueError(f"{unclear!r} may be a multiple or have a unit: write the number out, in digits alone")
     return text, rationale if task.rationale else None
 
 

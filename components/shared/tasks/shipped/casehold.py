@@ -17,6 +17,7 @@ TASK = Task(
     columns=Columns(
         question="citing_prompt",
         answer="label",
+        answer_numbers="from_zero",
         choices=["holding_0", "holding_1", "holding_2", "holding_3", "holding_4"],
     ),
     max_new_tokens=4,

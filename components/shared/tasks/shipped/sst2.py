@@ -14,6 +14,6 @@ TASK = Task(
     question_cue="Sentence",
     answer_cue="Sentiment",
     description="Sentences and phrases from film reviews, positive or negative about the film.",
-    columns=Columns(question="sentence", answer="label"),
+    columns=Columns(question="sentence", answer="label", answer_numbers="from_zero"),
     max_new_tokens=4,
 )

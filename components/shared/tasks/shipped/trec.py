@@ -15,6 +15,6 @@ TASK = Task(
     answer_cue="Kind",
     description="Short factual questions, each with the kind of answer that it asks for: an abbreviation, an entity, a "
     "description, a human (person or group), a location or a number.",
-    columns=Columns(question="text", answer="coarse_label"),
+    columns=Columns(question="text", answer="coarse_label", answer_numbers="from_zero"),
     max_new_tokens=8,
 )

@@ -1,5 +1,6 @@
 """`Settings.load`: what a user reads who got a key wrong."""
 
+from datetime import date
 from typing import Any, Literal, Self
 
 import pytest
@@ -18,6 +19,8 @@ class Cake(Settings):
     kind: Literal["sponge", "cheese"]
     eggs: int = Field(3, ge=0)
     share: float = 0.5
+    name: str = Field("cake", pattern=r"^[a-z]+$")
+    """What to call it: lower-case letters."""
     topping: str | dict[str, Any] | None = None
     layers: list[str] = []  # noqa: RUF012
     oven: Oven = Oven()
@@ -57,7 +60,32 @@ def test_loads_values_and_inputs() -> None:
         ({"oven": {"heat": 9}}, "cake.yaml.oven.heat: Input should be greater than or equal to 50 (got 9)"),
         ({"oven": 5}, "cake.yaml.oven: expected keys and values, got 5"),
         ({"oven": None}, "cake.yaml.oven: expected keys and values, got None"),
-        ({"layers": ["jam", 2]}, "cake.yaml.layers.1: Input should be a valid string (got 2)"),
+        (
+            {"layers": ["jam", 2]},
+            "cake.yaml.layers.1: Input should be a valid string (got 2); YAML reads it as a number: put it in quotes, "
+            'as "2"',
+        ),
+        (
+            {"layers": [750]},
+            "cake.yaml.layers.0: Input should be a valid string (got 750); YAML reads it as a number "
+            '(12:30 as 750): put it in quotes, as "750"',
+        ),
+        (
+            {"layers": [False]},
+            "cake.yaml.layers.0: Input should be a valid string (got False); YAML reads no, yes, on, "
+            "off, true and false as truth values: put the word in quotes",
+        ),
+        (
+            {"layers": [None]},
+            "cake.yaml.layers.0: Input should be a valid string (got None); YAML reads null, ~ and "
+            "nothing as no value: put the word in quotes",
+        ),
+        (
+            {"layers": [date(2024, 1, 1)]},
+            "cake.yaml.layers.0: Input should be a valid string (got datetime.date(2024, "
+            '1, 1)); YAML reads it as a date: put it in quotes, as "2024-01-01"',
+        ),
+        ({"name": "Käse"}, "cake.yaml.name: not as it must be: What to call it: lower-case letters (got 'Käse')"),
         ({"kind": "bread"}, "cake.yaml.kind: Input should be 'sponge' or 'cheese' (got 'bread')"),
         (
             {"topping": 5},

@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.ingest.sources import SUFFIXES, is_file_source, read_examples
+from llm2llm.components.shared.ingest.sources import is_file_source, read_examples
+from llm2llm.components.shared.ingest.suffixes import SUFFIXES
 from llm2llm.components.shared.storage import write_bytes
 from llm2llm.components.shared.tasks import Task
 from llm2llm.components.teacher_augment.offline.grammar import load_grammar
@@ -31,8 +32,18 @@ def as_file(suffix: str, folder: Path) -> bytes:
     if suffix == ".parquet":
         pq.write_table(pa.Table.from_pylist(ROWS), folder / "rows.parquet")
         return (folder / "rows.parquet").read_bytes()
-    if suffix == ".csv":
-        return b'question,answer\na red ball,red\n"the sky, today",blue\n'
+    if suffix in (".arrow", ".feather", ".ipc"):
+        table = pa.Table.from_pylist(ROWS)
+        with pa.ipc.new_file(folder / "rows.arrow", table.schema) as file:
+            file.write_table(table)
+        return (folder / "rows.arrow").read_bytes()
+    if suffix in (".csv", ".tsv"):
+        text = b'question,answer\na red ball,red\n"the sky, today",blue\n'
+        return (
+            text
+            if suffix == ".csv"
+            else text.replace(b",red", b"\tred").replace(b",blue", b"\tblue").replace(b"question,", b"question\t")
+        )
     if suffix == ".json":
         return json.dumps({"data": ROWS}).encode()
     return "".join(json.dumps(row) + "\n" for row in ROWS).encode()

@@ -29,7 +29,7 @@ WORKED: dict[str, tuple[str, list[str], Any, str, str, str]] = {
         "Weng earns 12 * 50 = $<<12*50=600>>600.\n#### 600",
     ),
     "casehold": (
-        "standing. See Doe v. Roe (<HOLDING>).", ["one", "two", "three", "four", "five"], 2,
+        "standing. See Doe v. Roe (<HOLDING>).", ["one", "two", "three", "four", "five"], "three",
         "Which holding statement belongs where the citing text says <HOLDING>? Answer with its letter.\n"
         "Citing text: standing. See Doe v. Roe (<HOLDING>).\nA. one\nB. two\nC. three\nD. four\nE. five\nAnswer:",
         "C", "D",
@@ -40,12 +40,12 @@ WORKED: dict[str, tuple[str, list[str], Any, str, str, str]] = {
         "AddToPlaylist", "PlayMusic",
     ),
     "trec": (
-        "How did serfdom develop ?", [], 2,
+        "How did serfdom develop ?", [], "description",
         "What kind of answer does the question ask for?\nQuestion: How did serfdom develop ?\nKind:",
         "description", "entity",
     ),
     "sst2": (
-        "loves its characters", [], 1,
+        "loves its characters", [], "positive",
         "Is the sentence from a film review positive or negative?\nSentence: loves its characters\nSentiment:",
         "positive", "negative",
     ),

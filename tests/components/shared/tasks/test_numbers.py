@@ -1,6 +1,7 @@
 """Numbers are read exactly, and what is no number is not read as one."""
 
 import doctest
+from decimal import Decimal
 from fractions import Fraction
 from types import ModuleType
 
@@ -69,6 +70,38 @@ READ = {
     "50%": [50],
     "5 million": [5_000_000],
     "$1.5 billion": [1_500_000_000],
+    "72k": [72_000],
+    "-72K": [-72_000],
+    "$1.2M": [1_200_000],
+    "1.2M views": [1_200_000],
+    "7bn": [7_000_000_000],
+    "$5m": [5_000_000],
+    "$5 bn": [5_000_000_000],
+    "5 M€": [5_000_000],
+    "₹5 cr": [50_000_000],
+    "3万": [30_000],
+    "3万5千": [35_000],
+    "1億2000万": [120_000_000],
+    "2千万円": [20_000_000],
+    "1만 2345": [10_000, 2345],
+    "5 lakh": [500_000],
+    "1.5 lakh crore": [1_500_000_000_000],
+    "1.5 Mio.": [1_500_000],
+    "2.5 млн": [2_500_000],
+    "3 mil millones": [3_000_000_000],
+    "5 Million": [5_000_000],
+    "5 hundred thousand": [500_000],
+    "1 1/2 million": [1_500_000],
+    "½ million": [500_000],
+    "72k/3": [72_000, 3],
+    "1,2 million": [1, 2],
+    "$18 t-shirt": [18],
+    "$20 bill": [20],
+    "5km": [5],
+    "5m": [5],
+    "2 dozen": [2],
+    "3万5": [],
+    "5兆": [],
     "18kg": [18],
     "18 km/h": [18],
     "18/day": [18],
@@ -175,3 +208,36 @@ def test_every_value_that_is_read_can_be_read_again(text: str) -> None:
 @pytest.mark.parametrize("module", [markup, numbers], ids=lambda module: module.__name__)
 def test_the_examples_in_the_docstrings(module: ModuleType) -> None:
     assert doctest.testmod(module) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "unclear"),
+    [
+        ("2 dozen", "2 dozen"),
+        ("he has 2 dozen eggs", "2 dozen"),
+        ("5m", "5m"),
+        ("$5 m", "$5 m"),
+        ("72 k", "72 k"),
+        ("5 mil", "5 mil"),
+        ("5兆", "5兆"),
+        ("72k", None),
+        ("$5m", None),
+        ("5 m", None),
+        ("5km", None),
+        ("$18 t-shirt", None),
+        ("3 million", None),
+        ("3 mil millones", None),
+    ],
+)
+def test_what_may_be_a_magnitude_or_a_unit(text: str, unclear: str | None) -> None:
+    assert numbers.unclear_magnitude(text) == unclear
+
+
+MAGNITUDES = {"k": 10**3, "K": 10**3, "M": 10**6, "bn": 10**9, " thousand": 10**3, " million": 10**6, " lakh": 10**5,
+              " Mrd.": 10**9, "万": 10**4, "億": 10**8, " тыс.": 10**3}  # fmt: skip
+
+
+@given(st.decimals(0, 9999, places=2, allow_nan=False), st.sampled_from(sorted(MAGNITUDES)), st.sampled_from(["", "-"]))
+def test_a_magnitude_multiplies(value: Decimal, magnitude: str, sign: str) -> None:
+    expected = Fraction(value) * MAGNITUDES[magnitude] * (-1 if sign else 1)
+    assert read_numbers(f"{sign}{value}{magnitude}") == [expected]

@@ -1,5 +1,6 @@
 """The form `classification` and the tasks snips, trec and sst2."""
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -20,6 +21,8 @@ SIGNS = labelled("-1", "0", "1")
 STARS = labelled("1", "2")
 MINUS = labelled("\u2212A", "+A")
 FACES = labelled(":)", ":(")
+HALVES = labelled("2.5", "3.0", "3.5")
+TRUTHS = labelled("true", "false")
 CASES = labelled("it", "IT", "C", "C.", "C++")
 
 
@@ -85,6 +88,19 @@ CASES = labelled("it", "IT", "C", "C.", "C++")
         (MINUS, "it is \u2212a", "\u2212A"),
         (FACES, ":(", ":("),
         (FACES, "...", None),
+        (SST2, "It isn't positive.", None),
+        (SST2, "no positive words, so negative", "negative"),
+        (SST2, "This isn\u2019t really a positive review", None),
+        (SST2, "non-positive", None),
+        (SST2, "rather negative than positive", None),
+        (SST2, "not only positive", "positive"),
+        (SST2, "Das ist nicht positive, sondern negative", "negative"),
+        (SST2, "ce n'est pas positive", None),
+        (SST2, "positive is not what it is", None),
+        (HALVES, "3", "3.0"),
+        (HALVES, "a 3.5", "3.5"),
+        (STARS, "1.5", None),
+        (STARS, "2.0", "2"),
         (CASES, "IT", "IT"),
         (CASES, "it", "it"),
         (CASES, "C.", "C."),
@@ -101,12 +117,16 @@ def test_parse(task: Task, completion: str, parsed: str | None) -> None:
     [
         (SST2, "positive", "positive"),
         (SST2, " positive ", "positive"),
-        (SST2, 1, "positive"),
-        (SST2, "1", "positive"),
-        (SST2, "0", "negative"),
-        (SST2, "1.0", "positive"),
+        (SST2, "positive\u200b", "positive"),
         (SIGNS, 1, "1"),
         (SIGNS, "0", "0"),
+        (SIGNS, -1.0, "-1"),
+        (HALVES, 3, "3.0"),
+        (HALVES, 3.0, "3.0"),
+        (HALVES, "3", "3.0"),
+        (HALVES, Decimal("3.500"), "3.5"),
+        (TRUTHS, True, "true"),
+        (TRUTHS, "FALSE", "false"),
     ],
 )
 def test_normalise(task: Task, answer: Any, label: str) -> None:
@@ -118,6 +138,10 @@ def test_normalise(task: Task, answer: Any, label: str) -> None:
     [
         (SST2, "postive", r"'postive' is not in the label set .*; did you mean 'positive'\?"),
         (SST2, "2", "'2' is not in the label set"),
+        (SST2, 1, "'1' is not in the label set"),  # never a place in the labels: nothing here tells what it counts from
+        (SST2, "0", "'0' is not in the label set"),
+        (SST2, True, "'True' is not in the label set"),
+        (labelled("3", "3.0"), "3.00", "'3.00' is not in the label set"),
         (SST2, "-1", "'-1' is not in the label set"),
         (SST2, "9" * 100, "is not in the label set"),
         (SST2, "", "is not in the label set"),

@@ -44,6 +44,26 @@ def test_parse(completion: str, parsed: str | None) -> None:
         ("Stra\u00dfe", "STRASSE", "correct", "wrong"),
         ("\uff21\uff22", "AB", "correct", "wrong"),
         ("!", "?", "wrong", "wrong"),
+        ("\u300c\u6771\u4eac\u300d\u3002", "\u6771\u4eac", "correct", "wrong"),
+        (
+            "\u0627\u0644\u0642\u0627\u0647\u0631\u0629\u061f",
+            "\u0627\u0644\u0642\u0627\u0647\u0631\u0629",
+            "correct",
+            "wrong",
+        ),
+        ("\u0926\u093f\u0932\u094d\u0932\u0940\u0964", "\u0926\u093f\u0932\u094d\u0932\u0940", "correct", "wrong"),
+        ("\u00bfQu\u00e9?", "qu\u00e9", "correct", "wrong"),
+        ("\u201eBerlin\u201c", "Berlin", "correct", "wrong"),
+        ("10\u00b2", "102", "wrong", "wrong"),
+        ("10\u00b2", "10^2", "correct", "wrong"),
+        ("2\u2075", "25", "wrong", "wrong"),
+        ("1\u00bd", "11/2", "wrong", "wrong"),
+        ("10\u2082", "102", "wrong", "wrong"),
+        (".5", "5", "wrong", "wrong"),
+        ("<5", ">5", "wrong", "wrong"),
+        ("5!", "5", "wrong", "wrong"),
+        ("5%", "5", "wrong", "wrong"),
+        ("(0, 1]", "[0, 1)", "wrong", "wrong"),
         ("?", "?", "correct", "correct"),
         ("", "Marie Curie", "unparseable", "unparseable"),
     ],
@@ -52,6 +72,11 @@ def test_grade(completion: str, answer: str, normalised: str, exact: str) -> Non
     assert tasks.grade(NORMALISED, completion, answer)[1] == normalised
     assert tasks.grade(EXACT, completion, answer)[1] == exact
     assert tasks.grade(JUDGED, completion, answer)[1] == normalised, "what needs no judge"
+
+
+def test_any_of_several_right_answers_counts() -> None:
+    assert tasks.grade(NORMALISED, "the Seine.", "Seine", ["the Seine", "la Seine"]) == ("the Seine.", "correct")
+    assert tasks.grade(NORMALISED, "Rhine", "Seine", ["the Seine"]) == ("Rhine", "wrong")
 
 
 def test_normalise() -> None:

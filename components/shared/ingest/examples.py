@@ -1,0 +1,155 @@
+"""Rows made examples of a task: question, answer, choices and rationale found, checked and put in the task's terms."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from llm2llm.components.shared import tasks
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.data.schemas import Example, content_id
+from llm2llm.components.shared.ingest.answer_numbers import counts_from, has_choices, kind_of, resolve, takes_several
+from llm2llm.components.shared.ingest.columns import (
+    cell,
+    choice_cells,
+    is_empty,
+    keyed_choice,
+    list_cell,
+    question_cell,
+    text_cell,
+)
+from llm2llm.components.shared.ingest.formats import read_row
+from llm2llm.components.shared.tasks import Columns, Task
+
+
+@dataclass
+class RawRows:
+    """A source as it was read, before its cells are checked."""
+
+    source: str
+    format: str
+    rows: list[tuple[str, dict[str, Any]]]
+    """(place, row)."""
+    notes: list[str] = field(default_factory=list)
+    """What a person should know about how it was read."""
+
+
+def first_place(sources: Sequence[RawRows], task: Task, columns: Columns) -> int | None:
+    """What the whole numbers in the answer column of several sources count from, as `counts_from` tells."""
+    if not (task.labels or has_choices(task)) or kind_of(task, columns) != "auto":
+        return None
+    found: list[tuple[object, Sequence[str]]] = []
+    for raw in (one for one in sources if one.format != "examples"):
+        for _, row in raw.rows:
+            try:
+                answer, options, keys = _answer_of(row, raw.format, task, columns)
+            except ValueError:
+                continue  # reported when the row is made an example
+            if keyed_choice(answer, list(options), keys) is None:
+                found.append((answer, options))
+    return counts_from(found)
+
+
+def _answer_of(
+    row: dict[str, Any], row_format: str, task: Task, columns: Columns
+) -> tuple[Any, Sequence[str], list[str]]:
+    """(the answer as it stands, the labels or choices, the row's own keys of the choices)."""
+    answer = cell(row, columns.answer) if row_format == "columns" else read_row(row, row_format).answer
+    if isinstance(answer, list) and len(answer) == 1:
+        answer = answer[0]
+    if not has_choices(task):
+        return answer, task.labels, []
+    choices, keys = choice_cells(row, columns)
+    return answer, choices, keys
+
+
+OWN = Columns(question="question", answer="answer", answer_numbers="text", choices="choices")
+"""The columns of rows that llm2llm wrote."""
+
+
+def to_examples(raw: RawRows, task: Task, columns: Columns, first: int | None) -> list[Example]:
+    """Rows as examples; `first` as of `first_place`, the rest as `read_examples`."""
+    if raw.format == "examples":
+        return [_own(place, row, task) for place, row in raw.rows]
+    examples: list[Example] = []
+    place_of_id: dict[str, str] = {}
+    after = 0
+    for place, row in raw.rows:
+        try:
+            example, left_out = _example(place, row, raw.format, task, columns, first)
+        except ValueError as problem:
+            raise UserError(f"{place}: {problem}") from None
+        after += left_out > 0
+        if example.source_id is not None:
+            if example.source_id in place_of_id:
+                raise UserError(
+                    f"{place}: id {example.source_id!r} (column {columns.id!r}) stands in "
+                    f"{place_of_id[example.source_id]} already; ids must be unique"
+                )
+            place_of_id[example.source_id] = place
+        examples.append(example)
+    if after:
+        raw.notes.append(f"in {after} rows, turns behind the assistant's last are left out")
+    return examples
+
+
+def _example(
+    place: str, row: dict[str, Any], row_format: str, task: Task, columns: Columns, first: int | None
+) -> tuple[Example, int]:
+    left_out = 0
+    column = columns.answer
+    if row_format == "columns":
+        question = question_cell(row, columns.question)
+        given = cell(row, columns.answer)
+    else:
+        content = read_row(row, row_format)
+        column = row_format
+        question, given, left_out = text_cell(content.question, row_format), content.answer, content.after
+    choices, keys = choice_cells(row, columns) if has_choices(task) else ([], [])
+    rationale = None if columns.rationale is None else text_cell(cell(row, columns.rationale), columns.rationale)
+    accepted = [_accepted(one, row_format, column, task, columns, choices, keys, rationale, first)
+                for one in (given if isinstance(given, list) and given else [given])]  # fmt: skip
+    answers = list(dict.fromkeys(answer for answer, _ in accepted))
+    if len(answers) > 1 and not takes_several(task):
+        raise ValueError(f"{len(answers)} right answers, {answers}; form {task.form!r} takes one (column {column!r})")
+    answer, rationale = accepted[0]
+    return Example(
+        id=content_id(question, choices, rationale, answer),
+        question=question,
+        choices=choices,
+        rationale=rationale,
+        answer=answer,
+        also_right=answers[1:],
+        skills=[] if columns.skills is None else list_cell(row, columns.skills),
+        source=place,
+        source_id=None if columns.id is None else text_cell(cell(row, columns.id), columns.id),
+    ), left_out
+
+
+def _own(place: str, row: dict[str, Any], task: Task) -> Example:
+    """A row that llm2llm wrote, with the columns that it has always."""
+    optional = {name: name for name in ("rationale", "skills") if not is_empty(row.get(name)) and row[name] != []}
+    columns = OWN.model_copy(update=optional)
+    try:
+        example, _ = _example(place, row, "columns", task, columns, None)
+        others = list_cell(row, "also_right") if not is_empty(row.get("also_right")) else []
+    except ValueError as problem:
+        raise UserError(f"{place}: {problem}") from None
+    return dataclasses.replace(example, also_right=others)
+
+
+def _accepted(
+    given: Any, row_format: str, column: str, task: Task, columns: Columns, choices: list[str], keys: list[str],
+    rationale: str | None, first: int | None,
+) -> tuple[str, str | None]:  # fmt: skip
+    """(answer, rationale) of one right answer as it stands in a row, in the form's own terms."""
+    text = text_cell(given, column)
+    try:
+        found = keyed_choice(given, choices, keys)
+        if found is None and (task.labels or choices):
+            found = resolve(given, task.labels or choices, kind_of(task, columns), first)
+        if found is not None and choices:
+            found = chr(ord("A") + choices.index(found))
+        return tasks.normalise(task, text if found is None else found, choices, rationale)
+    except ValueError as problem:
+        raise ValueError(f"{problem} (column {column!r})") from None

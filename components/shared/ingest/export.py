@@ -1,0 +1,96 @@
+"""Writes a set of rows as other programs read it: JSON Lines, CSV, Parquet, `messages`, prompt and completion.
+
+jsonl csv parquet   one column for each field; read back here, they are the same rows with the same ids
+messages            {"messages": [{"role": "user", ...}, {"role": "assistant", ...}]}, for chat models
+prompt_completion   {"prompt": ..., "completion": ...}, for base models; TRL puts the two together as they are
+
+CSV is safe to open in a spreadsheet: an apostrophe stands before what would be a formula. See `ingest.csv_cells`.
+"""
+
+import csv
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from string import ascii_uppercase
+from typing import Any, Literal, get_args
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from llm2llm.components.shared import tasks
+from llm2llm.components.shared.base.atomic import atomic_file
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.data.jsonl import write_json_lines
+from llm2llm.components.shared.data.parquet import ROW_GROUP, schema
+from llm2llm.components.shared.data.schemas import Example
+from llm2llm.components.shared.ingest.csv_cells import safe_cell
+from llm2llm.components.shared.tasks import Task
+
+ExportFormat = Literal["jsonl", "csv", "parquet", "messages", "prompt_completion"]
+EXPORT_FORMATS: tuple[str, ...] = get_args(ExportFormat)
+CONTENT = ("id", "question", "choices", "rationale", "answer", "also_right", "skills")
+"""The columns of a row without its lineage."""
+LINEAGE = tuple(one.name for one in dataclasses.fields(Example) if one.name not in CONTENT)
+"""Where a row comes from, and how it was checked."""
+
+
+def export_rows(
+    rows: Sequence[Example],
+    path: str | os.PathLike[str],
+    export_format: ExportFormat,
+    task: Task | None = None,
+    lineage: bool = False,
+) -> None:
+    """Writes rows, in their order; a reader sees the whole file or none.
+
+    Args:
+        rows: A training set, or any other.
+        path: The file to write.
+        export_format: See the module's docstring.
+        task: For `messages` and `prompt_completion`: prompt and completion are those that its student is trained on.
+            None: the question with its choices, and the answer, after the rationale where there is one.
+        lineage: Whether to add the columns of `LINEAGE`, and in `messages` and `prompt_completion` the row's id.
+
+    Raises:
+        UserError: No rows, or the file cannot be written.
+    """
+    if not rows:
+        raise UserError(f"export: no rows to write to {os.fspath(path)}")
+    names = (*CONTENT, *LINEAGE) if lineage else CONTENT
+    if export_format in ("messages", "prompt_completion"):
+        write_json_lines(path, [_trained(row, export_format, task, lineage) for row in rows])
+    elif export_format == "jsonl":
+        write_json_lines(path, [{name: getattr(row, name) for name in names} for row in rows])
+    elif export_format == "csv":
+        with atomic_file(path) as partial, open(partial, "w", encoding="utf-8-sig", newline="") as file:
+            writer = csv.writer(file, quoting=csv.QUOTE_ALL)
+            writer.writerow(names)
+            writer.writerows([_cell(getattr(row, name)) for name in names] for row in rows)
+    else:
+        fields = pa.schema([one for one in schema("examples") if one.name in names])
+        table = pa.table({name: [getattr(row, name) for row in rows] for name in fields.names}, schema=fields)
+        with atomic_file(path) as partial:
+            pq.write_table(table, partial, row_group_size=ROW_GROUP)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        return json.dumps(value, ensure_ascii=False)
+    return safe_cell(value) if isinstance(value, str) else str(value)
+
+
+def _trained(row: Example, export_format: ExportFormat, task: Task | None, lineage: bool) -> dict[str, Any]:
+    if task is not None:
+        prompt, target = tasks.prompt(task, row.question, row.choices), tasks.target(task, row.answer, row.rationale)
+    else:
+        choices = [f"{letter}. {choice}" for letter, choice in zip(ascii_uppercase, row.choices, strict=False)]
+        prompt = "\n".join([row.question, *choices])
+        target = f"{row.rationale}\n#### {row.answer}" if row.rationale else row.answer
+    kept: dict[str, Any] = {name: getattr(row, name) for name in ("id", *LINEAGE)} if lineage else {}
+    if export_format == "messages":
+        turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": target}]
+        return {"messages": turns, **kept}
+    return {"prompt": prompt, "completion": f" {target}", **kept}

@@ -1,0 +1,248 @@
+r"""The formats in which people keep training rows, each made a question and an answer.
+
+columns            question and answer in columns of any name, as `task.columns` says
+messages           {"messages": [{"role": "system"|"user"|"assistant", "content": ...}, ...]}
+sharegpt           {"conversations": [{"from": "human"|"gpt"|"system", "value": ...}, ...]}
+prompt_completion  {"prompt": text or messages, "completion": text or messages}
+alpaca             {"instruction": ..., "input": ..., "output": ...}, also with "system" and "history"
+examples           rows that llm2llm wrote: `llm2llm export`, or a stage; told by their id
+
+The last assistant turn is the answer. What comes before it is the question, rendered alike in every format, so that the
+same content has the same id: the parts are joined with an empty line between them, system prompt first; where there are
+earlier turns, each begins with its speaker.
+
+    Be brief.                  You are a clerk.
+
+    What is 1 + 1?             User: My parcel is late.
+
+                               Assistant: Which one?
+
+                               User: Number 7.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.data.jsonl import parse_json
+from llm2llm.components.shared.data.schemas import content_id
+from llm2llm.components.shared.ingest.columns import has_column, list_cell
+from llm2llm.components.shared.tasks import Columns
+
+RowFormat = Literal["auto", "columns", "messages", "prompt_completion", "sharegpt", "alpaca", "examples"]
+FORMATS: tuple[str, ...] = get_args(RowFormat)
+
+_CHAT = {"messages": "messages", "conversations": "sharegpt", "conversation": "sharegpt", "dialog": "messages",
+         "dialogue": "messages", "chat": "messages"}  # fmt: skip
+"""Columns that hold turns, and the format they are the mark of."""
+_ROLES = {
+    "system": "system", "developer": "system", "user": "user", "human": "user", "prompter": "user",
+    "assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant",
+    "bing": "assistant", "bard": "assistant", "tool": "tool", "function": "tool", "observation": "tool",
+    "function_call": "call",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One turn of a conversation."""
+
+    role: str
+    """`system`, `user`, `assistant` or `tool`."""
+    text: str
+
+
+@dataclass(frozen=True)
+class Content:
+    """A row's question and answer, out of any format but `columns`."""
+
+    question: str
+    answer: str
+    after: int = 0
+    """Turns behind the last assistant turn, which are left out."""
+
+
+def recognise(row: Mapping[str, Any], columns: Columns) -> str:
+    """The format of a row. Rows of our own and columns that the task names win; `columns` also for a row of no known
+    format."""
+    if is_own(row):
+        return "examples"
+    asked = [columns.question] if isinstance(columns.question, str) else columns.question
+    if has_column(row, columns.answer) and any(has_column(row, column) for column in asked):
+        return "columns"
+    for column, name in _CHAT.items():
+        if column in row and _turns_in(row[column]) is not None:
+            return name
+    if "prompt" in row and "completion" in row:
+        return "prompt_completion"
+    if "instruction" in row and "output" in row:
+        return "alpaca"
+    return "columns"
+
+
+def is_own(row: Mapping[str, Any]) -> bool:
+    """Whether llm2llm wrote a row: its id is that of its content."""
+    if not {"id", "question", "choices", "rationale", "answer"} <= row.keys():
+        return False
+    try:
+        choices = list_cell(row, "choices")
+    except ValueError:
+        return False
+    return bool(content_id(row["question"], choices, row["rationale"] or None, row["answer"]) == row["id"])
+
+
+def read_row(row: Mapping[str, Any], name: str) -> Content:
+    """The question and the answer of a row.
+
+    Args:
+        row: A row as its file has it.
+        name: A format other than `columns`, `examples` and `auto`.
+
+    Raises:
+        ValueError: The row is not of the format, has no assistant turn, or has what is no text: images, tool calls.
+    """
+    if name in ("messages", "sharegpt"):
+        column = next((column for column in row if _CHAT.get(column) == name), None)
+        column = column or next((column for column in row if column in _CHAT), None)
+        if column is None:
+            raise ValueError(f"no column {'messages' if name == 'messages' else 'conversations'!r}, which format "
+                             f"{name!r} needs; columns here: {_names(row)}")  # fmt: skip
+        turns = _turns(row[column], column)
+        return _content([*_system(row, turns), *turns])
+    if name == "prompt_completion":
+        prompt, completion = _column(row, "prompt", name), _column(row, "completion", name)
+        turns = _turns(prompt, "prompt") if _turns_in(prompt) is not None else [Turn("user", _string(prompt, "prompt"))]
+        if _turns_in(completion) is not None:
+            answers = _turns(completion, "completion")
+        else:
+            answers = [Turn("assistant", _string(completion, "completion"))]
+        return _content([*_system(row, turns), *turns, *answers])
+    if name == "alpaca":
+        asked = [_string(_column(row, "instruction", name), "instruction"), _optional(row, "input")]
+        earlier = [
+            Turn(role, _string(text, "history"))
+            for pair in _history(row.get("history"))
+            for role, text in zip(("user", "assistant"), pair, strict=False)
+        ]
+        last = [Turn("user", joined(asked)), Turn("assistant", _string(_column(row, "output", name), "output"))]
+        return _content([*_system(row, earlier), *earlier, *last])
+    raise UserError(f"format {name!r} is not known; there are {', '.join(FORMATS)}")
+
+
+def joined(parts: Iterable[str]) -> str:
+    """The parts that are not blank, without outer white space, an empty line between them."""
+    return "\n\n".join(part.strip() for part in parts if part.strip())
+
+
+def rendered(turns: Sequence[Turn]) -> str:
+    """Turns as the text of a question; see the module's docstring."""
+    system = [turn.text for turn in turns if turn.role == "system"]
+    others = [turn for turn in turns if turn.role != "system"]
+    if len(others) == 1:
+        return joined([*system, others[0].text])
+    return joined([*system, *(f"{turn.role.capitalize()}: {turn.text.strip()}" for turn in others)])
+
+
+def _content(turns: Sequence[Turn]) -> Content:
+    last = max((place for place, turn in enumerate(turns) if turn.role == "assistant"), default=None)
+    if last is None:
+        raise ValueError("no turn of the assistant, so no answer")
+    before = turns[:last]
+    if not any(turn.role != "system" for turn in before):
+        raise ValueError("the assistant's turn follows no question")
+    return Content(rendered(before), turns[last].text.strip(), after=len(turns) - last - 1)
+
+
+def _system(row: Mapping[str, Any], turns: Sequence[Turn]) -> list[Turn]:
+    """A system prompt that has a column of its own, unless the turns hold one."""
+    text = "" if any(turn.role == "system" for turn in turns) else _optional(row, "system")
+    return [Turn("system", text)] if text else []
+
+
+def _turns_in(value: Any) -> list[Mapping[str, Any]] | None:
+    """The turns in a cell, as they are or as JSON text; None where it holds none."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = parse_json(value)
+        except ValueError:
+            return None
+    if not isinstance(value, list) or not value:
+        return None
+    if all(isinstance(turn, Mapping) and ("role" in turn or "from" in turn) for turn in value):
+        return value
+    return None
+
+
+def _turns(value: Any, column: str) -> list[Turn]:
+    found = _turns_in(value)
+    if found is None:
+        raise ValueError(f"column {column!r} must hold a list of turns, each with `role` and `content` (or `from` and "
+                         f"`value`), got {_short(value)}")  # fmt: skip
+    turns = []
+    for place, turn in enumerate(found):
+        where = f"{column}[{place}]"
+        speaker = turn.get("role", turn.get("from"))
+        role = _ROLES.get(str(speaker).casefold())
+        if role is None:
+            raise ValueError(f"{where}: the speaker {speaker!r} is not known; there are {', '.join(_ROLES)}")
+        if role == "call" or turn.get("tool_calls") or turn.get("function_call"):
+            raise ValueError(f"{where}: a tool call, which is no text; make the answer its JSON text, or leave it out")
+        text = _text_of(turn.get("content", turn.get("value", turn.get("text"))), where)
+        turns.append(Turn(role, text))
+    return turns
+
+
+def _text_of(content: Any, where: str) -> str:
+    """The text of a turn; parts `{"type": "text", "text": ...}` are joined."""
+    if isinstance(content, list):
+        parts = []
+        for part in content:
+            kind = part.get("type", "text") if isinstance(part, Mapping) else type(part).__name__
+            if not isinstance(part, Mapping) or kind != "text" or not isinstance(part.get("text"), str):
+                raise ValueError(f"{where}: a part of type {kind!r}, and only text can be read")
+            parts.append(part["text"])
+        content = "".join(parts)
+    if content is None:
+        raise ValueError(f"{where}: no content")
+    return _string(content, where)
+
+
+def _history(value: Any) -> list[Sequence[Any]]:
+    if isinstance(value, str):
+        value = parse_json(value) if value.strip() else None
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in value):
+        raise ValueError("column 'history' must hold pairs of question and answer")
+    return value
+
+
+def _column(row: Mapping[str, Any], column: str, name: str) -> Any:
+    if column not in row:
+        raise ValueError(f"no column {column!r}, which format {name!r} needs; columns here: {_names(row)}")
+    return row[column]
+
+
+def _optional(row: Mapping[str, Any], column: str) -> str:
+    value = row.get(column)
+    return "" if value is None or value != value else _string(value, column)
+
+
+def _string(value: Any, where: str) -> str:
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise ValueError(f"column {where!r} holds {_short(value)}, expected text" if "[" not in where else
+                         f"{where}: expected text, got {_short(value)}")  # fmt: skip
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value)
+
+
+def _names(row: Mapping[str, Any]) -> str:
+    return ", ".join(map(repr, row)) or "none"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 80 else text[:77] + "..."
