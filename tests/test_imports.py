@@ -64,6 +64,7 @@ def test_pure_rooms_import_nothing_heavy() -> None:
         "shared.data.schemas",
         "shared.inference.label_scoring",
         "shared.inference.questions",
+        "shared.inference.settings",
         "shared.inference.vllm_answers",
         "shared.ingest.grade_file",
         "shared.judge.judge",

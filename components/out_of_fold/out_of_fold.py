@@ -12,12 +12,13 @@ from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.sampling import fold_of
 from llm2llm.components.shared.data.schemas import Example, Prediction
 from llm2llm.components.shared.inference.predict import predict
+from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.inference.vllm_answers import vllm_is_here
 from llm2llm.components.shared.similarity import question_key
 from llm2llm.components.shared.tasks import Task
 from llm2llm.components.shared.training.checkpoints import checkpointed
 from llm2llm.components.shared.training.job_folder import Job
-from llm2llm.components.shared.training.settings import AnswerSettings, FineTuneSettings
+from llm2llm.components.shared.training.settings import FineTuneSettings
 from llm2llm.components.shared.training.torchrun import train_on_devices
 
 

@@ -16,11 +16,11 @@ from llm2llm.components.shared.base.progress import Progress
 from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.inference.questions import Answer, Question, Reply, cut
 from llm2llm.components.shared.inference.row_losses import cache_of_rows, log_likelihoods
+from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.models.load import load_model, load_tokenizer
 from llm2llm.components.shared.models.prompts import encode_prompt
 from llm2llm.components.shared.tasks import Task
 from llm2llm.components.shared.training.devices import out_of_memory
-from llm2llm.components.shared.training.settings import AnswerSettings
 
 T = TypeVar("T")
 R = TypeVar("R")

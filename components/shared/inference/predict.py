@@ -16,6 +16,7 @@ from llm2llm.components.shared.inference.generate import Pace, answer_batches, e
 from llm2llm.components.shared.inference.label_scoring import completions_of, labels_of, likeliest
 from llm2llm.components.shared.inference.questions import Answer, Question, Reply, cut, share
 from llm2llm.components.shared.inference.row_losses import Hardness, hardness_of, read_losses
+from llm2llm.components.shared.inference.settings import AnswerSettings, check_mode
 from llm2llm.components.shared.inference.vllm_answers import ask_vllm, base_of, seed_of
 from llm2llm.components.shared.judge.cost import cost_of
 from llm2llm.components.shared.judge.settings import check_judge
@@ -23,7 +24,6 @@ from llm2llm.components.shared.llm.requests import Answer as JudgeAnswer
 from llm2llm.components.shared.models.load import load_tokenizer
 from llm2llm.components.shared.models.prompts import encode_prompt
 from llm2llm.components.shared.tasks import Task
-from llm2llm.components.shared.training.settings import AnswerSettings, check_mode
 
 Replies = list[tuple[Question, Reply]]
 

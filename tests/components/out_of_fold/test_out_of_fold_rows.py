@@ -12,10 +12,11 @@ from llm2llm.components.out_of_fold import out_of_fold as room
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.sampling import fold_of
 from llm2llm.components.shared.data.schemas import Example, Prediction, content_id
+from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.storage import exists, join, write_bytes
 from llm2llm.components.shared.tasks import load_task
 from llm2llm.components.shared.training.job_folder import Job
-from llm2llm.components.shared.training.settings import AnswerSettings, FineTuneSettings
+from llm2llm.components.shared.training.settings import FineTuneSettings
 
 
 def test_no_row_with_a_held_out_question_is_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:

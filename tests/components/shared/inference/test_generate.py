@@ -20,9 +20,10 @@ from llm2llm.components.shared.inference import generate as answer_module
 from llm2llm.components.shared.inference.generate import Answer, answer, answer_batches, load_student
 from llm2llm.components.shared.inference.predict import predict
 from llm2llm.components.shared.inference.questions import Question, cut
+from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.models.prompts import encode_prompt
 from llm2llm.components.shared.tasks import Task, grade
-from llm2llm.components.shared.training.settings import AnswerSettings, FineTuneSettings
+from llm2llm.components.shared.training.settings import FineTuneSettings
 
 pytestmark = pytest.mark.slow
 

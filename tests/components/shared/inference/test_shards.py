@@ -16,9 +16,9 @@ from llm2llm.components.shared.data.parquet import read_rows
 from llm2llm.components.shared.data.schemas import Example, Prediction, Score
 from llm2llm.components.shared.inference import generate as answer_module
 from llm2llm.components.shared.inference.generate import answer, in_pieces
+from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.lineage.embedded import content_hash
 from llm2llm.components.shared.tasks import Task
-from llm2llm.components.shared.training.settings import AnswerSettings
 
 
 class Stages:

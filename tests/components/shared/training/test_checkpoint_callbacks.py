@@ -14,13 +14,14 @@ import torch
 from llm2llm.components.out_of_fold.out_of_fold import out_of_fold
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Example, Prediction
+from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.storage import list_uris
 from llm2llm.components.shared.tasks import Task
 from llm2llm.components.shared.training import fine_tune as fine_tune_module
 from llm2llm.components.shared.training import torchrun as launch
 from llm2llm.components.shared.training.checkpoints import checkpoints_uri
 from llm2llm.components.shared.training.job_folder import Job, write_job
-from llm2llm.components.shared.training.settings import AnswerSettings, FineTuneSettings
+from llm2llm.components.shared.training.settings import FineTuneSettings
 from llm2llm.components.shared.training.training_log import TrainingLog
 from llm2llm.components.train.train import train
 
@@ -53,7 +54,7 @@ train(job.training_set, job.task, job.student, None, job.settings, job.random_se
 
 KILLED_FOLD = f"""{KILL}
 from llm2llm.components.out_of_fold.out_of_fold import out_of_fold
-from llm2llm.components.shared.training.settings import AnswerSettings
+from llm2llm.components.shared.inference.settings import AnswerSettings
 out_of_fold(job.training_set, job.task, job.student, job.settings, AnswerSettings(), 1, 3, 0, job.random_seed)
 """
 

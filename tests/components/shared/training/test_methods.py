@@ -13,11 +13,12 @@ from transformers import AutoModelForCausalLM
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.inference.generate import answer
+from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.models.load import load_model, load_tokenizer, refuse_other_base
 from llm2llm.components.shared.tasks import Task
 from llm2llm.components.shared.training.fine_tune import fine_tune
 from llm2llm.components.shared.training.methods import other_half
-from llm2llm.components.shared.training.settings import AnswerSettings, FineTuneSettings
+from llm2llm.components.shared.training.settings import FineTuneSettings
 from llm2llm.components.shared.training.training_log import TrainingLog
 from tests.support.tiny_models import ARCHITECTURES, save_tiny
 
