@@ -86,7 +86,7 @@ def test_pure_rooms_import_nothing_heavy() -> None:
         "shared.storage",
         "shared.tasks",
         "shared.training.settings",
-        "shared.training.trained",
+        "shared.models.student_folder",
     ]
     code = "; ".join(f"import llm2llm.components.{module}" for module in modules)
     assert not imported("-c", code) & EXTRAS

@@ -101,6 +101,12 @@ def load_model(
     return model if four_bit else model.to(device())
 
 
+def end_tokens(tokenizer_end: int, model_ends: int | list[int] | None) -> list[int]:
+    """Every token that ends an answer: the tokenizer's and the model's."""
+    ends = [model_ends] if isinstance(model_ends, int) else list(model_ends or [])
+    return sorted({tokenizer_end, *ends})
+
+
 def base_name(student: str | Path) -> str:
     """The model that a student is an adapter of, as the adapter names it; of any other model its own name.
 

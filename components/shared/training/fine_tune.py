@@ -1,4 +1,4 @@
-"""Supervised fine-tuning with TRL: rows to tokens (`batches`), which weights (`methods`), the steps (`trainer`)."""
+"""Supervised fine-tuning with TRL: `encoding` and `packing` make the rows, `methods` picks weights, `trainer` steps."""
 
 import json
 import time
@@ -15,10 +15,10 @@ from trl import SFTConfig
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.progress import Progress
 from llm2llm.components.shared.data.schemas import Example
-from llm2llm.components.shared.inference.row_losses import losses, save_losses
+from llm2llm.components.shared.models.likelihood import losses
 from llm2llm.components.shared.models.load import device, load_model, load_tokenizer, precision
+from llm2llm.components.shared.models.student_folder import TRAINING_FILE, save_losses
 from llm2llm.components.shared.tasks import Task
-from llm2llm.components.shared.training.batches import Encoding, draw_replay, encode_rows
 from llm2llm.components.shared.training.checkpoint_callbacks import (
     SaveCheckpoints,
     resume_from,
@@ -28,9 +28,10 @@ from llm2llm.components.shared.training.checkpoint_callbacks import (
 )
 from llm2llm.components.shared.training.checkpoints import NO_WEIGHTS, Checkpoints, data_hash, versions
 from llm2llm.components.shared.training.devices import Share, share, share_weights_on_cpus, this_process
+from llm2llm.components.shared.training.encoding import Encoding, draw_replay, encode_rows
 from llm2llm.components.shared.training.methods import attention, prepare, save, weights_dtype
 from llm2llm.components.shared.training.scratch import build_student
-from llm2llm.components.shared.training.settings import SCRATCH, TRAINING_FILE, FineTuneSettings
+from llm2llm.components.shared.training.settings import SCRATCH, FineTuneSettings
 from llm2llm.components.shared.training.throughput import (
     check_loggers,
     device_names,

@@ -9,12 +9,6 @@ from llm2llm.components.shared.base.settings import Settings
 SCRATCH = "scratch"
 """The name of the student that is built from `ScratchSettings` instead of loaded."""
 
-TRAINING_FILE = "training.json"
-"""What `train` leaves in a model's folder about how it was trained."""
-
-LOSSES_FILE = "seed_losses.json"
-"""What `train` leaves there with `record_losses`: `{"base": {example id: loss}, "early": {example id: loss}}`."""
-
 
 class ScratchSettings(Settings):
     """A small Llama with random weights and a byte-level BPE tokenizer learnt from the seeds: for a laptop."""

@@ -1,4 +1,4 @@
-"""TRL's trainer, with what `batches` puts into a batch: weights of rows, and whose they are.
+"""TRL's trainer, with what `packing` puts into a batch: weights of rows, and whose they are.
 
 A loss that is not a number ends the training before it reaches a weight, and the rows of its batch are named.
 """
@@ -15,9 +15,10 @@ from trl import SFTConfig, SFTTrainer
 
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.models.load import precision
-from llm2llm.components.shared.training.batches import Row, collate, items
 from llm2llm.components.shared.training.checkpoints import Checkpoints
 from llm2llm.components.shared.training.devices import Share
+from llm2llm.components.shared.training.encoding import Row
+from llm2llm.components.shared.training.packing import collate, items
 from llm2llm.components.shared.training.sampler import Order, filler_item
 
 SHOWN_ROWS = 20
