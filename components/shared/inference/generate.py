@@ -12,6 +12,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from transformers.utils import logging as transformers_logging
 
 from llm2llm.components.shared.base.progress import Progress
+from llm2llm.components.shared.base.thoughts import without_thoughts
 from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.inference.questions import StudentAnswer, StudentQuestion, StudentReply, cut
 from llm2llm.components.shared.inference.settings import AnswerSettings
@@ -181,10 +182,17 @@ def _generate(
 
 
 def to_answer(tokenizer: Any, generated: Sequence[int], ends: Sequence[int]) -> StudentAnswer:
-    """The text of generated tokens up to the one that ends them; truncated where none does."""
+    """The text of generated tokens up to the one that ends them, without thoughts; truncated where none ends them."""
     length = next((n for n, token in enumerate(generated) if token in ends), None)
     kept = generated if length is None else generated[:length]
-    return StudentAnswer(tokenizer.decode(kept, skip_special_tokens=True).strip(), truncated=length is None)
+    whole = tokenizer.decode(kept)
+    answer = without_thoughts(whole)
+    if answer == whole:
+        answer = tokenizer.decode(kept, skip_special_tokens=True)
+    else:  # special tokens may mark where the thoughts end, so they are looked at first
+        for token in tokenizer.added_tokens_decoder.values():
+            answer = answer.replace(str(token.content), "") if token.special else answer
+    return StudentAnswer(answer.strip(), truncated=length is None)
 
 
 class _Clock(LogitsProcessor):

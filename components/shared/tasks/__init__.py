@@ -11,6 +11,7 @@ from typing import Annotated, Any, Protocol
 from pydantic import BeforeValidator
 
 from llm2llm.components.shared.base.errors import UserError, did_you_mean
+from llm2llm.components.shared.base.thoughts import without_thoughts
 from llm2llm.components.shared.data.schemas import Outcome
 from llm2llm.components.shared.tasks.forms import classification, multiple_choice, numeric, text
 from llm2llm.components.shared.tasks.shipped import casehold, gsm8k, snips, sst2, trec
@@ -82,7 +83,8 @@ def target(task: Task, answer: str, rationale: str | None) -> str:
 def parse(task: Task, completion: str) -> str | None:
     """The answer read out of a completion, or None when there is none to read.
 
-    Where a model goes on with the next question, as base models do, only what comes before that counts.
+    Thoughts before the answer are set aside. Where a model goes on with the next question, as base models do, only what
+    comes before that counts.
     """
     return FORMS[task.form].parse(task, _until_next_question(task, completion))
 
@@ -95,7 +97,7 @@ def rationale_in(task: Task, completion: str) -> str | None:
 
 
 def _until_next_question(task: Task, completion: str) -> str:
-    return completion.strip().split(f"\n{task.question_cue}:", 1)[0]
+    return without_thoughts(completion).strip().split(f"\n{task.question_cue}:", 1)[0]
 
 
 def matches(task: Task, parsed: str, answer: str) -> bool:

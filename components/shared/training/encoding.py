@@ -63,7 +63,7 @@ def encode_rows(
     """
     weights = balanced_weights(examples, task) if settings.class_weights == "balanced" else {}
     encoded = [(row, encode(tokenizer, task, row), weights.get(row.answer, 1.0)) for row in examples]
-    encoded += [(row, encode_general(tokenizer, row), 1.0) for row in replay]
+    encoded += [(row, encode_general(tokenizer, row, task.chat), 1.0) for row in replay]
     long = [(row.id, size) for row, one, _ in encoded if (size := len(one.prompt) + len(one.completion)) > limit]
     if long and settings.too_long == "refuse":
         shown = ", ".join(f"{name} ({size})" for name, size in long[:5])

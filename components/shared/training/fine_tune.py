@@ -88,6 +88,8 @@ def fine_tune(
     seeds = seeds or _seeds(training_set)
     general = draw_replay(replay or [], len(training_set), settings.replay_fraction, random_seed, iteration)
     model, tokenizer = _base(student, task, settings, random_seed, seeds)
+    if task.chat.template:
+        tokenizer.chat_template = task.chat.template  # saved with the student
     limit = _longest_row(model, settings)
     encoding = encode_rows(tokenizer, task, training_set, general, limit, settings)
     _say_what_is_missing(encoding, limit)
