@@ -14,6 +14,7 @@ from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import SPLITS, Example, Outcome, Prediction, Split
 from llm2llm.components.shared.inference.generate import Pace, answer_batches, load_student, to_answer
 from llm2llm.components.shared.inference.label_scoring import completions_of, labels_of, likeliest
+from llm2llm.components.shared.inference.limits import answer_limit
 from llm2llm.components.shared.inference.questions import StudentAnswer, StudentQuestion, StudentReply, cut, share
 from llm2llm.components.shared.inference.row_losses import Hardness, hardness_of
 from llm2llm.components.shared.inference.settings import AnswerSettings, check_mode
@@ -81,7 +82,10 @@ def predict_share(
     except ValueError as problem:
         raise UserError(f"evaluate.{problem}") from None
     tokenizer = load_tokenizer(student, settings.trust_remote_code)
-    questions = _questions(tokenizer, _context(student, settings), splits, task, settings)
+    limit, note = answer_limit(tokenizer, task, (row for rows in splits.values() for row in rows), settings)
+    if note:
+        print(f"evaluate: {note}", flush=True)
+    questions = _questions(tokenizer, _context(student, settings), splits, task, settings, limit)
     own = share(cut(questions, settings.batch_size), shard, shards)
     crowded = [question for batch in own for question in batch if question.limit < 1]
     if crowded:
@@ -109,9 +113,9 @@ def _questions(
     splits: Mapping[Split, Sequence[Example]],
     task: Task,
     settings: AnswerSettings,
+    longest: int,
 ) -> list[StudentQuestion]:
     scored = settings.mode == "score"
-    longest = settings.max_new_tokens or task.max_new_tokens
     questions = []
     for split in SPLITS:
         for example in splits.get(split, []):

@@ -26,7 +26,8 @@ class AnswerSettings(Settings):
     """Rows answered at once; halved where they do not fit into memory. With vLLM, which batches as it sees fit: how
     finely rows are dealt to the shards."""
     max_new_tokens: int = Field(0, ge=0)
-    """The longest completion in tokens; 0: as long as the task says."""
+    """The longest completion in tokens; 0: as long as the task says, or as the longest right answer is. A number below
+    that is refused."""
     samples: int = Field(1, ge=1, le=1000)
     """Answers to each seed. 1: the greedy one. More: that many are drawn at `temperature`, and each seed has an error
     rate; their score is then that of the first samples. Validation and test are always answered once, greedily."""

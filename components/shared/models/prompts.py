@@ -75,6 +75,17 @@ def encode(tokenizer: Any, task: Task, example: Example) -> Encoded:
     return _encode(tokenizer, task.chat, prompt, " ", tasks.target(task, example.answer, example.rationale))
 
 
+def answer_tokens(tokenizer: Any, task: Task, example: Example) -> int:
+    """How many tokens a student must write to answer a row as it is taught to, the one that ends the answer included.
+
+    Raises:
+        UserError: The template leaves out the question or the answer, or refuses them.
+    """
+    marks, (answer,) = _with_marks(tokenizer, [tasks.target(task, example.answer, example.rationale)])
+    around = frame(tokenizer, task.chat)
+    return len(_ids(tokenizer, (" " if around is None else around.opening) + answer, marks)) + 1
+
+
 def encode_general(tokenizer: Any, example: Example, chat: ChatSettings) -> Encoded:
     """A general row, which is of no task: the question as it stands, and the answer, without a template below it."""
     return _encode(tokenizer, chat, example.question, "\n", example.answer)
