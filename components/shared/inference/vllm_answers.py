@@ -25,9 +25,9 @@ from typing import Any
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.progress import Progress
 from llm2llm.components.shared.models.vllm import PRIVATE, PYTHON_VARIABLE, start_engine, vllm_is_here
+from llm2llm.components.shared.models.weight_files import ADAPTER_CONFIG
 from llm2llm.components.shared.storage import fetched, is_remote
 
-ADAPTER_CONFIG = "adapter_config.json"
 CHUNK = 2048
 """Requests that are given to the engine at once: enough to keep it busy to the end, few enough to show progress."""
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)

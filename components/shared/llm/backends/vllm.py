@@ -35,7 +35,8 @@ def opened(settings: ModelSettings) -> Iterator[Send]:
     Raises:
         UserError: vLLM is not installed or cannot load the model; it refuses a request's JSON schema.
     """
-    from llm2llm.components.shared.models.load import ADAPTER_CONFIG, load_tokenizer
+    from llm2llm.components.shared.models.load import load_tokenizer
+    from llm2llm.components.shared.models.weight_files import ADAPTER_CONFIG
 
     name = find_model(settings)
     if (Path(name) / ADAPTER_CONFIG).is_file():
