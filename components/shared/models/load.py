@@ -40,9 +40,9 @@ def load_tokenizer(student: str | Path, trust_remote_code: bool = False) -> Any:
     Raises:
         UserError: No such folder or model.
     """
-    name = _local(student)
+    name = local_name(student)
     if _is_adapter(name) and not (Path(name) / "tokenizer_config.json").is_file():
-        name = _local(base_name(name))
+        name = local_name(base_name(name))
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
     except Exception as problem:  # the tokenizers library raises plain exceptions
@@ -77,7 +77,7 @@ def load_model(
         UserError: No such folder or model, no safetensors in it, an adapter that does not fit its base, or no
             bitsandbytes for `four_bit`.
     """
-    name = _local(student)
+    name = local_name(student)
     dtype = dtype or precision()
     if _is_adapter(name):
         from peft import PeftModel
@@ -117,7 +117,7 @@ def check_loadable(student: str | Path, trust_remote_code: bool = False) -> None
         UserError: What `load_tokenizer` and `load_model` would raise, memory aside.
     """
     load_tokenizer(student, trust_remote_code)
-    name = _local(student)
+    name = local_name(student)
     if _is_adapter(name):
         check_weight_files(Path(name), f"student {name}")
         check_loadable(base_name(name), trust_remote_code)
@@ -210,7 +210,7 @@ def base_name(student: str | Path) -> str:
     Raises:
         UserError: No such folder, or an adapter that names no base.
     """
-    name = _local(student)
+    name = local_name(student)
     if not _is_adapter(name):
         return str(student)
     try:
@@ -228,7 +228,7 @@ def refuse_other_base(previous: str | Path, student: str) -> None:
     Raises:
         UserError: Its base is another model.
     """
-    if not _is_adapter(_local(previous)):
+    if not _is_adapter(local_name(previous)):
         return
     base, wanted = base_name(previous), base_name(student)
     if _same_model(base) != _same_model(wanted):
@@ -263,7 +263,7 @@ def _four_bits() -> Any:
     )
 
 
-def _local(student: str | Path) -> str:
+def local_name(student: str | Path) -> str:
     """The student as transformers takes it: something that looks like a folder must be one with a model in it."""
     name = str(student)
     if is_remote(name):

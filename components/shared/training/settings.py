@@ -1,6 +1,7 @@
 """What can be set about fine-tuning; `train` and `out_of_fold` share these."""
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -8,6 +9,10 @@ from llm2llm.components.shared.base.settings import Settings
 
 SCRATCH = "scratch"
 """The name of the student that is built from `ScratchSettings` instead of loaded."""
+
+
+USUAL_RATES = {"full": 2e-5, "hft": 2e-5, "lora": 2e-4, "qlora": 2e-4, SCRATCH: 1e-3}
+"""Peak learning rates that teach, by method and for a student from scratch."""
 
 
 class ScratchSettings(Settings):
@@ -48,13 +53,21 @@ class FineTuneSettings(Settings):
     max_steps: int = Field(0, ge=0)
     """When above 0: this many optimiser steps instead of `epochs`, so that a larger training set costs no more."""
     learning_rate: float = Field(2e-5, gt=0)
-    """Peak learning rate; the default is for `full` and `hft`, adapters take about ten times as much."""
+    """Peak learning rate. Where it is not set: 2e-5 for `full` and `hft`, 2e-4 for `lora` and `qlora`. A student from
+    scratch takes 1e-3."""
     scheduler: Literal["cosine", "linear", "constant"] = "cosine"
     """How the learning rate falls after the warm-up."""
     warmup: float = Field(0.03, ge=0, lt=1)
     """Share of the steps in which the learning rate rises."""
     weight_decay: float = Field(0.0, ge=0)
     """AdamW's weight decay."""
+    optim: str = ""
+    """The optimiser by its name in transformers (`TrainingArguments.optim`), such as adamw_8bit, paged_adamw_8bit or
+    adafactor; some need a package of their own. Empty: AdamW."""
+    optim_args: str = ""
+    """Arguments of `optim`, such as `rank=64, scale=1.0` for galore_adamw."""
+    max_grad_norm: float = Field(1.0, ge=0)
+    """Gradients of a larger norm are scaled down to it; 0: never."""
     batch_size: int = Field(8, ge=1)
     """The most rows in one forward pass of a device; with `packing`, sequences of packed rows. Halved where they do not
     fit into memory."""
@@ -99,8 +112,9 @@ class FineTuneSettings(Settings):
     merge: bool = False
     """LoRA only: whether to save the whole model with the adapter worked in, instead of the adapter alone."""
     bf16_weights: bool = False
-    """`full` and `hft` on a GPU: whether the weights themselves are kept in bfloat16 while they are trained. Half the
-    memory, but steps that are small against a weight are lost; off, only the arithmetic is in bfloat16."""
+    """`full` and `hft` on a GPU: whether weights and AdamW's moments are kept in bfloat16 while they are trained: half
+    the memory. Each step is then rounded up or down at random, so that small ones are not lost. Off: only the
+    arithmetic is in bfloat16."""
     activation_checkpointing: bool = False
     """Whether to compute activations again on the way back instead of keeping them: less memory, a third more time."""
     gpus: int = Field(0, ge=0)
@@ -128,6 +142,13 @@ class FineTuneSettings(Settings):
     trust_remote_code: bool = False
     """Whether to run code that a model repository brings along. Off: such a model is refused."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _rate_of_method(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and "learning_rate" not in values and values.get("method") in USUAL_RATES:
+            return {**values, "learning_rate": USUAL_RATES[values["method"]]}
+        return values
+
     @property
     def adapts(self) -> bool:
         """Whether the method trains an adapter, and leaves the base as it is."""
@@ -149,4 +170,25 @@ class FineTuneSettings(Settings):
             raise ValueError("lora_targets: an empty list; name layers, or say all-linear")
         if self.bf16_weights and self.adapts:
             raise ValueError(f"bf16_weights: for methods full and hft, and method is {self.method!r}; remove it")
+        if self.bf16_weights and self.sharding == "fsdp":
+            raise ValueError("bf16_weights: not with sharding 'fsdp'; remove it, or set sharding: ddp")
+        if self.bf16_weights and self.optim:
+            raise ValueError(
+                f"optim: {self.optim!r} loses small steps on bf16_weights, which have an AdamW of their own; remove "
+                "one of the two"
+            )
+        if self.optim_args and not self.optim:
+            raise ValueError(f"optim_args: {self.optim_args!r} are arguments of optim, which is not set; set it")
         return self
+
+
+def rate_hint(settings: FineTuneSettings, student: str) -> str:
+    """What to set where a learning rate is too low to teach; empty where it is not.
+
+    An adapter at the rate for all weights, or random weights at the rate for pretrained ones, hardly change.
+    """
+    usual = USUAL_RATES[SCRATCH if student == SCRATCH else settings.method]
+    if settings.learning_rate >= usual / 4:
+        return ""
+    what = "random weights hardly learn" if student == SCRATCH else f"method {settings.method!r} hardly learns"
+    return f"{what} with train.learning_rate {settings.learning_rate:g}; set train.learning_rate: {usual:.1e}"
