@@ -110,19 +110,23 @@ def load_model(
     return _load(name, options) if four_bit else _load(name, options).to(device())
 
 
-def check_loadable(student: str | Path, trust_remote_code: bool = False) -> None:
+def check_loadable(student: str | Path, trust_remote_code: bool = False) -> Any:
     """Checks a student without reading its weights: the tokenizer, the files, and the names and shapes of the weights.
+
+    Returns:
+        The tokenizer.
 
     Raises:
         UserError: What `load_tokenizer` and `load_model` would raise, memory aside.
     """
-    load_tokenizer(student, trust_remote_code)
+    tokenizer = load_tokenizer(student, trust_remote_code)
     name = local_name(student)
     if _is_adapter(name):
         check_weight_files(Path(name), f"student {name}")
         check_loadable(base_name(name), trust_remote_code)
     else:
         _load(name, {"device_map": "meta", "use_safetensors": True, "trust_remote_code": trust_remote_code})
+    return tokenizer
 
 
 def _load(name: str, options: dict[str, Any]) -> Any:

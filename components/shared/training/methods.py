@@ -23,7 +23,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.training_args import OptimizerNames
 from transformers.utils import is_flash_attn_2_available
 
-from llm2llm.components.shared.base.errors import UserError, nearest
+from llm2llm.components.shared.base.errors import UserError, did_you_mean
 from llm2llm.components.shared.models.load import base_name, load_model, local_name, precision
 from llm2llm.components.shared.models.weight_files import quantisation
 from llm2llm.components.shared.training.settings import FineTuneSettings
@@ -48,7 +48,7 @@ def check_optimiser(settings: FineTuneSettings) -> None:
     known = [one.value for one in OptimizerNames]
     if settings.optim and settings.optim not in known:
         raise UserError(
-            f"train.optim: {settings.optim!r} is no optimiser of transformers{nearest(settings.optim, known)}; it has "
+            f"train.optim: {settings.optim!r} is no optimiser of transformers{did_you_mean(settings.optim, known)}; it has "
             f"{', '.join(known)}"
         )
 

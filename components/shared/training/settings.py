@@ -191,4 +191,5 @@ def rate_hint(settings: FineTuneSettings, student: str) -> str:
     if settings.learning_rate >= usual / 4:
         return ""
     what = "random weights hardly learn" if student == SCRATCH else f"method {settings.method!r} hardly learns"
-    return f"{what} with train.learning_rate {settings.learning_rate:g}; set train.learning_rate: {usual:.1e}"
+    written = f"{usual:.1e}".replace("e-0", "e-")
+    return f"{what} with train.learning_rate {settings.learning_rate:g}; set train.learning_rate: {written}"

@@ -347,8 +347,8 @@ def test_the_learning_rate_is_that_of_the_method() -> None:
         assert rate_hint(settings, "org/name") == ""
     assert FineTuneSettings.load({"method": "lora", "learning_rate": 1e-3}, "train").learning_rate == 1e-3
     low = FineTuneSettings.load({"method": "lora", "learning_rate": 2e-5}, "train")
-    assert "set train.learning_rate: 2.0e-04" in rate_hint(low, "org/name")
-    assert "set train.learning_rate: 1.0e-03" in rate_hint(FineTuneSettings(), "scratch")
+    assert "set train.learning_rate: 2.0e-4" in rate_hint(low, "org/name")
+    assert "set train.learning_rate: 1.0e-3" in rate_hint(FineTuneSettings(), "scratch")
 
 
 def test_what_contradicts_a_method_is_refused() -> None:
