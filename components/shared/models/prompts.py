@@ -82,8 +82,8 @@ def answer_tokens(tokenizer: Any, task: Task, example: Example) -> int:
         UserError: The template leaves out the question or the answer, or refuses them.
     """
     marks, (answer,) = _with_marks(tokenizer, [tasks.target(task, example.answer, example.rationale)])
-    around = frame(tokenizer, task.chat)
-    return len(_ids(tokenizer, (" " if around is None else around.opening) + answer, marks)) + 1
+    completion = _completion(tokenizer, frame(tokenizer, task.chat), " ", answer, marks)
+    return completion.index(tokenizer.eos_token_id) + 1
 
 
 def encode_general(tokenizer: Any, example: Example, chat: ChatSettings) -> Encoded:
@@ -130,11 +130,16 @@ def encode_chat(tokenizer: Any, messages: Messages) -> list[int]:
 def _encode(tokenizer: Any, chat: ChatSettings, prompt: str, between: str, target: str) -> Encoded:
     marks, (question, answer) = _with_marks(tokenizer, [prompt, target])
     around = frame(tokenizer, chat)
-    completion = between + answer if around is None else around.opening + answer + around.after
-    ids = _ids(tokenizer, completion, marks)
+    ids = _completion(tokenizer, around, between, answer, marks)
+    return Encoded(_prompt_ids(tokenizer, around, question, marks), ids)
+
+
+def _completion(tokenizer: Any, around: Frame | None, between: str, answer: str, marks: dict[str, str]) -> list[int]:
+    text = between + answer if around is None else around.opening + answer + around.after
+    ids = _ids(tokenizer, text, marks)
     if tokenizer.eos_token_id not in ids[-2:]:  # some templates write a line break after the end of a turn
         ids.append(tokenizer.eos_token_id)
-    return Encoded(_prompt_ids(tokenizer, around, question, marks), ids)
+    return ids
 
 
 def _prompt_ids(tokenizer: Any, around: Frame | None, question: str, marks: dict[str, str]) -> list[int]:

@@ -61,8 +61,13 @@ def encode_rows(
     Raises:
         UserError: Class weights for a task without labels; a row that is too long when that is refused, or every row.
     """
-    weights = balanced_weights(examples, task) if settings.class_weights == "balanced" else {}
-    encoded = [(row, encode(tokenizer, task, row), weights.get(row.answer, 1.0)) for row in examples]
+    own = [encode(tokenizer, task, row) for row in examples]
+    weights: dict[str, float] = {}
+    if settings.class_weights == "balanced":
+        completion_only = settings.loss_on == "completion"
+        learnt = [len(one.completion) + (0 if completion_only else len(one.prompt) - 1) for one in own]
+        weights = balanced_weights(examples, task, learnt)
+    encoded = [(row, one, weights.get(row.answer, 1.0)) for row, one in zip(examples, own, strict=True)]
     encoded += [(row, encode_general(tokenizer, row, task.chat), 1.0) for row in replay]
     long = [(row.id, size) for row, one, _ in encoded if (size := len(one.prompt) + len(one.completion)) > limit]
     if long and settings.too_long == "refuse":
@@ -98,8 +103,16 @@ def fitted(row: Encoded, limit: int, truncate: bool) -> Encoded | None:
     return Encoded(row.prompt[:head] + row.prompt[len(row.prompt) - (room - head) :], row.completion)
 
 
-def balanced_weights(examples: Sequence[Example], task: Task) -> dict[str, float]:
-    """The weight of each label: rows / (labels x rows with it), so that the mean over the rows is 1.
+def balanced_weights(examples: Sequence[Example], task: Task, learnt: Sequence[int]) -> dict[str, float]:
+    """The weight of each label: tokens learnt / (labels x those of its rows).
+
+    The loss is a mean over tokens, so a label of five tokens would count five times as much as one of one token: with
+    these weights each label's rows have the same part in it together, and the mean over the tokens is 1.
+
+    Args:
+        examples: The training set.
+        task: Has labels or choices.
+        learnt: How many tokens are learnt of each example.
 
     Raises:
         UserError: The task has no labels.
@@ -109,8 +122,10 @@ def balanced_weights(examples: Sequence[Example], task: Task) -> dict[str, float
             f"train.class_weights: 'balanced' weighs labels, and task {task.name!r} of form {task.form!r} has none; "
             "set train.class_weights: none"
         )
-    counts = Counter(row.answer for row in examples)
-    return {label: len(examples) / (len(counts) * count) for label, count in sorted(counts.items())}
+    tokens: Counter[str] = Counter()
+    for row, count in zip(examples, learnt, strict=True):
+        tokens[row.answer] += count
+    return {label: tokens.total() / (len(tokens) * count) for label, count in sorted(tokens.items())}
 
 
 def draw_replay(

@@ -89,8 +89,8 @@ class FineTuneSettings(Settings):
     """Whether to put several rows into one sequence of at most `max_length` tokens, where they do not attend to one
     another: nothing is spent on padding. A step then sees more rows, so mind the number of steps."""
     class_weights: Literal["none", "balanced"] = "none"
-    """`balanced`: a row counts by the inverse frequency of its label, so that rare labels weigh as much as common ones.
-    Only for classification and multiple choice."""
+    """`balanced`: each label has the same part in the loss, however many rows it has and however long it is. Only for
+    classification and multiple choice."""
     neftune_alpha: float = Field(0.0, ge=0)
     """Noise on the embeddings of a training batch (NEFTune, Jain et al. 2023, who take 5); 0: none."""
     replay_fraction: float = Field(0.0, ge=0, le=10)

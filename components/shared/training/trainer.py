@@ -128,7 +128,8 @@ def refuse_leaky_packing(model: Any, rows: Sequence[Row]) -> None:
 
     Two rows are packed twice, with different tokens in the first one: the second one's logits must stay the same to
     the last bit. Attention that is masked gives exactly nothing; a state that is carried along, as in recurrent
-    architectures, gives something.
+    architectures, gives something. In a mixture of experts the first row's tokens decide how many others an expert
+    computes at once, which changes the last bits: there the logits must be close.
 
     Raises:
         UserError: It does.
@@ -147,7 +148,10 @@ def refuse_leaky_packing(model: Any, rows: Sequence[Row]) -> None:
     model.eval()
     bf16 = precision() is torch.bfloat16
     with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
-        apart = torch.equal(of_second(first), of_second(others))
+        one, other = of_second(first), of_second(others)
+    experts = any(hasattr(model.config.get_text_config(), name) for name in ("num_experts", "num_local_experts"))
+    close = (0.05 if bf16 else 1e-4) * float(one.std())
+    apart = float((one - other).abs().max()) <= close if experts else torch.equal(one, other)
     model.train(was_training)
     if not apart:
         raise UserError(

@@ -3,6 +3,7 @@
 The templates are those that TRL ships, copies of the models' own.
 """
 
+import json
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,15 @@ from transformers import AutoTokenizer
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.inference.generate import to_answer
+from llm2llm.components.shared.inference.predict import predict
+from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.models.prompts import encode, encode_chat, encode_prompt, frame
 from llm2llm.components.shared.tasks import Task
 from llm2llm.components.shared.tasks.chat import ChatSettings
+from llm2llm.components.shared.training.fine_tune import fine_tune
+from llm2llm.components.shared.training.settings import FineTuneSettings
 from tests.components.shared.inference.test_special_text import CHATML
+from tests.support.tiny_models import save_tiny
 
 SHIPPED = {file.stem: file for file in sorted((Path(trl.__file__).parent / "chat_templates").glob("*.jinja"))}
 PARTS = (
@@ -177,3 +183,31 @@ def test_an_answer_is_what_comes_after_the_thoughts(tokenizer: Any) -> None:
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         answer = to_answer(tokenizer, [*ids, tokenizer.eos_token_id], [tokenizer.eos_token_id])
         assert (answer.completion, answer.truncated) == ("billing", False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["qwen3", "gptoss", "parts"])
+def test_a_student_learns_to_answer_in_the_template_of_a_reasoning_model(
+    name: str, quick: FineTuneSettings, rows: list[Example], colours: Task, tiny_student: Path, tmp_path: Path
+) -> None:
+    """Training and generation have one prompt: what is learnt is what is answered. An empty thought that was learnt as
+    a part of the answer would not fit into four tokens."""
+    template = PARTS if name == "parts" else SHIPPED[name].read_text(encoding="utf-8")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_student)
+    tokenizer.chat_template = template
+    special = ["<|im_start|>", "<|im_end|>", "<|start|>", "<|end|>", "<|return|>", "<|channel|>", "<|message|>"]
+    tokenizer.add_special_tokens({"additional_special_tokens": special})
+    tokenizer.add_tokens(["<think>", "</think>"])
+    student = save_tiny("qwen3", tokenizer, tmp_path / "student")
+    (tmp_path / "model").mkdir()
+    longer = quick.model_copy(update={"max_length": 1024, "epochs": 40})
+    wide = {"max_position_embeddings": 2048}
+    config = json.loads((student / "config.json").read_text())
+    (student / "config.json").write_text(json.dumps({**config, **wide}))
+    log = fine_tune(rows, colours, str(student), longer, 0, tmp_path / "model")
+    assert log.loss_curve[-1][1] < 0.5 * log.loss_curve[0][1]
+    predictions = predict(tmp_path / "model", {"seeds": rows}, 0, None, colours, AnswerSettings())
+    assert sum(one.outcome == "correct" for one in predictions) > 0.7 * len(rows)
+    assert not any("think" in one.completion or "channel" in one.completion for one in predictions)
+    scored = predict(tmp_path / "model", {"seeds": rows}, 0, None, colours, AnswerSettings(mode="score"))
+    assert sum(one.outcome == "correct" for one in scored) > 0.7 * len(rows)

@@ -1,6 +1,7 @@
 """Which rows are trained on, and what of them."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,12 +100,18 @@ def test_balanced_weights_make_rare_labels_weigh_as_much_as_common_ones(
     example: Callable[..., Example], colours: Task
 ) -> None:
     examples = [example(f"{n}", "red") for n in range(6)] + [example("a", "green"), example("b", "green")]
-    weights = balanced_weights(examples, colours)
+    weights = balanced_weights(examples, colours, [2] * 8)
     assert weights == {"green": 2.0, "red": pytest.approx(2 / 3)}
     assert sum(weights[row.answer] for row in examples) == pytest.approx(len(examples))
+    learnt = [1] * 6 + [5, 5]
+    weights = balanced_weights(examples, colours, learnt)
+    parts = Counter[str]()
+    for row, tokens in zip(examples, learnt, strict=True):
+        parts[row.answer] += weights[row.answer] * tokens
+    assert parts["red"] == pytest.approx(parts["green"]) == pytest.approx(sum(learnt) / 2)
     numeric = Task(name="sums", form="numeric")
     with pytest.raises(UserError, match=r"train.class_weights: .*task 'sums' of form 'numeric' has none"):
-        balanced_weights(examples, numeric)
+        balanced_weights(examples, numeric, learnt)
 
 
 @given(st.lists(st.text(min_size=1), min_size=1, max_size=30, unique=True), st.floats(0, 3), st.randoms())

@@ -157,6 +157,30 @@ def test_packed_rows_have_the_logits_that_they_have_alone(
                 start += len(tokens)
 
 
+def test_packing_is_allowed_on_a_mixture_of_experts_whose_last_bits_differ(
+    rows: list[Example], colours: Task, tiny_student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The experts' sums may come in another order with another row before; a state that leaks is far larger."""
+    tokenizer = load_tokenizer(tiny_student)
+    model = load_model(save_tiny("qwen3_moe", tokenizer, tmp_path))
+    encoded = encode_rows(tokenizer, colours, rows, [], 64, FineTuneSettings()).rows
+    forward = type(model).forward
+    shift = [0.0]
+
+    def rounded(self: Any, **inputs: Any) -> Any:
+        found = forward(self, **inputs)
+        shift[0] = -shift[0] or size
+        found.logits = found.logits + shift[0]
+        return found
+
+    monkeypatch.setattr(type(model), "forward", rounded)
+    size = 1e-6
+    refuse_leaky_packing(model, encoded)
+    size, shift[0] = 0.1, 0.0
+    with pytest.raises(UserError, match="packed rows see one another"):
+        refuse_leaky_packing(model, encoded)
+
+
 @pytest.mark.slow
 def test_packing_is_refused_where_rows_would_see_one_another(
     quick: FineTuneSettings, rows: list[Example], colours: Task, tiny_student: Path, tmp_path: Path
