@@ -24,7 +24,7 @@ from typing import Any
 
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.progress import Progress
-from llm2llm.components.shared.models.vllm import PRIVATE, PYTHON_VARIABLE, start_engine, vllm_is_here
+from llm2llm.components.shared.models.vllm import PRIVATE, PYTHON_VARIABLE, require_engine, start_engine, vllm_is_here
 from llm2llm.components.shared.models.weight_files import ADAPTER_CONFIG
 from llm2llm.components.shared.storage import fetched, is_remote
 
@@ -187,8 +187,7 @@ def main(asked: str, replied: str) -> None:
 
 def _reply(request: Request) -> Request:
     started = time.monotonic()
-    with contextlib.suppress(ImportError):  # `start_engine` says it
-        import vllm  # noqa: F401
+    require_engine("evaluate.backend 'vllm'", "set backend: transformers")
     imported = time.monotonic()
     adapter = request.get("adapter")
     adapting = {}
@@ -196,8 +195,6 @@ def _reply(request: Request) -> Request:
         adapting = {"enable_lora": True, "max_lora_rank": adapter["rank"], "lora_target_modules": adapter["layers"]}
     try:
         llm = start_engine(
-            "evaluate.backend 'vllm'",
-            "set backend: transformers",
             model=request["model"],
             skip_tokenizer_init=True,
             trust_remote_code=request["trust_remote_code"],

@@ -19,23 +19,20 @@ def vllm_is_here() -> bool:
     return bool(os.environ.get(PYTHON_VARIABLE)) or importlib.util.find_spec("vllm") is not None
 
 
-def start_engine(setting: str, otherwise: str, **options: Any) -> Any:
-    """A `vllm.LLM` that loads safetensors only.
+def require_engine(setting: str, otherwise: str) -> None:
+    """Checks, before anything is loaded, that vLLM can be imported and has a device.
 
     Args:
         setting: What asked for vLLM, for messages, such as `teacher 'vllm'`.
         otherwise: The setting that does without.
-        options: Of `vllm.LLM`. `dtype` "precision": bfloat16 on a GPU that has it, else float32, as transformers loads
-            a student.
 
     Raises:
         UserError: vLLM cannot be imported, or sees no GPU.
-        OSError, ValueError, RuntimeError: It cannot load the model.
     """
     for name, value in PRIVATE.items():
         os.environ.setdefault(name, value)
     try:
-        from vllm import LLM
+        import vllm  # noqa: F401
         from vllm.platforms import current_platform
     except ImportError as problem:
         raise UserError(
@@ -44,6 +41,21 @@ def start_engine(setting: str, otherwise: str, **options: Any) -> Any:
         ) from problem
     if current_platform.is_unspecified():
         raise UserError(f"{setting}: vLLM sees no GPU here: give the stage one (placement), or {otherwise}")
+
+
+def start_engine(**options: Any) -> Any:
+    """A `vllm.LLM` that loads safetensors only; `require_engine` comes before.
+
+    Args:
+        options: Of `vllm.LLM`. `dtype` "precision": bfloat16 on a GPU that has it, else float32, as transformers loads
+            a student.
+
+    Raises:
+        OSError, ValueError, RuntimeError: It cannot load the model.
+    """
+    from vllm import LLM
+    from vllm.platforms import current_platform
+
     on_cpu = current_platform.is_cpu()
     if options.get("dtype") == "precision":
         options["dtype"] = "bfloat16" if not on_cpu and current_platform.has_device_capability(80) else "float32"

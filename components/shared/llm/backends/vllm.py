@@ -22,7 +22,7 @@ from llm2llm.components.shared.llm.budget import Account
 from llm2llm.components.shared.llm.client import Send
 from llm2llm.components.shared.llm.requests import Answer, Ask
 from llm2llm.components.shared.llm.settings import ModelSettings
-from llm2llm.components.shared.models.vllm import start_engine, stop_engine
+from llm2llm.components.shared.models.vllm import require_engine, start_engine, stop_engine
 
 CHUNK = 512
 """Requests that are given to the engine at once: enough to keep a GPU busy, few enough to lose to a kill."""
@@ -41,14 +41,13 @@ def opened(settings: ModelSettings) -> Iterator[Send]:
     name = find_model(settings)
     if (Path(name) / ADAPTER_CONFIG).is_file():
         raise UserError(f"model {settings.model!r}: is a LoRA adapter; set teacher: transformers, which can load it")
+    require_engine("teacher 'vllm'", "set teacher: transformers")
     try:
         tokenizer = load_tokenizer(name, settings.trust_remote_code)
     except UserError as problem:
         raise not_loadable(settings, problem) from problem
     try:
         llm = start_engine(
-            "teacher 'vllm'",
-            "set teacher: transformers",
             model=name,
             trust_remote_code=settings.trust_remote_code,
             tensor_parallel_size=settings.gpus,
