@@ -48,8 +48,8 @@ def check_optimiser(settings: FineTuneSettings) -> None:
     known = [one.value for one in OptimizerNames]
     if settings.optim and settings.optim not in known:
         raise UserError(
-            f"train.optim: {settings.optim!r} is no optimiser of transformers{did_you_mean(settings.optim, known)}; it has "
-            f"{', '.join(known)}"
+            f"train.optim: {settings.optim!r} is no optimiser of transformers"
+            f"{did_you_mean(settings.optim, known)}; it has {', '.join(known)}"
         )
 
 
