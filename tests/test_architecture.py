@@ -50,15 +50,6 @@ EXCEPTIONS: Mapping[tuple[str, str], str] = {
     ("pipelines.config", "pipelines.kubeflow.placement"): (
         "the config's section `placement` is defined beside what applies it"
     ),
-    ("components.shared.inference", "components.shared.training.settings"): (
-        "the settings of answering stand among those of training"
-    ),
-    ("components.shared.inference", "components.shared.training.devices"): (
-        "answers are written on several devices as trainings run on them"
-    ),
-    ("components.shared.training", "components.shared.inference.row_losses"): (
-        "the losses of the training rows are measured while the model is loaded"
-    ),
 }
 """(importing folder, imported module) below `llm2llm` -> why it is still there. One that is gone must go from here."""
 

@@ -64,6 +64,7 @@ def test_pure_rooms_import_nothing_heavy() -> None:
         "shared.data.schemas",
         "shared.inference.label_scoring",
         "shared.inference.questions",
+        "shared.inference.settings",
         "shared.inference.vllm_answers",
         "shared.ingest.grade_file",
         "shared.judge.judge",
@@ -85,7 +86,7 @@ def test_pure_rooms_import_nothing_heavy() -> None:
         "shared.storage",
         "shared.tasks",
         "shared.training.settings",
-        "shared.training.trained",
+        "shared.models.student_folder",
     ]
     code = "; ".join(f"import llm2llm.components.{module}" for module in modules)
     assert not imported("-c", code) & EXTRAS

@@ -50,8 +50,8 @@ def evaluate(
     from llm2llm.components.shared.data.parquet import read_notes, read_rows
     from llm2llm.components.shared.data.schemas import Prediction
     from llm2llm.components.shared.data.splits import read_splits
+    from llm2llm.components.shared.models.student_folder import COUNTS, training_counts
     from llm2llm.components.shared.stage import running_stage
-    from llm2llm.components.shared.training.trained import COUNTS, training_counts
 
     with running_stage("evaluate", given, EvaluateStage) as stage:
         rows, so_far = read_splits(splits.path), read_journal(previous_journal)

@@ -17,9 +17,9 @@ from llm2llm.components.shared.base.statistics import (
 )
 from llm2llm.components.shared.data.schemas import SPLITS, Difficulty, Example, Prediction, Score, Split
 from llm2llm.components.shared.inference.difficulty import difficulty
+from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.judge.cost import total
 from llm2llm.components.shared.tasks import FORMS, Task
-from llm2llm.components.shared.training.settings import AnswerSettings
 
 NO_LABEL = "(no label)"
 """The column of a confusion matrix for answers that could not be read, or that are none of the labels."""

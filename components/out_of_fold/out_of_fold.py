@@ -12,12 +12,13 @@ from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.sampling import fold_of
 from llm2llm.components.shared.data.schemas import Example, Prediction
 from llm2llm.components.shared.inference.predict import predict
-from llm2llm.components.shared.inference.vllm_answers import vllm_is_here
+from llm2llm.components.shared.inference.settings import AnswerSettings
+from llm2llm.components.shared.models.vllm import vllm_is_here
 from llm2llm.components.shared.similarity import question_key
 from llm2llm.components.shared.tasks import Task
 from llm2llm.components.shared.training.checkpoints import checkpointed
-from llm2llm.components.shared.training.job_folder import Job
-from llm2llm.components.shared.training.settings import AnswerSettings, FineTuneSettings
+from llm2llm.components.shared.training.job_folder import TrainingJob
+from llm2llm.components.shared.training.settings import FineTuneSettings
 from llm2llm.components.shared.training.torchrun import train_on_devices
 
 
@@ -72,7 +73,7 @@ def out_of_fold(
         evaluate_settings = evaluate_settings.model_copy(update={"backend": "transformers", "gpus": 1})
     train_settings = train_settings.model_copy(update={"record_losses": False})
     # A scratch student's tokenizer comes from all seeds: the folds differ in what they train on, not in the base.
-    job = Job(rest, task, student, train_settings, random_seed, seeds, replay, iteration)
+    job = TrainingJob(rest, task, student, train_settings, random_seed, seeds, replay, iteration)
     with checkpointed(job) as resumable, TemporaryDirectory(prefix="llm2llm-fold-") as folder:
         trained = Path(folder) / "student"
         with atomic_folder(trained) as partial:

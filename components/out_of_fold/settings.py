@@ -3,8 +3,9 @@
 from pydantic import Field
 
 from llm2llm.components.shared.base.settings import Settings, StageSettings
+from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.tasks import AnyTask
-from llm2llm.components.shared.training.settings import AnswerSettings, FineTuneSettings
+from llm2llm.components.shared.training.settings import FineTuneSettings
 
 
 class FoldSettings(Settings):

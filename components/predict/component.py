@@ -35,8 +35,8 @@ def predict(
     from llm2llm.components.shared.base.errors import UserError
     from llm2llm.components.shared.data.artifacts import write_artifact
     from llm2llm.components.shared.data.splits import read_splits
+    from llm2llm.components.shared.models.student_folder import training_counts
     from llm2llm.components.shared.stage import running_stage
-    from llm2llm.components.shared.training.trained import training_counts
 
     with running_stage("predict", given, PredictStage) as stage:
         shards = stage.evaluate.shards

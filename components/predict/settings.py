@@ -1,8 +1,8 @@
 """What `predict` is handed."""
 
 from llm2llm.components.shared.base.settings import StageSettings
+from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.tasks import AnyTask
-from llm2llm.components.shared.training.settings import AnswerSettings
 
 
 class PredictStage(StageSettings):

@@ -8,11 +8,11 @@ from typing import Any
 
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Example
+from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.registry import digests
 from llm2llm.components.shared.registry.records import Answers, Record, TrainedOn
 from llm2llm.components.shared.registry.versions import find_version, read_document
 from llm2llm.components.shared.tasks import Task
-from llm2llm.components.shared.training.settings import AnswerSettings
 
 
 @dataclass(frozen=True, slots=True)

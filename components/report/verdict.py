@@ -53,7 +53,7 @@ def not_learnt(best: Mapping[str, Any]) -> str:
         return ""
     return (
         f"{score['unparseable']} of the {score['n']} validation answers are unparseable: the student has not learnt to "
-        "answer. Raise train.learning_rate (a student from scratch: 1.0e-3) or train.epochs."
+        "answer. Raise train.learning_rate (an adapter: 2.0e-4, a student from scratch: 1.0e-3) or train.epochs."
     )
 
 

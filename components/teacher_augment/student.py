@@ -6,7 +6,7 @@ from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.hashing import files_of, hash_of_files
 from llm2llm.components.shared.lineage.embedded import FOLDER_FILE
 from llm2llm.components.shared.llm.settings import ModelSettings
-from llm2llm.components.shared.training.settings import TRAINING_FILE
+from llm2llm.components.shared.models.student_folder import TRAINING_FILE
 
 STUDENT = "student"
 """What rows call its model, wherever its folder is."""

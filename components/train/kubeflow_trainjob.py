@@ -31,7 +31,7 @@ from llm2llm.components.shared.base.settings import Settings
 from llm2llm.components.shared.storage import delete_folder, is_remote, join
 from llm2llm.components.shared.training.job_folder import (
     Failed,
-    Job,
+    TrainingJob,
     raise_failure,
     read_result,
     say_followed,
@@ -64,7 +64,7 @@ _GROUP, _VERSION, _PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
 _NAMESPACE_FILE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 
 
-def train_on_nodes(job: Job, output: Path) -> TrainingLog:
+def train_on_nodes(job: TrainingJob, output: Path) -> TrainingLog:
     """Fine-tunes the student on `settings.nodes` nodes, into the empty folder `output`.
 
     A student in a local folder is sent along. A training that runs out of memory is begun again with half as many rows
@@ -81,7 +81,7 @@ def train_on_nodes(job: Job, output: Path) -> TrainingLog:
     return halving_rows(job, devices, output, partial(_train, _connect(), template))
 
 
-def _train(jobs: "_Jobs", template: Mapping[str, Any], job: Job, output: Path) -> TrainingLog:
+def _train(jobs: "_Jobs", template: Mapping[str, Any], job: TrainingJob, output: Path) -> TrainingLog:
     """Makes one TrainJob and follows it to its end, or the one that an earlier try made.
 
     Raises:
@@ -134,7 +134,7 @@ def _template(settings: FineTuneSettings) -> dict[str, Any]:
     return template
 
 
-def _name(job: Job) -> str:
+def _name(job: TrainingJob) -> str:
     """The same for a retry, another for whatever else is trained, and for another run."""
 
     def said(value: Any) -> Any:

@@ -8,7 +8,7 @@ from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.models.load import refuse_other_base
 from llm2llm.components.shared.tasks import Task
 from llm2llm.components.shared.training.checkpoints import checkpointed
-from llm2llm.components.shared.training.job_folder import Job
+from llm2llm.components.shared.training.job_folder import TrainingJob
 from llm2llm.components.shared.training.settings import SCRATCH, FineTuneSettings
 from llm2llm.components.shared.training.throughput import flops_utilisation
 from llm2llm.components.shared.training.torchrun import train_on_devices
@@ -50,7 +50,7 @@ def train(
             raise UserError(f"train: the previous student {previous} is no folder")
         refuse_other_base(previous, student)
         start = str(previous)
-    job = Job(training_set, task, start, settings, random_seed, replay=replay, iteration=iteration)
+    job = TrainingJob(training_set, task, start, settings, random_seed, replay=replay, iteration=iteration)
     if settings.nodes > 1:
         from llm2llm.components.train.kubeflow_trainjob import train_on_nodes as train_on
     else:

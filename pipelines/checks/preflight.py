@@ -19,7 +19,8 @@ from urllib.parse import urlsplit
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.llm.backends import BACKENDS
 from llm2llm.components.shared.storage.uris import is_remote
-from llm2llm.components.shared.training.settings import SCRATCH
+from llm2llm.components.shared.training.settings import SCRATCH, rate_hint
+from llm2llm.pipelines.checks.student_files import on_this_machine, student_notes
 from llm2llm.pipelines.config import Config
 from llm2llm.pipelines.kubeflow.placement import GRADING, judged
 
@@ -81,6 +82,8 @@ def local_checks(config: Config, folders: Iterable[str] = ()) -> Iterator[Check]
     if judge:
         yield from carefully("judge", judge_checks, config, judge)
     yield from carefully("student", student_checks, config)
+    if on_this_machine(config.student):
+        yield from carefully("student's files", student_file_checks, config)
 
 
 def data_checks(config: Config) -> Iterator[Check]:
@@ -296,10 +299,8 @@ def student_checks(config: Config) -> Iterator[Check]:
         shape = memory.scratch_shape(config.train.scratch)
         parameters = shape.parameters
         detail = f"scratch, up to {_count(parameters)} parameters"
-        rate = config.train.learning_rate
-        if rate < 1e-4:
-            detail += f"; train.learning_rate {rate:g} is for pretrained weights, random ones hardly learn with it"
-            yield Check(WARN, "student", detail, "set train.learning_rate: 1.0e-3")
+        if hint := rate_hint(config.train, config.student):
+            yield Check(WARN, "student", f"{detail}; {hint}")
         else:
             yield Check(OK, "student", detail)
     else:
@@ -335,7 +336,15 @@ def student_checks(config: Config) -> Iterator[Check]:
             return
         parameters = parameters or shape.parameters
         yield Check(OK, "student", f"{name}, {_count(parameters)} parameters")
+        if hint := rate_hint(config.train, config.student):
+            yield Check(WARN, "learning rate", hint)
     yield from _fits(config, shape, parameters)
+
+
+def student_file_checks(config: Config) -> Iterator[Check]:
+    """The student's tokenizer, chat template and weight headers; the length of right answers."""
+    for note in student_notes(config):
+        yield Check(OK, "student's files", note)
 
 
 def _fits(config: Config, shape: Any, parameters: int) -> Iterator[Check]:

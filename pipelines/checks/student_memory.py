@@ -9,7 +9,7 @@ Parameters, for width h, L layers, vocabulary V, a query heads of width d, k key
 Bytes, with b rows of s tokens in a pass, on a GPU that has bfloat16:
 
     full         18 for each parameter: weights 4, and their copies to multiply with 2; gradients 4, AdamW's two moments
-                 4 each (`students.methods.weights_dtype`). With `bf16_weights` 8: 2 of each
+                 4 each (`training.methods.weights_dtype`). With `bf16_weights` 8: 2 of each
     HFT          6 for each parameter, and 12 for each but half of the blocks'
     LoRA         2 for each parameter, and 16 for each of the adapter's, which PEFT keeps in float32
     QLoRA        as LoRA, but 0.55 for each of the blocks', and 4 for each of the embeddings', which PEFT makes float32

@@ -10,11 +10,12 @@ from llm2llm.components.filter_errors.settings import FilterErrorsSettings, need
 from llm2llm.components.prepare.settings import DataSettings, PrepareSettings
 from llm2llm.components.promote.settings import PromoteSettings
 from llm2llm.components.shared.base.settings import Settings
+from llm2llm.components.shared.inference.settings import AnswerSettings, check_mode
 from llm2llm.components.shared.judge.settings import check_judge
 from llm2llm.components.shared.llm.backends import BACKENDS
 from llm2llm.components.shared.llm.settings import IN_POD, ModelSettings
 from llm2llm.components.shared.tasks import FORMS, Task
-from llm2llm.components.shared.training.settings import SCRATCH, AnswerSettings, FineTuneSettings, check_mode
+from llm2llm.components.shared.training.settings import SCRATCH, FineTuneSettings
 from llm2llm.components.stages import STAGES
 from llm2llm.components.teacher_augment.settings import TeacherAugmentSettings, check_task
 from llm2llm.pipelines.kubeflow.placement import PlacementSettings, check_devices

@@ -34,9 +34,9 @@ from llm2llm.components.shared.base.errors import UserError, cannot_write
 from llm2llm.components.shared.base.hashing import hash_of, source_hash
 from llm2llm.components.shared.base.process import EXIT_TERMINATED, PARENT_VARIABLE, RUN_VARIABLE
 from llm2llm.components.shared.data.artifacts import without_record
-from llm2llm.components.shared.inference.vllm_answers import vllm_is_here
 from llm2llm.components.shared.ingest.sources import BUILTIN, is_file_source, shown_source, source_file, split_of
 from llm2llm.components.shared.llm.settings import IN_POD
+from llm2llm.components.shared.models.vllm import vllm_is_here
 from llm2llm.components.shared.training.settings import SCRATCH
 from llm2llm.pipelines.config import Config
 from llm2llm.pipelines.inspect.run_files import OURS

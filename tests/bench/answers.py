@@ -30,12 +30,13 @@ from llm2llm.components.shared.data.schemas import Example, content_id
 from llm2llm.components.shared.inference import generate as answer_module
 from llm2llm.components.shared.inference.generate import answer_batches, load_student, to_answer
 from llm2llm.components.shared.inference.predict import predict_share
-from llm2llm.components.shared.inference.questions import Question, cut
-from llm2llm.components.shared.inference.vllm_answers import vllm_is_here
+from llm2llm.components.shared.inference.questions import StudentQuestion, cut
+from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.models.prompts import encode_prompt
+from llm2llm.components.shared.models.vllm import vllm_is_here
 from llm2llm.components.shared.tasks import TASKS
 from llm2llm.components.shared.training.fine_tune import fine_tune
-from llm2llm.components.shared.training.settings import SCRATCH, AnswerSettings, FineTuneSettings, ScratchSettings
+from llm2llm.components.shared.training.settings import SCRATCH, FineTuneSettings, ScratchSettings
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "gsm8k" / "test.jsonl"
 TASK = TASKS["gsm8k"]
@@ -89,7 +90,7 @@ def unsorted_answers(model: Any, tokenizer: Any, rows: list[Example], settings: 
 def sorted_answers(model: Any, tokenizer: Any, rows: list[Example], settings: AnswerSettings) -> dict[str, str]:
     """As `evaluate` answers."""
     questions = [
-        Question(
+        StudentQuestion(
             split="test",
             example=row,
             prompt=encode_prompt(tokenizer, TASK, row),

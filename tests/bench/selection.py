@@ -36,10 +36,11 @@ from llm2llm.components.filter_errors.settings import FilterErrorsSettings, need
 from llm2llm.components.out_of_fold.out_of_fold import out_of_fold
 from llm2llm.components.shared.base.atomic import write_text
 from llm2llm.components.shared.data.schemas import Example, Prediction, Score, StudentError, content_id
+from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.similarity import question_key
 from llm2llm.components.shared.tasks import TASKS
 from llm2llm.components.shared.training.fine_tune import fine_tune
-from llm2llm.components.shared.training.settings import SCRATCH, AnswerSettings, FineTuneSettings, ScratchSettings
+from llm2llm.components.shared.training.settings import SCRATCH, FineTuneSettings, ScratchSettings
 from llm2llm.components.teacher_augment.offline import pool as pool_teacher
 from llm2llm.components.teacher_augment.replies import Request
 

@@ -32,7 +32,7 @@ from llm2llm.components.shared.ingest.sources import read_examples
 from llm2llm.components.shared.models.load import device, load_model, load_tokenizer, precision
 from llm2llm.components.shared.models.prompts import encode
 from llm2llm.components.shared.tasks import TASKS
-from llm2llm.components.shared.training.batches import IGNORED
+from llm2llm.components.shared.training.encoding import IGNORED
 from llm2llm.components.shared.training.fine_tune import fine_tune
 from llm2llm.components.shared.training.scratch import build_student
 from llm2llm.components.shared.training.settings import FineTuneSettings, ScratchSettings

@@ -2,31 +2,31 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from transformers.utils import logging as transformers_logging
 
-from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.progress import Progress
+from llm2llm.components.shared.base.thoughts import without_thoughts
 from llm2llm.components.shared.data.schemas import Example
-from llm2llm.components.shared.inference.questions import Answer, Question, Reply, cut
-from llm2llm.components.shared.inference.row_losses import cache_of_rows, log_likelihoods
-from llm2llm.components.shared.models.load import load_model, load_tokenizer
+from llm2llm.components.shared.inference.questions import StudentAnswer, StudentQuestion, StudentReply, cut
+from llm2llm.components.shared.inference.settings import AnswerSettings
+from llm2llm.components.shared.models.likelihood import cache_of_rows, log_likelihoods
+from llm2llm.components.shared.models.load import end_tokens, load_model, load_tokenizer
+from llm2llm.components.shared.models.memory import in_pieces
 from llm2llm.components.shared.models.prompts import encode_prompt
+from llm2llm.components.shared.models.sampling import GumbelSampling
 from llm2llm.components.shared.tasks import Task
-from llm2llm.components.shared.training.devices import out_of_memory
-from llm2llm.components.shared.training.settings import AnswerSettings
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 SEGMENT = 32
 """Tokens between two looks at which rows of a batch have ended."""
+
+MORE_MEMORY = "use a larger GPU, or spread the student over several with evaluate.backend: vllm and evaluate.gpus"
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Pace:
     """Seconds from `started`, when the student was loaded."""
 
 
-def answer(student: Path, examples: Sequence[Example], task: Task, settings: AnswerSettings) -> list[Answer]:
+def answer(student: Path, examples: Sequence[Example], task: Task, settings: AnswerSettings) -> list[StudentAnswer]:
     """The student's greedy answers, in the order of `examples`.
 
     Args:
@@ -58,7 +58,7 @@ def answer(student: Path, examples: Sequence[Example], task: Task, settings: Ans
     model, tokenizer = load_student(student, settings)
     limit = settings.max_new_tokens or task.max_new_tokens
     questions = [
-        Question(split="seeds", example=example, prompt=encode_prompt(tokenizer, task, example), limit=limit)
+        StudentQuestion(split="seeds", example=example, prompt=encode_prompt(tokenizer, task, example), limit=limit)
         for example in examples
     ]
     replies = answer_batches(model, tokenizer, cut(questions, settings.batch_size), settings)
@@ -80,19 +80,13 @@ def load_student(student: Path, settings: AnswerSettings) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def end_tokens(tokenizer_end: int, model_ends: int | list[int] | None) -> list[int]:
-    """Every token that ends an answer: the tokenizer's and the model's."""
-    ends = [model_ends] if isinstance(model_ends, int) else list(model_ends or [])
-    return sorted({tokenizer_end, *ends})
-
-
 def answer_batches(
     model: Any,
     tokenizer: Any,
-    batches: Sequence[list[Question]],
+    batches: Sequence[list[StudentQuestion]],
     settings: AnswerSettings,
     pace: Pace | None = None,
-) -> list[tuple[Question, Reply]]:
+) -> list[tuple[StudentQuestion, StudentReply]]:
     """What the student makes of every question, batch after batch.
 
     What is drawn depends on `settings.sampling_seed`, the example's id and the sample's number alone, neither on the
@@ -110,21 +104,27 @@ def answer_batches(
     """
     pace = pace or Pace(rows=settings.batch_size, measured=settings.batch_size)
     progress = Progress("evaluate", sum(map(len, batches)), "rows")
-    replies: list[tuple[Question, Reply]] = []
+    replies: list[tuple[StudentQuestion, StudentReply]] = []
     for batch in batches:
         wanted = [(question, number) for question in batch for number in range(question.samples)]
         answers, pace.rows = in_pieces(
-            wanted, pace.rows, lambda piece: _generate(model, tokenizer, piece, settings, pace)
+            wanted, pace.rows, lambda piece: _generate(model, tokenizer, piece, settings, pace), "evaluate", MORE_MEMORY
         )
         measured = [one for question in batch for one in question.measured]
         values, pace.measured = in_pieces(
-            measured, pace.measured, lambda piece: log_likelihoods(model, tokenizer, piece, len(piece))
+            measured,
+            pace.measured,
+            lambda piece: log_likelihoods(model, tokenizer, piece, len(piece)),
+            "evaluate",
+            MORE_MEMORY,
         )
         written, likelihoods = iter(answers), iter(values)
         replies += [
             (
                 question,
-                Reply([next(written) for _ in range(question.samples)], [next(likelihoods) for _ in question.measured]),
+                StudentReply(
+                    [next(written) for _ in range(question.samples)], [next(likelihoods) for _ in question.measured]
+                ),
             )
             for question in batch
         ]
@@ -132,41 +132,9 @@ def answer_batches(
     return replies
 
 
-def in_pieces(items: Sequence[T], size: int, work: Callable[[Sequence[T]], list[R]]) -> tuple[list[R], int]:
-    """(results of `work` on pieces of `items`, the size of a piece that fits): `size`, halved while memory lacks.
-
-    Raises:
-        UserError: Not even one item fits.
-    """
-    results: list[R] = []
-    while len(results) < len(items):
-        piece = items[len(results) : len(results) + size]
-        try:
-            found: list[R] | None = work(piece)
-        except (RuntimeError, MemoryError) as problem:
-            if not out_of_memory(problem):
-                raise
-            found = None
-        if found is not None:
-            assert len(found) == len(piece), "as many results as items"
-            results += found
-            continue
-        # Here, and not in the except clause: the exception holds on to the memory of what failed.
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        if len(piece) == 1:
-            raise UserError(
-                "evaluate: not even one row fits into memory; use a larger GPU, or spread the student over several "
-                "with evaluate.backend: vllm and evaluate.gpus"
-            )
-        size = len(piece) // 2
-        print(f"evaluate: out of memory with {len(piece)} rows at once; going on with {size}", flush=True)
-    return results, size
-
-
 def _generate(
-    model: Any, tokenizer: Any, wanted: Sequence[tuple[Question, int]], settings: AnswerSettings, pace: Pace
-) -> list[Answer]:
+    model: Any, tokenizer: Any, wanted: Sequence[tuple[StudentQuestion, int]], settings: AnswerSettings, pace: Pace
+) -> list[StudentAnswer]:
     """One answer to each (question, number of the sample), generated together.
 
     Every `SEGMENT` tokens the rows that have ended are taken out of the batch: otherwise all would go on until the
@@ -175,10 +143,12 @@ def _generate(
     ends = model.generation_config.eos_token_id
     padded = tokenizer.pad({"input_ids": [question.prompt for question, _ in wanted]}, return_tensors="pt")
     ids, mask = padded["input_ids"].to(model.device), padded["attention_mask"].to(model.device)
-    generators = [
-        _generator(settings.sampling_seed, question.example.id, number) if question.samples > 1 else None
+    seeds = [
+        _seed(settings.sampling_seed, question.example.id, number) if question.samples > 1 else None
         for question, number in wanted
     ]
+    sampling = GumbelSampling(seeds, [settings.temperature] * len(seeds))
+    processors: list[LogitsProcessor] = [sampling] if any(seed is not None for seed in seeds) else []
     clock = [_Clock(pace)] if pace.first_token is None else []
     (limit,) = {question.limit for question, _ in wanted}
     cache = cache_of_rows(model)
@@ -187,8 +157,6 @@ def _generate(
     written = 0
     while going:
         segment = limit - written if cache is None else min(SEGMENT, limit - written)
-        drawn = [generators[row] for row in going]
-        processors = ([_Sampling(drawn, settings.temperature)] if any(drawn) else []) + clock
         with torch.inference_mode():
             found = model.generate(
                 input_ids=ids,
@@ -196,7 +164,7 @@ def _generate(
                 past_key_values=cache,
                 do_sample=False,
                 max_new_tokens=segment,
-                logits_processor=LogitsProcessorList(processors),
+                logits_processor=LogitsProcessorList(processors + clock),
             )
         for row, generated in zip(going, found[:, ids.shape[1] :].tolist(), strict=True):
             tokens[row] += generated
@@ -208,34 +176,23 @@ def _generate(
                 cache.batch_select_indices(kept)
             mask = torch.cat([mask, mask.new_ones(len(going), segment)], dim=1)[kept]
             ids = found[kept]
+        sampling.keep(left)
         going = [going[place] for place in left]
     return [to_answer(tokenizer, generated, ends) for generated in tokens]
 
 
-def to_answer(tokenizer: Any, generated: Sequence[int], ends: Sequence[int]) -> Answer:
-    """The text of generated tokens up to the one that ends them; truncated where none does."""
+def to_answer(tokenizer: Any, generated: Sequence[int], ends: Sequence[int]) -> StudentAnswer:
+    """The text of generated tokens up to the one that ends them, without thoughts; truncated where none ends them."""
     length = next((n for n, token in enumerate(generated) if token in ends), None)
     kept = generated if length is None else generated[:length]
-    return Answer(tokenizer.decode(kept, skip_special_tokens=True).strip(), truncated=length is None)
-
-
-class _Sampling(LogitsProcessor):
-    """Makes a sample of a greedy answer: the argmax of logits / temperature + Gumbel noise is a draw from
-    softmax(logits / temperature) (Maddison, Tarlow and Minka, "A* sampling", 2014). Each row has a generator of its
-    own, where transformers' own sampling draws for the whole batch; a row without one stays greedy."""
-
-    def __init__(self, generators: Sequence[torch.Generator | None], temperature: float) -> None:
-        self._generators = generators
-        self._temperature = temperature
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        sampled = scores.float()
-        for row, generator in enumerate(self._generators):
-            if generator is not None:
-                # On the CPU, so that every device draws the same.
-                waits = torch.empty(scores.shape[1]).exponential_(generator=generator).clamp_min_(1e-30)
-                sampled[row] = sampled[row] / self._temperature - waits.log().to(scores.device)
-        return sampled
+    whole = tokenizer.decode(kept)
+    answer = without_thoughts(whole)
+    if answer == whole:
+        answer = tokenizer.decode(kept, skip_special_tokens=True)
+    else:  # special tokens may mark where the thoughts end, so they are looked at first
+        for token in tokenizer.added_tokens_decoder.values():
+            answer = answer.replace(str(token.content), "") if token.special else answer
+    return StudentAnswer(answer.strip(), truncated=length is None)
 
 
 class _Clock(LogitsProcessor):
@@ -252,6 +209,6 @@ class _Clock(LogitsProcessor):
         return scores
 
 
-def _generator(sampling_seed: int, example_id: str, number: int) -> torch.Generator:
+def _seed(sampling_seed: int, example_id: str, number: int) -> int:
     digest = hashlib.sha256(f"{sampling_seed}:{example_id}:{number}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+    return int.from_bytes(digest[:7], "big")

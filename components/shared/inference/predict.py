@@ -12,20 +12,22 @@ from typing import Any
 from llm2llm.components.shared import tasks
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import SPLITS, Example, Outcome, Prediction, Split
-from llm2llm.components.shared.inference.generate import Pace, answer_batches, end_tokens, load_student, to_answer
+from llm2llm.components.shared.inference.generate import Pace, answer_batches, load_student, to_answer
 from llm2llm.components.shared.inference.label_scoring import completions_of, labels_of, likeliest
-from llm2llm.components.shared.inference.questions import Answer, Question, Reply, cut, share
-from llm2llm.components.shared.inference.row_losses import Hardness, hardness_of, read_losses
+from llm2llm.components.shared.inference.limits import answer_limit
+from llm2llm.components.shared.inference.questions import StudentAnswer, StudentQuestion, StudentReply, cut, share
+from llm2llm.components.shared.inference.row_losses import Hardness, hardness_of
+from llm2llm.components.shared.inference.settings import AnswerSettings, check_mode
 from llm2llm.components.shared.inference.vllm_answers import ask_vllm, base_of, seed_of
 from llm2llm.components.shared.judge.cost import cost_of
 from llm2llm.components.shared.judge.settings import check_judge
 from llm2llm.components.shared.llm.requests import Answer as JudgeAnswer
-from llm2llm.components.shared.models.load import load_tokenizer
+from llm2llm.components.shared.models.load import end_tokens, load_tokenizer
 from llm2llm.components.shared.models.prompts import encode_prompt
+from llm2llm.components.shared.models.student_folder import read_losses
 from llm2llm.components.shared.tasks import Task
-from llm2llm.components.shared.training.settings import AnswerSettings, check_mode
 
-Replies = list[tuple[Question, Reply]]
+Replies = list[tuple[StudentQuestion, StudentReply]]
 
 
 def predict(
@@ -80,7 +82,10 @@ def predict_share(
     except ValueError as problem:
         raise UserError(f"evaluate.{problem}") from None
     tokenizer = load_tokenizer(student, settings.trust_remote_code)
-    questions = _questions(tokenizer, _context(student, settings), splits, task, settings)
+    limit, note = answer_limit(tokenizer, task, (row for rows in splits.values() for row in rows), settings)
+    if note:
+        print(f"evaluate: {note}", flush=True)
+    questions = _questions(tokenizer, _context(student, settings), splits, task, settings, limit)
     own = share(cut(questions, settings.batch_size), shard, shards)
     crowded = [question for batch in own for question in batch if question.limit < 1]
     if crowded:
@@ -90,7 +95,7 @@ def predict_share(
             flush=True,
         )
     asked = [batch for batch in own if batch[0].limit > 0]
-    replies: Replies = [(question, Reply([], [])) for question in crowded]
+    replies: Replies = [(question, StudentReply([], [])) for question in crowded]
     figures: dict[str, float] = {}
     if asked:
         started = time.monotonic()
@@ -108,9 +113,9 @@ def _questions(
     splits: Mapping[Split, Sequence[Example]],
     task: Task,
     settings: AnswerSettings,
-) -> list[Question]:
+    longest: int,
+) -> list[StudentQuestion]:
     scored = settings.mode == "score"
-    longest = settings.max_new_tokens or task.max_new_tokens
     questions = []
     for split in SPLITS:
         for example in splits.get(split, []):
@@ -124,7 +129,7 @@ def _questions(
                 completions = []
                 room = 0 if scored else room
             questions.append(
-                Question(
+                StudentQuestion(
                     split=split,
                     example=example,
                     prompt=prompt,
@@ -143,7 +148,7 @@ def _context(student: Path, settings: AnswerSettings) -> int | None:
 
 
 def _ask_transformers(
-    student: Path, tokenizer: Any, batches: Sequence[list[Question]], settings: AnswerSettings
+    student: Path, tokenizer: Any, batches: Sequence[list[StudentQuestion]], settings: AnswerSettings
 ) -> tuple[Replies, dict[str, float]]:
     started = time.monotonic()
     model, _ = load_student(student, settings)
@@ -156,7 +161,7 @@ def _ask_transformers(
 
 
 def _ask_vllm(
-    student: Path, tokenizer: Any, batches: Sequence[list[Question]], settings: AnswerSettings
+    student: Path, tokenizer: Any, batches: Sequence[list[StudentQuestion]], settings: AnswerSettings
 ) -> tuple[Replies, dict[str, float]]:
     questions = [question for batch in batches for question in batch]
     ends = end_tokens(tokenizer.eos_token_id, _model_ends(student, settings))
@@ -175,7 +180,10 @@ def _ask_vllm(
     written = iter(to_answer(tokenizer, generated, ends) for generated in tokens)
     values = iter(likelihoods)
     replies = [
-        (question, Reply([next(written) for _ in range(question.samples)], [next(values) for _ in question.measured]))
+        (
+            question,
+            StudentReply([next(written) for _ in range(question.samples)], [next(values) for _ in question.measured]),
+        )
         for question in questions
     ]
     return replies, figures
@@ -229,15 +237,15 @@ def _graded(
 
 
 def _answers(
-    task: Task, question: Question, reply: Reply, settings: AnswerSettings
-) -> tuple[list[Answer], float | None]:
+    task: Task, question: StudentQuestion, reply: StudentReply, settings: AnswerSettings
+) -> tuple[list[StudentAnswer], float | None]:
     """The answers to a row, and how sure the student is where it chose among labels."""
     if question.limit < 1:
-        return [Answer("", truncated=True)] * max(1, question.samples), None
+        return [StudentAnswer("", truncated=True)] * max(1, question.samples), None
     if settings.mode == "generate":
         return reply.answers, None
     label, confidence = likeliest(labels_of(task, question.example), reply.likelihoods)
-    return [Answer(label, truncated=False)], confidence
+    return [StudentAnswer(label, truncated=False)], confidence
 
 
 def _grades(

@@ -15,7 +15,7 @@ from llm2llm.components.shared.models.prompts import Encoded
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class StudentQuestion:
     """One row for a student."""
 
     split: Split
@@ -30,7 +30,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class StudentAnswer:
     """What a student wrote, and whether it hit the token limit before it ended."""
 
     completion: str
@@ -38,27 +38,27 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class StudentReply:
     """What a student makes of a question."""
 
-    answers: list[Answer]
+    answers: list[StudentAnswer]
     likelihoods: list[float]
     """The log-likelihood of each completion of `measured`, in nats."""
 
 
-def cut(questions: Sequence[Question], batch_size: int) -> list[list[Question]]:
+def cut(questions: Sequence[StudentQuestion], batch_size: int) -> list[list[StudentQuestion]]:
     """The questions in batches of at most `batch_size` rows of which the same is asked, those of like length together.
 
     The longest come first: a batch that does not fit into memory shows at once. Ids break ties.
     """
-    alike: dict[tuple[int, int, bool], list[Question]] = defaultdict(list)
+    alike: dict[tuple[int, int, bool], list[StudentQuestion]] = defaultdict(list)
     for question in sorted(questions, key=_place):
         alike[question.samples, question.limit, bool(question.measured)].append(question)
     batches = [rows[at : at + batch_size] for rows in alike.values() for at in range(0, len(rows), batch_size)]
     return sorted(batches, key=lambda batch: _place(batch[0]))
 
 
-def share(batches: Sequence[list[Question]], shard: int, shards: int) -> list[list[Question]]:
+def share(batches: Sequence[list[StudentQuestion]], shard: int, shards: int) -> list[list[StudentQuestion]]:
     """The batches of one shard, of about as much work as any other's: each batch, the longest first, goes to the shard
     that has the least so far (longest processing time first; Graham 1969). There may be none.
 
@@ -68,7 +68,7 @@ def share(batches: Sequence[list[Question]], shard: int, shards: int) -> list[li
     if not 0 <= shard < shards:
         raise ValueError(f"shard must be in 0..{shards - 1}, got {shard}")
     load = [0] * shards
-    taken: list[list[list[Question]]] = [[] for _ in load]
+    taken: list[list[list[StudentQuestion]]] = [[] for _ in load]
     for batch in sorted(batches, key=lambda batch: (-_work(batch), _place(batch[0]))):
         least = load.index(min(load))
         load[least] += _work(batch)
@@ -76,11 +76,11 @@ def share(batches: Sequence[list[Question]], shard: int, shards: int) -> list[li
     return sorted(taken[shard], key=lambda batch: _place(batch[0]))
 
 
-def _place(question: Question) -> tuple[int, str, str]:
+def _place(question: StudentQuestion) -> tuple[int, str, str]:
     return -len(question.prompt), question.example.id, question.split
 
 
-def _work(batch: Sequence[Question]) -> int:
+def _work(batch: Sequence[StudentQuestion]) -> int:
     """The tokens that a batch takes at most, padding left out."""
     return sum(
         max(1, row.samples) * (len(row.prompt) + row.limit if row.samples else 0)

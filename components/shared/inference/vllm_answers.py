@@ -10,7 +10,6 @@ answers on the edge between two tokens may differ from those of transformers, or
 
 import contextlib
 import hashlib
-import importlib.util
 import json
 import os
 import signal
@@ -25,22 +24,16 @@ from typing import Any
 
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.progress import Progress
+from llm2llm.components.shared.models.vllm import PRIVATE, PYTHON_VARIABLE, require_engine, start_engine, vllm_is_here
+from llm2llm.components.shared.models.weight_files import ADAPTER_CONFIG
 from llm2llm.components.shared.storage import fetched, is_remote
 
-PYTHON_VARIABLE = "LLM2LLM_VLLM_PYTHON"
-"""Names the Python that has vLLM, where it is not the stage's own."""
-ADAPTER_CONFIG = "adapter_config.json"
 CHUNK = 2048
 """Requests that are given to the engine at once: enough to keep it busy to the end, few enough to show progress."""
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """The ranks that vLLM can be told to make room for."""
 
 Request = dict[str, Any]
-
-
-def vllm_is_here() -> bool:
-    """Whether there is a Python that has vLLM: the stage's own, or the one that `LLM2LLM_VLLM_PYTHON` names."""
-    return bool(os.environ.get(PYTHON_VARIABLE)) or importlib.util.find_spec("vllm") is not None
 
 
 def ask_vllm(
@@ -153,9 +146,7 @@ def _run(arguments: list[str]) -> int:
     """Runs this module under vLLM's Python; its whole process group ends with this call, whatever happens."""
     python = os.environ.get(PYTHON_VARIABLE) or sys.executable
     environment = {
-        # What is asked is the user's own business.
-        "VLLM_NO_USAGE_STATS": "1",
-        "DO_NOT_TRACK": "1",
+        **PRIVATE,
         "VLLM_LOGGING_LEVEL": "WARNING",
         **os.environ,
     }
@@ -196,37 +187,23 @@ def main(asked: str, replied: str) -> None:
 
 def _reply(request: Request) -> Request:
     started = time.monotonic()
-    try:
-        from vllm import LLM
-        from vllm.platforms import current_platform
-    except ImportError as problem:
-        raise UserError(f"evaluate.backend 'vllm': vLLM cannot be imported ({problem})") from problem
-    if current_platform.is_unspecified():
-        raise UserError(
-            "evaluate.backend 'vllm': vLLM sees no GPU here: give the stage one (placement), or set backend: "
-            "transformers"
-        )
+    require_engine("evaluate.backend 'vllm'", "set backend: transformers")
     imported = time.monotonic()
-    on_cpu = current_platform.is_cpu()
     adapter = request.get("adapter")
     adapting = {}
     if adapter is not None:
         adapting = {"enable_lora": True, "max_lora_rank": adapter["rank"], "lora_target_modules": adapter["layers"]}
     try:
-        llm = LLM(
+        llm = start_engine(
             model=request["model"],
-            load_format="safetensors",
             skip_tokenizer_init=True,
             trust_remote_code=request["trust_remote_code"],
             tensor_parallel_size=request["gpus"],
             max_model_len=request["longest"],
-            # As transformers loads it.
-            dtype="bfloat16" if not on_cpu and current_platform.has_device_capability(80) else "float32",
+            dtype="precision",
             generation_config="vllm",
             **adapting,
             disable_log_stats=False,
-            # Compiling pays on a GPU; on a CPU, where this is only tried out, it takes minutes.
-            enforce_eager=on_cpu,
         )
     except (OSError, ValueError, RuntimeError) as problem:
         lines = str(problem).strip().splitlines() or [type(problem).__name__]

@@ -1,6 +1,7 @@
 """Loading a student: a Hugging Face name, a folder of safetensors, or a PEFT adapter with its base named."""
 
 import json
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,16 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.models.memory import out_of_memory
+from llm2llm.components.shared.models.weight_files import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    check_weight_files,
+    read_header,
+)
 from llm2llm.components.shared.storage import fetched, is_remote
 
-ADAPTER_CONFIG = "adapter_config.json"
+SHOWN_WEIGHTS = 2
 
 
 def device() -> str:
@@ -32,13 +40,13 @@ def load_tokenizer(student: str | Path, trust_remote_code: bool = False) -> Any:
     Raises:
         UserError: No such folder or model.
     """
-    name = _local(student)
+    name = local_name(student)
     if _is_adapter(name) and not (Path(name) / "tokenizer_config.json").is_file():
-        name = _local(base_name(name))
+        name = local_name(base_name(name))
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as problem:
-        raise _not_loadable(name, problem) from problem
+    except Exception as problem:  # the tokenizers library raises plain exceptions
+        raise _not_loadable(name, problem, "its tokenizer ") from problem
     if tokenizer.eos_token_id is None:
         raise UserError(f"student {name}: its tokenizer has no end-of-sequence token; choose another student")
     if tokenizer.pad_token_id is None:
@@ -69,23 +77,28 @@ def load_model(
         UserError: No such folder or model, no safetensors in it, an adapter that does not fit its base, or no
             bitsandbytes for `four_bit`.
     """
-    name = _local(student)
+    name = local_name(student)
     dtype = dtype or precision()
     if _is_adapter(name):
         from peft import PeftModel
 
         base = base_name(name)
+        if Path(name).is_dir():
+            check_weight_files(Path(name), f"student {name}")
         try:
             whole = load_model(base, trust_remote_code, dtype=dtype, four_bit=four_bit, attention=attention)
         except UserError as problem:
             raise UserError(f"student {name}: an adapter whose base cannot be had: {problem}") from problem
         try:
             model = PeftModel.from_pretrained(whole, name, is_trainable=train_adapter)
-        except (OSError, ValueError, RuntimeError) as problem:
+        except Exception as problem:
+            if out_of_memory(problem):
+                raise
             raise UserError(
                 f"student {name}: the adapter does not fit the base that it names, {base}: {_first_line(problem)}; "
                 "is there another model under that name now?"
             ) from problem
+        _check_adapter(model, Path(name), base)
         return model if four_bit else model.to(device())
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": trust_remote_code}
     if attention is not None:
@@ -94,11 +107,105 @@ def load_model(
         # By its number: each of several processes has a GPU of its own, and accelerate refuses a base on another one.
         place = torch.cuda.current_device() if torch.cuda.is_available() else device()
         options |= {"quantization_config": _four_bits(), "device_map": {"": place}}
+    return _load(name, options) if four_bit else _load(name, options).to(device())
+
+
+def check_loadable(student: str | Path, trust_remote_code: bool = False) -> Any:
+    """Checks a student without reading its weights: the tokenizer, the files, and the names and shapes of the weights.
+
+    Returns:
+        The tokenizer.
+
+    Raises:
+        UserError: What `load_tokenizer` and `load_model` would raise, memory aside.
+    """
+    tokenizer = load_tokenizer(student, trust_remote_code)
+    name = local_name(student)
+    if _is_adapter(name):
+        check_weight_files(Path(name), f"student {name}")
+        check_loadable(base_name(name), trust_remote_code)
+    else:
+        _load(name, {"device_map": "meta", "use_safetensors": True, "trust_remote_code": trust_remote_code})
+    return tokenizer
+
+
+def _load(name: str, options: dict[str, Any]) -> Any:
+    """The model, every weight of which was in the files, and nothing else.
+
+    transformers itself fills in random weights for those that it does not find.
+    """
+    if Path(name).is_dir():
+        check_weight_files(Path(name), f"student {name}")
     try:
-        model = AutoModelForCausalLM.from_pretrained(name, **options)
-    except (OSError, ValueError) as problem:
+        model, found = AutoModelForCausalLM.from_pretrained(
+            name, output_loading_info=True, ignore_mismatched_sizes=True, **options
+        )
+    except Exception as problem:  # anything may be raised by what a folder holds
+        if out_of_memory(problem):
+            raise
         raise _not_loadable(name, problem) from problem
-    return model if four_bit else model.to(device())
+    shapes = [one[0] if isinstance(one, tuple) else one for one in found["mismatched_keys"]]
+    refuse_other_weights(f"student {name}", found["missing_keys"], found["unexpected_keys"], shapes)
+    return model
+
+
+def refuse_other_weights(who: str, missing: Iterable[str], unexpected: Iterable[str], shapes: Iterable[str]) -> None:
+    """Checks that files hold the weights of an architecture.
+
+    Args:
+        who: What to call the model, such as `student path/to/it`.
+        missing: Weights that were not found, by name.
+        unexpected: Weights that the architecture does not have.
+        shapes: Weights of another shape.
+
+    Raises:
+        UserError: They do not.
+    """
+    strange = sorted(unexpected)
+    kinds = {"missing": sorted(missing), "not of its architecture": strange, "of another shape": sorted(shapes)}
+    found = [
+        f"{len(names)} {what} ({', '.join(names[:SHOWN_WEIGHTS])}{', ...' if len(names) > SHOWN_WEIGHTS else ''})"
+        for what, names in kinds.items()
+        if names
+    ]
+    if not found:
+        return
+    fix = "save the model again with save_pretrained, or correct its config.json"
+    if strange and all(name.startswith("_orig_mod.") for name in strange):
+        fix = "it was saved under torch.compile: save the model inside it (model._orig_mod.save_pretrained)"
+    elif strange and all(name.startswith("base_model.model.") for name in strange):
+        fix = "it was saved inside a PEFT model: merge the adapter, or save it as an adapter"
+    raise UserError(f"{who}: its weights are not those that its config.json describes: {'; '.join(found)}; {fix}")
+
+
+def _check_adapter(model: Any, folder: Path, base: str) -> None:
+    """Checks that every weight of an adapter was in its file, and nothing else."""
+    from peft import get_peft_model_state_dict
+
+    who = f"student {folder}"
+    if not (folder / ADAPTER_WEIGHTS).is_file():  # one on the hub
+        return
+    # Whole layers of the base beside the adapter, such as embeddings, are loaded over the base's own.
+    states = get_peft_model_state_dict(model, save_embedding_layers=False)
+    wanted = {name: list(weight.shape) for name, weight in states.items()}
+    header = read_header(folder / ADAPTER_WEIGHTS, who)
+    of_base = {
+        f"base_model.model.{name}".replace(".base_layer", "") for name, _ in model.get_base_model().named_parameters()
+    }
+    found = {name: list(of["shape"]) for name, of in header.items() if name in wanted or name not in of_base}
+    both = wanted.keys() & found.keys()
+    refuse_other_weights(
+        f"{who}, an adapter of {base}",
+        wanted.keys() - both,
+        found.keys() - both,
+        [name for name in both if wanted[name] != found[name]],
+    )
+
+
+def end_tokens(tokenizer_end: int, model_ends: int | list[int] | None) -> list[int]:
+    """Every token that ends an answer: the tokenizer's and the model's."""
+    ends = [model_ends] if isinstance(model_ends, int) else list(model_ends or [])
+    return sorted({tokenizer_end, *ends})
 
 
 def base_name(student: str | Path) -> str:
@@ -107,7 +214,7 @@ def base_name(student: str | Path) -> str:
     Raises:
         UserError: No such folder, or an adapter that names no base.
     """
-    name = _local(student)
+    name = local_name(student)
     if not _is_adapter(name):
         return str(student)
     try:
@@ -125,7 +232,7 @@ def refuse_other_base(previous: str | Path, student: str) -> None:
     Raises:
         UserError: Its base is another model.
     """
-    if not _is_adapter(_local(previous)):
+    if not _is_adapter(local_name(previous)):
         return
     base, wanted = base_name(previous), base_name(student)
     if _same_model(base) != _same_model(wanted):
@@ -160,7 +267,7 @@ def _four_bits() -> Any:
     )
 
 
-def _local(student: str | Path) -> str:
+def local_name(student: str | Path) -> str:
     """The student as transformers takes it: something that looks like a folder must be one with a model in it."""
     name = str(student)
     if is_remote(name):
@@ -175,12 +282,15 @@ def _local(student: str | Path) -> str:
     return name
 
 
-def _not_loadable(name: str, problem: Exception) -> UserError:
+def _not_loadable(name: str, problem: Exception, what: str = "") -> UserError:
     return UserError(
-        f"student {name}: cannot be loaded: {_first_line(problem)} "
+        f"student {name}: {what}cannot be loaded: {_first_line(problem)} "
         "(a student is a Hugging Face model name, a folder with safetensors, or 'scratch')"
     )
 
 
 def _first_line(problem: Exception) -> str:
-    return str(problem).strip().split("\n", 1)[0]
+    first = str(problem).strip().split("\n", 1)[0] or type(problem).__name__
+    if "untagged enum" in first or "did not match any variant" in first:
+        return "tokenizer.json was written by a newer version of the package tokenizers; upgrade it"
+    return first if isinstance(problem, OSError | ValueError) else f"{type(problem).__name__}: {first}"

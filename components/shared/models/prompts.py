@@ -1,19 +1,35 @@
-"""From an example to token ids: in one place, so that a student is asked in evaluation what it was trained on.
+"""From texts to token ids: one chat encoding for training, evaluation and teachers.
+
+A student's chat template is rendered once, with marks in the place of question and answer (`Frame`):
+
+    <|im_start|>user\n [question] <|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n [answer] <|im_end|>\n
+    before            question    between                                                   answer   after
+    \\_______________________ prompt ____________________________________________________/  \\____ completion ____/
+
+So nothing that a row says can steer the template, and what the template writes between question and answer, such as
+Qwen3's empty thought or the channel of gpt-oss, is part of the prompt wherever the student is trained, asked or scored.
 
 What a row says is text, whatever it says: a special token's name in it (`</s>`, `<|im_end|>`) is encoded letter by
-letter, and cannot end a turn or begin another one. The template's own special tokens stay what they are. For that the
-template sees a mark in the place of each such name, and the name is encoded apart from the rest.
+letter, and cannot end a turn or begin another one. The template's own special tokens stay what they are.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from llm2llm.components.shared import tasks
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.tasks import Task
+from llm2llm.components.shared.tasks.chat import DEFAULT_DATE, ChatSettings
+
+Messages = Sequence[Mapping[str, str]]
+
+_TODAY = re.compile(r"""\bstrftime_now\s*\(\s*(["'])([^"']*)\1\s*\)""")
+_QUESTION, _ANSWER = "\uf8f0", "\uf8f1"  # Unicode's private use area; `_with_marks` uses what comes before these
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,48 +40,218 @@ class Encoded:
     completion: list[int]
 
 
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What a chat template writes around a question and its answer."""
+
+    before: str
+    between: str
+    """Up to where the student's part begins."""
+    opening: str
+    """What the student's part begins with before the answer: empty, but for `thinking`."""
+    after: str
+    trims: bool
+    """Whether the template strips white space around a question."""
+
+
 def encode_prompt(tokenizer: Any, task: Task, example: Example) -> list[int]:
-    """What the student is given before it answers, in its own chat template where it has one."""
-    marks, (prompt,) = _with_marks(tokenizer, [tasks.prompt(task, example.question, example.choices)])
-    if tokenizer.chat_template:
-        prompt = _chat(tokenizer, prompt)
-    return _prompt_ids(tokenizer, prompt, marks)
+    """What the student is given before it answers, in its own chat template where it has one.
+
+    Raises:
+        UserError: The template leaves out the question or the answer, or refuses them.
+    """
+    question = tasks.prompt(task, example.question, example.choices)
+    marks, (question,) = _with_marks(tokenizer, [question])
+    return _prompt_ids(tokenizer, frame(tokenizer, task.chat), question, marks)
 
 
 def encode(tokenizer: Any, task: Task, example: Example) -> Encoded:
-    """Prompt and right completion, ended the way the student is expected to end."""
+    """Prompt and right completion, ended the way the student is expected to end.
+
+    Raises:
+        UserError: The template leaves out the question or the answer, or refuses them.
+    """
     prompt = tasks.prompt(task, example.question, example.choices)
-    return _encode(tokenizer, prompt, " ", tasks.target(task, example.answer, example.rationale))
+    return _encode(tokenizer, task.chat, prompt, " ", tasks.target(task, example.answer, example.rationale))
 
 
-def encode_general(tokenizer: Any, example: Example) -> Encoded:
+def answer_tokens(tokenizer: Any, task: Task, example: Example) -> int:
+    """How many tokens a student must write to answer a row as it is taught to, the one that ends the answer included.
+
+    Raises:
+        UserError: The template leaves out the question or the answer, or refuses them.
+    """
+    marks, (answer,) = _with_marks(tokenizer, [tasks.target(task, example.answer, example.rationale)])
+    completion = _completion(tokenizer, frame(tokenizer, task.chat), " ", answer, marks)
+    return completion.index(tokenizer.eos_token_id) + 1
+
+
+def encode_general(tokenizer: Any, example: Example, chat: ChatSettings) -> Encoded:
     """A general row, which is of no task: the question as it stands, and the answer, without a template below it."""
-    return _encode(tokenizer, example.question, "\n", example.answer)
+    return _encode(tokenizer, chat, example.question, "\n", example.answer)
 
 
-def _encode(tokenizer: Any, prompt: str, between: str, target: str) -> Encoded:
-    marks, (asked, answered) = _with_marks(tokenizer, [prompt, target])
-    completion = between + answered
-    if tokenizer.chat_template:
-        question = asked
-        asked = _chat(tokenizer, question)
-        whole = _chat(tokenizer, question, answered)
-        # The template says how a turn ends; one that rewrites the turns before it gives no clean suffix.
-        completion = whole[len(asked) :] if whole.startswith(asked) else answered
-    ids = _ids(tokenizer, completion, marks)
+def frame(tokenizer: Any, chat: ChatSettings) -> Frame | None:
+    """The frame of a student's chat template; None for a student without one.
+
+    Raises:
+        UserError: The template leaves out the question or the answer, repeats them, or refuses them.
+    """
+    template = chat.template or tokenizer.chat_template
+    if not template:
+        return None
+    known = _FRAMES.setdefault(tokenizer, {})
+    key = (str(template), chat)
+    if key not in known:
+        known[key] = _make_frame(tokenizer, chat)
+    return known[key]
+
+
+_FRAMES: "WeakKeyDictionary[Any, dict[tuple[str, ChatSettings], Frame]]" = WeakKeyDictionary()
+
+
+def encode_chat(tokenizer: Any, messages: Messages) -> list[int]:
+    """The token ids of a conversation up to where the model answers, in its chat template where it has one.
+
+    For a single message of the user they are those of `encode_prompt`, where the template writes nothing of its own
+    before an answer.
+
+    Raises:
+        UserError: The template refuses the messages, or leaves one out.
+    """
+    marks, texts = _with_marks(tokenizer, [message["content"] for message in messages])
+    if not tokenizer.chat_template:
+        return _plain_ids(tokenizer, "\n\n".join(texts), marks)
+    marked = [{**message, "content": text} for message, text in zip(messages, texts, strict=True)]
+    rendered = _render(tokenizer, marked, None, generate=True)
+    return _ids(tokenizer, rendered, marks)
+
+
+def _encode(tokenizer: Any, chat: ChatSettings, prompt: str, between: str, target: str) -> Encoded:
+    marks, (question, answer) = _with_marks(tokenizer, [prompt, target])
+    around = frame(tokenizer, chat)
+    ids = _completion(tokenizer, around, between, answer, marks)
+    return Encoded(_prompt_ids(tokenizer, around, question, marks), ids)
+
+
+def _completion(tokenizer: Any, around: Frame | None, between: str, answer: str, marks: dict[str, str]) -> list[int]:
+    text = between + answer if around is None else around.opening + answer + around.after
+    ids = _ids(tokenizer, text, marks)
     if tokenizer.eos_token_id not in ids[-2:]:  # some templates write a line break after the end of a turn
         ids.append(tokenizer.eos_token_id)
-    return Encoded(_prompt_ids(tokenizer, asked, marks), ids)
+    return ids
 
 
-def _prompt_ids(tokenizer: Any, prompt: str, marks: dict[str, str]) -> list[int]:
-    if tokenizer.chat_template:
-        return _ids(tokenizer, prompt, marks)
+def _prompt_ids(tokenizer: Any, around: Frame | None, question: str, marks: dict[str, str]) -> list[int]:
+    if around is None:
+        return _plain_ids(tokenizer, question, marks)
+    question = question.strip() if around.trims else question
+    return _ids(tokenizer, around.before + question + around.between, marks)
+
+
+def _plain_ids(tokenizer: Any, prompt: str, marks: dict[str, str]) -> list[int]:
     first, *rest = _pieces(prompt, marks)
     ids = list(tokenizer(first)["input_ids"])
     if ids and ids[-1] == tokenizer.eos_token_id:  # some tokenizers end every text themselves
         ids = ids[:-1]
     return ids + _ids(tokenizer, "".join(rest), marks)
+
+
+def _make_frame(tokenizer: Any, chat: ChatSettings) -> Frame:
+    question = {"role": "user", "content": _QUESTION}
+    answer = {"role": "assistant", "content": _ANSWER}
+    system = [{"role": "system", "content": chat.system}] if chat.system else []
+    whole = _render(tokenizer, [*system, question, answer], chat)
+    for what, mark in (("question", _QUESTION), ("answer", _ANSWER)):
+        if whole.count(mark) != 1:
+            raise _template_error(tokenizer, chat, f"writes the {what} {whole.count(mark)} times instead of once")
+    before, rest = whole.split(_QUESTION)
+    if _ANSWER not in rest:
+        raise _template_error(tokenizer, chat, "writes the answer before the question")
+    between, after = rest.split(_ANSWER)
+    begun = _render(tokenizer, [*system, question], chat, generate=True).partition(_QUESTION)[2]
+    opening = ""
+    if chat.thinking:
+        stem = begun.rstrip()
+        if between.startswith(begun):
+            between, opening = begun, between[len(begun) :]
+        elif stem.endswith("<think>") and between.startswith(stem):
+            between, opening = begun, between[len(stem) :].lstrip()
+        elif stem == f"{between}<think>":
+            between, opening = begun, "</think>\n\n"
+        else:
+            raise _template_error(
+                tokenizer, chat, "begins an answer in another way than it writes one", "set task.chat.thinking: false"
+            )
+    elif between.startswith(begun) and between[len(begun) :].isspace():
+        # A space before the answer is better a part of its first token, as in all text that the student has read.
+        between, opening = begun, between[len(begun) :]
+    spaced = _render(tokenizer, [*system, {**question, "content": f" {_QUESTION} "}, answer], chat)
+    return Frame(before, between, opening, after, trims=f" {_QUESTION} " not in spaced)
+
+
+def _render(tokenizer: Any, messages: Messages, chat: ChatSettings | None, generate: bool = False) -> str:
+    """The messages in the template, with the date of the settings.
+
+    Templates made for messages that are lists of parts get such lists. Where a system message is refused, it is put
+    before the next one.
+    """
+    as_parts = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in messages]
+    tries: list[Sequence[Mapping[str, Any]]] = [messages, as_parts]
+    if len(messages) > 1 and messages[0]["role"] == "system":
+        joined = {**messages[1], "content": f"{messages[0]['content']}\n\n{messages[1]['content']}"}
+        tries.insert(1, [joined, *messages[2:]])
+    options: dict[str, Any] = {"enable_thinking": chat.thinking} if chat else {}
+    own = chat.template if chat else ""
+    refusal = None
+    shown = None
+    for tried in tries:
+        try:
+            template = _on_day(own or tokenizer.get_chat_template(), chat.date if chat else DEFAULT_DATE)
+            text = str(
+                tokenizer.apply_chat_template(
+                    tried, chat_template=template, tokenize=False, add_generation_prompt=generate, **options
+                )
+            )
+        except Exception as problem:  # a template is a program: what it raises may be anything
+            if shown is None:
+                refusal = refusal or problem
+            continue
+        python = "{'type': 'text'" in text and "{'type': 'text'" not in str(messages)  # parts written out as they are
+        if not python and all(message["content"].strip() in text for message in messages):
+            return text
+        shown = shown or text
+    if shown is not None and refusal is None:  # what the first try came to
+        missing = next(message for message in messages if message["content"].strip() not in shown)
+        part = {"user": "question", "assistant": "answer", "system": "system prompt"}.get(missing["role"], "message")
+        raise _template_error(tokenizer, chat, f"leaves out the {part}")
+    first = (str(refusal).strip() or type(refusal).__name__).splitlines()[0]
+    raise _template_error(tokenizer, chat, f"refuses what it is given: {first}") from refusal
+
+
+def _on_day(template: str, date: str) -> str:
+    """The template with a fixed date in place of today's.
+
+    Raises:
+        ValueError: The form of the date is computed by the template.
+    """
+    day = datetime.fromisoformat(date)
+    fixed = _TODAY.sub(lambda found: repr(day.strftime(found[2])), template)
+    if re.search(r"strftime_now\s*\(", fixed):
+        raise ValueError("it asks for today's date in a form that cannot be read from the template")
+    return fixed
+
+
+def _template_error(tokenizer: Any, chat: ChatSettings | None, what: str, fix: str = "") -> UserError:
+    if chat is None:
+        return UserError(f"model {tokenizer.name_or_path!r}: its chat template {what}; choose another model")
+    own = bool(chat.template)
+    whose = "task.chat.template:" if own else f"student {tokenizer.name_or_path}: its chat template"
+    if not fix:
+        fix = "correct it" if own else "set task.chat.template to one that writes question and answer once"
+        if "system" in what and not chat.system:
+            fix = f"set task.chat.system to a system prompt, or {fix}"
+    return UserError(f"{whose} {what}; {fix}")
 
 
 def _with_marks(tokenizer: Any, texts: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -77,7 +263,7 @@ def _with_marks(tokenizer: Any, texts: Sequence[str]) -> tuple[dict[str, str], l
     # The longest first, as one name may be a part of another.
     named = sorted((name for name in special if any(name in text for text in texts)), key=lambda n: (-len(n), n))
     used = set().union(*texts)
-    free = (mark for mark in map(chr, range(0xE000, 0xF900)) if mark not in used)  # Unicode's private use area
+    free = (mark for mark in map(chr, range(0xE000, 0xF8F0)) if mark not in used)  # Unicode's private use area
     marks = {next(free): name for name in named}
     marked = list(texts)
     for mark, name in marks.items():
@@ -98,19 +284,3 @@ def _ids(tokenizer: Any, text: str, marks: dict[str, str]) -> list[int]:
 def _pieces(text: str, marks: dict[str, str]) -> list[str]:
     """The text cut at its marks, which are pieces of their own."""
     return re.split(f"([{''.join(marks)}])", text) if marks else [text]
-
-
-def _chat(tokenizer: Any, prompt: str, answer: str | None = None) -> str:
-    # jinja2 comes with transformers' chat templates, and only they need it.
-    from jinja2 import TemplateError
-
-    messages = [{"role": "user", "content": prompt}]
-    if answer is not None:
-        messages.append({"role": "assistant", "content": answer})
-    try:
-        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=answer is None))
-    except TemplateError as problem:
-        raise UserError(
-            f"student {tokenizer.name_or_path}: its chat template refuses a question and its answer: {problem}; "
-            "correct the template, or choose another student"
-        ) from problem

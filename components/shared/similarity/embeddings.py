@@ -64,9 +64,19 @@ def _transformers(texts: Sequence[str], model: str) -> Vectors:
     from transformers import AutoModel, AutoTokenizer
 
     tokenizer: Any = AutoTokenizer.from_pretrained(model, local_files_only=True, trust_remote_code=False)
-    encoder: Any = AutoModel.from_pretrained(
-        model, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
-    ).eval()
+    encoder: Any
+    encoder, found = AutoModel.from_pretrained(
+        model,
+        local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
+        dtype=torch.float32,
+        output_loading_info=True,
+    )
+    # A head that an encoder was trained with may be left over; its last layer's pooler is not used.
+    if missing := sorted(name for name in found["missing_keys"] if not name.startswith("pooler.")):
+        raise ValueError(f"{len(missing)} weights are missing, such as {missing[0]}")
+    encoder.eval()
     # Texts of one length together, so that little is padded.
     order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
     vectors = np.zeros((len(texts), encoder.config.hidden_size), dtype=np.float32)

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator
 
 from llm2llm.components.shared.base.errors import UserError, did_you_mean
+from llm2llm.components.shared.base.thoughts import without_thoughts
 from llm2llm.components.shared.data.schemas import Outcome
 from llm2llm.components.shared.tasks.forms import FORMS
 from llm2llm.components.shared.tasks.forms.base import Form
@@ -65,7 +66,8 @@ def target(task: Task, answer: str, rationale: str | None) -> str:
 def parse(task: Task, completion: str) -> str | None:
     """The answer read out of a completion, or None when there is none to read.
 
-    Where a model goes on with the next question, as base models do, only what comes before that counts.
+    Thoughts before the answer are set aside. Where a model goes on with the next question, as base models do, only what
+    comes before that counts.
     """
     return FORMS[task.form].parse(task, _until_next_question(task, completion))
 
@@ -76,7 +78,7 @@ def rationale_in(task: Task, completion: str) -> str | None:
 
 
 def _until_next_question(task: Task, completion: str) -> str:
-    return completion.strip().split(f"\n{task.question_cue}:", 1)[0]
+    return without_thoughts(completion).strip().split(f"\n{task.question_cue}:", 1)[0]
 
 
 def matches(task: Task, parsed: str, answer: str) -> bool:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from llm2llm.components.shared.base.settings import Settings, in_words, one_of
+from llm2llm.components.shared.tasks.chat import ChatSettings
 from llm2llm.components.shared.tasks.forms import FORMS, forms_with, forms_with_field
 
 
@@ -62,7 +63,9 @@ class Task(Settings):
     description: str = ""
     """What the teacher is told about the task."""
     max_new_tokens: int = 32
-    """The longest completion, in tokens, that the student may generate."""
+    """The longest completion, in tokens, that the student may generate; raised where a right answer is longer."""
+    chat: ChatSettings = ChatSettings()
+    """How the student's chat template is used."""
 
     @model_validator(mode="after")
     def _form_fits(self) -> Self:

@@ -43,7 +43,7 @@ from llm2llm.components.shared.storage import (
     upload_folder,
 )
 from llm2llm.components.shared.storage.folders import MANIFEST
-from llm2llm.components.shared.training.job_folder import Job
+from llm2llm.components.shared.training.job_folder import TrainingJob
 
 KEEP = 2
 """How many checkpoints of a training are kept: the newest, and the one before in case that is damaged."""
@@ -63,7 +63,7 @@ NO_WEIGHTS = {"checkpoint_uri", "checkpoint_steps", "checkpoint_minutes", "repor
 
 
 @contextmanager
-def checkpointed(job: Job) -> Iterator[Job]:
+def checkpointed(job: TrainingJob) -> Iterator[TrainingJob]:
     """The job with a place for its checkpoints, which are removed when the block ends well: no retry will ask for them.
 
     Raises:
@@ -75,7 +75,7 @@ def checkpointed(job: Job) -> Iterator[Job]:
         remove_checkpoints(uri)
 
 
-def checkpoints_uri(job: Job) -> str | None:
+def checkpoints_uri(job: TrainingJob) -> str | None:
     """Where the checkpoints of this training are.
 
     Returns:

@@ -83,13 +83,3 @@ def share_weights_on_cpus() -> None:
     state = PartialState()
     if state.distributed_type == DistributedType.MULTI_CPU:
         state.distributed_type = DistributedType.MULTI_GPU
-
-
-def out_of_memory(problem: BaseException) -> bool:
-    """Whether it says that a device, or the machine, has no memory left."""
-    import torch
-    from accelerate.utils.memory import should_reduce_batch_size
-
-    if isinstance(problem, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(problem, Exception) and should_reduce_batch_size(problem)

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning with TRL: rows to tokens (`batches`), which weights (`methods`), the steps (`trainer`)."""
+"""Supervised fine-tuning with TRL: `encoding` and `packing` make the rows, `methods` picks weights, `trainer` steps."""
 
 import json
 import time
@@ -15,10 +15,10 @@ from trl import SFTConfig
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.progress import Progress
 from llm2llm.components.shared.data.schemas import Example
-from llm2llm.components.shared.inference.row_losses import losses, save_losses
+from llm2llm.components.shared.models.likelihood import losses
 from llm2llm.components.shared.models.load import device, load_model, load_tokenizer, precision
+from llm2llm.components.shared.models.student_folder import TRAINING_FILE, save_losses
 from llm2llm.components.shared.tasks import Task
-from llm2llm.components.shared.training.batches import Encoding, draw_replay, encode_rows
 from llm2llm.components.shared.training.checkpoint_callbacks import (
     SaveCheckpoints,
     resume_from,
@@ -28,9 +28,18 @@ from llm2llm.components.shared.training.checkpoint_callbacks import (
 )
 from llm2llm.components.shared.training.checkpoints import NO_WEIGHTS, Checkpoints, data_hash, versions
 from llm2llm.components.shared.training.devices import Share, share, share_weights_on_cpus, this_process
-from llm2llm.components.shared.training.methods import attention, prepare, save, weights_dtype
+from llm2llm.components.shared.training.encoding import Encoding, draw_replay, encode_rows
+from llm2llm.components.shared.training.methods import (
+    attention,
+    check_optimiser,
+    prepare,
+    refuse_quantised,
+    save,
+    stochastic,
+    weights_dtype,
+)
 from llm2llm.components.shared.training.scratch import build_student
-from llm2llm.components.shared.training.settings import SCRATCH, TRAINING_FILE, FineTuneSettings
+from llm2llm.components.shared.training.settings import SCRATCH, FineTuneSettings, rate_hint
 from llm2llm.components.shared.training.throughput import (
     check_loggers,
     device_names,
@@ -81,12 +90,17 @@ def fine_tune(
     if not training_set:
         raise UserError("train: the training set is empty")
     check_loggers(settings)
+    check_optimiser(settings)
+    if hint := rate_hint(settings, student):
+        print(f"train: warning: {hint}", flush=True)
     here = this_process()
     part = share(settings, here.num_processes, rows_in_one_pass)
     set_seed(random_seed)
     seeds = seeds or _seeds(training_set)
     general = draw_replay(replay or [], len(training_set), settings.replay_fraction, random_seed, iteration)
     model, tokenizer = _base(student, task, settings, random_seed, seeds)
+    if task.chat.template:
+        tokenizer.chat_template = task.chat.template  # saved with the student
     limit = _longest_row(model, settings)
     encoding = encode_rows(tokenizer, task, training_set, general, limit, settings)
     _say_what_is_missing(encoding, limit)
@@ -109,6 +123,7 @@ def fine_tune(
             model=model,
             processing_class=tokenizer,
             peft_config=adapter,
+            optimizer_cls_and_kwargs=stochastic(settings, random_seed),
             callbacks=[_ShowProgress(), *([early] if settings.record_losses else [])],
         )
         assert trainer.is_fsdp_enabled == (settings.sharding == "fsdp" and here.num_processes > 1)
@@ -178,6 +193,7 @@ def _base(
             )
         model, tokenizer = build_student(seeds, task, settings.scratch, random_seed)
         return model.to(device()), tokenizer
+    refuse_quantised(student, settings)
     tokenizer = load_tokenizer(student, settings.trust_remote_code)
     model = load_model(
         student,
@@ -189,6 +205,7 @@ def _base(
     )
     if isinstance(model, PeftModel) and not settings.adapts:
         model = model.merge_and_unload()
+        model.requires_grad_(True)  # PEFT froze the base
     return model, tokenizer
 
 
@@ -242,6 +259,7 @@ def _arguments(settings: FineTuneSettings, part: Share, devices: int, random_see
         lr_scheduler_type=settings.scheduler,
         warmup_steps=settings.warmup,
         weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
         per_device_train_batch_size=part.rows,
         gradient_accumulation_steps=part.passes,
         max_length=None,  # what is too long is already out or cut, and counted
@@ -262,6 +280,7 @@ def _arguments(settings: FineTuneSettings, part: Share, devices: int, random_see
         save_strategy="no",
         report_to=list(settings.report_to) or "none",
         disable_tqdm=True,
+        **({"optim": settings.optim, "optim_args": settings.optim_args or None} if settings.optim else {}),
     )
     if sharded:
         share_weights_on_cpus()  # after the arguments, which look for the devices anew

@@ -46,7 +46,7 @@ Failure = Literal["user_error", "out_of_memory", "error"]
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class TrainingJob:
     """The arguments of `fine_tune`, but for where to save."""
 
     training_set: list[Example]
@@ -69,7 +69,7 @@ class Failed:
     message: str
 
 
-def write_job(uri: str, job: Job) -> None:
+def write_job(uri: str, job: TrainingJob) -> None:
     """Stores a job, in place of one that was there.
 
     Args:
@@ -119,7 +119,7 @@ def fetch_job(uri: str, folder: Path) -> Path:
     return folder
 
 
-def read_job(folder: Path) -> Job:
+def read_job(folder: Path) -> TrainingJob:
     """The job in a folder that `fetch_job` gave. Its student may lie in there: keep the folder for as long.
 
     Raises:
@@ -137,7 +137,7 @@ def read_job(folder: Path) -> Job:
 
     training_set = rows("training_set")
     assert training_set is not None, f"{folder}: a job has a training set"
-    return Job(
+    return TrainingJob(
         training_set=training_set,
         task=Task.load(values["task"], "task"),
         student=str(place / STUDENT) if values["student_is_inside"] else values["student"],
@@ -151,7 +151,7 @@ def read_job(folder: Path) -> Job:
     )
 
 
-def run_job(job: Job, output: Path) -> TrainingLog:
+def run_job(job: TrainingJob, output: Path) -> TrainingLog:
     """`fine_tune` with a job's arguments."""
     from llm2llm.components.shared.training.fine_tune import fine_tune
 

@@ -18,12 +18,16 @@ import torch
 from peft import LoraConfig, PeftModel, prepare_model_for_kbit_training
 from peft.utils import CONFIG_NAME
 from safetensors import SafetensorError
+from transformers import AutoConfig
 from transformers.pytorch_utils import Conv1D
+from transformers.training_args import OptimizerNames
 from transformers.utils import is_flash_attn_2_available
 
-from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.models.load import base_name, load_model, precision
+from llm2llm.components.shared.base.errors import UserError, did_you_mean
+from llm2llm.components.shared.models.load import base_name, load_model, local_name, precision
+from llm2llm.components.shared.models.weight_files import quantisation
 from llm2llm.components.shared.training.settings import FineTuneSettings
+from llm2llm.components.shared.training.stochastic_adamw import StochasticAdamW
 
 
 def weights_dtype(settings: FineTuneSettings) -> torch.dtype:
@@ -33,6 +37,54 @@ def weights_dtype(settings: FineTuneSettings) -> torch.dtype:
     on a weight of 0.02 is below what bfloat16 resolves, and would be lost.
     """
     return precision() if settings.adapts or settings.bf16_weights else torch.float32
+
+
+def check_optimiser(settings: FineTuneSettings) -> None:
+    """Checks that transformers knows the optimiser.
+
+    Raises:
+        UserError: It does not.
+    """
+    known = [one.value for one in OptimizerNames]
+    if settings.optim and settings.optim not in known:
+        raise UserError(
+            f"train.optim: {settings.optim!r} is no optimiser of transformers"
+            f"{did_you_mean(settings.optim, known)}; it has {', '.join(known)}"
+        )
+
+
+def stochastic(settings: FineTuneSettings, random_seed: int) -> tuple[type[StochasticAdamW], dict[str, Any]] | None:
+    """The optimiser for weights that are kept in bfloat16, as the trainer takes it; None for others."""
+    if not settings.bf16_weights:
+        return None
+    options = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay, "seed": random_seed}
+    return StochasticAdamW, options
+
+
+def refuse_quantised(student: str, settings: FineTuneSettings) -> None:
+    """Checks, before anything is loaded, that the method can train a student whose weights are quantised.
+
+    Raises:
+        UserError: It cannot, or the result could not be merged.
+    """
+    base = base_name(student)
+    try:
+        config = AutoConfig.from_pretrained(local_name(base), trust_remote_code=settings.trust_remote_code)
+    except (OSError, ValueError):  # loading the student says what is wrong with it
+        return
+    kind = quantisation(config.to_dict())
+    if not kind:
+        return
+    if not settings.adapts:
+        raise UserError(
+            f"train.method: {settings.method!r} trains the weights, and those of {base} are quantised ({kind}); set "
+            "train.method: qlora, or name the model that is not quantised"
+        )
+    if settings.merge:
+        raise UserError(
+            f"train.merge: an adapter cannot be merged into {base}, whose weights are quantised ({kind}); set "
+            "train.merge: false, or name the model that is not quantised"
+        )
 
 
 def attention(settings: FineTuneSettings) -> str | None:

@@ -11,8 +11,8 @@ import torch
 from torch.utils.data import Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from llm2llm.components.shared.training.batches import IGNORED
 from llm2llm.components.shared.training.devices import Share
+from llm2llm.components.shared.training.encoding import IGNORED
 
 
 class Order(Sampler[int]):
@@ -68,7 +68,7 @@ class Order(Sampler[int]):
 
 
 def filler_item(pad_token_id: int) -> dict[str, Any]:
-    """What `batches.collate` takes for an item, and nothing is learnt from."""
+    """What `packing.collate` takes for an item, and nothing is learnt from."""
     return {
         "input_ids": [pad_token_id] * 2,
         "labels": [IGNORED] * 2,

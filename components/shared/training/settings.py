@@ -1,21 +1,18 @@
-"""What can be set about fine-tuning and answering; `train`, `evaluate` and `out_of_fold` share these."""
+"""What can be set about fine-tuning; `train` and `out_of_fold` share these."""
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from llm2llm.components.shared.base.settings import Settings
-from llm2llm.components.shared.judge.settings import JudgeSettings
-from llm2llm.components.shared.tasks import FORMS, Task
 
 SCRATCH = "scratch"
 """The name of the student that is built from `ScratchSettings` instead of loaded."""
 
-TRAINING_FILE = "training.json"
-"""What `train` leaves in a model's folder about how it was trained."""
 
-LOSSES_FILE = "seed_losses.json"
-"""What `train` leaves there with `record_losses`: `{"base": {example id: loss}, "early": {example id: loss}}`."""
+USUAL_RATES = {"full": 2e-5, "hft": 2e-5, "lora": 2e-4, "qlora": 2e-4, SCRATCH: 1e-3}
+"""Peak learning rates that teach, by method and for a student from scratch."""
 
 
 class ScratchSettings(Settings):
@@ -56,13 +53,21 @@ class FineTuneSettings(Settings):
     max_steps: int = Field(0, ge=0)
     """When above 0: this many optimiser steps instead of `epochs`, so that a larger training set costs no more."""
     learning_rate: float = Field(2e-5, gt=0)
-    """Peak learning rate; the default is for `full` and `hft`, adapters take about ten times as much."""
+    """Peak learning rate. Where it is not set: 2e-5 for `full` and `hft`, 2e-4 for `lora` and `qlora`. A student from
+    scratch takes 1e-3."""
     scheduler: Literal["cosine", "linear", "constant"] = "cosine"
     """How the learning rate falls after the warm-up."""
     warmup: float = Field(0.03, ge=0, lt=1)
     """Share of the steps in which the learning rate rises."""
     weight_decay: float = Field(0.0, ge=0)
     """AdamW's weight decay."""
+    optim: str = ""
+    """The optimiser by its name in transformers (`TrainingArguments.optim`), such as adamw_8bit, paged_adamw_8bit or
+    adafactor; some need a package of their own. Empty: AdamW."""
+    optim_args: str = ""
+    """Arguments of `optim`, such as `rank=64, scale=1.0` for galore_adamw."""
+    max_grad_norm: float = Field(1.0, ge=0)
+    """Gradients of a larger norm are scaled down to it; 0: never."""
     batch_size: int = Field(8, ge=1)
     """The most rows in one forward pass of a device; with `packing`, sequences of packed rows. Halved where they do not
     fit into memory."""
@@ -84,8 +89,8 @@ class FineTuneSettings(Settings):
     """Whether to put several rows into one sequence of at most `max_length` tokens, where they do not attend to one
     another: nothing is spent on padding. A step then sees more rows, so mind the number of steps."""
     class_weights: Literal["none", "balanced"] = "none"
-    """`balanced`: a row counts by the inverse frequency of its label, so that rare labels weigh as much as common ones.
-    Only for classification and multiple choice."""
+    """`balanced`: each label has the same part in the loss, however many rows it has and however long it is. Only for
+    classification and multiple choice."""
     neftune_alpha: float = Field(0.0, ge=0)
     """Noise on the embeddings of a training batch (NEFTune, Jain et al. 2023, who take 5); 0: none."""
     replay_fraction: float = Field(0.0, ge=0, le=10)
@@ -107,8 +112,9 @@ class FineTuneSettings(Settings):
     merge: bool = False
     """LoRA only: whether to save the whole model with the adapter worked in, instead of the adapter alone."""
     bf16_weights: bool = False
-    """`full` and `hft` on a GPU: whether the weights themselves are kept in bfloat16 while they are trained. Half the
-    memory, but steps that are small against a weight are lost; off, only the arithmetic is in bfloat16."""
+    """`full` and `hft` on a GPU: whether weights and AdamW's moments are kept in bfloat16 while they are trained: half
+    the memory. Each step is then rounded up or down at random, so that small ones are not lost. Off: only the
+    arithmetic is in bfloat16."""
     activation_checkpointing: bool = False
     """Whether to compute activations again on the way back instead of keeping them: less memory, a third more time."""
     gpus: int = Field(0, ge=0)
@@ -136,6 +142,13 @@ class FineTuneSettings(Settings):
     trust_remote_code: bool = False
     """Whether to run code that a model repository brings along. Off: such a model is refused."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _rate_of_method(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and "learning_rate" not in values and values.get("method") in USUAL_RATES:
+            return {**values, "learning_rate": USUAL_RATES[values["method"]]}
+        return values
+
     @property
     def adapts(self) -> bool:
         """Whether the method trains an adapter, and leaves the base as it is."""
@@ -157,66 +170,26 @@ class FineTuneSettings(Settings):
             raise ValueError("lora_targets: an empty list; name layers, or say all-linear")
         if self.bf16_weights and self.adapts:
             raise ValueError(f"bf16_weights: for methods full and hft, and method is {self.method!r}; remove it")
+        if self.bf16_weights and self.sharding == "fsdp":
+            raise ValueError("bf16_weights: not with sharding 'fsdp'; remove it, or set sharding: ddp")
+        if self.bf16_weights and self.optim:
+            raise ValueError(
+                f"optim: {self.optim!r} loses small steps on bf16_weights, which have an AdamW of their own; remove "
+                "one of the two"
+            )
+        if self.optim_args and not self.optim:
+            raise ValueError(f"optim_args: {self.optim_args!r} are arguments of optim, which is not set; set it")
         return self
 
 
-class AnswerSettings(Settings):
-    """The `evaluate` section of a config: greedy answers, unless more samples of the seeds are asked for."""
+def rate_hint(settings: FineTuneSettings, student: str) -> str:
+    """What to set where a learning rate is too low to teach; empty where it is not.
 
-    backend: Literal["transformers", "vllm"] = "transformers"
-    """Who runs the student: `transformers`, or vLLM's engine, which is faster on a GPU and serves an adapter without
-    merging it. Both are given the same prompts and graded alike; floating point differs in the last digits."""
-    gpus: int = Field(1, ge=1)
-    """`vllm` only: how many GPUs of the pod hold the student together (tensor parallel)."""
-    mode: Literal["generate", "score"] = "generate"
-    """How a question is answered: `generate`: the student writes; `score`, for labels and choices: the answer is the
-    label that the student finds likeliest, and comes with a probability."""
-    shards: int = Field(1, ge=1, le=64)
-    """How many pods share the rows. Fixed when the pipeline is compiled."""
-    batch_size: int = Field(32, ge=1)
-    """Rows answered at once; halved where they do not fit into memory. With vLLM, which batches as it sees fit: how
-    finely rows are dealt to the shards."""
-    max_new_tokens: int = Field(0, ge=0)
-    """The longest completion in tokens; 0: as long as the task says."""
-    samples: int = Field(1, ge=1, le=1000)
-    """Answers to each seed. 1: the greedy one. More: that many are drawn at `temperature`, and each seed has an error
-    rate; their score is then that of the first samples. Validation and test are always answered once, greedily."""
-    temperature: float = Field(0.8, gt=0, le=2)
-    """`samples` above 1 only: sampling temperature."""
-    sampling_seed: int = 0
-    """`samples` above 1 only: decides what is drawn, row by row, whatever the batches."""
-    hardness: bool = False
-    """Whether to measure each seed's loss and, where the task has labels or choices, the probability of each label
-    with margin and EL2N: the student reads every label of a row. The selections `hard` and `learnable` need it, and
-    so does the search for wrong labels."""
-    judge: JudgeSettings | None = None
-    """The model that grades the answers of a task with `match: judge`."""
-    trust_remote_code: bool = False
-    """Whether to run code that a model repository brings along. Off: such a model is refused."""
-
-    @model_validator(mode="after")
-    def _modes_fit(self) -> Self:
-        if self.mode == "score" and self.samples > 1:
-            raise ValueError(
-                f"samples: {self.samples} answers are drawn only with mode 'generate', and this is mode 'score'; "
-                "remove samples or set mode: generate"
-            )
-        if self.gpus > 1 and self.backend != "vllm":
-            raise ValueError(
-                f"gpus: {self.gpus} GPUs hold a student together only with backend 'vllm'; set backend: vllm, or "
-                "shards to share the rows among pods"
-            )
-        return self
-
-
-def check_mode(task: Task, settings: AnswerSettings) -> None:
-    """Refuses to score the labels of a task that has none.
-
-    Raises:
-        ValueError: Names the key and the fix.
+    An adapter at the rate for all weights, or random weights at the rate for pretrained ones, hardly change.
     """
-    if settings.mode == "score" and not FORMS[task.form].has_classes:
-        raise ValueError(
-            f"mode: 'score' compares labels or choices, and task {task.name!r} is of form {task.form!r}; set mode: "
-            "generate"
-        )
+    usual = USUAL_RATES[SCRATCH if student == SCRATCH else settings.method]
+    if settings.learning_rate >= usual / 4:
+        return ""
+    what = "random weights hardly learn" if student == SCRATCH else f"method {settings.method!r} hardly learns"
+    written = f"{usual:.1e}".replace("e-0", "e-")
+    return f"{what} with train.learning_rate {settings.learning_rate:g}; set train.learning_rate: {written}"

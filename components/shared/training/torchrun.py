@@ -21,10 +21,11 @@ from pathlib import Path
 
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.process import EXIT_TERMINATED, PARENT_VARIABLE
-from llm2llm.components.shared.training.devices import devices_here, out_of_memory, share
+from llm2llm.components.shared.models.memory import out_of_memory
+from llm2llm.components.shared.training.devices import devices_here, share
 from llm2llm.components.shared.training.job_folder import (
     Failed,
-    Job,
+    TrainingJob,
     raise_failure,
     read_result,
     run_job,
@@ -37,7 +38,7 @@ GRACE_SECONDS = 20
 """How long the processes may take to end after SIGTERM; Kubernetes gives a pod 30 seconds unless told otherwise."""
 
 
-def train_on_devices(job: Job, output: Path) -> TrainingLog:
+def train_on_devices(job: TrainingJob, output: Path) -> TrainingLog:
     """Fine-tunes a student on `settings.gpus` devices of this machine and saves it to the empty folder `output`.
 
     Raises:
@@ -49,7 +50,9 @@ def train_on_devices(job: Job, output: Path) -> TrainingLog:
     return halving_rows(job, devices, output, _in_this_process if alone else partial(_in_processes, devices))
 
 
-def halving_rows(job: Job, devices: int, output: Path, train: Callable[[Job, Path], TrainingLog]) -> TrainingLog:
+def halving_rows(
+    job: TrainingJob, devices: int, output: Path, train: Callable[[TrainingJob, Path], TrainingLog]
+) -> TrainingLog:
     """Trains, and where the memory does not suffice again with half as many rows at once.
 
     Args:
@@ -85,7 +88,7 @@ def _several_visible() -> bool:
     return bool(torch.cuda.device_count() > 1)
 
 
-def _in_this_process(job: Job, output: Path) -> TrainingLog:
+def _in_this_process(job: TrainingJob, output: Path) -> TrainingLog:
     try:
         return run_job(job, output)
     except Exception as problem:
@@ -101,7 +104,7 @@ def _in_this_process(job: Job, output: Path) -> TrainingLog:
     raise MemoryError(reason)
 
 
-def _in_processes(devices: int, job: Job, output: Path) -> TrainingLog:
+def _in_processes(devices: int, job: TrainingJob, output: Path) -> TrainingLog:
     folder = output / ".job"
     try:
         write_job(str(folder), job)

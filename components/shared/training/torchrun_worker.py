@@ -25,8 +25,9 @@ from types import FrameType
 
 from llm2llm.components.shared.base.errors import CONNECTION_ERRORS, UserError, cannot_write
 from llm2llm.components.shared.base.process import EXIT_TERMINATED, EXIT_USER_ERROR, end_with_parent
+from llm2llm.components.shared.models.memory import out_of_memory
 from llm2llm.components.shared.storage import is_remote
-from llm2llm.components.shared.training.devices import out_of_memory, this_process
+from llm2llm.components.shared.training.devices import this_process
 from llm2llm.components.shared.training.job_folder import (
     abandon,
     fetch_job,

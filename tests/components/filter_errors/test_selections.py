@@ -135,8 +135,9 @@ class TestHard:
             run(seeds, [given_answers(row) for row in seeds], **settings)
 
     def test_every_need_is_a_key_that_exists(self) -> None:
+        from llm2llm.components.shared.inference.settings import AnswerSettings
         from llm2llm.components.shared.tasks.task import Task
-        from llm2llm.components.shared.training.settings import AnswerSettings, FineTuneSettings
+        from llm2llm.components.shared.training.settings import FineTuneSettings
 
         sections: dict[str, Any] = {"evaluate": AnswerSettings, "train": FineTuneSettings, "task": Task}
         asked = 0

@@ -11,7 +11,7 @@ from llm2llm.components.shared.data.artifacts import LocalArtifact
 from llm2llm.components.shared.data.parquet import read_rows, write_rows
 from llm2llm.components.shared.data.schemas import Example, Prediction
 from llm2llm.components.shared.tasks import Task
-from llm2llm.components.shared.training.job_folder import Job
+from llm2llm.components.shared.training.job_folder import TrainingJob
 from llm2llm.components.shared.training.settings import FineTuneSettings
 from llm2llm.components.shared.training.training_log import TrainingLog
 
@@ -32,7 +32,7 @@ def test_general_rows_are_mixed_in(
     logs = []
     train = module.train_on_devices
 
-    def watched(job: Job, output: Path) -> TrainingLog:
+    def watched(job: TrainingJob, output: Path) -> TrainingLog:
         logs.append(train(job, output))
         return logs[-1]
 

@@ -12,10 +12,11 @@ from llm2llm.components.out_of_fold import out_of_fold as room
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.sampling import fold_of
 from llm2llm.components.shared.data.schemas import Example, Prediction, content_id
+from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.storage import exists, join, write_bytes
 from llm2llm.components.shared.tasks import load_task
-from llm2llm.components.shared.training.job_folder import Job
-from llm2llm.components.shared.training.settings import AnswerSettings, FineTuneSettings
+from llm2llm.components.shared.training.job_folder import TrainingJob
+from llm2llm.components.shared.training.settings import FineTuneSettings
 
 
 def test_no_row_with_a_held_out_question_is_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,9 +55,9 @@ def test_checkpoints_are_kept_until_the_student_has_answered(
 ) -> None:
     seeds = [example(f"How many are {number}?", str(number)) for number in range(4)]
     settings = FineTuneSettings(checkpoint_uri=str(tmp_path / "place"), record_losses=True)
-    jobs: list[Job] = []
+    jobs: list[TrainingJob] = []
 
-    def train(job: Job, output: Path) -> None:
+    def train(job: TrainingJob, output: Path) -> None:
         jobs.append(job)
         assert job.checkpoints is not None
         write_bytes(join(job.checkpoints, "step"), b"")
@@ -83,7 +84,7 @@ def test_a_disk_without_room_for_the_student_is_a_users_mistake(
 ) -> None:
     seeds = [example(f"How many are {number}?", str(number)) for number in range(4)]
 
-    def train(job: Job, output: Path) -> None:
+    def train(job: TrainingJob, output: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(room, "train_on_devices", train)

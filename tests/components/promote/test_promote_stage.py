@@ -13,10 +13,11 @@ from llm2llm.components.promote.run import run
 from llm2llm.components.shared import storage
 from llm2llm.components.shared.data.artifacts import LocalArtifact, without_record, write_artifact
 from llm2llm.components.shared.data.schemas import Example, Prediction
+from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.lineage.records import write_records
 from llm2llm.components.shared.registry import versions
 from llm2llm.components.shared.registry.production import current, generations
-from llm2llm.components.shared.training.settings import AnswerSettings, FineTuneSettings, ScratchSettings
+from llm2llm.components.shared.training.settings import FineTuneSettings, ScratchSettings
 from llm2llm.pipelines.checks.plan import planned_stages
 from llm2llm.pipelines.config import load_config
 from tests.support.builders import decision, example, score

@@ -18,7 +18,7 @@ from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.storage import join, list_uris, upload_folder, write_bytes
 from llm2llm.components.shared.tasks import Task
 from llm2llm.components.shared.training.fine_tune import fine_tune
-from llm2llm.components.shared.training.job_folder import Job, is_abandoned, last_followed, say_followed
+from llm2llm.components.shared.training.job_folder import TrainingJob, is_abandoned, last_followed, say_followed
 from llm2llm.components.shared.training.settings import FineTuneSettings, ScratchSettings
 from llm2llm.components.shared.training.training_log import TrainingLog
 from llm2llm.components.train import kubeflow_trainjob as train_job
@@ -74,7 +74,7 @@ def train(colours: Task, rows: list[Example], tmp_path: Path) -> Callable[..., A
     def call(settings: FineTuneSettings, **values: Any) -> Any:
         output = tmp_path / f"model-{len(list(tmp_path.glob('model-*')))}"
         output.mkdir()
-        return train_job.train_on_nodes(Job(rows, colours, "scratch", settings, 7, **values), output), output
+        return train_job.train_on_nodes(TrainingJob(rows, colours, "scratch", settings, 7, **values), output), output
 
     return call
 
@@ -320,7 +320,7 @@ from pathlib import Path
 from llm2llm.components.shared.data.parquet import read_rows
 from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.stage import stage_lifecycle
-from llm2llm.components.shared.training.job_folder import Job
+from llm2llm.components.shared.training.job_folder import TrainingJob
 from llm2llm.components.shared.training.settings import FineTuneSettings
 from llm2llm.components.shared.tasks import Task
 from llm2llm.components.train import kubeflow_trainjob as train_job
@@ -329,7 +329,7 @@ train_job.POLL_SECONDS = 0.05
 rows, task, settings, output = sys.argv[1:]
 with stage_lifecycle("train", iteration=0), atomic_folder(output) as partial:
     rows, settings = read_rows(rows, "examples", Example), FineTuneSettings(**json.loads(settings))
-    train_job.train_on_nodes(Job(rows, Task(**json.loads(task)), "scratch", settings, 7), partial)
+    train_job.train_on_nodes(TrainingJob(rows, Task(**json.loads(task)), "scratch", settings, 7), partial)
 """
 
 

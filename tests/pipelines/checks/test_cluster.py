@@ -296,7 +296,7 @@ def test_a_student_is_held_against_the_accelerators_memory(
     assert lines(out)["student"] == ("ok", f"{student}, 6.7 B parameters")
     assert lines(out)["memory of train"][0] == status
     assert fix in lines(out)["memory of train"][1]
-    assert code == (status == "fail")
+    assert (code, lines(out)["student's files"][0]) == (1, "fail"), "there are no weights in that folder"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 
 from llm2llm.components.shared.data.parquet import read_rows
 from llm2llm.components.shared.data.schemas import Decision, Example, Score
-from llm2llm.components.shared.training.settings import TRAINING_FILE
+from llm2llm.components.shared.models.student_folder import TRAINING_FILE
 from tests.support.small_run import events, finished
 
 pytestmark = pytest.mark.slow

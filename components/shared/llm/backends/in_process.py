@@ -1,7 +1,6 @@
 """What the two backends have in common that run a model in the stage's own pod: `vllm_engine` and `transformers_model`.
 
 fingerprint(settings)               a folder's content is part of what the ledger knows its answers by
-encode_chat(tokenizer, messages)    token ids in which the data is text and only the template speaks
 answer_in_chunks(jobs, ...)         budget, model and ledger, chunk by chunk: a kill loses the chunk at most
 """
 
@@ -22,6 +21,7 @@ from llm2llm.components.shared.lineage.embedded import FOLDER_FILE
 from llm2llm.components.shared.llm.budget import Account, Hold
 from llm2llm.components.shared.llm.requests import Answer, Ask, Message, call_key, without_control_tokens
 from llm2llm.components.shared.llm.settings import ModelSettings
+from llm2llm.components.shared.models.prompts import encode_chat
 from llm2llm.components.shared.storage import content_of, fetched, is_remote
 
 WRITERS = 16
@@ -145,60 +145,6 @@ def schema_in_words(messages: Sequence[Message], schema: Mapping[str, Any]) -> l
     """The messages with the form of the answer asked for in the first one."""
     words = "Answer with one JSON object and nothing else, valid under this JSON schema:\n" + json.dumps(schema)
     return [{**messages[0], "content": f"{messages[0]['content']}\n\n{words}"}, *messages[1:]]
-
-
-def encode_chat(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
-    """The token ids of a conversation up to where the model answers, in its chat template where it has one.
-
-    For a single message of the user that names no special token they are those of `students.prompts.encode_prompt`. A
-    special token's text in a message (`<|im_end|>`) is read as text: it cannot end the message and begin another one.
-    """
-    texts = [message["content"] for message in messages]
-    # The tokenizer's own names, also those that `without_control_tokens` has never heard of. The template sees a mark
-    # in the place of each, and the mark's piece of the rendered text is encoded as text.
-    special = {str(t.content) for t in tokenizer.added_tokens_decoder.values() if t.special}
-    named = sorted((s for s in special if any(s in text for text in texts)), key=lambda s: (-len(s), s))
-    free = (chr(code) for code in range(0xE000, 0xF900))
-    marks: dict[str, str] = {}
-    for name in named:
-        marks[next(mark for mark in free if not any(mark in text for text in texts))] = name
-    for mark, name in marks.items():
-        texts = [text.replace(name, mark) for text in texts]
-    marked = [{**message, "content": text} for message, text in zip(messages, texts, strict=True)]
-    chat = bool(tokenizer.chat_template)
-    rendered = _render(tokenizer, marked) if chat else "\n\n".join(texts)
-
-    ids: list[int] = []
-    for number, piece in enumerate(re.split(f"([{''.join(marks)}])", rendered) if marks else [rendered]):
-        if piece in marks:
-            ids += tokenizer(marks[piece], add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        elif chat or number > 0:
-            ids += tokenizer(piece, add_special_tokens=False)["input_ids"] if piece else []
-        else:
-            first = list(tokenizer(piece)["input_ids"])
-            # Some tokenizers end every text themselves.
-            ids += first[:-1] if first and first[-1] == tokenizer.eos_token_id else first
-    return ids
-
-
-def _render(tokenizer: Any, messages: list[dict[str, str]]) -> str:
-    from jinja2 import TemplateError
-
-    tries = [messages]
-    if len(messages) > 1 and messages[0]["role"] == "system":
-        # Some templates refuse a system message; its place is then before the first message of the user.
-        first = {**messages[1], "content": f"{messages[0]['content']}\n\n{messages[1]['content']}"}
-        tries.append([first, *messages[2:]])
-    for number, tried in enumerate(tries, 1):
-        try:
-            return str(tokenizer.apply_chat_template(tried, tokenize=False, add_generation_prompt=True))
-        except TemplateError as problem:
-            if number == len(tries):
-                raise UserError(
-                    f"model {tokenizer.name_or_path!r}: its chat template refuses a request: {problem}; choose another "
-                    "model"
-                ) from problem
-    raise AssertionError("unreachable")
 
 
 def answer_in_chunks(

@@ -1,9 +1,7 @@
 """Teacher `transformers`: a model in this process, for a machine without vLLM.
 
-A random answer is drawn by the Gumbel-max trick: the largest of `logits / temperature + noise` is a draw from the
-softmax (Gumbel 1954; Maddison et al. 2014, "A* Sampling", section 2). Each request has a noise of its own, seeded by
-its key, so that its answer does not depend on what is asked with it, nor on the order. Two limits: on another kind of
-machine it may differ, and so it may, rarely, in another batch, for padding changes the last bits of the logits.
+A random answer is drawn with a seed from the request's key (`models.sampling`), so that it does not depend on what is
+asked with it, nor on the order.
 """
 
 import gc
@@ -79,8 +77,12 @@ def opened(settings: ModelSettings) -> Iterator[Send]:
 def _generate(model: Any, tokenizer: Any, batch: list[Job]) -> list[Written]:
     import torch
 
+    from llm2llm.components.shared.models.load import end_tokens
+    from llm2llm.components.shared.models.sampling import GumbelSampling
+
     padded = tokenizer.pad({"input_ids": [job.prompt for job in batch]}, return_tensors="pt").to(model.device)
-    ends = _end_tokens(tokenizer.eos_token_id, model.generation_config.eos_token_id)
+    seeds = [job.seed if job.ask.temperature > 0 else None for job in batch]
+    ends = end_tokens(tokenizer.eos_token_id, model.generation_config.eos_token_id)
     with torch.inference_mode():
         tokens = model.generate(
             **padded,
@@ -91,7 +93,7 @@ def _generate(model: Any, tokenizer: Any, batch: list[Job]) -> list[Written]:
             max_new_tokens=max(job.limit for job in batch),
             eos_token_id=ends,
             pad_token_id=tokenizer.pad_token_id,
-            logits_processor=[_noise(batch, model.device)],
+            logits_processor=[GumbelSampling(seeds, [job.ask.temperature for job in batch])],
         )
     written = []
     for job, row in zip(batch, tokens[:, padded["input_ids"].shape[1] :].tolist(), strict=True):
@@ -100,26 +102,3 @@ def _generate(model: Any, tokenizer: Any, batch: list[Job]) -> list[Written]:
         text = tokenizer.decode(generated[:length], skip_special_tokens=True)
         written.append(Written(text, length is None, len(generated) if length is None else length + 1))
     return written
-
-
-def _noise(batch: list[Job], device: Any) -> Any:
-    """A logits processor under which each row's largest logit is its own draw; at temperature 0 the row stays as is."""
-    import torch
-
-    generators = [torch.Generator(device).manual_seed(job.seed) for job in batch]
-
-    def drawn(_: Any, scores: Any) -> Any:
-        scores = scores.float()
-        for row, (job, generator) in enumerate(zip(batch, generators, strict=True)):
-            if job.ask.temperature > 0:
-                uniform = torch.rand(scores.shape[1], generator=generator, device=device)
-                noise = -torch.log(-torch.log(uniform.clamp_min(torch.finfo(uniform.dtype).tiny)))
-                scores[row] = scores[row] / job.ask.temperature + noise
-        return scores
-
-    return drawn
-
-
-def _end_tokens(tokenizer_end: int, model_ends: int | list[int] | None) -> list[int]:
-    ends = [model_ends] if isinstance(model_ends, int) else list(model_ends or [])
-    return sorted({tokenizer_end, *ends})

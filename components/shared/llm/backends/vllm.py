@@ -4,8 +4,6 @@ The form of an answer is a JSON schema that decoding is bound to. Each request h
 machine it mostly gets the same answer again; vLLM batches as it sees fit, which can change the last bits of the logits.
 """
 
-import gc
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +22,7 @@ from llm2llm.components.shared.llm.budget import Account
 from llm2llm.components.shared.llm.client import Send
 from llm2llm.components.shared.llm.requests import Answer, Ask
 from llm2llm.components.shared.llm.settings import ModelSettings
+from llm2llm.components.shared.models.vllm import require_engine, start_engine, stop_engine
 
 CHUNK = 512
 """Requests that are given to the engine at once: enough to keep a GPU busy, few enough to lose to a kill."""
@@ -36,34 +35,20 @@ def opened(settings: ModelSettings) -> Iterator[Send]:
     Raises:
         UserError: vLLM is not installed or cannot load the model; it refuses a request's JSON schema.
     """
-    # What is asked is the user's own business.
-    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    os.environ.setdefault("DO_NOT_TRACK", "1")
-    from llm2llm.components.shared.models.load import ADAPTER_CONFIG, load_tokenizer
+    from llm2llm.components.shared.models.load import load_tokenizer
+    from llm2llm.components.shared.models.weight_files import ADAPTER_CONFIG
 
     name = find_model(settings)
     if (Path(name) / ADAPTER_CONFIG).is_file():
         raise UserError(f"model {settings.model!r}: is a LoRA adapter; set teacher: transformers, which can load it")
-    try:
-        from vllm import LLM
-        from vllm.platforms import current_platform
-    except ImportError as problem:
-        raise UserError(
-            f"teacher 'vllm': vLLM cannot be imported ({problem}); run the stage in the image `vllm`, install "
-            "'llm2llm[vllm]', or set teacher: transformers"
-        ) from problem
-    if current_platform.is_unspecified():
-        raise UserError(
-            "teacher 'vllm': vLLM sees no GPU here: give the stage one (placement), or set teacher: transformers"
-        )
+    require_engine("teacher 'vllm'", "set teacher: transformers")
     try:
         tokenizer = load_tokenizer(name, settings.trust_remote_code)
     except UserError as problem:
         raise not_loadable(settings, problem) from problem
     try:
-        llm = LLM(
+        llm = start_engine(
             model=name,
-            load_format="safetensors",
             trust_remote_code=settings.trust_remote_code,
             tensor_parallel_size=settings.gpus,
             max_model_len=settings.max_model_len or None,
@@ -71,8 +56,6 @@ def opened(settings: ModelSettings) -> Iterator[Send]:
             # White space may be written without end under a schema, and a weak model does. vLLM forbids it only with a
             # backend that is named.
             structured_outputs_config={"backend": "xgrammar", "disable_any_whitespace": True},
-            # Compiling pays on a GPU; on a CPU, where this is only tried out, it takes minutes.
-            enforce_eager=current_platform.is_cpu(),
         )
     except (OSError, ValueError, RuntimeError) as problem:
         raise not_loadable(settings, problem) from problem
@@ -91,10 +74,8 @@ def opened(settings: ModelSettings) -> Iterator[Send]:
     try:
         yield send
     finally:
-        # The engine is a process of its own, which keeps the GPU's memory until it ends.
-        llm.llm_engine.engine_core.shutdown()
+        stop_engine(llm)
         llm = None
-        gc.collect()
 
 
 def _generate(llm: Any, chunk: list[Job], settings: ModelSettings, in_words: bool) -> list[Written]:

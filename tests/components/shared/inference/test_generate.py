@@ -17,12 +17,13 @@ from llm2llm.components.shared.data.artifacts import LocalArtifact, write_artifa
 from llm2llm.components.shared.data.parquet import read_rows
 from llm2llm.components.shared.data.schemas import Example, Prediction, Score
 from llm2llm.components.shared.inference import generate as answer_module
-from llm2llm.components.shared.inference.generate import Answer, answer, answer_batches, load_student
+from llm2llm.components.shared.inference.generate import StudentAnswer, answer, answer_batches, load_student
 from llm2llm.components.shared.inference.predict import predict
-from llm2llm.components.shared.inference.questions import Question, cut
+from llm2llm.components.shared.inference.questions import StudentQuestion, cut
+from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.models.prompts import encode_prompt
 from llm2llm.components.shared.tasks import Task, grade
-from llm2llm.components.shared.training.settings import AnswerSettings, FineTuneSettings
+from llm2llm.components.shared.training.settings import FineTuneSettings
 
 pytestmark = pytest.mark.slow
 
@@ -86,11 +87,13 @@ def test_a_failed_batch_fails_the_evaluation(
 
 def draw(
     model: Any, tokenizer: Any, rows: list[Example], samples: int, task: Task, settings: AnswerSettings
-) -> list[list[Answer]]:
+) -> list[list[StudentAnswer]]:
     """`samples` answers to each row, in the rows' order."""
     limit = settings.max_new_tokens or task.max_new_tokens
     questions = [
-        Question(split="seeds", example=row, prompt=encode_prompt(tokenizer, task, row), samples=samples, limit=limit)
+        StudentQuestion(
+            split="seeds", example=row, prompt=encode_prompt(tokenizer, task, row), samples=samples, limit=limit
+        )
         for row in rows
     ]
     replies = answer_batches(model, tokenizer, cut(questions, settings.batch_size), settings)

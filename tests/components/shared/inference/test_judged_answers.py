@@ -10,8 +10,8 @@ from llm2llm.components.evaluate.evaluate import extended
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.inference.predict import predict
+from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.tasks import Task
-from llm2llm.components.shared.training.settings import AnswerSettings
 from tests.support.loopback_endpoint import MODEL, Answer, Endpoint, completion
 
 TASK = Task(

@@ -7,16 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm2llm.components.shared.data.schemas import Example
-from llm2llm.components.shared.inference.questions import Question, cut, share
+from llm2llm.components.shared.inference.questions import StudentQuestion, cut, share
 
 
 @st.composite
-def questions(draw: st.DrawFn) -> list[Question]:
+def questions(draw: st.DrawFn) -> list[StudentQuestion]:
     made = []
     for number in range(draw(st.integers(1, 60))):
         split: Any = draw(st.sampled_from(["seeds", "validation", "test"]))
         made.append(
-            Question(
+            StudentQuestion(
                 split=split,
                 example=Example(id=f"{number:03d}", question="", answer=""),
                 prompt=[1] * draw(st.integers(1, 40)),
@@ -29,7 +29,7 @@ def questions(draw: st.DrawFn) -> list[Question]:
 
 @given(questions(), st.integers(1, 7), st.integers(1, 6), st.randoms())
 def test_shards_hold_each_row_once_in_the_same_batches(
-    asked: list[Question], batch_size: int, shards: int, random: Any
+    asked: list[StudentQuestion], batch_size: int, shards: int, random: Any
 ) -> None:
     whole = cut(asked, batch_size)
     shuffled = asked.copy()
@@ -41,7 +41,7 @@ def test_shards_hold_each_row_once_in_the_same_batches(
 
 
 @given(questions(), st.integers(1, 7))
-def test_a_batch_asks_the_same_of_rows_of_like_length(asked: list[Question], batch_size: int) -> None:
+def test_a_batch_asks_the_same_of_rows_of_like_length(asked: list[StudentQuestion], batch_size: int) -> None:
     batches = cut(asked, batch_size)
     for batch in batches:
         assert len(batch) <= batch_size
@@ -53,7 +53,9 @@ def test_a_batch_asks_the_same_of_rows_of_like_length(asked: list[Question], bat
 
 def test_shards_have_about_the_same_work() -> None:
     asked = [
-        Question(split="test", example=Example(id=f"{n:04d}", question="", answer=""), prompt=[1] * (1 + n), limit=50)
+        StudentQuestion(
+            split="test", example=Example(id=f"{n:04d}", question="", answer=""), prompt=[1] * (1 + n), limit=50
+        )
         for n in range(400)
     ]
     batches = cut(asked, 8)
@@ -64,7 +66,7 @@ def test_shards_have_about_the_same_work() -> None:
 
 
 def test_more_shards_than_batches_leave_some_with_nothing() -> None:
-    asked = [Question(split="test", example=Example(id="a", question="", answer=""), prompt=[1], limit=5)]
+    asked = [StudentQuestion(split="test", example=Example(id="a", question="", answer=""), prompt=[1], limit=5)]
     assert [len(share(cut(asked, 8), shard, 3)) for shard in range(3)] == [1, 0, 0]
     with pytest.raises(ValueError, match=r"shard must be in 0\.\.2"):
         share([], 3, 3)

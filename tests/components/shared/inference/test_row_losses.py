@@ -16,12 +16,15 @@ from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.inference.generate import load_student
 from llm2llm.components.shared.inference.label_scoring import completions_of
 from llm2llm.components.shared.inference.predict import predict
-from llm2llm.components.shared.inference.row_losses import hardness, log_likelihoods, losses, read_losses
+from llm2llm.components.shared.inference.row_losses import hardness
+from llm2llm.components.shared.inference.settings import AnswerSettings
+from llm2llm.components.shared.models.likelihood import log_likelihoods, losses
 from llm2llm.components.shared.models.load import load_model, load_tokenizer
 from llm2llm.components.shared.models.prompts import Encoded, encode
+from llm2llm.components.shared.models.student_folder import LOSSES_FILE, read_losses
 from llm2llm.components.shared.tasks import TASKS, Task
 from llm2llm.components.shared.training.fine_tune import fine_tune
-from llm2llm.components.shared.training.settings import LOSSES_FILE, AnswerSettings, FineTuneSettings
+from llm2llm.components.shared.training.settings import FineTuneSettings
 from tests.support.tiny_models import ARCHITECTURES, save_tiny
 
 pytestmark = pytest.mark.slow

@@ -15,10 +15,11 @@ from llm2llm.components.shared.data.artifacts import LocalArtifact, write_artifa
 from llm2llm.components.shared.data.parquet import read_rows
 from llm2llm.components.shared.data.schemas import Example, Prediction, Score
 from llm2llm.components.shared.inference import generate as answer_module
-from llm2llm.components.shared.inference.generate import answer, in_pieces
+from llm2llm.components.shared.inference.generate import MORE_MEMORY, answer
+from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.lineage.embedded import content_hash
+from llm2llm.components.shared.models.memory import in_pieces
 from llm2llm.components.shared.tasks import Task
-from llm2llm.components.shared.training.settings import AnswerSettings
 
 
 class Stages:
@@ -139,13 +140,13 @@ class TestHalving:
 
     def test_a_piece_that_does_not_fit_is_halved_and_the_size_kept(self) -> None:
         work, tried = self.tight(room=5)
-        assert in_pieces(range(16), 16, work) == ([10 * n for n in range(16)], 4)
+        assert in_pieces(range(16), 16, work, "evaluate", MORE_MEMORY) == ([10 * n for n in range(16)], 4)
         assert tried == [16, 8, 4, 4, 4, 4]
 
     def test_a_row_that_does_not_fit_is_one_clear_error(self) -> None:
         work, tried = self.tight(room=0)
         with pytest.raises(UserError, match=r"not even one row fits into memory; .*evaluate\.gpus"):
-            in_pieces(range(8), 4, work)
+            in_pieces(range(8), 4, work, "evaluate", MORE_MEMORY)
         assert tried == [4, 2, 1]
 
     def test_other_failures_stay_failures(self) -> None:
@@ -153,7 +154,7 @@ class TestHalving:
             raise RuntimeError("shapes do not match")
 
         with pytest.raises(RuntimeError, match="shapes do not match"):
-            in_pieces(range(8), 4, broken)
+            in_pieces(range(8), 4, broken, "evaluate", MORE_MEMORY)
 
     @pytest.mark.slow
     def test_answers_stay_the_same(

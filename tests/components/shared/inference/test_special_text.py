@@ -61,7 +61,7 @@ def test_control_tokens_come_from_the_template_alone(tokenizer: Any, question: s
 @settings(max_examples=100, deadline=None)
 @given(SAID, SAID)
 def test_general_rows_are_text_as_well(tokenizer: Any, question: str, answer: str) -> None:
-    encoded = encode_general(tokenizer, row(question, answer))
+    encoded = encode_general(tokenizer, row(question, answer), OPEN.chat)
     assert specials(tokenizer, encoded.completion) == [tokenizer.eos_token]
     assert question in tokenizer.decode(encoded.prompt)
     assert answer in tokenizer.decode(encoded.completion)

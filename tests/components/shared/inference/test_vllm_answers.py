@@ -15,9 +15,11 @@ import pytest
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Example, Prediction
 from llm2llm.components.shared.inference.predict import predict_share
-from llm2llm.components.shared.inference.vllm_answers import PYTHON_VARIABLE, ask_vllm, vllm_is_here
+from llm2llm.components.shared.inference.settings import AnswerSettings
+from llm2llm.components.shared.inference.vllm_answers import ask_vllm
+from llm2llm.components.shared.models.vllm import PYTHON_VARIABLE, vllm_is_here
 from llm2llm.components.shared.tasks import Task
-from llm2llm.components.shared.training.settings import AnswerSettings, FineTuneSettings
+from llm2llm.components.shared.training.settings import FineTuneSettings
 from tests.support.vllm_server import vllm_environment, vllm_python
 
 MEASURED = ("loss", "label_probability", "margin", "el2n", "confidence")

@@ -40,8 +40,12 @@ def test_each_process_puts_its_4_bit_base_onto_its_own_gpu(monkeypatch: pytest.M
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
     given: dict[str, object] = {}
-    monkeypatch.setattr(
-        load, "AutoModelForCausalLM", SimpleNamespace(from_pretrained=lambda name, **options: given.update(options))
-    )
+    nothing: dict[str, list[str]] = {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": []}
+
+    def from_pretrained(name: str, **options: object) -> tuple[None, dict[str, list[str]]]:
+        given.update(options)
+        return None, nothing
+
+    monkeypatch.setattr(load, "AutoModelForCausalLM", SimpleNamespace(from_pretrained=from_pretrained))
     load.load_model("org/name", four_bit=True)
     assert given["device_map"] == {"": 1}

@@ -11,12 +11,13 @@ import torch
 from llm2llm.components.shared import tasks
 from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.inference import generate as answer_module
+from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.models.load import load_tokenizer
 from llm2llm.components.shared.models.prompts import encode, encode_prompt
 from llm2llm.components.shared.tasks import TASKS, Task
 from llm2llm.components.shared.training import fine_tune as fine_tune_module
 from llm2llm.components.shared.training import trainer as trainer_module
-from llm2llm.components.shared.training.settings import AnswerSettings, FineTuneSettings
+from llm2llm.components.shared.training.settings import FineTuneSettings
 
 pytestmark = pytest.mark.slow
 

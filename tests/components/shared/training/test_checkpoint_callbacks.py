@@ -14,13 +14,14 @@ import torch
 from llm2llm.components.out_of_fold.out_of_fold import out_of_fold
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Example, Prediction
+from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.storage import list_uris
 from llm2llm.components.shared.tasks import Task
 from llm2llm.components.shared.training import fine_tune as fine_tune_module
 from llm2llm.components.shared.training import torchrun as launch
 from llm2llm.components.shared.training.checkpoints import checkpoints_uri
-from llm2llm.components.shared.training.job_folder import Job, write_job
-from llm2llm.components.shared.training.settings import AnswerSettings, FineTuneSettings
+from llm2llm.components.shared.training.job_folder import TrainingJob, write_job
+from llm2llm.components.shared.training.settings import FineTuneSettings
 from llm2llm.components.shared.training.training_log import TrainingLog
 from llm2llm.components.train.train import train
 
@@ -53,7 +54,7 @@ train(job.training_set, job.task, job.student, None, job.settings, job.random_se
 
 KILLED_FOLD = f"""{KILL}
 from llm2llm.components.out_of_fold.out_of_fold import out_of_fold
-from llm2llm.components.shared.training.settings import AnswerSettings
+from llm2llm.components.shared.inference.settings import AnswerSettings
 out_of_fold(job.training_set, job.task, job.student, job.settings, AnswerSettings(), 1, 3, 0, job.random_seed)
 """
 
@@ -81,7 +82,7 @@ def killed_and_begun_again(
     off = settings.model_copy(update={"checkpoint_steps": 0, "checkpoint_minutes": 0})
     undisturbed = train(rows, task, student, None, off, 0, tmp_path / "undisturbed")
     step = random.SystemRandom().randrange(3, undisturbed.steps)
-    write_job(str(tmp_path / "job"), Job(rows, task, student, settings, 0))
+    write_job(str(tmp_path / "job"), TrainingJob(rows, task, student, settings, 0))
     ended = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "job", tmp_path / "model", str(step)])
     assert ended.returncode == -signal.SIGKILL
     assert not (tmp_path / "model").exists()
@@ -118,7 +119,7 @@ def test_a_fold_goes_on_where_it_was_killed(
 
     undisturbed = fold(settings.model_copy(update={"checkpoint_steps": 0, "checkpoint_minutes": 0}))
     step = random.SystemRandom().randrange(3, 16)
-    write_job(str(tmp_path / "job"), Job(rows, colours, "scratch", settings, 0))
+    write_job(str(tmp_path / "job"), TrainingJob(rows, colours, "scratch", settings, 0))
     command = [sys.executable, "-c", KILLED_FOLD, tmp_path / "job", tmp_path / "none", str(step)]
     ended = subprocess.run(command, timeout=120)  # it waits for a checkpoint
     assert ended.returncode == -signal.SIGKILL
@@ -228,7 +229,7 @@ def test_one_of_two_processes_is_killed(
     settings = settings_of(quick, str(tmp_path / "place"), gpus=2, epochs=10.0, **changes)
     off = settings.model_copy(update={"checkpoint_steps": 0, "checkpoint_minutes": 0})
     undisturbed = train(rows, colours, str(tiny_student), None, off, 0, tmp_path / "undisturbed")
-    job = Job(rows, colours, str(tiny_student), settings, 0)
+    job = TrainingJob(rows, colours, str(tiny_student), settings, 0)
     write_job(str(tmp_path / "job"), job)
     arguments = [sys.executable, "-c", KILLED, str(tmp_path / "job"), str(tmp_path / "model"), "-1"]
     process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
@@ -283,6 +284,6 @@ def test_no_memory_for_one_row(
 
     monkeypatch.setattr(fine_tune_module.StudentTrainer, "compute_loss", never)
     with pytest.raises(UserError, match=r"no memory left with one row at once \(CUDA out of memory"):
-        launch.train_on_devices(Job(rows, colours, "scratch", quick, 0), tmp_path)
+        launch.train_on_devices(TrainingJob(rows, colours, "scratch", quick, 0), tmp_path)
     assert tried == [4, 2, 1]
     assert list(tmp_path.iterdir()) == []

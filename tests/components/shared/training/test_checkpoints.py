@@ -17,7 +17,7 @@ from llm2llm.components.shared.storage import join, list_uris, read_manifest
 from llm2llm.components.shared.tasks import Task
 from llm2llm.components.shared.training import checkpoints as module
 from llm2llm.components.shared.training.checkpoints import Checkpoints, checkpoints_uri, remove_checkpoints
-from llm2llm.components.shared.training.job_folder import Job
+from llm2llm.components.shared.training.job_folder import TrainingJob
 from llm2llm.components.shared.training.settings import FineTuneSettings
 
 
@@ -164,7 +164,7 @@ def test_the_place_follows_what_decides_the_weights(
     (student / "model.safetensors").write_text("weights")
 
     def place(**changes: object) -> str | None:
-        job = Job(rows, colours, str(student), settings, random_seed=0)
+        job = TrainingJob(rows, colours, str(student), settings, random_seed=0)
         return checkpoints_uri(dataclasses.replace(job, **changes))
 
     first = place()
@@ -208,7 +208,7 @@ def test_without_a_uri_the_place_is_the_users_own(
         for path in (own / key / "step-00000001", own / key):
             os.utime(path, (then, then))
     own.chmod(0o700)
-    job = Job([example("one", "red")], colours, "scratch", settings, random_seed=0)
+    job = TrainingJob([example("one", "red")], colours, "scratch", settings, random_seed=0)
     uri = checkpoints_uri(job)
     assert uri is not None
     assert Path(uri).parent == own

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.training.devices import PATIENCE, Share, devices_here, out_of_memory, share
+from llm2llm.components.shared.models.memory import out_of_memory
+from llm2llm.components.shared.training.devices import PATIENCE, Share, devices_here, share
 from llm2llm.components.shared.training.sampler import Order
 from llm2llm.components.shared.training.settings import FineTuneSettings
 

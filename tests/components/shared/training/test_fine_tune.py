@@ -12,10 +12,11 @@ from safetensors.torch import load_file
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.inference.generate import answer
+from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.models.load import load_model, load_tokenizer
 from llm2llm.components.shared.tasks import Task, grade
 from llm2llm.components.shared.training.fine_tune import fine_tune
-from llm2llm.components.shared.training.settings import AnswerSettings, FineTuneSettings
+from llm2llm.components.shared.training.settings import FineTuneSettings
 from llm2llm.components.train.train import train
 
 pytestmark = pytest.mark.slow
@@ -138,7 +139,7 @@ def test_only_safetensors_are_written_and_read(
     torch.save(model.state_dict(), pickled / "pytorch_model.bin")
     model.config.save_pretrained(pickled)
     load_tokenizer(tiny_student).save_pretrained(pickled)
-    with pytest.raises(UserError, match="cannot be loaded"):
+    with pytest.raises(UserError, match="is a pickle, and pickles are not loaded"):
         load_model(pickled)
 
 

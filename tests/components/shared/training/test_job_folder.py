@@ -12,7 +12,7 @@ from llm2llm.components.shared.storage import NotThere, delete
 from llm2llm.components.shared.tasks import Task
 from llm2llm.components.shared.training.job_folder import (
     Failed,
-    Job,
+    TrainingJob,
     fetch_job,
     raise_failure,
     read_job,
@@ -54,7 +54,7 @@ def test_a_job_comes_back_as_it_was(
 ) -> None:
     rows = [example(f"question {i} \u00e9", "red", skills=["s"], confidence=0.5) for i in range(3)]
     settings = FineTuneSettings(epochs=2, batch_size=4, gpus=2, scratch=ScratchSettings(context=64))
-    given = Job(rows, colours, str(student), settings, 7, rows[:1], rows[1:2], 3, "s3://b/c", 2)
+    given = TrainingJob(rows, colours, str(student), settings, 7, rows[:1], rows[1:2], 3, "s3://b/c", 2)
     write_job(uri, given)
     job = read_job(fetch_job(uri, tmp_path / "here"))
     assert dataclasses.replace(job, student=str(student)) == given
@@ -65,7 +65,7 @@ def test_a_job_comes_back_as_it_was(
 def test_a_job_without_seeds_or_replay(
     uri: str, tmp_path: Path, example: Callable[..., Example], colours: Task
 ) -> None:
-    write_job(uri, Job([example("q", "red")], colours, "org/name", FineTuneSettings(), 0, replay=[]))
+    write_job(uri, TrainingJob([example("q", "red")], colours, "org/name", FineTuneSettings(), 0, replay=[]))
     job = read_job(fetch_job(uri, tmp_path / "here"))
     assert (job.seeds, job.replay, job.student) == (None, [], "org/name")
 
@@ -86,7 +86,7 @@ def test_the_first_failure_counts(uri: str, example: Callable[..., Example], col
     write_failure(uri, "user_error", "train.gpus: no")
     write_failure(uri, "error", "connection closed by peer")
     assert read_result(uri) == Failed("user_error", "train.gpus: no")
-    write_job(uri, Job([example("q", "red")], colours, "scratch", FineTuneSettings(), 0))
+    write_job(uri, TrainingJob([example("q", "red")], colours, "scratch", FineTuneSettings(), 0))
     assert read_result(uri) is None, "written anew, a job has not ended"
 
 
@@ -95,7 +95,7 @@ def test_a_job_that_is_not_there_or_half_there(
 ) -> None:
     with pytest.raises(NotThere):
         read_job(fetch_job(uri, tmp_path / "here"))
-    write_job(uri, Job([example("q", "red")], colours, "scratch", FineTuneSettings(), 0))
+    write_job(uri, TrainingJob([example("q", "red")], colours, "scratch", FineTuneSettings(), 0))
     delete(f"{uri}/input/job.json")
     with pytest.raises(UserError):
         read_job(fetch_job(uri, tmp_path / "again"))

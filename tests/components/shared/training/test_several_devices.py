@@ -20,7 +20,7 @@ from llm2llm.components.shared.data.parquet import write_rows
 from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.tasks import Task
 from llm2llm.components.shared.training import torchrun as launch
-from llm2llm.components.shared.training.job_folder import Job, read_result, take_model, write_job
+from llm2llm.components.shared.training.job_folder import TrainingJob, read_result, take_model, write_job
 from llm2llm.components.shared.training.settings import FineTuneSettings
 from llm2llm.components.shared.training.torchrun import train_on_devices
 from llm2llm.components.shared.training.training_log import TrainingLog
@@ -36,7 +36,7 @@ def trained(
     folder: Path, rows: list[Example], task: Task, student: Path, settings: FineTuneSettings
 ) -> tuple[TrainingLog, dict[str, torch.Tensor]]:
     folder.mkdir()
-    log = train_on_devices(Job(rows, task, str(student), settings, 0), folder)
+    log = train_on_devices(TrainingJob(rows, task, str(student), settings, 0), folder)
     assert not (folder / ".job").exists()
     return log, weights(folder)
 
@@ -81,7 +81,7 @@ def test_a_users_mistake_comes_through_with_its_message(
     settings = quick.model_copy(update={"gpus": 2, "max_length": 16})
     long = [dataclasses.replace(row, question=row.question * 20) for row in rows]
     with pytest.raises(UserError, match="every row has more than 16 tokens"):
-        train_on_devices(Job(long, colours, "scratch", settings, 0), tmp_path)
+        train_on_devices(TrainingJob(long, colours, "scratch", settings, 0), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -90,7 +90,7 @@ def test_a_student_that_is_not_there(
 ) -> None:
     settings = quick.model_copy(update={"gpus": 2})
     with pytest.raises(UserError, match="student /no/such: no such folder"):
-        train_on_devices(Job(rows, colours, "/no/such", settings, 0), tmp_path)
+        train_on_devices(TrainingJob(rows, colours, "/no/such", settings, 0), tmp_path)
 
 
 @pytest.mark.s3
@@ -109,7 +109,7 @@ def test_a_job_on_a_server(
     moved = tmp_path / "student"
     shutil.copytree(tiny_student, moved)
     settings = quick.model_copy(update={"max_steps": 2, "checkpoint_minutes": 0.0})
-    write_job(uri, Job(rows, colours, str(moved), settings, 0, iteration=3))
+    write_job(uri, TrainingJob(rows, colours, str(moved), settings, 0, iteration=3))
     shutil.rmtree(moved)
     assert launch._run_workers(2, uri)
     result = read_result(uri)

@@ -10,13 +10,13 @@ import pytest
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.lineage.embedded import embed_record
-from llm2llm.components.shared.llm.backends.in_process import encode_chat, fingerprint
+from llm2llm.components.shared.llm.backends.in_process import fingerprint
 from llm2llm.components.shared.llm.budget import Account
 from llm2llm.components.shared.llm.client import open_teacher
 from llm2llm.components.shared.llm.requests import Ask
 from llm2llm.components.shared.llm.settings import Budget, ModelSettings, Price
 from llm2llm.components.shared.models.load import load_tokenizer
-from llm2llm.components.shared.models.prompts import encode_prompt
+from llm2llm.components.shared.models.prompts import encode_chat, encode_prompt
 from llm2llm.components.shared.tasks import Task
 from llm2llm.components.shared.tasks import prompt as task_prompt
 from tests.support.chat_model import TEMPLATE, make_chat_model
@@ -82,7 +82,7 @@ def test_a_template_that_refuses_a_system_message_gets_it_in_the_first_turn(chat
     tokenizer.chat_template = refusing
     ids = encode_chat(tokenizer, [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}])
     assert tokenizer.decode(ids) == "<|im_start|>user\nBe brief.\n\nHi<|im_end|>\n<|im_start|>assistant\n"
-    with pytest.raises(UserError, match="chat template refuses a request: no system"):
+    with pytest.raises(UserError, match="chat template refuses what it is given: no system"):
         encode_chat(tokenizer, [{"role": "system", "content": "alone"}])
 
 

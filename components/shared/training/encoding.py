@@ -1,21 +1,10 @@
-"""From examples to what goes through the student at once: token ids, what is learnt of them, and rows packed together.
+"""From examples to training rows: token ids, labels and weights."""
 
-Without packing one item is one row, and the trainer puts rows of like length into one batch, padded on the right.
-With packing one item is a sequence of several rows, one after the other:
-
-    tokens     a a a a b b b c c     three rows
-    positions  0 1 2 3 0 1 2 0 1     start again with each row; the attention mask is made of them
-    labels     - - a a - b b - c     what a row's first token would be predicted from is of another row, so it has none
-"""
-
-import bisect
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import torch
 
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Example
@@ -72,9 +61,14 @@ def encode_rows(
     Raises:
         UserError: Class weights for a task without labels; a row that is too long when that is refused, or every row.
     """
-    weights = balanced_weights(examples, task) if settings.class_weights == "balanced" else {}
-    encoded = [(row, encode(tokenizer, task, row), weights.get(row.answer, 1.0)) for row in examples]
-    encoded += [(row, encode_general(tokenizer, row), 1.0) for row in replay]
+    own = [encode(tokenizer, task, row) for row in examples]
+    weights: dict[str, float] = {}
+    if settings.class_weights == "balanced":
+        completion_only = settings.loss_on == "completion"
+        learnt = [len(one.completion) + (0 if completion_only else len(one.prompt) - 1) for one in own]
+        weights = balanced_weights(examples, task, learnt)
+    encoded = [(row, one, weights.get(row.answer, 1.0)) for row, one in zip(examples, own, strict=True)]
+    encoded += [(row, encode_general(tokenizer, row, task.chat), 1.0) for row in replay]
     long = [(row.id, size) for row, one, _ in encoded if (size := len(one.prompt) + len(one.completion)) > limit]
     if long and settings.too_long == "refuse":
         shown = ", ".join(f"{name} ({size})" for name, size in long[:5])
@@ -109,8 +103,16 @@ def fitted(row: Encoded, limit: int, truncate: bool) -> Encoded | None:
     return Encoded(row.prompt[:head] + row.prompt[len(row.prompt) - (room - head) :], row.completion)
 
 
-def balanced_weights(examples: Sequence[Example], task: Task) -> dict[str, float]:
-    """The weight of each label: rows / (labels x rows with it), so that the mean over the rows is 1.
+def balanced_weights(examples: Sequence[Example], task: Task, learnt: Sequence[int]) -> dict[str, float]:
+    """The weight of each label: tokens learnt / (labels x those of its rows).
+
+    The loss is a mean over tokens, so a label of five tokens would count five times as much as one of one token: with
+    these weights each label's rows have the same part in it together, and the mean over the tokens is 1.
+
+    Args:
+        examples: The training set.
+        task: Has labels or choices.
+        learnt: How many tokens are learnt of each example.
 
     Raises:
         UserError: The task has no labels.
@@ -120,8 +122,10 @@ def balanced_weights(examples: Sequence[Example], task: Task) -> dict[str, float
             f"train.class_weights: 'balanced' weighs labels, and task {task.name!r} of form {task.form!r} has none; "
             "set train.class_weights: none"
         )
-    counts = Counter(row.answer for row in examples)
-    return {label: len(examples) / (len(counts) * count) for label, count in sorted(counts.items())}
+    tokens: Counter[str] = Counter()
+    for row, count in zip(examples, learnt, strict=True):
+        tokens[row.answer] += count
+    return {label: tokens.total() / (len(tokens) * count) for label, count in sorted(tokens.items())}
 
 
 def draw_replay(
@@ -146,91 +150,8 @@ def draw_replay(
     return sorted(replay, key=order)[: round(rows * fraction)]
 
 
-def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """The places of rows in sequences of at most `capacity` tokens, by best fit decreasing.
-
-    The longest row first, each into the fullest sequence that still has room: never more than 11/9 of the fewest
-    possible sequences, and 1 (Johnson 1974). Of equal rows the first is first, so the same lengths give the same
-    sequences.
-    """
-    sequences: list[list[int]] = []
-    room: list[tuple[int, int]] = []  # (tokens left, sequence), sorted
-    for place in sorted(range(len(lengths)), key=lambda place: (-lengths[place], place)):
-        found = bisect.bisect_left(room, (lengths[place], -1))
-        if found < len(room):
-            left, sequence = room.pop(found)
-        else:
-            left, sequence = capacity, len(sequences)
-            sequences.append([])
-        sequences[sequence].append(place)
-        bisect.insort(room, (left - lengths[place], sequence))
-    return sequences
-
-
-def items(rows: Sequence[Row], capacity: int | None) -> list[dict[str, Any]]:
-    """What a data loader hands to `collate`: rows, or with a capacity sequences of packed rows.
-
-    Each has `input_ids`, `labels`, and of its rows the `lengths`, `weights` and `places` in `rows`.
-    """
-    sequences = (
-        pack([len(row.tokens) for row in rows], capacity) if capacity else [[place] for place in range(len(rows))]
-    )
-    return [
-        {
-            "input_ids": [token for place in sequence for token in rows[place].tokens],
-            "labels": [label for place in sequence for label in rows[place].labels],
-            "lengths": [len(rows[place].tokens) for place in sequence],
-            "weights": [rows[place].weight for place in sequence],
-            "places": sequence,
-        }
-        for sequence in sequences
-    ]  # fmt: skip
-
-
-def collate(
-    batch: Sequence[dict[str, Any]], pad_token_id: int, packed: bool, weighted: bool, flat: bool = False
-) -> dict[str, torch.Tensor]:
-    """One batch of `items`, padded on the right.
-
-    Packed rows come with `position_ids` and no attention mask: transformers then keeps them apart. A padding token is
-    a row of its own there.
-
-    Args:
-        batch: The items.
-        pad_token_id: What fills up.
-        packed: Whether an item may be of several rows.
-        weighted: Whether to give the weight of each token.
-        flat: Whether all items make one sequence, as flash attention takes packed rows; dense attention would compare
-            every token with every other one.
-    """
-    if flat:
-        batch = [{key: [value for one in batch for value in one[key]] for key in batch[0]}]
-    made = {
-        "input_ids": _padded([one["input_ids"] for one in batch], pad_token_id),
-        "labels": _padded([one["labels"] for one in batch], IGNORED),
-        "places": torch.tensor([place for one in batch for place in one["places"]], dtype=torch.long),
-    }
-    if packed:
-        positions = [[position for length in one["lengths"] for position in range(length)] for one in batch]
-        made["position_ids"] = _padded(positions, 0)
-    else:
-        made["attention_mask"] = _padded([[1] * len(one["input_ids"]) for one in batch], 0)
-    if weighted:
-        of_tokens = [
-            [weight for weight, length in zip(one["weights"], one["lengths"], strict=True) for _ in range(length)]
-            for one in batch
-        ]
-        made["weights"] = _padded(of_tokens, 0.0)
-    return made
-
-
 def _row(name: str, encoded: Encoded, loss_on: str, weight: float) -> Row:
     tokens = encoded.prompt + encoded.completion
     # Nothing comes before a row's first token that it could be predicted from.
     unlearnt = len(encoded.prompt) if loss_on == "completion" else 1
     return Row(name, tokens, [IGNORED] * unlearnt + tokens[unlearnt:], weight)
-
-
-def _padded(rows: Sequence[Sequence[float]], value: float) -> torch.Tensor:
-    longest = max(len(row) for row in rows)
-    return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows])

@@ -1,0 +1,42 @@
+"""How long an answer may be: never shorter than the right ones."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.data.schemas import Example
+from llm2llm.components.shared.inference.settings import AnswerSettings
+from llm2llm.components.shared.models.prompts import answer_tokens
+from llm2llm.components.shared.tasks import Task
+
+
+def answer_limit(tokenizer: Any, task: Task, rows: Iterable[Example], settings: AnswerSettings) -> tuple[int, str]:
+    """(the longest answer in tokens that a student may write, a note; empty where nothing was changed).
+
+    The limit of the task is raised to the longest right answer of the rows: a student that writes it is right, and
+    would be cut off before it ends.
+
+    Args:
+        tokenizer: The student's.
+        task: Its `max_new_tokens` holds unless the settings have their own.
+        rows: What is asked.
+        settings: `max_new_tokens` and `mode` are looked at.
+
+    Raises:
+        UserError: `settings.max_new_tokens` is below the longest right answer.
+    """
+    limit = settings.max_new_tokens or task.max_new_tokens
+    if settings.mode == "score":
+        return limit, ""
+    alike = {(row.answer, row.rationale): row for row in rows}  # few, where answers are labels
+    sizes = [(answer_tokens(tokenizer, task, row), row.id) for row in alike.values()]
+    longest, where = max(sizes, default=(0, ""))
+    if longest <= limit:
+        return limit, ""
+    found = f"the right answer of row {where} has {longest} tokens"
+    if settings.max_new_tokens:
+        raise UserError(
+            f"evaluate.max_new_tokens: {limit} is too short: {found}, its end included; set at least {longest}, or "
+            "remove the key"
+        )
+    return longest, f"{found}: answers may be that long, instead of task.max_new_tokens {limit}"

@@ -1,0 +1,39 @@
+"""Samples whose value depends on their own seed alone, whatever else is in the batch.
+
+The argmax of logits / temperature + Gumbel noise is a draw from softmax(logits / temperature) (Gumbel 1954; Maddison,
+Tarlow and Minka, "A* sampling", 2014). So a greedy decoder samples, and each row draws from a generator of its own,
+where transformers' own sampling draws for the whole batch. Two limits: padding changes the last bits of the logits, and
+so may another kind of machine; a draw on the edge between two tokens may then fall the other way.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from transformers import LogitsProcessor
+
+
+class GumbelSampling(LogitsProcessor):
+    """Adds each row's noise to its logits.
+
+    Args:
+        seeds: One for each row; None: the row stays greedy.
+        temperatures: One for each row, above 0 where there is a seed.
+    """
+
+    def __init__(self, seeds: Sequence[int | None], temperatures: Sequence[float]) -> None:
+        # On the CPU, so that every device draws the same.
+        self._generators = [None if seed is None else torch.Generator().manual_seed(seed) for seed in seeds]
+        self._temperatures = list(temperatures)
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        sampled = scores.float()
+        for row, (generator, temperature) in enumerate(zip(self._generators, self._temperatures, strict=True)):
+            if generator is not None:
+                waits = torch.empty(scores.shape[1]).exponential_(generator=generator).clamp_min_(1e-30)
+                sampled[row] = sampled[row] / temperature - waits.log().to(scores.device)
+        return sampled
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Goes on with these rows of the batch only."""
+        self._generators = [self._generators[row] for row in rows]
+        self._temperatures = [self._temperatures[row] for row in rows]

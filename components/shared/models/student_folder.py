@@ -1,0 +1,57 @@
+"""What `train` leaves in a student's folder beside weights and tokenizer, and how it is read."""
+
+import json
+from pathlib import Path
+
+from llm2llm.components.shared.base.errors import UserError
+
+TRAINING_FILE = "training.json"
+"""What `train` leaves in a model's folder about how it was trained."""
+
+LOSSES_FILE = "seed_losses.json"
+"""What `train` leaves there with `record_losses`: `{"base": {example id: loss}, "early": {example id: loss}}`."""
+
+COUNTS = ("training_rows", "rows_too_long", "rows_truncated", "rows_replayed")
+"""What a `Score` says of the training, beside its own counts."""
+
+
+def training_counts(student: Path) -> dict[str, int]:
+    """How many rows a student was trained on, and what became of others: `COUNTS`; all 0 for a model that `train` did
+    not save.
+
+    Raises:
+        UserError: No such folder, or a log that is none.
+    """
+    file = student / TRAINING_FILE
+    if not student.is_dir():
+        raise UserError(f"student {student}: no such folder")
+    if not file.is_file():
+        return dict.fromkeys(COUNTS, 0)
+    try:
+        log = json.loads(file.read_text(encoding="utf-8"))
+        return {"training_rows": int(log["rows"]), **{name: int(log[name]) for name in COUNTS[1:]}}
+    except (ValueError, KeyError, TypeError) as problem:
+        raise UserError(f"{file}: not written by llm2llm ({problem})") from None
+
+
+def save_losses(folder: Path, base: dict[str, float], early: dict[str, float]) -> None:
+    """Leaves the losses of a training's seeds, by example id, beside the model."""
+    values = {"base": dict(sorted(base.items())), "early": dict(sorted(early.items()))}
+    (folder / LOSSES_FILE).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+
+
+def read_losses(student: Path) -> tuple[dict[str, float], dict[str, float]]:
+    """(loss under the base model, loss after the first epoch) by example id; empty for a student without a record.
+
+    Raises:
+        UserError: A file that is not a record of losses.
+    """
+    file = student / LOSSES_FILE
+    if not file.is_file():
+        return {}, {}
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        base, early = ({str(row): float(loss) for row, loss in values[name].items()} for name in ("base", "early"))
+    except (ValueError, KeyError, TypeError, AttributeError) as problem:
+        raise UserError(f"{file}: not written by llm2llm ({problem})") from None
+    return base, early
