@@ -126,6 +126,7 @@ def submit(
     click.echo(f"version    {compiled.version}{' (was there)' if uploaded[2] else ''}")
     run_id = submitting.start(cluster, compiled, uploaded, experiment_id, run_name, service_account, pipeline_root)
     click.echo(f"run        {cluster.run_link(run_id)}")
+    click.echo(f"size       {compiled.size}")
     click.echo(f"retries    {retry_line(loaded, namespace)}")
     return follow(cluster, compiled, run_id, limit, pipeline_root) if wait else 0
 

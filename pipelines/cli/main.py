@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import click
@@ -136,13 +137,15 @@ def compile_command(config: str, output: Path, overrides: tuple[str, ...]) -> No
     """Compile a config into a pipeline file for Kubeflow.
 
     CONFIG is a YAML file or the name of a shipped config (see `llm2llm config`). Upload the file in the Kubeflow UI, or
-    submit it with the kfp SDK.
+    submit it with the kfp SDK. A pipeline whose run would outgrow Kubeflow is refused, with what to change.
     """
     from llm2llm.pipelines.config import load_config
-    from llm2llm.pipelines.kubeflow.compile import compile_config
+    from llm2llm.pipelines.kubeflow.compile import compile_checked
+    from llm2llm.pipelines.kubeflow.expected_size import size_line
 
-    compile_config(load_config(config, overrides), output)
+    size = compile_checked(load_config(config, overrides), output)
     click.echo(f"wrote {output} ({output.stat().st_size / 1000:.0f} KB)")
+    click.echo(size_line(size))
 
 
 @cli.command("plan")
@@ -156,8 +159,13 @@ def plan_command(config: str, overrides: tuple[str, ...]) -> None:
     """
     from llm2llm.pipelines.checks.plan import plan
     from llm2llm.pipelines.config import load_config
+    from llm2llm.pipelines.kubeflow.compile import compile_checked
+    from llm2llm.pipelines.kubeflow.expected_size import size_line
 
-    click.echo(plan(load_config(config, overrides)))
+    loaded = load_config(config, overrides)
+    click.echo(plan(loaded))
+    with TemporaryDirectory() as folder:
+        click.echo(f"cluster: {size_line(compile_checked(loaded, Path(folder) / 'pipeline.yaml'))}")
 
 
 @cli.group(cls=_Group)

@@ -15,7 +15,9 @@ from llm2llm.pipelines.config import Config, to_parameters
 from llm2llm.pipelines.config.data_versions import data_versions
 from llm2llm.pipelines.config.stage_settings import stage_settings
 from llm2llm.pipelines.kubeflow.compact import compact, merge_components, share_loops
+from llm2llm.pipelines.kubeflow.expected_size import checked_size
 from llm2llm.pipelines.kubeflow.spec_checks import refuse_repeated_artifacts
+from llm2llm.pipelines.kubeflow.workflow_size import WorkflowSize
 
 
 def compile_config(config: Config, output: Path, for_cluster: bool = True) -> None:
@@ -34,8 +36,7 @@ def compile_config(config: Config, output: Path, for_cluster: bool = True) -> No
     Raises:
         UserError: The output cannot be written, or has no YAML suffix; a task would get one artifact under two names.
     """
-    if output.suffix not in (".yaml", ".yml"):
-        raise UserError(f"{output}: a compiled pipeline is YAML; give a name that ends in .yaml")
+    _refuse_suffix(output)
     # Importing KFP and the stages' faces takes half a second; a bad config should not wait for it.
     from kfp import compiler
 
@@ -60,6 +61,27 @@ def compile_config(config: Config, output: Path, for_cluster: bool = True) -> No
     style: dict[str, Any] = {"default_flow_style": None, "sort_keys": True, "width": 100_000, "allow_unicode": True}
     _put_in_lines(*documents)
     write_text(output, header + yaml.dump_all(documents, Dumper=_Dumper, **style))
+
+
+def compile_checked(config: Config, output: Path) -> WorkflowSize:
+    """Writes the compiled pipeline of a config, for a cluster, and returns what it will come to there.
+
+    Raises:
+        UserError: As `compile_config`, or its run would outgrow Kubeflow; then nothing is written.
+    """
+    _refuse_suffix(output)
+    with tempfile.TemporaryDirectory() as folder:
+        draft = Path(folder) / "pipeline.yaml"
+        compile_config(config, draft)
+        size = checked_size(config, draft)
+        text = draft.read_text(encoding="utf-8")
+    write_text(output, text)
+    return size
+
+
+def _refuse_suffix(output: Path) -> None:
+    if output.suffix not in (".yaml", ".yml"):
+        raise UserError(f"{output}: a compiled pipeline is YAML; give a name that ends in .yaml")
 
 
 def _ask_again(spec: dict[str, Any]) -> None:

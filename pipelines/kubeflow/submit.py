@@ -26,6 +26,7 @@ from llm2llm.pipelines.config import Config, check_compiled, compiled_settings, 
 from llm2llm.pipelines.config.form import check_texts
 from llm2llm.pipelines.kubeflow.client import Cluster, ClusterProblem, equals
 from llm2llm.pipelines.kubeflow.compile import compile_config
+from llm2llm.pipelines.kubeflow.expected_size import checked_size, size_line
 from llm2llm.pipelines.kubeflow.local_data import refuse_local_data
 
 
@@ -47,6 +48,8 @@ class Compiled:
     """Key of a task -> what a person calls it, such as `train 3`; in the order in which they first run."""
     groups: Mapping[str, str] = field(default_factory=dict)
     """The same for conditions and loops, such as `iteration 2`."""
+    size: str = ""
+    """What its largest run comes to, in words."""
 
 
 def compile_upload(config: Config, parameters: Iterable[str] = ()) -> Compiled:
@@ -63,6 +66,7 @@ def compile_upload(config: Config, parameters: Iterable[str] = ()) -> Compiled:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pipeline.yaml"
         compile_config(config, path)
+        size = checked_size(config, path)
         text = path.read_text(encoding="utf-8")
     spec = next(yaml.load_all(text, Loader=_LOADER))
     sha256 = hashlib.sha256(text.encode()).hexdigest()
@@ -74,6 +78,7 @@ def compile_upload(config: Config, parameters: Iterable[str] = ()) -> Compiled:
         parameters=_checked_parameters(config, parameters),
         stages=_tasks(spec, groups=False),
         groups=_tasks(spec, groups=True),
+        size=size_line(size),
     )
 
 
@@ -257,7 +262,7 @@ def dry_run(compiled: Compiled, cluster_flags: Mapping[str, str]) -> str:
             f"pipeline   {compiled.pipeline}",
             f"version    {compiled.version}",
             f"sha256     {compiled.sha256}",
-            f"size       {len(compiled.text.encode()) / 1000:.0f} KB, {len(compiled.stages)} stages",
+            f"size       {len(compiled.text.encode()) / 1000:.0f} KB, {len(compiled.stages)} stages; {compiled.size}",
             *given,
             "parameters",
             *parameters,

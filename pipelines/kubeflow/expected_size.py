@@ -1,0 +1,54 @@
+"""What a config's pipeline will come to on Kubeflow, known before anything is submitted."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from llm2llm.components.shared.lineage.records import DIGITS
+from llm2llm.pipelines.config.config import Config
+from llm2llm.pipelines.config.stage_settings import stage_settings
+from llm2llm.pipelines.kubeflow.workflow_size import MAX_WORKFLOW, WorkflowSize, refuse_too_large, workflow_size
+from llm2llm.pipelines.kubeflow.workflow_spec import Version
+
+WORST: Version = "2.17"
+"""Of the versions that are supported, the one under which a Workflow grows the most."""
+
+_METADATA = len('{"kind": "predictions", "rows": 100000, "schema_version": 5, "sha256": ""}') + DIGITS
+"""Bytes that a stage writes into the metadata of an artifact."""
+
+
+def expected_size(config: Config, text: str, version: Version = WORST) -> WorkflowSize:
+    """The size of the largest run of a config's compiled pipeline.
+
+    Args:
+        config: The config.
+        text: The compiled pipeline, as `compile_config` wrote it.
+        version: The Kubeflow Pipelines it runs on.
+    """
+    documents: list[dict[str, Any]] = list(yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+    return workflow_size(documents, version=version, metadata_bytes=_METADATA, outputs=stage_settings(config))
+
+
+def checked_size(config: Config, path: Path) -> WorkflowSize:
+    """The size of a compiled pipeline that fits.
+
+    Raises:
+        UserError: It cannot run to its end; says what is too large and what to change.
+    """
+    size = expected_size(config, path.read_text(encoding="utf-8"))
+    refuse_too_large(size)
+    return size
+
+
+def size_line(size: WorkflowSize) -> str:
+    """A size in words.
+
+    >>> size_line(...)
+    '213 pods at most, 123 one after another; Workflow 635 KB of 1,024 on Kubeflow Pipelines 2.17, 56 KB an iteration'
+    """
+    return (
+        f"{size.pods} pods at most, {size.pods_in_a_row} one after another; Workflow {size.stored.total / 1024:,.0f} "
+        f"KB of {MAX_WORKFLOW / 1024:,.0f} on Kubeflow Pipelines {size.version}, {size.per_iteration / 1024:,.0f} KB "
+        "an iteration"
+    )
