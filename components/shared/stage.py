@@ -107,7 +107,7 @@ def running_stage(name: str, given: Mapping[str, Any], settings: type[S]) -> Ite
     }
     numbers = {key: given.get(key) for key in ("iteration", "fold", "shard")}
     with stage_lifecycle(name, **numbers, inputs=inputs, outputs=outputs) as named:
-        loaded = settings.load(read_settings_text(given.get("settings", ""), f"{name} settings"), f"{name} settings")
+        loaded = settings.load(read_settings_text(given.get("settings", ""), "settings"), "settings")
         named.update(loaded.named_sources())
         yield loaded
 

@@ -19,10 +19,16 @@ def main() -> None:
     arguments, _ = parser.parse_known_args()
 
     from kfp.dsl.executor import Executor
+    from kfp.dsl.types.type_annotations import maybe_strip_optional_from_annotation
 
     from llm2llm.pipelines.kubeflow.components import component
 
     function = component(arguments.function_to_execute).python_func
+    # A backend says of an input artifact neither its type's name nor its version; kfp 2.17 then makes an instance of
+    # the annotation, and of `Input[Model] | None` there is none.
+    function.__annotations__ = {
+        name: maybe_strip_optional_from_annotation(annotation) for name, annotation in function.__annotations__.items()
+    }
     Executor(executor_input=json.loads(arguments.executor_input), function_to_execute=function).execute()
 
 
