@@ -1,10 +1,12 @@
 """Rows and artifacts for tests, with whatever a test does not care about filled in."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from llm2llm.components.shared.base.statistics import wilson_interval
-from llm2llm.components.shared.data.artifacts import LocalArtifact
+from llm2llm.components.shared.data.artifacts import LocalArtifact, write_artifact
+from llm2llm.components.shared.data.journal import Journal, Spending, write_journal
 from llm2llm.components.shared.data.schemas import (
     Call,
     Decision,
@@ -16,6 +18,8 @@ from llm2llm.components.shared.data.schemas import (
     StudentError,
     content_id,
 )
+from llm2llm.components.shared.data.splits import write_splits
+from llm2llm.components.stages import STAGES
 
 
 def artifacts(folder: Path, *names: str) -> dict[str, LocalArtifact]:
@@ -104,3 +108,39 @@ def call(key: str = "k", iteration: int = 1, **fields: Any) -> Call:
         **fields,
     }
     return Call(key=key, iteration=iteration, parent_id=values.pop("parent_id", None), **values)
+
+
+def outputs_of(stage: str, folder: Path) -> dict[str, LocalArtifact]:
+    """An artifact for each output of a stage, in a folder."""
+    return artifacts(folder, *STAGES[stage].outputs)
+
+
+def rows_artifact(folder: Path, name: str, kind: str, rows: Sequence[Any]) -> LocalArtifact:
+    """Rows of a kind, written."""
+    made = LocalArtifact(str(folder / name))
+    write_artifact(made, kind, rows)
+    return made
+
+
+def splits_artifact(folder: Path, name: str = "splits", **splits: Sequence[Example]) -> LocalArtifact:
+    """Seeds, validation and test, written; a split that is not given is empty."""
+    made = LocalArtifact(str(folder / name))
+    write_splits(made, splits)  # type: ignore[arg-type]  # the keys are splits
+    return made
+
+
+def journal_artifact(
+    folder: Path, name: str = "journal", spent: Spending | None = None, **rows: Sequence[Any]
+) -> LocalArtifact:
+    """A journal with rows of the kinds given, such as `scores`, written."""
+    made = LocalArtifact(str(folder / name))
+    write_journal(made, Journal().with_more(spent=spent, **rows))
+    return made
+
+
+def content(artifact: LocalArtifact) -> dict[str, bytes]:
+    """The bytes of an artifact: of each file of a folder by its path in it, of a file under its own name."""
+    path = Path(artifact.path)
+    if path.is_file():
+        return {path.name: path.read_bytes()}
+    return {one.relative_to(path).as_posix(): one.read_bytes() for one in path.rglob("*") if one.is_file()}

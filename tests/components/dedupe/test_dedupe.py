@@ -11,14 +11,17 @@ from hypothesis import strategies as st
 from rouge_score import rouge_scorer
 
 from llm2llm.components.dedupe import copies as copies_module
+from llm2llm.components.dedupe.component import dedupe as dedupe_stage
 from llm2llm.components.dedupe.dedupe import TeacherHasSeenTheTest, dedupe
-from llm2llm.components.dedupe.run import run
 from llm2llm.components.dedupe.settings import DedupeSettings
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.data.artifacts import LocalArtifact, write_artifact
+from llm2llm.components.shared.base.settings_text import settings_text
+from llm2llm.components.shared.data.artifacts import LocalArtifact
+from llm2llm.components.shared.data.journal import read_journal
 from llm2llm.components.shared.data.parquet import read_rows
 from llm2llm.components.shared.data.schemas import Example, Reject
 from llm2llm.components.shared.similarity import rouge_l, text_of, words
+from tests.support.builders import content, journal_artifact, outputs_of, rows_artifact, score, splits_artifact
 
 Make = Callable[..., Example]
 
@@ -418,57 +421,62 @@ class TestOddInput:
         assert len(training) == 2
 
 
-class TestRun:
+class TestStage:
     def test_twice_gives_the_same_bytes(self, tmp_path: Path, example, new, capfd) -> None:
-        def artifact(name: str, kind: str, rows: list) -> LocalArtifact:
-            made = LocalArtifact(str(tmp_path / name))
-            write_artifact(made, kind, rows)
-            return made
-
         before = go([new("the sky"), new("the sky")], iteration=1)[1]
         candidates = [new("a leaf"), new("the sea"), new("The sea!"), new("a rose")]
         inputs = {
-            "candidates": artifact("candidates", "candidates", candidates),
-            "training_set": artifact("training", "examples", [example("a rose", "red")]),
-            "test_set": artifact("test", "examples", [example("a leaf", "green")]),
-            "rejects": artifact("rejects", "rejects", before),
+            "candidates": rows_artifact(tmp_path, "candidates", "candidates", candidates),
+            "training_set": rows_artifact(tmp_path, "training", "examples", [example("a rose", "red")]),
+            "splits": splits_artifact(tmp_path, test=[example("a leaf", "green")]),
+            "previous_journal": journal_artifact(tmp_path, rejects=before, scores=[score(1, "validation", 1, 2)]),
         }
-        for turn in ("one", "two"):
-            run(
-                **inputs,
-                validation_set=None,
-                iteration=2,
-                settings={},
-                task={},
-                next_training_set=LocalArtifact(str(tmp_path / turn / "training")),
-                all_rejects=LocalArtifact(str(tmp_path / turn / "rejects")),
-            )
-        for name in ("training", "rejects"):
-            assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
-        rejects = read_rows(tmp_path / "one" / "rejects", "rejects", Reject)
+        one, two = outputs_of("dedupe", tmp_path / "one"), outputs_of("dedupe", tmp_path / "two")
+        for outputs in (one, two):
+            dedupe_stage.python_func(**inputs, iteration=2, settings="", **outputs)
+        for name in one:
+            assert content(one[name]) == content(two[name])
+        journal = read_journal(one["journal"])
+        rejects = journal.rejects
         assert rejects[: len(before)] == before
         assert sorted(reasons(rejects[len(before) :])) == ["copy", "copy", "in_test"]
-        assert len(read_rows(tmp_path / "one" / "training", "examples", Example)) == 2
+        assert {reject.iteration for reject in rejects[len(before) :]} == {2}
+        assert journal.scores == [score(1, "validation", 1, 2)], "what others have found out is handed on"
+        assert len(read_rows(one["next_training_set"].path, "examples", Example)) == 2
         printed = capfd.readouterr().out
         assert "dedupe: no validation rows are given, so nothing is checked against them" in printed
         assert "dedupe: 4 candidates, 3 rejected, 1 kept; training set 1 to 2 rows" in printed
 
+    def test_the_tasks_form_says_how_texts_are_compared(self, tmp_path: Path, example, new) -> None:
+        """With other numbers a numeric problem is a new one, and validation rows keep out what has other numbers."""
+        problem = "Ann has {} red hats and buys {} more of them every single week of the whole long year"
+        seed, protected = example(problem.format(3, 4), "1"), example(problem.format(5, 6), "1")
+        inputs = {
+            "candidates": rows_artifact(tmp_path, "candidates", "candidates", [new(problem.format(70, 80), "1")]),
+            "training_set": rows_artifact(tmp_path, "training", "examples", [seed]),
+        }
+        numeric = settings_text({"task": {"name": "sums", "form": "numeric"}, "dedupe": {"near_copy": 0.85}})
+        plain = settings_text({"dedupe": {"near_copy": 0.85}})
+        guarded = {"splits": splits_artifact(tmp_path, validation=[protected])}
+        for number, (text, more, expected) in enumerate(
+            [(numeric, {}, []), (plain, {}, ["near_copy"]), (numeric, guarded, ["in_validation"])]
+        ):
+            outputs = outputs_of("dedupe", tmp_path / str(number))
+            dedupe_stage.python_func(**inputs, **more, settings=text, **outputs)
+            assert reasons(read_journal(outputs["journal"]).rejects) == expected
+
     def test_a_wrong_setting_is_named(self, tmp_path: Path, capfd) -> None:
         nowhere = LocalArtifact(str(tmp_path / "nowhere"))
         with pytest.raises(SystemExit):
-            run(
+            dedupe_stage.python_func(
                 candidates=nowhere,
                 training_set=nowhere,
-                validation_set=None,
-                test_set=None,
-                rejects=None,
-                iteration=1,
-                settings={"near_copi": 0.9},
-                task={},
-                next_training_set=nowhere,
-                all_rejects=nowhere,
+                settings=settings_text({"dedupe": {"near_copi": 0.9}}),
+                **outputs_of("dedupe", tmp_path / "out"),
             )
-        assert capfd.readouterr().err == "error: dedupe.near_copi: unknown key; did you mean 'near_copy'?\n"
+        said = capfd.readouterr().err
+        assert said == "error: dedupe settings.dedupe.near_copi: unknown key; did you mean 'near_copy'?\n"
+        assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("strategy", ["star", "cot"])

@@ -2,18 +2,18 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from llm2llm.components.detect_changes.changes import detect_changes
-from llm2llm.components.detect_changes.run import run
-from llm2llm.components.prepare.run import run as prepare
+from llm2llm.components.detect_changes.component import detect_changes as stage
+from llm2llm.components.prepare.component import prepare
 from llm2llm.components.promote.settings import PromoteSettings
-from llm2llm.components.shared.data.artifacts import LocalArtifact, write_artifact
+from llm2llm.components.shared.base.settings_text import settings_text
+from llm2llm.components.shared.data.artifacts import LocalArtifact
 from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.registry import digests
-from tests.support.builders import example
+from tests.support.builders import example, outputs_of, splits_artifact
 from tests.support.registry_makers import CONFIG, SEEDS, TASK, VALIDATION, finish, keep, rows
 
 RULES = PromoteSettings()
@@ -60,13 +60,11 @@ def test_another_pool_under_the_same_name_is_something_new(tmp_path: Path) -> No
         for name, given in (("seeds", SEEDS), ("validation", VALIDATION), ("pool", pool)):
             lines = [json.dumps({"question": row.question, "answer": row.answer}) for row in given]
             (folder / f"{name}.jsonl").write_text("\n".join(lines))
-        outputs = [f"{name}_set" for name in ("seeds", "validation", "test", "pool", "replay")] + ["rejects"]
-        left = {name: LocalArtifact(str(folder / name)) for name in outputs}
         sources = {name: str(folder / f"{name}.jsonl") for name in ("seeds", "validation", "pool")}
-        task = TASK.model_dump(mode="json")
-        prepare(**sources, test="", task=task, seed_count=0, random_seed=0, settings={}, **left)
-        assert digests.with_rows(CONFIG, left["seeds_set"]) == CONFIG, "who draws from no pool is not held to it"
-        return digests.of_config(digests.with_rows(config, left["seeds_set"]))
+        left = outputs_of("prepare", folder)
+        prepare.python_func(settings=settings_text({"task": TASK.model_dump(mode="json"), "data": sources}), **left)
+        assert digests.with_rows(CONFIG, left["splits"]) == CONFIG, "who draws from no pool is not held to it"
+        return digests.of_config(digests.with_rows(config, left["splits"]))
 
     pool = rows(20, "pool")
     monday, tuesday, wednesday = digest("monday", pool), digest("tuesday", pool), digest("wednesday", pool[1:])
@@ -115,12 +113,16 @@ def test_what_lost_is_tried_again_under_other_conditions(tmp_path: Path) -> None
 def test_a_config_that_is_none_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None, what: str
 ) -> None:
-    seeds, config = LocalArtifact(str(tmp_path / "seeds")), LocalArtifact(str(tmp_path / "config"))
-    write_artifact(seeds, "examples", SEEDS)
+    config = LocalArtifact(str(tmp_path / "config"))
     if content is not None:
         Path(config.path).write_text(content)
     with pytest.raises(SystemExit):
-        run(seeds_set=seeds, validation_set=None, config=config, settings={"registry": str(tmp_path)}, notes=seeds)
+        stage.python_func(
+            splits=splits_artifact(tmp_path, seeds=SEEDS),
+            config=config,
+            settings=settings_text({"promote": {"registry": str(tmp_path)}}),
+            **outputs_of("detect_changes", tmp_path / "out"),
+        )
     assert what in capsys.readouterr().err
 
 
@@ -131,17 +133,40 @@ def test_a_run_that_only_reported_has_not_tried(tmp_path: Path) -> None:
     assert detect_changes(registry, SEEDS, VALIDATION, CONFIG, RULES)[0]
 
 
+def test_the_stage_compares_the_validation_rows_of_the_splits(tmp_path: Path) -> None:
+    """Nothing but the validation rows differs: who could do better on other rows is not held back."""
+    registry = str(tmp_path / "registry")
+    keep(registry, "run-1", tmp_path / "model", lambda i: i < 60)
+    finish(registry, "run-1")
+    more = [*SEEDS, *rows(3, "more")]
+    keep(registry, "run-2", tmp_path / "model", lambda i: i < 61, training=more)
+    finish(registry, "run-2", seeds=more)
+    config = LocalArtifact(str(tmp_path / "config"))
+    Path(config.path).write_text(json.dumps(CONFIG))
+    for name, validation, expected in (
+        ("same", VALIDATION, False),
+        ("other", [*VALIDATION, *rows(1, "v")], True),
+        ("none", [], True),
+    ):
+        found = stage.python_func(
+            splits=splits_artifact(tmp_path, name, seeds=more, validation=validation),
+            config=config,
+            settings=settings_text({"promote": {"registry": registry}}),
+            **outputs_of("detect_changes", tmp_path / f"of {name}"),
+        )
+        assert found is expected, name
+
+
 @pytest.mark.parametrize("new", [True, False])
 def test_the_stage_returns_it_and_says_it(tmp_path: Path, capsys: pytest.CaptureFixture[str], new: bool) -> None:
     registry = str(tmp_path / "registry")
     keep(registry, "run-1", tmp_path / "model", lambda i: i < 60)
     finish(registry, "run-1")
-    seeds, config = LocalArtifact(str(tmp_path / "seeds")), LocalArtifact(str(tmp_path / "config"))
-    notes = LocalArtifact(str(tmp_path / "notes.md"))
-    write_artifact(seeds, "examples", [*SEEDS, *rows(2, "new")] if new else SEEDS)
+    config, notes = LocalArtifact(str(tmp_path / "config")), LocalArtifact(str(tmp_path / "notes.md"))
+    splits = splits_artifact(tmp_path, seeds=[*SEEDS, *rows(2, "new")] if new else SEEDS)
     Path(config.path).write_text(json.dumps(CONFIG))
-    settings: dict[str, Any] = PromoteSettings(registry=registry, only_if_new=True).model_dump()
-    assert run(seeds_set=seeds, validation_set=None, config=config, settings=settings, notes=notes) is new
+    settings = settings_text({"promote": {"registry": registry, "only_if_new": True}})
+    assert stage.python_func(splits=splits, config=config, settings=settings, notes=notes) is new
     text, said = Path(notes.path).read_text(), capsys.readouterr().out
     assert text.startswith("# Something new\n" if new else "# Nothing new\n")
     assert ("2 seeds added" if new else "the same 12 seeds and the same config") in text
@@ -152,6 +177,6 @@ def test_the_stage_without_a_registry_says_what_to_set(tmp_path: Path, capsys: p
     nothing = LocalArtifact(str(tmp_path / "x"))
     Path(nothing.path).write_text("{}")
     with pytest.raises(SystemExit) as ended:
-        run(seeds_set=nothing, validation_set=None, config=nothing, settings={}, notes=nothing)
+        stage.python_func(splits=nothing, config=nothing, settings=settings_text({"promote": {}}), notes=nothing)
     assert ended.value.code == 2
     assert "promote.registry: no registry is set" in capsys.readouterr().err

@@ -5,20 +5,24 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llm2llm.components.evaluate.evaluate import (
     NO_LABEL,
-    compared,
     confusion_of,
-    extended,
     merged,
     sample_figures,
     score_split,
+    scored,
 )
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.statistics import calibration_error, mcnemar_p, paired_difference, pass_at_k
-from llm2llm.components.shared.data.schemas import Example, Prediction
+from llm2llm.components.shared.data.schemas import Example, Prediction, Score
+from llm2llm.components.shared.models.student_folder import COUNTS
 from llm2llm.components.shared.tasks import TASKS, Task
+
+TRAINED = {"training_rows": 10}
 
 
 def predicted(name: str, right: int, unreadable: int = 0, samples: int = 4, split: str = "seeds") -> Prediction:
@@ -53,19 +57,25 @@ def test_one_answer_to_each_row_has_no_such_figures() -> None:
 
 
 def test_a_score_counts_first_answers() -> None:
-    score = score_split([predicted("a", 4), predicted("b", 0, 4)], 10)
+    score = score_split([predicted("a", 4), predicted("b", 0, 4)], TRAINED)
     assert score is not None
-    assert (score.n, score.correct, score.unparseable) == (2, 1, 1)
+    assert (score.n, score.correct, score.unparseable, score.correct_ids) == (2, 1, 1, ["a"])
+
+
+def test_a_score_says_what_became_of_the_rows_in_training() -> None:
+    counts = {"training_rows": 10, "rows_too_long": 3, "rows_truncated": 2, "rows_replayed": 4}
+    (score,) = scored([], [predicted("a", 1)], counts)
+    assert {name: getattr(score, name) for name in COUNTS} == counts
 
 
 def test_the_calibration_error_is_of_the_answers_that_have_a_confidence() -> None:
     rows = [replace(predicted(name, right), confidence=0.9) for name, right in (("a", 1), ("b", 0), ("c", 1))]
     crowded = predicted("d", 0, 4)
-    score = score_split([*rows, crowded], 10)
+    score = score_split([*rows, crowded], TRAINED)
     assert score is not None
     assert score.calibration_error == pytest.approx(calibration_error([0.9] * 3, [True, False, True]))
     assert (score.n, score.correct) == (4, 2)
-    plain = score_split([crowded], 10)
+    plain = score_split([crowded], TRAINED)
     assert plain is not None
     assert plain.calibration_error is None
 
@@ -77,29 +87,49 @@ class TestCompared:
             for n, right in enumerate(outcomes)
         ]
 
+    def first(self, *outcomes: tuple[str, str]) -> list[Score]:
+        """The history after iteration 0, with these answers to the splits."""
+        return scored([], [p for split, text in outcomes for p in self.of(text, 0, split)], TRAINED)
+
     def test_with_iteration_0_row_by_row(self) -> None:
-        first, now = self.of("1110000000", 0), self.of("1111110100", 2)
-        (score,) = extended([], now[::-1], first, 30)
+        now = self.of("1111110100", 2)
+        (score,) = scored(self.first(("test", "1110000000")), now[::-1], TRAINED)
         before, after = [c == "1" for c in "1110000000"], [c == "1" for c in "1111110100"]
         expected = paired_difference(before, after)
         assert (score.gain, score.gain_low, score.gain_high) == (expected.value, expected.low, expected.high)
         assert score.gain == pytest.approx(0.4)
         assert score.gain_p == mcnemar_p(before, after)
 
+    @given(outcomes=st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30))
+    def test_the_history_says_all_that_the_predictions_of_iteration_0_would(self, outcomes) -> None:
+        before, after = [one[0] for one in outcomes], [one[1] for one in outcomes]
+        first, now = ("".join("01"[right] for right in some) for some in (before, after))
+        (score,) = scored(self.first(("test", first)), self.of(now, 1), TRAINED)
+        expected = paired_difference(before, after)
+        assert (score.gain, score.gain_low, score.gain_high) == (expected.value, expected.low, expected.high)
+        assert score.gain_p == mcnemar_p(before, after)
+
     def test_each_split_with_its_own(self) -> None:
-        first = [*self.of("1000", 0, "validation"), *self.of("1111", 0)]
-        scores = extended([], [*self.of("1100", 1, "validation"), *self.of("0111", 1)], first, 30)
+        first = self.first(("validation", "1000"), ("test", "1111"))
+        scores = scored(first, [*self.of("1100", 1, "validation"), *self.of("0111", 1)], TRAINED)
         assert [(score.split, score.gain) for score in scores] == [("validation", 0.25), ("test", -0.25)]
 
+    def test_with_iteration_0_and_no_later_one(self) -> None:
+        history = self.first(("test", "1000"))
+        history += scored(history, self.of("1111", 1), TRAINED)
+        (score,) = scored(history, self.of("1100", 2), TRAINED)
+        assert score.gain == 0.25
+
     def test_without_iteration_0_there_is_no_gain(self) -> None:
-        (score,) = extended([], self.of("10", 0), [], 30)
+        (score,) = self.first(("test", "10"))
         assert (score.gain, score.gain_low, score.gain_high, score.gain_p) == (None, None, None, None)
 
     def test_other_rows_are_refused(self) -> None:
-        score = score_split(self.of("111", 1), 3)
-        assert score is not None
-        with pytest.raises(UserError, match="same test rows: 0 of theirs are not asked now, and 1 are asked"):
-            compared(score, self.of("11", 0), self.of("111", 1))
+        with pytest.raises(UserError, match="iteration 0 are not for the same test rows: 2 then, 3 now"):
+            scored(self.first(("test", "11")), self.of("111", 1), TRAINED)
+        others = [replace(p, example_id=f"another {p.example_id}") for p in self.of("11", 1)]
+        with pytest.raises(UserError, match="not for the same test rows: 2 then, 2 now, without row00"):
+            scored(self.first(("test", "11")), others, TRAINED)
 
 
 class TestMerged:

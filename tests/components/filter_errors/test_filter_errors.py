@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm2llm.components.filter_errors.component import filter_errors as stage
 from llm2llm.components.filter_errors.decision import best_iteration
 from llm2llm.components.filter_errors.filter_errors import filter_errors
-from llm2llm.components.filter_errors.run import run
 from llm2llm.components.filter_errors.settings import FilterErrorsSettings
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.data.artifacts import LocalArtifact, write_artifact
-from llm2llm.components.shared.data.parquet import read_rows
+from llm2llm.components.shared.base.settings_text import settings_text
+from llm2llm.components.shared.data.journal import read_journal
 from llm2llm.components.shared.data.schemas import Decision, Example, Prediction, Reject, Score, StudentError
-from tests.support.builders import prediction
+from tests.support.builders import content, journal_artifact, outputs_of, prediction, rows_artifact
 
 WRONG = FilterErrorsSettings(selection="wrong", format_only="set_apart")
 WRITE = {"format_only": "write"}
@@ -83,6 +83,7 @@ class TestErrors:
             reason="2 seeds still need help; 1 more give no answer that can be read (filter_errors.format_only: write "
             "takes them too)",
             best_iteration=0,
+            reference_iteration=0,
         )
         written = filter_errors(seeds, predictions, history(0.5), 0, 3, WRONG.model_copy(update=WRITE)).errors
         assert {error.example_id: error.difficulty for error in written} == {
@@ -218,34 +219,25 @@ class TestDecision:
         assert decide(seeds, predictions, [*others, *past], iteration, 9, settings) == without
 
 
-def on_validation(outcomes: str, iteration: int) -> list[Prediction]:
-    """One answer for each letter: `+` is right."""
-    return [
-        Prediction(
-            example_id=f"v{place:03d}",
-            split="validation",
-            iteration=iteration,
-            completion="",
-            parsed="",
-            outcome="correct" if outcome == "+" else "wrong",
-        )
-        for place, outcome in enumerate(outcomes)
-    ]
+def on_validation(outcomes: str, iteration: int) -> Score:
+    """A score with one answer for each letter: `+` is right."""
+    right = [f"v{place:03d}" for place, outcome in enumerate(outcomes) if outcome == "+"]
+    accuracy = len(right) / len(outcomes)
+    return replace(score(iteration, accuracy), n=len(outcomes), correct=len(right), correct_ids=right)
 
 
 class TestPatienceBeyondNoise:
     PATIENT = WRONG.model_copy(update={"patience": 2})
 
     def run_through(self, seeds, answers: list[str], settings=PATIENT) -> list[Decision]:
-        """Decides iteration after iteration until the loop stops, handing the reference on."""
+        """Decides iteration after iteration until the loop stops, handing the decisions on."""
         decisions: list[Decision] = []
-        reference: list[Prediction] = []
+        scores: list[Score] = []
         for iteration, outcomes in enumerate(answers):
-            predictions = [answered(row, "wrong", iteration) for row in seeds] + on_validation(outcomes, iteration)
-            shares = [text.count("+") / len(text) for text in answers[: iteration + 1]]
-            found = filter_errors(seeds, predictions, history(*shares), iteration, 9, settings, reference=reference)
+            predictions = [answered(row, "wrong", iteration) for row in seeds]
+            scores.append(on_validation(outcomes, iteration))
+            found = filter_errors(seeds, predictions, scores, iteration, 9, settings, past_decisions=decisions)
             decisions.append(found.decision)
-            reference = found.reference
             if not found.decision.go_on:
                 break
         return decisions
@@ -253,6 +245,7 @@ class TestPatienceBeyondNoise:
     def test_small_improvements_do_not_reset_it(self, seeds) -> None:
         decisions = self.run_through(seeds, ["-" * 40, "+" * 2 + "-" * 38, "+" * 4 + "-" * 36])
         assert [decision.go_on for decision in decisions] == [True, True, False]
+        assert [decision.reference_iteration for decision in decisions] == [0, 0, 0]
         assert decisions[-1].best_iteration == 2, "the best student is still the best one"
         assert decisions[-1].reason == (
             "validation is not better than in iteration 0 beyond noise (10.0% against 0.0%, McNemar p = 0.12), "
@@ -262,6 +255,13 @@ class TestPatienceBeyondNoise:
     def test_small_improvements_that_add_up_do(self, seeds) -> None:
         decisions = self.run_through(seeds, ["-" * 40, "+" * 3 + "-" * 37, "+" * 6 + "-" * 34, "+" * 7 + "-" * 33])
         assert [decision.go_on for decision in decisions] == [True] * 4, "6 of 6 differing rows: p = 0.03"
+        assert [decision.reference_iteration for decision in decisions] == [0, 0, 2, 2]
+
+    def test_iterations_are_compared_row_by_row(self, seeds) -> None:
+        """Six more rows are right each time: noise where 20 others went wrong, and none where nothing else changed."""
+        before = "+" * 20 + "-" * 30
+        for outcomes, go_on in (("-" * 20 + "+" * 26 + "-" * 4, False), ("+" * 26 + "-" * 24, True)):
+            assert self.run_through(seeds, [before, before, outcomes])[-1].go_on is go_on
 
     def test_the_level_decides_what_noise_is(self, seeds) -> None:
         answers = ["-" * 40, "+" * 3 + "-" * 37, "+" * 3 + "-" * 37]
@@ -274,18 +274,14 @@ class TestPatienceBeyondNoise:
         assert [decision.go_on for decision in decisions] == [True, True, False]
 
     def test_answers_to_other_rows_are_refused(self, seeds) -> None:
-        predictions = [answered(row, "wrong", 2) for row in seeds] + on_validation("+++", 2)
-        with pytest.raises(UserError, match="0 answers on validation cannot be paired with the 2 of iteration 0"):
-            decide(
-                seeds,
-                predictions[: len(seeds)],
-                history(0, 0, 0),
-                2,
-                settings=self.PATIENT,
-                reference=on_validation("--", 0),
-            )
         with pytest.raises(UserError, match="3 answers on validation cannot be paired with the 2 of iteration 0"):
-            decide(seeds, predictions, history(0, 0, 1), 2, 9, self.PATIENT, reference=on_validation("--", 0))
+            self.run_through(seeds, ["--", "+++"])
+
+    def test_an_iteration_without_validation_is_refused(self, seeds) -> None:
+        (first,) = self.run_through(seeds, ["--"])
+        predictions = [answered(row, "wrong", 2) for row in seeds]
+        with pytest.raises(UserError, match="no validation scores of iteration 2 to decide by"):
+            decide(seeds, predictions, [on_validation("--", 0)], 2, 9, self.PATIENT, past_decisions=[first])
 
 
 class TestStops:
@@ -362,70 +358,59 @@ class TestAuto:
         assert decision.errors == 6
 
 
-class TestRun:
+class TestStage:
     @pytest.fixture
     def files(self, tmp_path: Path, seeds) -> dict[str, Any]:
-        def artifact(name: str, kind: str, rows: list[Any]) -> LocalArtifact:
-            made = LocalArtifact(str(tmp_path / name))
-            write_artifact(made, kind, rows)
-            return made
-
         outcomes = ["correct", "wrong", "unparseable", "correct", "correct", "wrong"]
         predictions = [answered(row, outcome, 1) for row, outcome in zip(seeds, outcomes, strict=True)]
         folds = [
-            artifact(f"fold{fold}", "predictions", [replace(p, fold=fold) for p in predictions[fold::2]])
+            rows_artifact(tmp_path, f"fold{fold}", "predictions", [replace(p, fold=fold) for p in predictions[fold::2]])
             for fold in range(2)
         ]
         earlier = filter_errors(seeds, [answered(row, "wrong") for row in seeds], history(0.5), 0, 3, WRONG)
+        past = {"scores": history(0.5, 0.6), "errors": earlier.errors, "decisions": [earlier.decision]}
         return {
-            "training_set": artifact("seeds", "examples", seeds),
-            "predictions": artifact("predictions", "predictions", predictions),
-            "history": artifact("history", "scores", history(0.5, 0.6)),
-            "previous_errors": artifact("previous_errors", "errors", earlier.errors),
-            "previous_decisions": artifact("previous_decisions", "decisions", [earlier.decision]),
-            "folds": folds,
+            "training_set": rows_artifact(tmp_path, "seeds", "examples", seeds),
+            "predictions": rows_artifact(tmp_path, "predictions", "predictions", predictions),
+            "previous_journal": journal_artifact(tmp_path, **past),
+            "fold_predictions": folds,
         }
 
-    def go(self, files: dict[str, Any], folder: Path, folds: bool = False, **keywords: Any) -> bool:
-        optional = dict.fromkeys(("previous_reference", "rejects"))
-        inputs = optional | {name: artifact for name, artifact in files.items() if name != "folds"}
-        defaults = {"iteration": 1, "max_iterations": 3, "patience": 0, "settings": {}, "task": {}, "random_seed": 0}
-        return run(
-            **inputs,
-            **defaults | keywords,
-            fold_predictions=files["folds"] if folds else None,
-            errors=LocalArtifact(str(folder / "errors")),
-            decisions=LocalArtifact(str(folder / "decisions")),
-            reference=LocalArtifact(str(folder / "reference")),
-        )
+    def go(
+        self, files: dict[str, Any], folder: Path, folds: bool = False, max_iterations: int = 3, iteration: int = 1,
+        **settings: Any,
+    ) -> bool:  # fmt: skip
+        inputs = files if folds else {name: one for name, one in files.items() if name != "fold_predictions"}
+        text = settings_text({"filter_errors": settings, "max_iterations": max_iterations, "random_seed": 0})
+        return stage.python_func(**inputs, settings=text, iteration=iteration, **outputs_of("filter_errors", folder))
+
+    def left(self, folder: Path) -> Any:
+        return read_journal(outputs_of("filter_errors", folder)["journal"])
 
     def test_extends_errors_and_decisions(self, files, tmp_path: Path) -> None:
-        assert self.go(files, tmp_path / "out", settings={"format_only": "set_apart"}) is True
-        errors = read_rows(tmp_path / "out" / "errors", "errors", StudentError)
-        assert [error.iteration for error in errors] == [0] * 6 + [1] * 2
-        decisions = read_rows(tmp_path / "out" / "decisions", "decisions", Decision)
-        assert [decision.iteration for decision in decisions] == [0, 1]
-        assert decisions[1].errors == 2
-        assert decisions[1].best_iteration == 1
+        assert self.go(files, tmp_path / "out", format_only="set_apart") is True
+        journal = self.left(tmp_path / "out")
+        assert [error.iteration for error in journal.errors] == [0] * 6 + [1] * 2
+        assert [decision.iteration for decision in journal.decisions] == [0, 1]
+        assert journal.decisions[1].errors == 2
+        assert journal.decisions[1].best_iteration == 1
+        assert journal.scores == history(0.5, 0.6), "what others have found out is handed on"
 
     def test_reads_every_fold(self, files, tmp_path: Path) -> None:
-        settings = {"selection": "out_of_fold", **WRITE}
-        assert self.go(files, tmp_path / "out", folds=True, settings=settings) is True
-        errors = read_rows(tmp_path / "out" / "errors", "errors", StudentError)[6:]
+        assert self.go(files, tmp_path / "out", folds=True, selection="out_of_fold", **WRITE) is True
+        errors = self.left(tmp_path / "out").errors[6:]
         assert len(errors) == 3
         assert {error.fold for error in errors} == {0, 1}
 
     def test_at_the_limit_folds_are_not_needed(self, files, tmp_path: Path, capfd) -> None:
-        settings = {"selection": "out_of_fold"}
-        assert self.go(files, tmp_path / "out", settings=settings, max_iterations=1) is False
-        decision = read_rows(tmp_path / "out" / "decisions", "decisions", Decision)[-1]
-        assert decision.errors is None
+        assert self.go(files, tmp_path / "out", selection="out_of_fold", max_iterations=1) is False
+        assert self.left(tmp_path / "out").decisions[-1].errors is None
         assert "not looked for (out_of_fold); stop: iteration limit 1 reached" in capfd.readouterr().out
 
     @pytest.mark.parametrize(("selection", "folds"), [("wrong", True), ("out_of_fold", False)])
     def test_a_selection_that_does_not_fit_is_refused(self, files, tmp_path, capfd, selection, folds) -> None:
         with pytest.raises(SystemExit) as caught:
-            self.go(files, tmp_path / "out", folds=folds, settings={"selection": selection})
+            self.go(files, tmp_path / "out", folds=folds, selection=selection)
         assert caught.value.code == 2
         assert f"filter_errors.selection: '{selection}' does not fit" in capfd.readouterr().err
         assert not (tmp_path / "out").exists()
@@ -433,17 +418,36 @@ class TestRun:
     def test_twice_gives_the_same_bytes(self, files, tmp_path: Path) -> None:
         for turn in ("one", "two"):
             self.go(files, tmp_path / turn, patience=2)
-        for name in ("errors", "decisions", "reference"):
-            assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+        one, two = (content(outputs_of("filter_errors", tmp_path / turn)["journal"]) for turn in ("one", "two"))
+        assert one == two
 
     def test_the_reference_is_carried_from_iteration_to_iteration(self, files, tmp_path: Path, seeds) -> None:
-        predictions = [answered(row, "wrong", 2) for row in seeds] + on_validation("-+", 2)
-        past = LocalArtifact(str(tmp_path / "past"))
-        now = LocalArtifact(str(tmp_path / "now"))
-        write_artifact(past, "predictions", on_validation("--", 0))
-        write_artifact(now, "predictions", predictions)
-        write_artifact(files["history"], "scores", history(0, 0, 0.5))
-        changed = files | {"predictions": now, "previous_reference": past}
+        """Iteration 1 was no better than 0 beyond noise, so 2 is held against 0, though 1 was the best."""
+        past = [
+            Decision(iteration=i, selection="wrong", errors=6, go_on=True, reason="", best_iteration=i,
+                     reference_iteration=0)
+            for i in (0, 1)
+        ]  # fmt: skip
+        scores = [on_validation(outcomes, i) for i, outcomes in enumerate(["--", "+-", "-+"])]
+        now = [answered(row, "wrong", 2) for row in seeds]
+        changed = files | {
+            "predictions": rows_artifact(tmp_path, "now", "predictions", now),
+            "previous_journal": journal_artifact(tmp_path, "past", scores=scores, decisions=past),
+        }
         assert self.go(changed, tmp_path / "out", iteration=2, patience=2) is False
-        reference = read_rows(tmp_path / "out" / "reference", "predictions", Prediction)
-        assert reference == on_validation("--", 0)
+        decision = self.left(tmp_path / "out").decisions[-1]
+        assert decision.reference_iteration == 0
+        assert decision.reason.startswith("validation is not better than in iteration 0 beyond noise (50.0% against")
+
+    def test_the_rejects_of_the_journal_count(self, files, tmp_path: Path, seeds) -> None:
+        """Those of an iteration without money left end the run; a seed for which nothing was kept is retired."""
+        for name, rejects, settings, stopped, retired in (
+            ("unpaid", [reject(seeds[0], 1, "over_budget")], {}, "the teacher's budget is spent", 0),
+            ("failed", [reject(seeds[1], i) for i in (0, 1)], {"retire_after": 2}, "", 1),
+        ):
+            past = {"scores": history(0.5, 0.6), "rejects": rejects}
+            changed = files | {"previous_journal": journal_artifact(tmp_path, name, **past)}
+            assert self.go(changed, tmp_path / f"of {name}", **settings) is not bool(stopped)
+            decision = self.left(tmp_path / f"of {name}").decisions[-1]
+            assert decision.retired == retired
+            assert stopped in decision.reason

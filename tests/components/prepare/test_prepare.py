@@ -11,17 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm2llm.components.prepare.component import prepare as stage
 from llm2llm.components.prepare.prepare import Prepared, prepare
-from llm2llm.components.prepare.run import run
 from llm2llm.components.prepare.settings import PrepareSettings
 from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.base.settings_text import settings_text
+from llm2llm.components.shared.data.journal import FILES, read_journal
 from llm2llm.components.shared.data.parquet import read_rows
 from llm2llm.components.shared.data.schemas import VERSION, Example
+from llm2llm.components.shared.data.splits import read_splits
 from llm2llm.components.shared.lineage.embedded import content_hash
-from llm2llm.components.shared.lineage.records import record_of
+from llm2llm.components.shared.lineage.records import DIGITS, record_of
 from llm2llm.components.shared.similarity import question_key
 from llm2llm.components.shared.tasks import Task
-from tests.support.builders import artifacts
+from tests.support.builders import content, outputs_of
 
 Make = Callable[..., Example]
 
@@ -348,42 +351,40 @@ class TestRepeatable:
         source = tmp_path / "seeds.jsonl"
         lines = [{"question": f"thing {i} is {label}", "answer": label} for i in range(8) for label in colours.labels]
         source.write_text("\n".join(json.dumps(line) for line in [*lines, lines[0]]), encoding="utf-8")
-        names = ("seeds_set", "validation_set", "test_set", "pool_set", "rejects")
+        settings = settings_text(
+            {
+                "task": colours.model_dump(),
+                "data": {"seeds": str(source)},
+                "prepare": {"seed_count": 9},
+                "random_seed": 3,
+            }
+        )
         made = []
         for turn in ("one", "two"):
-            outputs = artifacts(tmp_path / turn, *names)
-            run(
-                seeds=str(source),
-                validation="",
-                test="",
-                pool="",
-                task=colours.model_dump(),
-                seed_count=9,
-                random_seed=3,
-                settings={},
-                **outputs,
-            )
-            made.append({name: Path(artifact.path).read_bytes() for name, artifact in outputs.items()})
-            made_by = record_of(outputs["seeds_set"])
-            assert made_by is not None
-            assert made_by["inputs"]["seeds"] == {
-                "source": "seeds.jsonl",
-                "sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
-            }
-            assert outputs["seeds_set"].metadata == {
-                "kind": "examples",
-                "schema_version": VERSION,
-                "rows": 9,
-                "sha256": content_hash(outputs["seeds_set"].path),
-            }
+            outputs = outputs_of("prepare", tmp_path / turn)
+            stage.python_func(settings=settings, **outputs)
+            made.append({name: content(artifact) for name, artifact in outputs.items()})
+            for name, (kind, rows) in {"training_set": ("examples", 9), "splits": ("splits", 14)}.items():
+                made_by = record_of(outputs[name])
+                assert made_by is not None
+                assert made_by["inputs"]["seeds"] == {
+                    "source": "seeds.jsonl",
+                    "sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
+                }
+                assert outputs[name].metadata == {
+                    "kind": kind,
+                    "schema_version": VERSION,
+                    "rows": rows,
+                    "sha256": content_hash(outputs[name].path)[:DIGITS],
+                }
         assert made[0] == made[1]
-        sets = {name: read_rows(tmp_path / "one" / name, "examples", Example) for name in names[:4]}
-        assert {name: len(rows) for name, rows in sets.items()} == {
-            "seeds_set": 9,
-            "validation_set": 5,
-            "test_set": 0,
-            "pool_set": 10,
-        }
+        splits = read_splits(outputs["splits"].path)
+        assert {name: len(rows) for name, rows in splits.items()} == {"seeds": 9, "validation": 5, "test": 0}
+        assert read_rows(outputs["training_set"].path, "examples", Example) == splits["seeds"]
+        assert len(read_rows(outputs["pool_set"].path, "examples", Example)) == 10
+        assert read_rows(outputs["replay_set"].path, "examples", Example) == []
+        journal = read_journal(outputs["journal"])
+        assert not any(getattr(journal, kind) for kind in FILES)
         printed = capfd.readouterr().out
         assert "prepare: dropped 1 duplicate rows of seeds" in printed
         assert "prepare: split 5 of 24 seed rows off as validation" in printed
@@ -392,27 +393,27 @@ class TestRepeatable:
     def test_a_refused_run_leaves_nothing(self, tmp_path: Path, colours, capfd) -> None:
         source = tmp_path / "seeds.jsonl"
         source.write_text('{"question": "the sea", "answer": "blue"}\n{"question": "the sea", "answer": "red"}\n')
-        names = ("seeds_set", "validation_set", "test_set", "pool_set", "rejects")
-        outputs = artifacts(tmp_path / "out", *names)
+        settings = settings_text({"task": colours.model_dump(), "data": {"seeds": str(source)}})
         with pytest.raises(SystemExit) as caught:
-            run(
-                seeds=str(source),
-                validation="",
-                test="",
-                pool="",
-                task=colours.model_dump(),
-                seed_count=0,
-                random_seed=0,
-                settings={},
-                **outputs,
-            )
+            stage.python_func(settings=settings, **outputs_of("prepare", tmp_path / "out"))
         assert caught.value.code == 2
         assert not (tmp_path / "out").exists()
         error = capfd.readouterr().err
         assert "seeds.jsonl:1 answers 'blue' and seeds.jsonl:2 answers 'red'" in error
         assert "Traceback" not in error
 
+    def test_refused_rows_are_in_the_journal(self, tmp_path: Path, colours) -> None:
+        sources = {}
+        for name, questions in (("seeds", ["the sea", "the sky", "a leaf"]), ("test", ["The sky!"])):
+            lines = [json.dumps({"question": question, "answer": "blue"}) for question in questions]
+            (tmp_path / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+            sources[name] = str(tmp_path / f"{name}.jsonl")
+        outputs = outputs_of("prepare", tmp_path / "out")
+        stage.python_func(settings=settings_text({"task": colours.model_dump(), "data": sources}), **outputs)
+        (reject,) = read_journal(outputs["journal"]).rejects
+        assert (reject.stage, reject.reason, reject.question) == ("prepare", "in_test", "the sky")
+
 
 def test_seed_count_and_seed_fraction_contradict_each_other() -> None:
     with pytest.raises(UserError, match=r"prepare: seed_count 5 and seed_fraction 0\.5 contradict each other; set one"):
-        PrepareSettings.load({"seed_fraction": 0.5}, "prepare", seed_count=5)
+        PrepareSettings.load({"seed_fraction": 0.5, "seed_count": 5}, "prepare")

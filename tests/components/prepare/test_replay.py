@@ -6,16 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from llm2llm.components.prepare.component import prepare as stage
 from llm2llm.components.prepare.prepare import prepare
-from llm2llm.components.prepare.run import run
 from llm2llm.components.prepare.settings import PrepareSettings
+from llm2llm.components.shared.base.settings_text import settings_text
+from llm2llm.components.shared.data.journal import read_journal
 from llm2llm.components.shared.data.parquet import read_rows
-from llm2llm.components.shared.data.schemas import Example, Reject
+from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.tasks import Task
-from tests.support.builders import artifacts
+from tests.support.builders import outputs_of
 
 Make = Callable[..., Example]
-SETS = ("seeds_set", "validation_set", "test_set", "pool_set", "replay_set", "rejects")
 
 
 def written(path: Path, rows: list[dict[str, str]]) -> str:
@@ -50,16 +51,17 @@ def test_from_a_source_with_columns_of_its_own(tmp_path: Path, colours: Task) ->
     general = written(
         tmp_path / "general.jsonl", [{"instruction": f"Do {n}.", "output": text} for n, text in enumerate(answers)]
     )
-    outputs = artifacts(tmp_path / "out", *SETS)
+    outputs = outputs_of("prepare", tmp_path / "out")
     columns = {"question": "instruction", "answer": "output"}
-    common = {"validation": "", "test": "", "pool": "", "task": colours.model_dump(), "seed_count": 0, "random_seed": 0}
-    run(seeds=seeds, replay=general, settings={"replay_columns": columns}, **common, **outputs)
+    settings = {"task": colours.model_dump(), "data": {"seeds": seeds, "replay": general}}
+    stage.python_func(settings=settings_text({**settings, "prepare": {"replay_columns": columns}}), **outputs)
     rows = read_rows(outputs["replay_set"].path, "examples", Example)
     assert {row.question: row.answer for row in rows} == {f"Do {n}.": text for n, text in enumerate(answers)}
     assert [row.id for row in rows] == sorted(row.id for row in rows)
-    assert read_rows(outputs["rejects"].path, "rejects", Reject) == []
+    assert read_journal(outputs["journal"]).rejects == []
 
-    run(seeds=seeds, settings={}, **common, **outputs)
+    outputs = outputs_of("prepare", tmp_path / "without")
+    stage.python_func(settings=settings_text({**settings, "data": {"seeds": seeds}}), **outputs)
     assert read_rows(outputs["replay_set"].path, "examples", Example) == []
 
 
@@ -68,10 +70,9 @@ def test_a_source_without_the_columns_is_named(
 ) -> None:
     seeds = written(tmp_path / "seeds.jsonl", [{"question": f"the {c}", "answer": c} for c in colours.labels])
     general = written(tmp_path / "general.jsonl", [{"order": "Do it.", "reply": "Done."}])
-    outputs = artifacts(tmp_path / "out", *SETS)
-    common = {"validation": "", "test": "", "pool": "", "task": colours.model_dump(), "seed_count": 0, "random_seed": 0}
+    settings = {"task": colours.model_dump(), "data": {"seeds": seeds, "replay": general}}
     with pytest.raises(SystemExit) as caught:
-        run(seeds=seeds, replay=general, settings={}, **common, **outputs)
+        stage.python_func(settings=settings_text(settings), **outputs_of("prepare", tmp_path / "out"))
     assert caught.value.code == 2
     error = capfd.readouterr().err
     assert "general.jsonl:1" in error

@@ -3,43 +3,47 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.data.artifacts import LocalArtifact
-from llm2llm.components.shared.data.parquet import write_rows
+from llm2llm.components.shared.base.settings_text import settings_text
 from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.tasks import Task
 from llm2llm.components.shared.training.settings import FineTuneSettings
 from llm2llm.components.shared.training.throughput import check_loggers, loss_curve
-from llm2llm.components.train.run import run
+from llm2llm.components.train.component import train
+from tests.support.builders import outputs_of, rows_artifact
 
 
 @pytest.mark.slow
 def test_the_stage_mixes_general_rows_in_and_measures(
     tmp_path: Path, rows: list[Example], other_rows: list[Example], colours: Task, quick: FineTuneSettings
 ) -> None:
-    artifacts = {}
-    for name, some in (("training_set", rows), ("replay_set", other_rows)):
-        write_rows(tmp_path / name, "examples", some)
-        artifacts[name] = LocalArtifact(str(tmp_path / name))
-    model, metrics = LocalArtifact(str(tmp_path / "model")), LocalArtifact(str(tmp_path / "metrics"))
-    settings = {"batch_size": 4, "max_length": 64, "replay_fraction": 0.5, "scratch": quick.scratch.model_dump()}
-    run(
-        **artifacts,
-        student="scratch",
-        task=colours.model_dump(mode="json"),
-        previous=None,
+    settings = {
+        "task": colours.model_dump(mode="json"),
+        "student": "scratch",
+        "train": {
+            "epochs": 1.0,
+            "learning_rate": 1e-3,
+            "batch_size": 4,
+            "max_length": 64,
+            "replay_fraction": 0.5,
+            "scratch": quick.scratch.model_dump(),
+        },
+        "random_seed": 0,
+    }
+    outputs = outputs_of("train", tmp_path)
+    train.python_func(
+        training_set=rows_artifact(tmp_path, "training_set", "examples", rows),
+        replay_set=rows_artifact(tmp_path, "replay_set", "examples", other_rows),
+        settings=settings_text(settings),
         iteration=2,
-        epochs=1.0,
-        learning_rate=1e-3,
-        random_seed=0,
-        settings=settings,
-        model=model,
-        metrics=metrics,
+        **outputs,
     )
-    shown = metrics.metadata
+    assert outputs["model"].metadata["kind"] == "model"
+    shown = outputs["metrics"].metadata
     assert (shown["training_rows"], shown["rows_replayed"], shown["steps"]) == (36, 12, 9)
     assert shown["tokens_per_second"] > 0
     assert shown["peak_memory_mib"] > 100
@@ -51,6 +55,33 @@ def test_the_stage_mixes_general_rows_in_and_measures(
     assert {"torch", "transformers", "llm2llm"} <= log["versions"].keys()
     assert not {"seconds", "peak_memory", "checkpoints"} & log.keys(), "equal trainings leave equal folders"
     assert "checkpoint_uri" not in log["settings"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (
+            {"train": {"start_from": "previous"}},
+            "error: train.start_from: 'previous' needs a pipeline that was compiled",
+        ),
+        ({"train": {"epoch": 1}}, "error: train settings.train.epoch: unknown key; did you mean 'epochs'?"),
+        ({"student": ""}, "error: train settings.student: String should have at least 1 character (got '')"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_before_anything_is_loaded(
+    tmp_path: Path, rows: list[Example], colours: Task, capsys: pytest.CaptureFixture[str], changed: Any, said: str
+) -> None:
+    settings = {"task": colours.model_dump(mode="json"), "student": "nowhere/to/be/found", **changed}
+    with pytest.raises(SystemExit) as caught:
+        train.python_func(
+            training_set=rows_artifact(tmp_path, "training_set", "examples", rows),
+            settings=settings_text(settings),
+            iteration=1,
+            **outputs_of("train", tmp_path / "out"),
+        )
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.startswith(said)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_logger_that_could_not_log_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

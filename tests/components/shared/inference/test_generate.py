@@ -10,10 +10,10 @@ import torch
 import transformers
 
 from llm2llm.components.evaluate.evaluate import evaluate
+from llm2llm.components.out_of_fold.component import out_of_fold as out_of_fold_stage
 from llm2llm.components.out_of_fold.out_of_fold import out_of_fold
-from llm2llm.components.out_of_fold.run import run as run_fold
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.data.artifacts import LocalArtifact, write_artifact
+from llm2llm.components.shared.base.settings_text import settings_text
 from llm2llm.components.shared.data.parquet import read_rows
 from llm2llm.components.shared.data.schemas import Example, Prediction, Score
 from llm2llm.components.shared.inference import generate as answer_module
@@ -24,6 +24,7 @@ from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.models.prompts import encode_prompt
 from llm2llm.components.shared.tasks import Task, grade
 from llm2llm.components.shared.training.settings import FineTuneSettings
+from tests.support.builders import journal_artifact, outputs_of, rows_artifact
 
 pytestmark = pytest.mark.slow
 
@@ -152,9 +153,7 @@ def test_only_seeds_are_sampled_and_the_rest_is_answered_as_ever(
         assert found.samples_unparseable == outcomes.count("unparseable")
 
 
-def test_evaluate_grades_every_split_and_extends_the_history(
-    rows: list[Example], colours: Task, tiny_student: Path
-) -> None:
+def test_evaluate_grades_and_scores_every_split(rows: list[Example], colours: Task, tiny_student: Path) -> None:
     splits = {"seeds": rows[:9], "validation": rows[9:15], "test": rows[15:]}
     predictions, history = evaluate(tiny_student, splits, [], 0, 9, colours, AnswerSettings())
     assert [(score.split, score.n) for score in history] == [("seeds", 9), ("validation", 6), ("test", 9)]
@@ -164,11 +163,13 @@ def test_evaluate_grades_every_split_and_extends_the_history(
         assert score.correct == outcomes.count("correct")
         assert score.unparseable == outcomes.count("unparseable")
         assert score.low <= score.accuracy <= score.high
-    _, longer = evaluate(tiny_student, splits, history, 1, 12, colours, AnswerSettings())
-    assert longer[:3] == history
-    assert [score.iteration for score in longer] == [0, 0, 0, 1, 1, 1]
+        assert score.correct_ids == sorted(p.example_id for p in predictions if p.outcome == "correct"
+                                           and p.split == score.split)  # fmt: skip
+    _, scores = evaluate(tiny_student, splits, history, 1, 12, colours, AnswerSettings())
+    assert [(score.iteration, score.split) for score in scores] == [(1, split) for split in splits], "the new ones only"
+    assert [score.gain for score in scores] == [0, 0, 0], "the same student answers the same"
     with pytest.raises(UserError, match="has scores of that iteration or later"):
-        evaluate(tiny_student, splits, longer, 1, 12, colours, AnswerSettings())
+        evaluate(tiny_student, splits, [*history, *scores], 1, 12, colours, AnswerSettings())
 
 
 def test_nothing_to_ask_is_refused(colours: Task, tiny_student: Path) -> None:
@@ -196,31 +197,24 @@ def test_out_of_fold_answers_every_seed_once_and_only_unseen_ones(
 def test_folds_are_trained_only_for_a_student_that_knows_its_seeds(
     rows: list[Example], colours: Task, quick: FineTuneSettings, tmp_path: Path, solved: float, trained: bool
 ) -> None:
-    def artifact(name: str, kind: str, content: list[Any]) -> LocalArtifact:
-        made = LocalArtifact(str(tmp_path / name))
-        write_artifact(made, kind, content)
-        return made
-
     scores = [
         Score(iteration=iteration, split="seeds", n=24, correct=0, unparseable=0, accuracy=accuracy, low=0, high=1,
               training_rows=24)
         for iteration, accuracy in ((0, 1.0), (1, solved))
     ]  # fmt: skip
-    predictions = LocalArtifact(str(tmp_path / "predictions"))
-    run_fold(
-        training_set=artifact("rows", "examples", rows),
-        history=artifact("history", "scores", scores),
-        only_above=0.98,
-        student="scratch",
-        task=colours.model_dump(),
+    settings = {
+        "task": colours.model_dump(),
+        "student": "scratch",
+        "train": {"epochs": 1.0, "learning_rate": 1e-3, **quick.model_dump(include={"scratch", "batch_size"})},
+        "out_of_fold": {"folds": 3, "only_above": 0.98},
+    }
+    outputs = outputs_of("out_of_fold", tmp_path / "out")
+    out_of_fold_stage.python_func(
+        training_set=rows_artifact(tmp_path, "rows", "examples", rows),
+        journal=journal_artifact(tmp_path, scores=scores),
+        settings=settings_text(settings),
         fold=0,
-        folds=3,
         iteration=1,
-        epochs=1.0,
-        learning_rate=1e-3,
-        random_seed=0,
-        train_settings=quick.model_dump(include={"scratch", "batch_size"}),
-        evaluate_settings={},
-        predictions=predictions,
+        **outputs,
     )
-    assert len(read_rows(predictions.path, "predictions", Prediction)) == (8 if trained else 0)
+    assert len(read_rows(outputs["predictions"].path, "predictions", Prediction)) == (8 if trained else 0)

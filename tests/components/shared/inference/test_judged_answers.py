@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llm2llm.components.evaluate.evaluate import extended
+from llm2llm.components.evaluate.evaluate import scored
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.inference.predict import predict
@@ -46,7 +46,7 @@ def test_the_judge_has_the_last_word(
         assert p.outcome == ("wrong" if "green" in (p.parsed or "") else "correct")
     assert {p.samples for p in found} == {2}
     assert any(p.samples_correct == 2 for p in found), "each sample is judged"
-    (score,) = extended([], found, [], 24)
+    (score,) = scored([], found, {"training_rows": 24})
     assert score.judge_calls == sum(p.judge_calls for p in found) == len(judged)
     assert {p.judge_calls for p in found} == {1, 2}, "two samples with the same text are one call"
     assert (score.judge_input_tokens, score.judge_output_tokens) == (11 * len(judged), 7 * len(judged))

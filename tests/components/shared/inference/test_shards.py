@@ -8,61 +8,56 @@ from typing import Any
 import pytest
 import torch
 
-from llm2llm.components.answer.run import run as run_answer
-from llm2llm.components.evaluate.run import run as run_evaluate
+from llm2llm.components.evaluate.component import evaluate
+from llm2llm.components.predict.component import predict
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.data.artifacts import LocalArtifact, write_artifact
+from llm2llm.components.shared.base.settings_text import settings_text
+from llm2llm.components.shared.data.artifacts import LocalArtifact
+from llm2llm.components.shared.data.journal import read_journal
 from llm2llm.components.shared.data.parquet import read_rows
-from llm2llm.components.shared.data.schemas import Example, Prediction, Score
+from llm2llm.components.shared.data.schemas import Example, Prediction
 from llm2llm.components.shared.inference import generate as answer_module
 from llm2llm.components.shared.inference.generate import MORE_MEMORY, answer
 from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.lineage.embedded import content_hash
 from llm2llm.components.shared.models.memory import in_pieces
 from llm2llm.components.shared.tasks import Task
+from tests.support.builders import journal_artifact, outputs_of, score, splits_artifact
 
 
 class Stages:
-    """`answer` and `evaluate` on files in a folder."""
+    """`predict` and `evaluate` on files in a folder."""
 
     def __init__(self, folder: Path, student: Path, splits: dict[str, list[Example]], task: Task) -> None:
         self.folder = folder
         self.student = LocalArtifact(str(student))
-        self.sets = {}
-        for name, rows in splits.items():
-            self.sets[f"{name}_set"] = LocalArtifact(str(folder / name))
-            write_artifact(self.sets[f"{name}_set"], "examples", rows)
+        self.splits = splits_artifact(folder, **splits)
+        self.journal = journal_artifact(folder)
         self.task = task.model_dump()
 
-    def answer(self, shard: int, shards: int, settings: dict[str, Any]) -> LocalArtifact:
-        written = LocalArtifact(str(self.folder / f"shard {shard} of {shards}"))
-        run_answer(
+    def predict(self, shard: int, shards: int, settings: dict[str, Any]) -> LocalArtifact:
+        outputs = outputs_of("predict", self.folder / f"shard {shard} of {shards}")
+        predict.python_func(
             model=self.student,
-            **self.sets,
-            task=self.task,
+            splits=self.splits,
+            settings=settings_text({"task": self.task, "evaluate": {**settings, "shards": shards}}),
             shard=shard,
-            shards=shards,
             iteration=0,
-            settings=settings,
-            predictions=written,
+            **outputs,
         )
-        return written
+        return outputs["predictions"]
 
     def evaluate(
         self, name: str, settings: dict[str, Any], shards: Sequence[LocalArtifact] | None = None
     ) -> dict[str, LocalArtifact]:
-        (self.folder / name).mkdir()
-        names = ("predictions", "history", "metrics", "confusion")
-        outputs = {output: LocalArtifact(str(self.folder / name / output)) for output in names}
-        run_evaluate(
+        outputs = outputs_of("evaluate", self.folder / name)
+        evaluate.python_func(
+            splits=self.splits,
+            previous_journal=self.journal,
+            settings=settings_text({"task": self.task, "evaluate": settings}),
             model=None if shards else self.student,
-            **self.sets,
             shard_predictions=shards,
-            first_predictions=None,
-            task=self.task,
-            previous_history=None,
             iteration=0,
-            settings=settings,
             **outputs,
         )
         return outputs
@@ -87,7 +82,7 @@ def stages(tmp_path: Path, rows: list[Example], colours: Task, taught_student: P
 def test_any_number_of_shards_leaves_the_same(stages: Stages, settings: dict[str, Any]) -> None:
     alone = stages.evaluate("alone", settings)
     for shards in (1, 3, 12):
-        parts = [stages.answer(shard, shards, settings) for shard in range(shards)]
+        parts = [stages.predict(shard, shards, settings) for shard in range(shards)]
         sizes = [len(read_rows(part.path, "predictions", Prediction)) for part in parts]
         assert sum(sizes) == 24
         if shards == 3:
@@ -95,8 +90,7 @@ def test_any_number_of_shards_leaves_the_same(stages: Stages, settings: dict[str
         together = stages.evaluate(f"of {shards}", settings, parts[::-1])
         for name, artifact in alone.items():
             assert content_hash(together[name].path) == content_hash(artifact.path), (shards, name)
-    (seeds, *_) = read_rows(alone["history"].path, "scores", Score)
-    assert seeds.training_rows == 24, "without the model"
+        assert {one.training_rows for one in read_journal(together["journal"]).scores} == {24}, "without the model"
     confusion = json.loads(Path(alone["confusion"].path).read_text())
     assert alone["confusion"].metadata["confusionMatrix"] == confusion
     assert sum(map(sum, confusion["matrix"])) == 6, "validation"
@@ -114,7 +108,7 @@ def test_times_are_shown_and_not_kept(stages: Stages) -> None:
 
 @pytest.mark.slow
 def test_a_run_without_all_its_shards_fails(stages: Stages, capsys: pytest.CaptureFixture[str]) -> None:
-    parts = [stages.answer(shard, 3, {"batch_size": 4}) for shard in (0, 2)]
+    parts = [stages.predict(shard, 3, {"batch_size": 4}) for shard in (0, 2)]
     with pytest.raises(SystemExit, match="2"):
         stages.evaluate("of two", {"batch_size": 4}, parts)
     assert "rows are missing in the predictions of 2 shards" in capsys.readouterr().err
@@ -122,8 +116,40 @@ def test_a_run_without_all_its_shards_fails(stages: Stages, capsys: pytest.Captu
 
 def test_a_shard_beyond_the_last_is_refused(stages: Stages, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
-        stages.answer(3, 3, {})
+        stages.predict(3, 3, {})
     assert "shard 3 of 3: shards are numbered from 0 to 2" in capsys.readouterr().err
+
+
+def test_neither_a_student_nor_shards_is_refused(stages: Stages, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        evaluate.python_func(
+            splits=stages.splits,
+            previous_journal=stages.journal,
+            settings=settings_text({"task": stages.task}),
+            **outputs_of("evaluate", stages.folder / "out"),
+        )
+    assert "evaluate: neither a model nor shard_predictions; give one of the two" in capsys.readouterr().err
+    assert not (stages.folder / "out").exists()
+
+
+@pytest.mark.slow
+def test_scores_join_the_journal_and_are_held_against_iteration_0(stages: Stages) -> None:
+    stages.journal = journal_artifact(stages.folder, "past", scores=[score(0, "seeds", 0, 11)])
+    outputs = outputs_of("evaluate", stages.folder / "out")
+    evaluate.python_func(
+        splits=stages.splits,
+        previous_journal=stages.journal,
+        settings=settings_text({"task": stages.task}),
+        model=stages.student,
+        iteration=1,
+        **outputs,
+    )
+    scores = read_journal(outputs["journal"]).scores
+    assert [(one.iteration, one.split) for one in scores] == [
+        (0, "seeds"), (1, "seeds"), (1, "validation"), (1, "test")
+    ]  # fmt: skip
+    assert scores[1].gain == scores[1].accuracy > 0
+    assert scores[2].gain is None, "validation was not asked in iteration 0"
 
 
 class TestHalving:
