@@ -475,7 +475,7 @@ class TestStage:
                 **outputs_of("dedupe", tmp_path / "out"),
             )
         said = capfd.readouterr().err
-        assert said == "error: dedupe settings.dedupe.near_copi: unknown key; did you mean 'near_copy'?\n"
+        assert said == "error: settings.dedupe.near_copi: unknown key; did you mean 'near_copy'?\n"
         assert not (tmp_path / "out").exists()
 
 

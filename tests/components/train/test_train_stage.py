@@ -64,8 +64,8 @@ def test_the_stage_mixes_general_rows_in_and_measures(
             {"train": {"start_from": "previous"}},
             "error: train.start_from: 'previous' needs a pipeline that was compiled",
         ),
-        ({"train": {"epoch": 1}}, "error: train settings.train.epoch: unknown key; did you mean 'epochs'?"),
-        ({"student": ""}, "error: train settings.student: String should have at least 1 character (got '')"),
+        ({"train": {"epoch": 1}}, "error: settings.train.epoch: unknown key; did you mean 'epochs'?"),
+        ({"student": ""}, "error: settings.student: String should have at least 1 character (got '')"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_before_anything_is_loaded(
