@@ -19,7 +19,7 @@ from llm2llm.components.teacher_augment.context import Context
 from llm2llm.components.teacher_augment.replies import Draft, Problem, Reply
 from llm2llm.components.teacher_augment.requests import requests as requests_for
 from llm2llm.components.teacher_augment.settings import TeacherAugmentSettings, check_task
-from llm2llm.components.teacher_augment.until_usable import Asking, OpenTeacher
+from llm2llm.components.teacher_augment.until_usable import CallLog, OpenTeacher
 from llm2llm.components.teacher_augment.verify import agreed, judged, resolved
 
 MAX_TEXT = 20_000
@@ -98,7 +98,7 @@ def teacher_augment(
         iteration=iteration,
         random_seed=random_seed,
         teachers=teachers,
-        asking=Asking(
+        call_log=CallLog(
             iteration=iteration,
             strategy=settings.strategy,
             attempts=settings.attempts,
@@ -140,7 +140,7 @@ def teacher_augment(
     _check_failures(rejects, requested, settings)
     offline = [] if settings.asks_models else [reply.call for reply in replies if reply.call is not None]
     ordered = sorted(candidates.values(), key=lambda row: row.id)
-    return Augmented(ordered, rejects, [*offline, *context.asking.calls], requested)
+    return Augmented(ordered, rejects, [*offline, *context.call_log.calls], requested)
 
 
 def _write(context: Context) -> list[Reply]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from llm2llm.components.shared import tasks
-from llm2llm.components.shared.llm.requests import Answer
+from llm2llm.components.shared.llm.requests import LLMResponse
 from llm2llm.components.shared.tasks import Task
 from llm2llm.components.teacher_augment.replies import Draft, Problem
 from llm2llm.components.teacher_augment.until_usable import RAW_LIMIT, Unusable
@@ -23,7 +23,7 @@ _REFUSAL = re.compile(
 )
 
 
-def object_in(answer: Answer, *keys: str) -> dict[str, Any]:
+def object_in(answer: LLMResponse, *keys: str) -> dict[str, Any]:
     """The first JSON object of an answer that has all of the keys: the object itself, in a code fence, or between
     words.
 
@@ -45,7 +45,7 @@ def object_in(answer: Answer, *keys: str) -> dict[str, Any]:
     raise no_object(answer)
 
 
-def no_object(answer: Answer) -> Unusable:
+def no_object(answer: LLMResponse) -> Unusable:
     """Why an answer is not the object that was asked for."""
     if answer.truncated:
         return Unusable("truncated", "the answer hit max_tokens")
@@ -56,7 +56,7 @@ def no_object(answer: Answer) -> Unusable:
     return Unusable("unparseable", "the answer is not the JSON object that was asked for")
 
 
-def read_examples(answer: Answer, task: Task, count: int) -> tuple[list[Draft], list[Problem]]:
+def read_examples(answer: LLMResponse, task: Task, count: int) -> tuple[list[Draft], list[Problem]]:
     """The examples of an answer of the form `tasks.teacher_schema`: drafts and problems, `count` of them together.
 
     Raises:
@@ -97,7 +97,7 @@ def _example(item: Any, task: Task) -> Draft | Problem:
     return draft
 
 
-def read_questions(answer: Answer, count: int) -> tuple[list[str], list[Problem]]:
+def read_questions(answer: LLMResponse, count: int) -> tuple[list[str], list[Problem]]:
     """Like `read_examples`, for an answer of the form `questions_schema`.
 
     Raises:
@@ -130,7 +130,7 @@ def objects_schema(name: str, properties: dict[str, Any], least: int, most: int)
     }
 
 
-def read_solution(answer: Answer, task: Task, choices: Sequence[str]) -> tuple[str, str | None]:
+def read_solution(answer: LLMResponse, task: Task, choices: Sequence[str]) -> tuple[str, str | None]:
     """(answer, rationale) of an answer of the form `tasks.answer_schema`, in the form's own terms.
 
     Raises:

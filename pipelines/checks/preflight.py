@@ -205,9 +205,9 @@ def judge_checks(config: Config, judge: Any) -> Iterator[Check]:
 
 
 def _endpoint(config: Config, what: str, settings: Any) -> Iterator[Check]:
-    from llm2llm.components.shared.llm.budget import Account
+    from llm2llm.components.shared.llm.budget import SpendTracker
     from llm2llm.components.shared.llm.client import open_teacher
-    from llm2llm.components.shared.llm.requests import Ask
+    from llm2llm.components.shared.llm.requests import LLMRequest
     from llm2llm.components.shared.llm.settings import ModelSettings
 
     stages = GRADING if what == "judge" else ("teacher_augment",)
@@ -232,11 +232,11 @@ def _endpoint(config: Config, what: str, settings: Any) -> Iterator[Check]:
         }  # fmt: skip
         # A model that reasons first needs room for it; the answer itself is five tokens.
         message = {"role": "user", "content": 'Say yes, as {"word": "yes"}.'}
-        one = Ask(
+        one = LLMRequest(
             messages=[message], schema=schema, temperature=settings.temperature, max_tokens=256, purpose="preflight"
         )
         # The backend says on standard output what it does; the line below says it all.
-        with redirect_stdout(io.StringIO()), open_teacher(once, "openai", Account(run="preflight")) as teacher:
+        with redirect_stdout(io.StringIO()), open_teacher(once, "openai", SpendTracker(run="preflight")) as teacher:
             return teacher([one])[0]
 
     def takes(answer: Any) -> bool:

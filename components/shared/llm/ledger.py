@@ -26,7 +26,7 @@ from typing import Any
 
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.jsonl import is_text, parse_json
-from llm2llm.components.shared.llm.requests import Ask, call_key
+from llm2llm.components.shared.llm.requests import LLMRequest, request_key
 
 VERSION = 1
 SUFFIX = ".json.gz"
@@ -46,7 +46,7 @@ class Entry:
     model: str
     request: Mapping[str, Any]
     """What the key is made of besides the identity: `messages`, `schema`, `temperature`, `max_tokens`, `sample` and
-    `attempt` of the `Ask`."""
+    `attempt` of the `LLMRequest`."""
     purpose: str = "write"
     parent_id: str | None = None
     sent: Mapping[str, Any] | None = None
@@ -71,24 +71,24 @@ class Entry:
     written_at: str
     """In UTC, ISO 8601."""
 
-    def ask(self) -> Ask:
+    def llm_request(self) -> LLMRequest:
         """The request that it answers."""
-        return Ask(purpose=self.purpose, parent_id=self.parent_id, **self.request)
+        return LLMRequest(purpose=self.purpose, parent_id=self.parent_id, **self.request)
 
 
 _FIELDS = {field.name for field in dataclasses.fields(Entry)}
 _REQUIRED = {field.name for field in dataclasses.fields(Entry) if field.default is dataclasses.MISSING}
 
 
-def request_of(ask: Ask) -> dict[str, Any]:
+def request_of(request: LLMRequest) -> dict[str, Any]:
     """`Entry.request` of an ask."""
     return {
-        "messages": [dict(message) for message in ask.messages],
-        "schema": ask.schema,
-        "temperature": ask.temperature,
-        "max_tokens": ask.max_tokens,
-        "sample": ask.sample,
-        "attempt": ask.attempt,
+        "messages": [dict(message) for message in request.messages],
+        "schema": request.schema,
+        "temperature": request.temperature,
+        "max_tokens": request.max_tokens,
+        "sample": request.sample,
+        "attempt": request.attempt,
     }
 
 
@@ -236,7 +236,7 @@ def _unpacked(data: bytes, uri: str, key: str) -> Entry:
         )
     try:
         entry = Entry(**{name: value[name] for name in value.keys() & _FIELDS})
-        right = call_key(entry.identity, entry.ask())
+        right = request_key(entry.identity, entry.llm_request())
     except (TypeError, ValueError, AttributeError) as problem:
         raise UserError(f"ledger entry {uri}: is no entry of a ledger ({problem}); {fix}") from None
     if not entry.key == key == right:

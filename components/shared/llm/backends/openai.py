@@ -4,8 +4,8 @@
        ^                    |
        '------ retry <------'     429, 5xx, silence, broken connections: here and nowhere else
 
-How many calls are in flight and how fast they leave is `pacing`'s. A call keeps its place until its answer is in the
-ledger, so that a process that is killed loses no more answers than it has places.
+`rate_limit` decides how many calls are in flight and how fast they leave. A call keeps its place until its answer is in
+the ledger, so that a process that is killed loses no more answers than it has places.
 
 The HTTP client is aiohttp itself: beside the `openai` package's client on top of it, a request costs an eighth of the
 processor time, answers can be cut off, and a connection that was never made is told from one that broke.
@@ -35,10 +35,17 @@ from llm2llm.components.shared.base.errors import UserError, did_you_mean
 from llm2llm.components.shared.base.progress import Progress
 from llm2llm.components.shared.data.jsonl import parse_json
 from llm2llm.components.shared.llm.backends.in_process import schema_in_words
-from llm2llm.components.shared.llm.budget import Account, Hold, most_input_tokens
+from llm2llm.components.shared.llm.budget import Reservation, SpendTracker, most_input_tokens
 from llm2llm.components.shared.llm.client import Send
-from llm2llm.components.shared.llm.rate_limit import Pacing, Sent
-from llm2llm.components.shared.llm.requests import Answer, Ask, call_key, read_completion, without_control_tokens
+from llm2llm.components.shared.llm.rate_limit.in_flight import Sent
+from llm2llm.components.shared.llm.rate_limit.limiter import RateLimiter
+from llm2llm.components.shared.llm.requests import (
+    LLMRequest,
+    LLMResponse,
+    read_completion,
+    request_key,
+    without_control_tokens,
+)
 from llm2llm.components.shared.llm.settings import ModelSettings, api_key
 
 MAX_ANSWER = 2**20
@@ -75,13 +82,13 @@ def opened(settings: ModelSettings) -> Iterator[Send]:
     """The backend. What it learns about the endpoint it keeps from one batch of requests to the next."""
     endpoint = _Endpoint(settings)
 
-    def send(asks: Sequence[Ask], settings: ModelSettings, account: Account) -> list[Answer]:
-        return asyncio.run(_Sending(endpoint, account, asks).all())
+    def send(requests: Sequence[LLMRequest], settings: ModelSettings, tracker: SpendTracker) -> list[LLMResponse]:
+        return asyncio.run(_Sending(endpoint, tracker, requests).all())
 
     yield send
 
 
-def send(asks: Sequence[Ask], settings: ModelSettings, account: Account) -> list[Answer]:
+def send(requests: Sequence[LLMRequest], settings: ModelSettings, tracker: SpendTracker) -> list[LLMResponse]:
     """Asks the endpoint; see `teacher.Send`. A call that fails in all its tries is an answer with outcome `failed`.
 
     Raises:
@@ -90,7 +97,7 @@ def send(asks: Sequence[Ask], settings: ModelSettings, account: Account) -> list
         SystemExit: With code 143, after SIGTERM; the calls in flight were waited for, `GRACE` seconds at most.
     """
     with opened(settings) as send_now:
-        return send_now(asks, settings, account)
+        return send_now(requests, settings, tracker)
 
 
 class _Endpoint:
@@ -101,7 +108,7 @@ class _Endpoint:
         self.url = settings.url.rstrip("/")
         self.identity = settings.identity("openai")
         self.proxy = _proxy(self.url)
-        self.pacing = Pacing(settings.concurrency, settings.requests_per_minute, settings.tokens_per_minute)
+        self.rate_limiter = RateLimiter(settings.concurrency, settings.requests_per_minute, settings.tokens_per_minute)
         self.models_checked = False
         self.takes_schema = settings.structured != "words"
         """Until it has refused a JSON schema and taken the same request without one."""
@@ -132,7 +139,7 @@ class _Call:
     """An ask on its way to its answer."""
 
     place: int
-    ask: Ask
+    request: LLMRequest
     tries: int = 0
     """How often it was sent."""
     failures: int = 0
@@ -165,11 +172,11 @@ class _Lost(Exception):
 class _Sending:
     """One batch of requests. `all` hands out the calls; each runs as a task of its own."""
 
-    def __init__(self, endpoint: _Endpoint, account: Account, asks: Sequence[Ask]) -> None:
-        self.endpoint, self.settings, self.pacing = endpoint, endpoint.settings, endpoint.pacing
-        self.account = account
-        self.answers: list[Answer | None] = [None] * len(asks)
-        self.fresh = deque(_Call(place, ask) for place, ask in enumerate(asks))
+    def __init__(self, endpoint: _Endpoint, tracker: SpendTracker, requests: Sequence[LLMRequest]) -> None:
+        self.endpoint, self.settings, self.rate_limiter = endpoint, endpoint.settings, endpoint.rate_limiter
+        self.tracker = tracker
+        self.answers: list[LLMResponse | None] = [None] * len(requests)
+        self.fresh = deque(_Call(place, request) for place, request in enumerate(requests))
         self.later: list[tuple[float, int, _Call]] = []
         """What is tried again, by when: a heap."""
         self.tasks: set[asyncio.Task[None]] = set()
@@ -183,9 +190,9 @@ class _Sending:
         self.failed_calls = 0
         self.failed_tries = 0
         """Both since the last answer."""
-        self.progress = Progress("teacher", len(asks), "calls")
+        self.progress = Progress("teacher", len(requests), "calls")
 
-    async def all(self) -> list[Answer]:
+    async def all(self) -> list[LLMResponse]:
         self.loop = asyncio.get_running_loop()
         connections = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE)
         headers = {"Authorization": f"Bearer {self.endpoint.key}", "Accept-Encoding": "identity"}
@@ -217,12 +224,12 @@ class _Sending:
                 continue
             call = self.later[0][2] if retry else self.fresh[0]
             limited = self.settings.tokens_per_minute is not None
-            most = most_input_tokens(call.ask) + call.ask.max_tokens if limited else 0
-            if (seconds := self.pacing.wait(now, most)) > 0:
+            most = most_input_tokens(call.request) + call.request.max_tokens if limited else 0
+            if (seconds := self.rate_limiter.wait(now, most)) > 0:
                 await self._wait(seconds)
                 continue
-            hold = self.account.reserve(call.ask, self.settings.model)
-            if hold is None and self.account.held:
+            reservation = self.tracker.reserve(call.request, self.settings.model)
+            if reservation is None and self.tracker.reserved:
                 # What is set aside for others may come free.
                 await self._wait(1.0)
                 continue
@@ -230,18 +237,18 @@ class _Sending:
                 heapq.heappop(self.later)
             else:
                 self.fresh.popleft()
-            if hold is None:
+            if reservation is None:
                 self._over_budget(call)
                 continue
             if not self.endpoint.models_checked:
                 try:
                     await self._check_models()
                 except BaseException:
-                    self.account.release(hold)
+                    self.tracker.release(reservation)
                     raise
                 self.endpoint.models_checked = True
-            sent = self.pacing.sent(self.loop.time(), most)
-            task = self.loop.create_task(self._try(call, hold, sent))
+            sent = self.rate_limiter.sent(self.loop.time(), most)
+            task = self.loop.create_task(self._try(call, reservation, sent))
             self.tasks.add(task)
             task.add_done_callback(self._ended)
 
@@ -299,42 +306,42 @@ class _Sending:
 
     # one try
 
-    async def _try(self, call: _Call, hold: Hold, sent: Sent) -> None:
+    async def _try(self, call: _Call, reservation: Reservation, sent: Sent) -> None:
         call.tries += 1
         call.answers_before = self.answered
         body = self._body(call)
         try:
             response = await self._exchange("POST", "/chat/completions", body)
         except _NotSent as problem:
-            self.account.release(hold)
-            self.pacing.broke(sent, self.loop.time())
+            self.tracker.release(reservation)
+            self.rate_limiter.broke(sent, self.loop.time())
             self._failed(call, str(problem))
             return
         except _Lost as problem:
-            self.account.settle(hold, None)
-            self.pacing.broke(sent, self.loop.time())
+            self.tracker.settle(reservation, None)
+            self.rate_limiter.broke(sent, self.loop.time())
             self._failed(call, str(problem))
             return
         except BaseException:
-            self.account.settle(hold, None)
-            self.pacing.given_up(sent)
+            self.tracker.settle(reservation, None)
+            self.rate_limiter.given_up(sent)
             raise
         if response.status == 200:
-            await self._came(call, hold, sent, body, response)
+            await self._came(call, reservation, sent, body, response)
             return
-        self.account.release(hold)
+        self.tracker.release(reservation)
         now = self.loop.time()
         wait = _retry_after(response.headers)
         detail = self._said(response)
         if response.status in BUSY and "insufficient_quota" not in detail:
-            self.pacing.refused(sent, now, wait)
+            self.rate_limiter.refused(sent, now, wait)
             # It has too much to do, and not with this call: as long as it answers others, this one is not failing.
             self._failed(call, detail, wait, counts=self.answered == call.answers_before)
         elif response.status >= 500 or response.status in RETRIED:
-            self.pacing.broke(sent, now)
+            self.rate_limiter.broke(sent, now)
             self._failed(call, detail, wait)
         else:
-            self.pacing.given_up(sent)
+            self.rate_limiter.given_up(sent)
             self._refused(call, body, response, detail)
 
     def _refused(self, call: _Call, body: Mapping[str, Any], response: _Response, detail: str) -> None:
@@ -359,7 +366,7 @@ class _Sending:
         """The call has failed; when all are refused, it is the key."""
         endpoint = self.endpoint
         endpoint.forbidden += 1
-        answers = self.account.answers_of(endpoint.identity)
+        answers = self.tracker.answers_of(endpoint.identity)
         # A refusal comes faster than an answer: the calls in flight have the time to show that the key is right. And
         # where most answers come from the ledger, those that are moderated are what is left to ask for.
         most = max(BREAKER_CALLS, answers // MODERATED) if answers else 0
@@ -373,15 +380,17 @@ class _Sending:
             )
         self._done(call, self._failure(call, detail))
 
-    async def _came(self, call: _Call, hold: Hold, sent: Sent, body: Mapping[str, Any], response: _Response) -> None:
+    async def _came(
+        self, call: _Call, reservation: Reservation, sent: Sent, body: Mapping[str, Any], response: _Response
+    ) -> None:
         raw, answer = self._read(call, response)
         if answer is None:
-            self.account.settle(hold, None)
-            self.pacing.broke(sent, self.loop.time())
+            self.tracker.settle(reservation, None)
+            self.rate_limiter.broke(sent, self.loop.time())
             self._failed(call, f"what came is no chat completion: {self._said(response)}")
             return
-        self.account.settle(hold, answer)
-        used = (answer.input_tokens or hold.input_tokens) + (answer.output_tokens or hold.output_tokens)
+        self.tracker.settle(reservation, answer)
+        used = (answer.input_tokens or reservation.input_tokens) + (answer.output_tokens or reservation.output_tokens)
         self.answered += 1
         self.failed_calls = self.failed_tries = self.endpoint.forbidden = 0
         if call.in_words and self.endpoint.takes_schema:
@@ -393,11 +402,13 @@ class _Sending:
                 self.loop.run_in_executor(self.threads, lambda: self._store(answer, body, raw))
             )
         finally:
-            self.pacing.answered(sent, self.loop.time(), max(0, hold.input_tokens + hold.output_tokens - used))
+            self.rate_limiter.answered(
+                sent, self.loop.time(), max(0, reservation.input_tokens + reservation.output_tokens - used)
+            )
         self._done(call, stored)
 
-    def _store(self, answer: Answer, body: Mapping[str, Any], raw: Any) -> Answer:
-        return self.account.store(self.endpoint.identity, answer, sent=body, raw=raw)
+    def _store(self, answer: LLMResponse, body: Mapping[str, Any], raw: Any) -> LLMResponse:
+        return self.tracker.store(self.endpoint.identity, answer, sent=body, raw=raw)
 
     def _failed(self, call: _Call, detail: str, wait: float | None = None, counts: bool = True) -> None:
         """A try that came to nothing; the call is tried again later, or has failed."""
@@ -422,7 +433,7 @@ class _Sending:
     def _again(self, call: _Call, seconds: float) -> None:
         heapq.heappush(self.later, (self.loop.time() + seconds, call.place, call))
 
-    def _failure(self, call: _Call, detail: str) -> Answer:
+    def _failure(self, call: _Call, detail: str) -> LLMResponse:
         return self._answer(call, outcome="failed", detail=detail)
 
     def _over_budget(self, call: _Call) -> None:
@@ -431,11 +442,11 @@ class _Sending:
         else:
             self._done(call, self._answer(call, outcome="over_budget", detail="the budget has no room for it"))
 
-    def _answer(self, call: _Call, **fields: Any) -> Answer:
-        key = call_key(self.endpoint.identity, call.ask)
-        return Answer(ask=call.ask, key=key, model=self.settings.model, attempts=call.tries, **fields)
+    def _answer(self, call: _Call, **fields: Any) -> LLMResponse:
+        key = request_key(self.endpoint.identity, call.request)
+        return LLMResponse(request=call.request, key=key, model=self.settings.model, attempts=call.tries, **fields)
 
-    def _done(self, call: _Call, answer: Answer) -> None:
+    def _done(self, call: _Call, answer: LLMResponse) -> None:
         self.answers[call.place] = answer
         self.done += 1
         self.progress.show(self.done)
@@ -443,21 +454,22 @@ class _Sending:
     # what is sent, and what comes
 
     def _body(self, call: _Call) -> dict[str, Any]:
-        ask = call.ask
+        request = call.request
         messages = [
-            {"role": message["role"], "content": without_control_tokens(message["content"])} for message in ask.messages
+            {"role": message["role"], "content": without_control_tokens(message["content"])}
+            for message in request.messages
         ]
         body: dict[str, Any] = {
             "model": self.settings.model,
             "messages": messages,
-            "temperature": ask.temperature,
-            self.endpoint.limit_name: ask.max_tokens,
+            "temperature": request.temperature,
+            self.endpoint.limit_name: request.max_tokens,
         }
-        if ask.schema is not None and self.endpoint.takes_schema and not call.in_words:
-            form = {"name": "answer", "schema": ask.schema, "strict": True}
+        if request.schema is not None and self.endpoint.takes_schema and not call.in_words:
+            form = {"name": "answer", "schema": request.schema, "strict": True}
             body["response_format"] = {"type": "json_schema", "json_schema": form}
-        elif ask.schema is not None:
-            body["messages"] = schema_in_words(messages, ask.schema)
+        elif request.schema is not None:
+            body["messages"] = schema_in_words(messages, request.schema)
         return body
 
     async def _exchange(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> _Response:
@@ -500,7 +512,7 @@ class _Sending:
         except (aiohttp.ClientError, OSError, ValueError) as problem:
             raise _Lost(f"the connection broke ({self.endpoint.without_key(_reason(problem))[:DETAIL]})") from None
 
-    def _read(self, call: _Call, response: _Response) -> tuple[Any, Answer | None]:
+    def _read(self, call: _Call, response: _Response) -> tuple[Any, LLMResponse | None]:
         """(what came, the answer in it); None where it is no chat completion."""
         if response.cut:
             detail = f"the answer is larger than {MAX_ANSWER:,} bytes"

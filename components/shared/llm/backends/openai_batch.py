@@ -32,10 +32,16 @@ from llm2llm.components.shared.base.errors import UserError, did_you_mean
 from llm2llm.components.shared.base.progress import Progress
 from llm2llm.components.shared.data.jsonl import parse_json
 from llm2llm.components.shared.llm.backends.in_process import schema_in_words
-from llm2llm.components.shared.llm.budget import Account, Hold
+from llm2llm.components.shared.llm.budget import Reservation, SpendTracker
 from llm2llm.components.shared.llm.client import Send
 from llm2llm.components.shared.llm.ledger import entry_uri
-from llm2llm.components.shared.llm.requests import Answer, Ask, call_key, read_completion, without_control_tokens
+from llm2llm.components.shared.llm.requests import (
+    LLMRequest,
+    LLMResponse,
+    read_completion,
+    request_key,
+    without_control_tokens,
+)
 from llm2llm.components.shared.llm.settings import ModelSettings, api_key
 
 PRICE_SHARE = 0.5
@@ -83,7 +89,7 @@ class _Batch:
     """Of the note; empty without a ledger."""
     id: str = ""
     """Empty while another run is about to send it."""
-    holds: dict[str, Hold] = field(default_factory=dict)
+    reservations: dict[str, Reservation] = field(default_factory=dict)
     """By key: what this call waits for."""
     finished: int = 0
 
@@ -94,7 +100,7 @@ def opened(settings: ModelSettings) -> Iterator[Send]:
     yield send
 
 
-def send(asks: Sequence[Ask], settings: ModelSettings, account: Account) -> list[Answer]:
+def send(requests: Sequence[LLMRequest], settings: ModelSettings, tracker: SpendTracker) -> list[LLMResponse]:
     """Sends the requests as batches, waits for them, and stores every answer in the ledger.
 
     What is in a batch that an earlier start has sent is waited for, not sent again, also when another run has sent it.
@@ -102,47 +108,47 @@ def send(asks: Sequence[Ask], settings: ModelSettings, account: Account) -> list
     as `failed`; asked again, they go into another batch. Without a ledger a batch is forgotten with the process.
 
     Args:
-        asks: No two with the same key, and none that the ledger has.
+        requests: No two with the same key, and none that the ledger has.
         settings: `structured: auto` is `json_schema` here: that a server takes no schema shows only in the results.
-        account: See `Account`.
+        tracker: See `SpendTracker`.
 
     Raises:
         UserError: The endpoint cannot be reached, refuses the key, or does not know the model or a batch.
     """
     identity = settings.identity("batch")
-    keys = [call_key(identity, ask) for ask in asks]
-    pending = dict(zip(keys, asks, strict=True))
-    answers: dict[str, Answer] = {}
+    keys = [request_key(identity, request) for request in requests]
+    pending = dict(zip(keys, requests, strict=True))
+    answers: dict[str, LLMResponse] = {}
     with _Endpoint(settings) as endpoint:
         endpoint.check_models()
         while pending:
             # In this order: a note is removed only after its answers are in the ledger, so a batch that another run
             # has just collected is seen in the one place or in the other.
-            notes = _notes(account, identity)
-            for found in account.find(identity, list(pending.values())):
+            notes = _notes(tracker, identity)
+            for found in tracker.find(identity, list(pending.values())):
                 if found is not None:
                     answers[found.key] = found
                     del pending[found.key]
-            known = _known(endpoint, account, notes, pending)
+            known = _known(endpoint, tracker, notes, pending)
             noted = {key for batch in known for key in batch.note.keys}
-            new, raced = _new(endpoint, account, {key: ask for key, ask in pending.items() if key not in noted})
-            batches = [batch for batch in [*known, *new] if batch.holds]
-            for batch, state in _ended(endpoint, account, batches):
-                came = _collect(endpoint, account, batch, state)
+            new, raced = _new(endpoint, tracker, {key: request for key, request in pending.items() if key not in noted})
+            batches = [batch for batch in [*known, *new] if batch.reservations]
+            for batch, state in _ended(endpoint, tracker, batches):
+                came = _collect(endpoint, tracker, batch, state)
                 answers |= came
-                pending = {key: ask for key, ask in pending.items() if key not in came}
-                _forget(account, batch, came)
+                pending = {key: request for key, request in pending.items() if key not in came}
+                _forget(tracker, batch, came)
             if not batches and not raced:
-                if not account.held:
+                if not tracker.reserved:
                     break
                 time.sleep(0.2)  # another teacher of the same run is at work, and may leave room in the budget
-    for key, ask in pending.items():
-        answers[key] = Answer(ask=ask, key=key, outcome="over_budget", model=settings.model)
+    for key, request in pending.items():
+        answers[key] = LLMResponse(request=request, key=key, outcome="over_budget", model=settings.model)
     return [answers[key] for key in keys]
 
 
 def _known(
-    endpoint: "_Endpoint", account: Account, notes: Mapping[str, Note], pending: Mapping[str, Ask]
+    endpoint: "_Endpoint", tracker: SpendTracker, notes: Mapping[str, Note], pending: Mapping[str, LLMRequest]
 ) -> list[_Batch]:
     """The batches that answer some of the requests, with money set aside for as many answers as it is there for."""
     batches = []
@@ -150,97 +156,102 @@ def _known(
         wanted = [key for key in note.keys if key in pending]
         if not wanted:
             continue
-        batch = _Batch(note, uri, id=_noted_id(account, note) or endpoint.find(note))
-        if not batch.id and (note.run == account.run or time.time() - note.made_at > MAKING):
+        batch = _Batch(note, uri, id=_noted_id(tracker, note) or endpoint.find(note))
+        if not batch.id and (note.run == tracker.run or time.time() - note.made_at > MAKING):
             _delete(uri)  # whoever noted it ended before it was sent
             continue
         if batch.id:
-            _note_id(account, note, batch.id)
+            _note_id(tracker, note, batch.id)
             print(f"teacher: waits for {len(wanted):,} answers of batch {batch.id}, which was sent before", flush=True)
         for key in wanted:
-            if hold := account.reserve(pending[key], endpoint.settings.model, PRICE_SHARE):
-                batch.holds[key] = hold
+            if reservation := tracker.reserve(pending[key], endpoint.settings.model, PRICE_SHARE):
+                batch.reservations[key] = reservation
         batches.append(batch)
     return batches
 
 
-def _new(endpoint: "_Endpoint", account: Account, pending: Mapping[str, Ask]) -> tuple[list[_Batch], bool]:
+def _new(endpoint: "_Endpoint", tracker: SpendTracker, pending: Mapping[str, LLMRequest]) -> tuple[list[_Batch], bool]:
     """The batches that were made of as many of the requests as there is money for; and whether another run was faster
     to note one of them, which is to be looked for again."""
     batches, raced, waiting = [], False, deque(pending.items())
     while waiting:
-        holds: dict[str, Hold] = {}
+        reservations: dict[str, Reservation] = {}
         data = bytearray()
-        while waiting and len(holds) < MOST_REQUESTS:
-            key, ask = waiting[0]
-            line = _line(key, ask, endpoint.settings)
-            if holds and len(data) + len(line) > MOST_BYTES:
+        while waiting and len(reservations) < MOST_REQUESTS:
+            key, request = waiting[0]
+            line = _line(key, request, endpoint.settings)
+            if reservations and len(data) + len(line) > MOST_BYTES:
                 break
             waiting.popleft()
-            if hold := account.reserve(ask, endpoint.settings.model, PRICE_SHARE):
-                holds[key] = hold
+            if reservation := tracker.reserve(request, endpoint.settings.model, PRICE_SHARE):
+                reservations[key] = reservation
                 data += line
-        if not holds:
+        if not reservations:
             break
         identity = endpoint.settings.identity("batch")
-        note = Note(tag=uuid.uuid4().hex, identity=identity, run=account.run, made_at=time.time(), keys=sorted(holds))
-        uri = _write_note(account, note)
+        note = Note(
+            tag=uuid.uuid4().hex, identity=identity, run=tracker.run, made_at=time.time(), keys=sorted(reservations)
+        )
+        uri = _write_note(tracker, note)
         if uri is None:
             raced = True
-            for hold in holds.values():
-                account.release(hold)
+            for reservation in reservations.values():
+                tracker.release(reservation)
             continue
-        batch = _Batch(note, uri, endpoint.make(note, bytes(data)), holds)
-        _note_id(account, note, batch.id)
+        batch = _Batch(note, uri, endpoint.make(note, bytes(data)), reservations)
+        _note_id(tracker, note, batch.id)
         batches.append(batch)
-        print(f"teacher: sent {len(holds):,} requests as batch {batch.id}; a restart waits for the same", flush=True)
+        print(
+            f"teacher: sent {len(reservations):,} requests as batch {batch.id}; a restart waits for the same",
+            flush=True,
+        )
     return batches, raced
 
 
-def _line(key: str, ask: Ask, settings: ModelSettings) -> bytes:
-    line = {"custom_id": key, "method": "POST", "url": "/v1/chat/completions", "body": _body(ask, settings)}
+def _line(key: str, request: LLMRequest, settings: ModelSettings) -> bytes:
+    line = {"custom_id": key, "method": "POST", "url": "/v1/chat/completions", "body": _body(request, settings)}
     return json.dumps(line, ensure_ascii=False).encode("utf-8") + b"\n"
 
 
-def _body(ask: Ask, settings: ModelSettings) -> dict[str, Any]:
-    messages = [{**message, "content": without_control_tokens(message["content"])} for message in ask.messages]
+def _body(request: LLMRequest, settings: ModelSettings) -> dict[str, Any]:
+    messages = [{**message, "content": without_control_tokens(message["content"])} for message in request.messages]
     # OpenAI's newer models take only the one name, and other servers only the other. To try costs up to a day here.
     at_openai = str(urlsplit(settings.url).hostname).endswith(("openai.com", "openai.azure.com"))
     limit = "max_completion_tokens" if at_openai else "max_tokens"
-    body: dict[str, Any] = {"model": settings.model, "temperature": ask.temperature, limit: ask.max_tokens}
-    if ask.schema is not None and settings.structured == "words":
-        messages = [dict(message) for message in schema_in_words(messages, ask.schema)]
-    elif ask.schema is not None:
-        schema = {"name": "answer", "schema": dict(ask.schema), "strict": True}
+    body: dict[str, Any] = {"model": settings.model, "temperature": request.temperature, limit: request.max_tokens}
+    if request.schema is not None and settings.structured == "words":
+        messages = [dict(message) for message in schema_in_words(messages, request.schema)]
+    elif request.schema is not None:
+        schema = {"name": "answer", "schema": dict(request.schema), "strict": True}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
     return {**body, "messages": messages}
 
 
-def _ended(endpoint: "_Endpoint", account: Account, batches: Sequence[_Batch]) -> Iterator[tuple[_Batch, Any]]:
+def _ended(endpoint: "_Endpoint", tracker: SpendTracker, batches: Sequence[_Batch]) -> Iterator[tuple[_Batch, Any]]:
     """Each batch, with its state, when it has ended; one that another run never sent is dropped, its money freed."""
     waiting = list(batches)
     finished: dict[str, int] = {}
-    progress = Progress("teacher", sum(len(batch.holds) for batch in waiting), "calls")
+    progress = Progress("teacher", sum(len(batch.reservations) for batch in waiting), "calls")
     wait, heard = FIRST_WAIT, time.monotonic()
     while waiting:
         for batch in list(waiting):
             if not batch.id:
-                batch.id = _noted_id(account, batch.note) or endpoint.find(batch.note)
+                batch.id = _noted_id(tracker, batch.note) or endpoint.find(batch.note)
             if not batch.id:
                 if time.time() - batch.note.made_at > MAKING:
                     waiting.remove(batch)
-                    for hold in batch.holds.values():
-                        account.release(hold)
+                    for reservation in batch.reservations.values():
+                        tracker.release(reservation)
                 continue
             state = endpoint.look(batch, silent=time.monotonic() - heard)
             if state is None:
                 continue
             heard = time.monotonic()
             counts = state.request_counts
-            finished[batch.id] = min(counts.completed + counts.failed, len(batch.holds)) if counts else 0
+            finished[batch.id] = min(counts.completed + counts.failed, len(batch.reservations)) if counts else 0
             if state.status in _ENDED:
                 waiting.remove(batch)
-                finished[batch.id] = len(batch.holds)
+                finished[batch.id] = len(batch.reservations)
                 yield batch, state
         if finished:
             progress.show(sum(finished.values()))
@@ -249,7 +260,7 @@ def _ended(endpoint: "_Endpoint", account: Account, batches: Sequence[_Batch]) -
             wait = min(1.5 * wait, LONGEST_WAIT)
 
 
-def _collect(endpoint: "_Endpoint", account: Account, batch: _Batch, state: Any) -> dict[str, Answer]:
+def _collect(endpoint: "_Endpoint", tracker: SpendTracker, batch: _Batch, state: Any) -> dict[str, LLMResponse]:
     """What came of each request for which a batch was waited, by key; the answers are in the ledger."""
     results: dict[str, Mapping[str, Any]] = {}
     ours, odd = set(batch.note.keys), 0
@@ -267,23 +278,23 @@ def _collect(endpoint: "_Endpoint", account: Account, batch: _Batch, state: Any)
         print(f"teacher: batch {batch.id} {state.status}: {len(results):,} of {len(ours):,} have a result", flush=True)
     identity = batch.note.identity
 
-    def settle(item: tuple[str, Hold]) -> Answer:
-        key, hold = item
+    def settle(item: tuple[str, Reservation]) -> LLMResponse:
+        key, reservation = item
         result = results.get(key)
-        answer = _read(hold.ask, key, result, state, endpoint)
+        answer = _read(reservation.request, key, result, state, endpoint)
         if answer.outcome == "answered":
             assert result is not None
-            account.settle(hold, answer)
-            sent = _body(hold.ask, endpoint.settings)
-            return account.store(identity, answer, sent=sent, raw=result["response"]["body"], share=PRICE_SHARE)
+            tracker.settle(reservation, answer)
+            sent = _body(reservation.request, endpoint.settings)
+            return tracker.store(identity, answer, sent=sent, raw=result["response"]["body"], share=PRICE_SHARE)
         if _may_be_billed(result, state):
-            account.settle(hold, None)
+            tracker.settle(reservation, None)
         else:
-            account.release(hold)
+            tracker.release(reservation)
         return answer
 
     with ThreadPoolExecutor(WRITERS, thread_name_prefix="ledger") as threads:
-        return {answer.key: answer for answer in threads.map(settle, batch.holds.items())}
+        return {answer.key: answer for answer in threads.map(settle, batch.reservations.items())}
 
 
 def _result(line: bytes) -> dict[str, Any] | None:
@@ -305,17 +316,19 @@ def _may_be_billed(result: Mapping[str, Any] | None, state: Any) -> bool:
     return bool(state.status == "completed") if result is None else bool(_status(result) == 200)
 
 
-def _read(ask: Ask, key: str, result: Mapping[str, Any] | None, state: Any, endpoint: "_Endpoint") -> Answer:
-    answer: dict[str, Any] = {"ask": ask, "key": key, "model": endpoint.settings.model}
+def _read(
+    request: LLMRequest, key: str, result: Mapping[str, Any] | None, state: Any, endpoint: "_Endpoint"
+) -> LLMResponse:
+    answer: dict[str, Any] = {"request": request, "key": key, "model": endpoint.settings.model}
     if result is None:
         detail = f"batch {state.id} ({state.status}) has no result for it{_errors(state)}"
-        return Answer(**answer, outcome="failed", detail=endpoint.plain(detail))
+        return LLMResponse(**answer, outcome="failed", detail=endpoint.plain(detail))
     if _status(result) != 200:
-        return Answer(**answer, outcome="failed", detail=endpoint.plain(_refused(result)))
+        return LLMResponse(**answer, outcome="failed", detail=endpoint.plain(_refused(result)))
     try:
-        return Answer(**answer, outcome="answered", **read_completion(result["response"].get("body")))
+        return LLMResponse(**answer, outcome="answered", **read_completion(result["response"].get("body")))
     except ValueError as problem:
-        return Answer(**answer, outcome="failed", detail=str(problem))
+        return LLMResponse(**answer, outcome="failed", detail=str(problem))
 
 
 def _refused(result: Mapping[str, Any]) -> str:
@@ -344,19 +357,19 @@ def _errors(state: Any) -> str:
 # What the ledger holds about batches.
 
 
-def _folder(account: Account) -> str:
-    assert account.ledger is not None
-    return f"{account.ledger.rstrip('/')}/batches"
+def _folder(tracker: SpendTracker) -> str:
+    assert tracker.ledger is not None
+    return f"{tracker.ledger.rstrip('/')}/batches"
 
 
-def _notes(account: Account, identity: str) -> dict[str, Note]:
+def _notes(tracker: SpendTracker, identity: str) -> dict[str, Note]:
     """The notes of a teacher's batches by their URIs, oldest first."""
-    if account.ledger is None:
+    if tracker.ledger is None:
         return {}
     from llm2llm.components.shared import storage
 
     notes = {}
-    for uri in storage.list_uris(_folder(account)):
+    for uri in storage.list_uris(_folder(tracker)):
         if uri.endswith(".json"):
             try:
                 data = storage.read_bytes(uri)
@@ -378,42 +391,42 @@ def _note(uri: str, data: bytes) -> Note:
     raise UserError(f"{uri}: is no note of a batch; remove it to have what it was about sent again, or restore it")
 
 
-def _write_note(account: Account, note: Note) -> str | None:
+def _write_note(tracker: SpendTracker, note: Note) -> str | None:
     """The note's URI, empty without a ledger; None when another run has noted the same requests."""
-    if account.ledger is None:
+    if tracker.ledger is None:
         return ""
     from llm2llm.components.shared import storage
 
     name = hashlib.sha256("\n".join([note.identity, *note.keys]).encode("utf-8")).hexdigest()[:32]
-    uri = f"{_folder(account)}/{name}.json"
+    uri = f"{_folder(tracker)}/{name}.json"
     return uri if storage.create_bytes(uri, json.dumps(asdict(note)).encode("utf-8")) else None
 
 
-def _noted_id(account: Account, note: Note) -> str:
+def _noted_id(tracker: SpendTracker, note: Note) -> str:
     from llm2llm.components.shared import storage
 
     try:
-        return storage.read_bytes(f"{_folder(account)}/{note.tag}.id").decode("utf-8")
+        return storage.read_bytes(f"{_folder(tracker)}/{note.tag}.id").decode("utf-8")
     except storage.NotThere:
         return ""
 
 
-def _note_id(account: Account, note: Note, batch: str) -> None:
-    if account.ledger is not None:
+def _note_id(tracker: SpendTracker, note: Note, batch: str) -> None:
+    if tracker.ledger is not None:
         from llm2llm.components.shared import storage
 
-        storage.create_bytes(f"{_folder(account)}/{note.tag}.id", batch.encode("utf-8"))
+        storage.create_bytes(f"{_folder(tracker)}/{note.tag}.id", batch.encode("utf-8"))
 
 
-def _forget(account: Account, batch: _Batch, came: Mapping[str, Answer]) -> None:
+def _forget(tracker: SpendTracker, batch: _Batch, came: Mapping[str, LLMResponse]) -> None:
     """Removes the note of a batch that has nothing more to give."""
-    if account.ledger is None:
+    if tracker.ledger is None:
         return
     from llm2llm.components.shared import storage
 
-    if all(key in came or storage.exists(entry_uri(account.ledger, key)) for key in batch.note.keys):
+    if all(key in came or storage.exists(entry_uri(tracker.ledger, key)) for key in batch.note.keys):
         _delete(batch.uri)
-        _delete(f"{_folder(account)}/{batch.note.tag}.id")
+        _delete(f"{_folder(tracker)}/{batch.note.tag}.id")
 
 
 def _delete(uri: str) -> None:

@@ -18,7 +18,7 @@ from llm2llm.components.shared.judge.settings import JudgeSettings, check_judge
 from llm2llm.components.shared.llm.ledger import list_entries
 from llm2llm.components.shared.tasks import Task
 from tests.support.builders import example
-from tests.support.loopback_endpoint import MODEL, Answer, Endpoint, completion
+from tests.support.loopback_endpoint import MODEL, Endpoint, HTTPResponse, completion
 from tests.support.misbehaving_server import Faults, misbehaving
 
 TASK = Task(
@@ -41,7 +41,7 @@ def shown(body: dict[str, Any], mark: str) -> str:
     return str(json.loads(text.split(f"<{mark}>\n")[1].split(f"\n</{mark}>")[0]))
 
 
-def verdict(word: str, reason: str = "because") -> Answer:
+def verdict(word: str, reason: str = "because") -> HTTPResponse:
     return completion({"reason": reason, "verdict": word})
 
 
@@ -49,7 +49,7 @@ def graded(task: Task, asked: list[tuple[Example, str]], settings: JudgeSettings
     return judge_answers(task, asked, settings)[0]
 
 
-def names_warsaw(body: dict[str, Any], number: int) -> Answer:
+def names_warsaw(body: dict[str, Any], number: int) -> HTTPResponse:
     """An honest judge."""
     return verdict("correct" if "Warsaw" in shown(body, "answer") else "wrong")
 
@@ -234,11 +234,11 @@ def test_an_unreadable_verdict_is_asked_for_again(
     [
         (lambda: completion("", refusal="I cannot"), "1 refused; for example: I cannot"),
         (lambda: completion('{"reason": "', finish_reason="length"), "1 truncated"),
-        (lambda: Answer(status=400, body={"error": {"message": "too long"}}), "1 failed; .*too long"),
+        (lambda: HTTPResponse(status=400, body={"error": {"message": "too long"}}), "1 failed; .*too long"),
     ],
 )
 def test_what_came_instead_is_said(
-    answer: Callable[[], Answer], what: str, endpoint: Endpoint, settings: Callable[..., JudgeSettings]
+    answer: Callable[[], HTTPResponse], what: str, endpoint: Endpoint, settings: Callable[..., JudgeSettings]
 ) -> None:
     endpoint.answer = lambda body, number: verdict("correct") if "Warsaw" in shown(body, "answer") else answer()
     asked = [(row(), "Warsaw, surely"), (row(), "Paris")]
