@@ -20,8 +20,9 @@ class JudgeSettings(ModelSettings):
         description=f"Who judges: {in_words(BESIDE_A_STUDENT)}. vLLM would take the memory that the student is in: "
         "serve such a judge behind an endpoint.",
     )
-    temperature: float = Field(0, ge=0, le=2)
-    """Always 0: the same answer gets the same grade, as far as the endpoint can."""
+    temperature: float | None = Field(0, ge=0, le=2)
+    """0, so that the same answer gets the same grade, as far as the endpoint can. null: none is sent, for a model that
+    takes none or only its own; its grades then depend on a draw, but the ledger keeps each of them."""
     attempts: int = Field(3, ge=1, le=20)
     """How often it is asked for the same verdict until one can be read. Busy and broken servers are another matter: see
     `tries`."""
@@ -41,9 +42,12 @@ class JudgeSettings(ModelSettings):
 
     @field_validator("temperature")
     @classmethod
-    def _not_drawn(cls, value: float) -> float:
-        if value != 0:
-            raise ValueError("a judge is asked at temperature 0, so that a grade does not depend on a draw; remove it")
+    def _not_drawn(cls, value: float | None) -> float | None:
+        if value:
+            raise ValueError(
+                "a judge is asked at temperature 0, so that a grade does not depend on a draw; remove it, or set null "
+                "for a model that takes no temperature"
+            )
         return value
 
     @model_validator(mode="after")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from llm2llm.components.shared.base.thoughts import without_thoughts
 from llm2llm.components.shared.data.schemas import Call
 
 Message = Mapping[str, str]
@@ -26,7 +27,8 @@ class LLMRequest:
     """For a model without a chat template their contents are joined by blank lines."""
     schema: Mapping[str, Any] | None = None
     """JSON schema of the answer; None for free text."""
-    temperature: float
+    temperature: float | None
+    """None: the model's own."""
     max_tokens: int
     """The longest answer."""
     sample: int = 0
@@ -48,7 +50,7 @@ class LLMResponse:
     outcome: Literal["answered", "failed", "over_budget"]
     """`failed`: no answer after all tries; `over_budget`: never sent."""
     text: str = ""
-    """What the model wrote, as it came."""
+    """What the model wrote, as it came, with its thoughts; see `answer`."""
     refusal: str = ""
     """Why the model declined, where it says so apart from the text."""
     truncated: bool = False
@@ -64,6 +66,11 @@ class LLMResponse:
     """The price of the tokens; None when it is not known."""
     paid: bool = False
     """Whether this run paid for it, rather than found it in the ledger."""
+
+    @property
+    def answer(self) -> str:
+        """The text without the thoughts of a reasoning model: a draft among them is no answer."""
+        return without_thoughts(self.text)
 
 
 Teacher = Callable[[Sequence[LLMRequest]], list[LLMResponse]]
@@ -103,39 +110,6 @@ def without_control_tokens(text: str) -> str:
     """
     plain = _CONTROL.sub(lambda found: found[0] + " ", text)
     return plain.encode("utf-8", "replace").decode("utf-8")
-
-
-MOST_TOKENS = 2**40
-"""A count above this is no count."""
-
-
-def read_completion(body: Any) -> dict[str, Any]:
-    """What a chat completion (the JSON that an endpoint answers with) says, as the fields of `LLMResponse`: `text`,
-    `refusal`, `truncated`, `input_tokens`, `output_tokens`.
-
-    Raises:
-        ValueError: It is none.
-    """
-    try:
-        choice = body["choices"][0]
-        message, finish = choice["message"], choice.get("finish_reason")
-        content, refusal, usage = message.get("content"), str(message.get("refusal") or ""), body.get("usage")
-    except (AttributeError, IndexError, KeyError, TypeError, RecursionError):
-        raise ValueError("what came is no chat completion") from None
-    if finish == "content_filter" and not refusal:
-        refusal = "the endpoint's content filter stopped the answer"
-    tokens = [
-        value if type(value) is int and 0 <= value <= MOST_TOKENS else None
-        for name in ("prompt_tokens", "completion_tokens")
-        for value in [usage.get(name) if isinstance(usage, Mapping) else None]
-    ]
-    return {
-        "text": content if isinstance(content, str) else "",
-        "refusal": refusal,
-        "truncated": finish == "length",
-        "input_tokens": tokens[0],
-        "output_tokens": tokens[1],
-    }
 
 
 def call_row(response: LLMResponse, iteration: int, strategy: str, teacher: str) -> Call:

@@ -5,11 +5,10 @@ answer_in_chunks(encoded, ...)         budget, model and ledger, chunk by chunk:
 """
 
 import hashlib
-import json
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.progress import Progress
 from llm2llm.components.shared.lineage.embedded import FOLDER_FILE
 from llm2llm.components.shared.llm.budget import Reservation, SpendTracker
+from llm2llm.components.shared.llm.chat_completion import schema_in_words
 from llm2llm.components.shared.llm.requests import LLMRequest, LLMResponse, Message, request_key, without_control_tokens
 from llm2llm.components.shared.llm.settings import ModelSettings
 from llm2llm.components.shared.models.prompts import encode_chat
@@ -144,12 +144,6 @@ def encode_requests(
         limit = request.max_tokens if context is None else min(request.max_tokens, max(0, context - len(prompt)))
         encoded.append(EncodedRequest(request=request, key=request_key(identity, request), prompt=prompt, limit=limit))
     return encoded
-
-
-def schema_in_words(messages: Sequence[Message], schema: Mapping[str, Any]) -> list[Message]:
-    """The messages with the form of the answer asked for in the first one."""
-    words = "Answer with one JSON object and nothing else, valid under this JSON schema:\n" + json.dumps(schema)
-    return [{**messages[0], "content": f"{messages[0]['content']}\n\n{words}"}, *messages[1:]]
 
 
 def answer_in_chunks(

@@ -14,7 +14,6 @@ therefore needs no answer: the batch goes on, and the next start collects it. Bo
 the ledger.
 """
 
-import hashlib
 import io
 import json
 import time
@@ -23,26 +22,28 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from types import TracebackType
-from typing import Any, Self
+from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 
-from llm2llm.components.shared.base.errors import UserError, did_you_mean
 from llm2llm.components.shared.base.progress import Progress
 from llm2llm.components.shared.data.jsonl import parse_json
-from llm2llm.components.shared.llm.backends.in_process import schema_in_words
+from llm2llm.components.shared.llm.backends.openai_batch_api import BatchEndpoint
+from llm2llm.components.shared.llm.backends.openai_batch_notes import (
+    Note,
+    delete_note,
+    folder_of,
+    note_id,
+    noted_id,
+    read_notes,
+    write_note,
+)
 from llm2llm.components.shared.llm.budget import Reservation, SpendTracker
+from llm2llm.components.shared.llm.chat_completion import chat_request, read_completion
 from llm2llm.components.shared.llm.client import Send
 from llm2llm.components.shared.llm.ledger import entry_uri
-from llm2llm.components.shared.llm.requests import (
-    LLMRequest,
-    LLMResponse,
-    read_completion,
-    request_key,
-    without_control_tokens,
-)
-from llm2llm.components.shared.llm.settings import ModelSettings, api_key
+from llm2llm.components.shared.llm.requests import LLMRequest, LLMResponse, request_key
+from llm2llm.components.shared.llm.settings import ModelSettings
 
 PRICE_SHARE = 0.5
 """What a batch costs of the normal price."""
@@ -52,38 +53,18 @@ MOST_BYTES = 200 * 10**6
 """Of one batch's file: OpenAI's limit."""
 FIRST_WAIT, LONGEST_WAIT = 5.0, 120.0
 """Seconds between two looks at the batches; each wait is half as long again as the one before."""
-PATIENCE = 3600.0
-"""Seconds without an answer from the endpoint after which waiting ends; the batches go on."""
 MAKING = 600.0
 """Seconds that another run is given to send a batch that it has noted. After these it is taken for dead."""
 WRITERS = 16
 """Threads that write to the ledger."""
-MOST_LISTED = 10_000
-"""Batches of an endpoint's list that are looked through for one of ours."""
 MAX_LINE = 2 * 2**20
 """Bytes of one result; a longer one is passed over."""
-DETAIL_LIMIT = 500
 
 _ENDED = ("completed", "failed", "expired", "cancelled")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Note:
-    """What the ledger knows about a batch from before it is made until all its answers are in the ledger."""
-
-    tag: str
-    """In the batch's metadata, as `llm2llm`."""
-    identity: str
-    run: str
-    """The run that sent it, or was about to."""
-    made_at: float
-    """Seconds since 1970."""
-    keys: list[str]
-    version: int = 1
-
-
 @dataclass(slots=True, eq=False)
-class _Batch:
+class Batch:
     note: Note
     uri: str
     """Of the note; empty without a ledger."""
@@ -119,12 +100,12 @@ def send(requests: Sequence[LLMRequest], settings: ModelSettings, tracker: Spend
     keys = [request_key(identity, request) for request in requests]
     pending = dict(zip(keys, requests, strict=True))
     answers: dict[str, LLMResponse] = {}
-    with _Endpoint(settings) as endpoint:
+    with BatchEndpoint(settings) as endpoint:
         endpoint.check_models()
         while pending:
             # In this order: a note is removed only after its answers are in the ledger, so a batch that another run
             # has just collected is seen in the one place or in the other.
-            notes = _notes(tracker, identity)
+            notes = read_notes(tracker, identity)
             for found in tracker.find(identity, list(pending.values())):
                 if found is not None:
                     answers[found.key] = found
@@ -148,20 +129,20 @@ def send(requests: Sequence[LLMRequest], settings: ModelSettings, tracker: Spend
 
 
 def _known(
-    endpoint: "_Endpoint", tracker: SpendTracker, notes: Mapping[str, Note], pending: Mapping[str, LLMRequest]
-) -> list[_Batch]:
+    endpoint: BatchEndpoint, tracker: SpendTracker, notes: Mapping[str, Note], pending: Mapping[str, LLMRequest]
+) -> list[Batch]:
     """The batches that answer some of the requests, with money set aside for as many answers as it is there for."""
     batches = []
     for uri, note in notes.items():
         wanted = [key for key in note.keys if key in pending]
         if not wanted:
             continue
-        batch = _Batch(note, uri, id=_noted_id(tracker, note) or endpoint.find(note))
+        batch = Batch(note, uri, id=noted_id(tracker, note) or endpoint.find(note))
         if not batch.id and (note.run == tracker.run or time.time() - note.made_at > MAKING):
-            _delete(uri)  # whoever noted it ended before it was sent
+            delete_note(uri)  # whoever noted it ended before it was sent
             continue
         if batch.id:
-            _note_id(tracker, note, batch.id)
+            note_id(tracker, note, batch.id)
             print(f"teacher: waits for {len(wanted):,} answers of batch {batch.id}, which was sent before", flush=True)
         for key in wanted:
             if reservation := tracker.reserve(pending[key], endpoint.settings.model, PRICE_SHARE):
@@ -170,7 +151,7 @@ def _known(
     return batches
 
 
-def _new(endpoint: "_Endpoint", tracker: SpendTracker, pending: Mapping[str, LLMRequest]) -> tuple[list[_Batch], bool]:
+def _new(endpoint: BatchEndpoint, tracker: SpendTracker, pending: Mapping[str, LLMRequest]) -> tuple[list[Batch], bool]:
     """The batches that were made of as many of the requests as there is money for; and whether another run was faster
     to note one of them, which is to be looked for again."""
     batches, raced, waiting = [], False, deque(pending.items())
@@ -192,14 +173,14 @@ def _new(endpoint: "_Endpoint", tracker: SpendTracker, pending: Mapping[str, LLM
         note = Note(
             tag=uuid.uuid4().hex, identity=identity, run=tracker.run, made_at=time.time(), keys=sorted(reservations)
         )
-        uri = _write_note(tracker, note)
+        uri = write_note(tracker, note)
         if uri is None:
             raced = True
             for reservation in reservations.values():
                 tracker.release(reservation)
             continue
-        batch = _Batch(note, uri, endpoint.make(note, bytes(data)), reservations)
-        _note_id(tracker, note, batch.id)
+        batch = Batch(note, uri, endpoint.make(note, bytes(data)), reservations)
+        note_id(tracker, note, batch.id)
         batches.append(batch)
         print(
             f"teacher: sent {len(reservations):,} requests as batch {batch.id}; a restart waits for the same",
@@ -214,20 +195,18 @@ def _line(key: str, request: LLMRequest, settings: ModelSettings) -> bytes:
 
 
 def _body(request: LLMRequest, settings: ModelSettings) -> dict[str, Any]:
-    messages = [{**message, "content": without_control_tokens(message["content"])} for message in request.messages]
     # OpenAI's newer models take only the one name, and other servers only the other. To try costs up to a day here.
     at_openai = str(urlsplit(settings.url).hostname).endswith(("openai.com", "openai.azure.com"))
-    limit = "max_completion_tokens" if at_openai else "max_tokens"
-    body: dict[str, Any] = {"model": settings.model, "temperature": request.temperature, limit: request.max_tokens}
-    if request.schema is not None and settings.structured == "words":
-        messages = [dict(message) for message in schema_in_words(messages, request.schema)]
-    elif request.schema is not None:
-        schema = {"name": "answer", "schema": dict(request.schema), "strict": True}
-        body["response_format"] = {"type": "json_schema", "json_schema": schema}
-    return {**body, "messages": messages}
+    return chat_request(
+        request,
+        settings.model,
+        in_words=settings.structured == "words",
+        limit_name="max_completion_tokens" if at_openai else "max_tokens",
+        extra=settings.extra_body,
+    )
 
 
-def _ended(endpoint: "_Endpoint", tracker: SpendTracker, batches: Sequence[_Batch]) -> Iterator[tuple[_Batch, Any]]:
+def _ended(endpoint: BatchEndpoint, tracker: SpendTracker, batches: Sequence[Batch]) -> Iterator[tuple[Batch, Any]]:
     """Each batch, with its state, when it has ended; one that another run never sent is dropped, its money freed."""
     waiting = list(batches)
     finished: dict[str, int] = {}
@@ -236,14 +215,14 @@ def _ended(endpoint: "_Endpoint", tracker: SpendTracker, batches: Sequence[_Batc
     while waiting:
         for batch in list(waiting):
             if not batch.id:
-                batch.id = _noted_id(tracker, batch.note) or endpoint.find(batch.note)
+                batch.id = noted_id(tracker, batch.note) or endpoint.find(batch.note)
             if not batch.id:
                 if time.time() - batch.note.made_at > MAKING:
                     waiting.remove(batch)
                     for reservation in batch.reservations.values():
                         tracker.release(reservation)
                 continue
-            state = endpoint.look(batch, silent=time.monotonic() - heard)
+            state = endpoint.look(batch.id, batch.uri, silent=time.monotonic() - heard)
             if state is None:
                 continue
             heard = time.monotonic()
@@ -260,7 +239,7 @@ def _ended(endpoint: "_Endpoint", tracker: SpendTracker, batches: Sequence[_Batc
             wait = min(1.5 * wait, LONGEST_WAIT)
 
 
-def _collect(endpoint: "_Endpoint", tracker: SpendTracker, batch: _Batch, state: Any) -> dict[str, LLMResponse]:
+def _collect(endpoint: BatchEndpoint, tracker: SpendTracker, batch: Batch, state: Any) -> dict[str, LLMResponse]:
     """What came of each request for which a batch was waited, by key; the answers are in the ledger."""
     results: dict[str, Mapping[str, Any]] = {}
     ours, odd = set(batch.note.keys), 0
@@ -317,7 +296,7 @@ def _may_be_billed(result: Mapping[str, Any] | None, state: Any) -> bool:
 
 
 def _read(
-    request: LLMRequest, key: str, result: Mapping[str, Any] | None, state: Any, endpoint: "_Endpoint"
+    request: LLMRequest, key: str, result: Mapping[str, Any] | None, state: Any, endpoint: BatchEndpoint
 ) -> LLMResponse:
     answer: dict[str, Any] = {"request": request, "key": key, "model": endpoint.settings.model}
     if result is None:
@@ -354,238 +333,12 @@ def _errors(state: Any) -> str:
     return f": {found[0]}" if found else ""
 
 
-# What the ledger holds about batches.
-
-
-def _folder(tracker: SpendTracker) -> str:
-    assert tracker.ledger is not None
-    return f"{tracker.ledger.rstrip('/')}/batches"
-
-
-def _notes(tracker: SpendTracker, identity: str) -> dict[str, Note]:
-    """The notes of a teacher's batches by their URIs, oldest first."""
-    if tracker.ledger is None:
-        return {}
-    from llm2llm.components.shared import storage
-
-    notes = {}
-    for uri in storage.list_uris(_folder(tracker)):
-        if uri.endswith(".json"):
-            try:
-                data = storage.read_bytes(uri)
-            except storage.NotThere:
-                continue  # another run has just collected it
-            note = _note(uri, data)
-            if note.identity == identity:
-                notes[uri] = note
-    return dict(sorted(notes.items(), key=lambda item: (item[1].made_at, item[0])))
-
-
-def _note(uri: str, data: bytes) -> Note:
-    try:
-        note = Note(**parse_json(data.decode("utf-8")))
-        if note.version == 1 and all(isinstance(key, str) for key in note.keys) and note.made_at >= 0:
-            return note
-    except (TypeError, ValueError):
-        pass
-    raise UserError(f"{uri}: is no note of a batch; remove it to have what it was about sent again, or restore it")
-
-
-def _write_note(tracker: SpendTracker, note: Note) -> str | None:
-    """The note's URI, empty without a ledger; None when another run has noted the same requests."""
-    if tracker.ledger is None:
-        return ""
-    from llm2llm.components.shared import storage
-
-    name = hashlib.sha256("\n".join([note.identity, *note.keys]).encode("utf-8")).hexdigest()[:32]
-    uri = f"{_folder(tracker)}/{name}.json"
-    return uri if storage.create_bytes(uri, json.dumps(asdict(note)).encode("utf-8")) else None
-
-
-def _noted_id(tracker: SpendTracker, note: Note) -> str:
-    from llm2llm.components.shared import storage
-
-    try:
-        return storage.read_bytes(f"{_folder(tracker)}/{note.tag}.id").decode("utf-8")
-    except storage.NotThere:
-        return ""
-
-
-def _note_id(tracker: SpendTracker, note: Note, batch: str) -> None:
-    if tracker.ledger is not None:
-        from llm2llm.components.shared import storage
-
-        storage.create_bytes(f"{_folder(tracker)}/{note.tag}.id", batch.encode("utf-8"))
-
-
-def _forget(tracker: SpendTracker, batch: _Batch, came: Mapping[str, LLMResponse]) -> None:
+def _forget(tracker: SpendTracker, batch: Batch, came: Mapping[str, LLMResponse]) -> None:
     """Removes the note of a batch that has nothing more to give."""
     if tracker.ledger is None:
         return
     from llm2llm.components.shared import storage
 
     if all(key in came or storage.exists(entry_uri(tracker.ledger, key)) for key in batch.note.keys):
-        _delete(batch.uri)
-        _delete(f"{_folder(tracker)}/{batch.note.tag}.id")
-
-
-def _delete(uri: str) -> None:
-    from llm2llm.components.shared import storage
-
-    storage.delete(uri)
-
-
-class _Endpoint:
-    """The endpoint's files and batches. What it says comes without the key."""
-
-    def __init__(self, settings: ModelSettings) -> None:
-        import openai
-
-        self.settings = settings
-        self._key = api_key(settings)
-        self._client = openai.OpenAI(
-            base_url=settings.url,
-            # Servers in a cluster often need no key, and the client insists on one.
-            api_key=self._key or "none",
-            timeout=settings.timeout,
-            max_retries=settings.tries - 1,
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, problem: BaseException | None, where: TracebackType | None
-    ) -> None:
-        self._client.close()
-
-    def check_models(self) -> None:
-        """Asks for the list of models before anything is paid for.
-
-        Raises:
-            UserError: The endpoint cannot be reached, refuses the key, or does not list the model.
-        """
-        import openai
-
-        try:
-            known = [model.id for model in self._client.models.list().data]
-        except openai.APIError as problem:
-            # Some servers have no list, and some keys may not see it; the first call will show.
-            if isinstance(problem, openai.APIStatusError) and problem.status_code in (403, 404, 405, 501):
-                return
-            raise self._error(problem) from None
-        except (AttributeError, TypeError, ValueError):
-            raise UserError(
-                f"teacher {self.settings.url}: what it answers is no list of models; check url (it usually ends in /v1)"
-            ) from None
-        if known and self.settings.model not in known:
-            shown = ", ".join(sorted(known)[:10])
-            raise UserError(
-                f"model: {self.settings.url} has no model {self.settings.model!r}"
-                f"{did_you_mean(self.settings.model, known)}; it has {self.plain(shown)}"
-            )
-
-    def make(self, note: Note, data: bytes) -> str:
-        """Sends a batch; gives its id. When that breaks, it is looked for before the next try: it may be there."""
-        import openai
-
-        tries, wait = self.settings.tries, 1.0
-        try:
-            file = self._client.files.create(file=(f"llm2llm-{note.tag}.jsonl", data), purpose="batch")
-            while True:
-                try:
-                    batch = self._client.with_options(max_retries=0).batches.create(
-                        input_file_id=file.id,
-                        endpoint="/v1/chat/completions",
-                        completion_window="24h",
-                        metadata={"llm2llm": note.tag},
-                    )
-                    break
-                except (openai.APIConnectionError, openai.InternalServerError, openai.RateLimitError):
-                    time.sleep(wait)
-                    tries, wait = tries - 1, min(2 * wait, 60.0)
-                    if found := self.find(note):
-                        return found
-                    if not tries:
-                        raise
-        except openai.APIError as problem:
-            raise self._error(problem) from None
-        if not isinstance(batch.id, str) or not batch.id:
-            raise UserError(f"teacher {self.settings.url}: what it answers is no batch; has it a batch API?")
-        return batch.id
-
-    def find(self, note: Note) -> str:
-        """The id of the batch with a note's tag in its metadata; empty when there is none."""
-        import openai
-
-        try:
-            for number, batch in enumerate(self._client.batches.list(limit=100)):
-                if (batch.metadata or {}).get("llm2llm") == note.tag:
-                    return str(batch.id)
-                if number >= MOST_LISTED:
-                    break
-        except openai.APIError as problem:
-            raise self._error(problem) from None
-        return ""
-
-    def look(self, batch: _Batch, silent: float) -> Any:
-        """The state of a batch; None when the endpoint is silent, which is borne for an hour.
-
-        Args:
-            batch: With its id.
-            silent: Seconds since the endpoint last answered.
-        """
-        import openai
-
-        try:
-            return self._client.batches.retrieve(batch.id)
-        except openai.NotFoundError:
-            fix = f"; when it is gone, remove {batch.uri} to have its requests sent, and paid for, again"
-            raise UserError(
-                f"teacher {self.settings.url}: knows no batch {batch.id}; is it of another account or project?"
-                f"{fix if batch.uri else ''}"
-            ) from None
-        except (openai.APIConnectionError, openai.InternalServerError, openai.RateLimitError) as problem:
-            if silent < PATIENCE:
-                return None
-            raise UserError(
-                f"{self._error(problem)}; batch {batch.id} goes on, and the next start collects it"
-            ) from None
-        except openai.APIError as problem:
-            raise self._error(problem) from None
-
-    def content(self, file: str) -> bytes:
-        """A file of results."""
-        import openai
-
-        try:
-            data = self._client.files.content(file).content
-        except openai.APIError as problem:
-            raise self._error(problem) from None
-        return data.replace(self._key.encode("utf-8"), b"***") if self._has_key() else data
-
-    def plain(self, text: str) -> str:
-        """A text without the key: some servers and proxies repeat it in what they answer."""
-        return (text.replace(self._key, "***") if self._has_key() else text)[:DETAIL_LIMIT]
-
-    def _has_key(self) -> bool:
-        return len(self._key) >= 8  # shorter is no key but a word: "none", "EMPTY"
-
-    def _error(self, problem: Any) -> UserError:
-        """One line that names the endpoint and the fix, and never the key."""
-        import openai
-
-        where = f"teacher {self.settings.url}"
-        if isinstance(problem, openai.AuthenticationError | openai.PermissionDeniedError):
-            return UserError(
-                f"{where}: refuses the key (HTTP {problem.status_code}); set the environment variable "
-                f"{self.settings.api_key_env}"
-            )
-        if isinstance(problem, openai.NotFoundError):
-            return UserError(f"{where}: HTTP 404; it has no batch API there; check url (it usually ends in /v1)")
-        if isinstance(problem, openai.APIConnectionError):
-            cause: BaseException = problem
-            while cause.__cause__ is not None:
-                cause = cause.__cause__
-            return UserError(f"{where}: cannot be reached ({self.plain(str(cause))}); is it up, is the URL right?")
-        return UserError(f"{where}: {self.plain(f'{type(problem).__name__}: {problem.message}')}")
+        delete_note(batch.uri)
+        delete_note(f"{folder_of(tracker)}/{batch.note.tag}.id")

@@ -81,7 +81,7 @@ def _generate(model: Any, tokenizer: Any, batch: list[EncodedRequest]) -> list[C
     from llm2llm.components.shared.models.sampling import GumbelSampling
 
     padded = tokenizer.pad({"input_ids": [item.prompt for item in batch]}, return_tensors="pt").to(model.device)
-    seeds = [item.seed if item.request.temperature > 0 else None for item in batch]
+    seeds = [item.seed if item.request.temperature else None for item in batch]
     ends = end_tokens(tokenizer.eos_token_id, model.generation_config.eos_token_id)
     with torch.inference_mode():
         tokens = model.generate(
@@ -93,7 +93,7 @@ def _generate(model: Any, tokenizer: Any, batch: list[EncodedRequest]) -> list[C
             max_new_tokens=max(item.limit for item in batch),
             eos_token_id=ends,
             pad_token_id=tokenizer.pad_token_id,
-            logits_processor=[GumbelSampling(seeds, [item.request.temperature for item in batch])],
+            logits_processor=[GumbelSampling(seeds, [item.request.temperature or 0.0 for item in batch])],
         )
     written = []
     for item, row in zip(batch, tokens[:, padded["input_ids"].shape[1] :].tolist(), strict=True):

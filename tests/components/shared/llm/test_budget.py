@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.llm.backends import openai as openai_endpoint
+from llm2llm.components.shared.llm.backends import openai_attempts
 from llm2llm.components.shared.llm.budget import Reservation, SpendTracker, Spent, most_input_tokens
 from llm2llm.components.shared.llm.client import open_teacher
 from llm2llm.components.shared.llm.requests import LLMRequest, LLMResponse
@@ -31,7 +31,7 @@ def requests(count: int) -> list[LLMRequest]:
 
 @pytest.fixture(autouse=True)
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai_endpoint, "FIRST_WAIT", 0.05)
+    monkeypatch.setattr(openai_attempts, "FIRST_WAIT", 0.05)
 
 
 @pytest.mark.parametrize("concurrency", [1, 8, 128])

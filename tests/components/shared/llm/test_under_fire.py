@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from llm2llm.components.shared.llm.backends import openai as openai_endpoint
+from llm2llm.components.shared.llm.backends import openai_attempts
 from llm2llm.components.shared.llm.budget import SpendTracker
 from llm2llm.components.shared.llm.client import open_teacher
 from llm2llm.components.shared.llm.ledger import list_entries
@@ -63,7 +63,7 @@ def asks_about(rows: Sequence[Mapping[str, Any]]) -> list[LLMRequest]:
 def answers_to(
     rows: Sequence[Mapping[str, Any]], url: str, ledger: Path, run: str = "r"
 ) -> tuple[list[LLMResponse], SpendTracker]:
-    openai_endpoint.FIRST_WAIT = 0.05
+    openai_attempts.FIRST_WAIT = 0.05
     tracker = SpendTracker(run=run, ledger=str(ledger))
     with open_teacher(ModelSettings(**SETTINGS, url=url), "openai", tracker) as teacher:
         return teacher(asks_about(rows)), tracker
@@ -71,7 +71,7 @@ def answers_to(
 
 @pytest.fixture(autouse=True)
 def first_wait_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai_endpoint, "FIRST_WAIT", openai_endpoint.FIRST_WAIT)
+    monkeypatch.setattr(openai_attempts, "FIRST_WAIT", openai_attempts.FIRST_WAIT)
 
 
 def accounted_for(

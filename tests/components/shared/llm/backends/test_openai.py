@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.llm.backends import openai as openai_endpoint
+from llm2llm.components.shared.llm.backends import openai_attempts, openai_endpoint
 from llm2llm.components.shared.llm.budget import SpendTracker
 from llm2llm.components.shared.llm.client import open_teacher
 from llm2llm.components.shared.llm.ledger import list_entries
@@ -32,7 +32,7 @@ SCHEMA = {"type": "object", "properties": {"text": {"type": "string"}}, "require
 @pytest.fixture(autouse=True)
 def key_and_quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", CANARY)
-    monkeypatch.setattr(openai_endpoint, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(openai_attempts, "FIRST_WAIT", 0.001)
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
 
@@ -118,7 +118,7 @@ class TestRequest:
             if "max_tokens" in body:
                 return HTTPResponse(400, {"error": {"message": "use 'max_completion_tokens' instead of 'max_tokens'"}})
             assert "response_format" in body, "the schema was not what it refused"
-            return completion("fine")
+            return completion({"text": "fine"})
 
         endpoint.answer = answer
         assert [came.outcome for came in ask(3, concurrency=1)] == ["answered"] * 3
@@ -129,7 +129,7 @@ class TestRequest:
             if row_of(body) == "row 1":
                 return HTTPResponse(400, {"error": {"message": "flagged"}})
             assert "response_format" in body, "the others are still asked with a schema"
-            return completion("fine")
+            return completion({"text": "fine"})
 
         endpoint.answer = answer
         tracker = SpendTracker(run="r")
@@ -279,26 +279,46 @@ class TestEndpointThatCannotWork:
         endpoint.answer = lambda body, number: answer
         assert self.refused(ask, n=3, tries=6) == f"teacher {endpoint.url}: {said}"
 
-    def test_an_unknown_model(self, endpoint, ask) -> None:
-        endpoint.models = HTTPResponse(body={"data": [{"id": MODEL}, {"id": f"x-{CANARY}"}]})
-        assert self.refused(ask, model="teacher-9b") == (
-            f"model: {endpoint.url} has no model 'teacher-9b'; did you mean 'teacher-8b'?; it has teacher-8b, x-***"
-        )
-        assert endpoint.requests == []
+    @pytest.mark.parametrize(
+        "listed",
+        [
+            {"data": [{"id": MODEL}, {"id": f"x-{CANARY}"}]},
+            [{"id": MODEL}, {"id": f"x-{CANARY}"}],
+            {"models": [{"name": f"models/{MODEL}"}, {"model": f"x-{CANARY}"}]},
+            [MODEL, f"x-{CANARY}"],
+        ],
+    )
+    def test_a_list_without_the_model_is_a_warning_once_a_question_is_answered(
+        self, endpoint, ask, capfd, listed: Any
+    ) -> None:
+        endpoint.models = HTTPResponse(body=listed)
+        endpoint.answer = lambda body, number: completion({"text": "fine"})
+        assert [came.outcome for came in ask(3, model="teacher-9b", concurrency=1)] == ["answered"] * 3
+        said = capfd.readouterr().out
+        assert said.count("does not list model 'teacher-9b'") == 1
+        assert "did you mean" in said
+        assert CANARY not in said
 
-    def test_no_list_of_models_is_no_obstacle(self, endpoint, ask) -> None:
-        for answer in (
-            HTTPResponse(404, {}),
-            HTTPResponse(405, {}),
-            HTTPResponse(501, {}),
-            HTTPResponse(200, {"data": []}),
-        ):
-            endpoint.models = answer
-            assert ask(model="whatever", tries=1)[0].text
+    @pytest.mark.parametrize("status", [400, 404])
+    def test_an_unknown_model_is_told_with_what_the_list_has(self, endpoint, ask, status: int) -> None:
+        endpoint.answer = lambda *_: HTTPResponse(status, {"error": {"message": "no such model"}})
+        said = self.refused(ask, n=4, model="teacher-9b", concurrency=1)
+        assert "does not list model 'teacher-9b'; did you mean 'teacher-8b'?; it lists teacher-8b" in said
+        assert len(endpoint.requests) <= 2
+
+    @pytest.mark.parametrize("listed", [f"{MODEL}:latest", f"models/{MODEL}", MODEL])
+    def test_a_tag_or_a_folder_in_the_list_is_no_other_model(self, endpoint, ask, capfd, listed: str) -> None:
+        endpoint.models = HTTPResponse(body={"data": [{"id": listed}]})
+        assert ask()[0].outcome == "answered"
+        assert "does not list" not in capfd.readouterr().out
 
     @pytest.mark.parametrize(
         "answer",
         [
+            HTTPResponse(404, {}),
+            HTTPResponse(405, {}),
+            HTTPResponse(501, {}),
+            HTTPResponse(200, {"data": []}),
             HTTPResponse(200, b"<html>Welcome</html>", {"Content-Type": "text/html"}),
             HTTPResponse(200, b"{not json"),
             HTTPResponse(200, {"models": []}),
@@ -307,11 +327,17 @@ class TestEndpointThatCannotWork:
             HTTPResponse(200, b"\xff\xfe"),
         ],
     )
-    def test_something_that_is_no_such_endpoint(self, endpoint, ask, answer: HTTPResponse) -> None:
+    def test_no_list_of_models_is_no_obstacle(self, endpoint, ask, answer: HTTPResponse) -> None:
         endpoint.models = answer
-        assert self.refused(ask) == (
-            f"teacher {endpoint.url}: what it answers is no list of models; check the url (it usually ends in /v1)"
+        assert ask(model="whatever", tries=1)[0].text
+
+    def test_a_web_page_is_no_endpoint_and_costs_nothing(self, endpoint, ask) -> None:
+        endpoint.answer = lambda *_: HTTPResponse(200, b"<!DOCTYPE html>", {"Content-Type": "text/html"})
+        tracker = SpendTracker(run="r")
+        assert self.refused(ask, n=3, tracker=tracker, concurrency=1) == (
+            f"teacher {endpoint.url}: answers with a web page; check the url (it usually ends in /v1)"
         )
+        assert (tracker.paid.calls, len(endpoint.requests)) == (0, 1)
 
     def test_a_refused_connection(self, ask) -> None:
         with socket.socket() as free:
@@ -392,8 +418,8 @@ class TestAnswersThatAreNotWhatWasAskedFor:
             (HTTPResponse(500, {"error": {"message": f"no {CANARY}"}}), "HTTP 500: no ***"),
             (HTTPResponse(502, b""), "HTTP 502"),
             (HTTPResponse(200, b'{"id": "c1', {"Content-Length": "500"}), "the connection broke ("),
-            (HTTPResponse(200, b"<html>"), "what came is no chat completion: HTTP 200: <html>"),
-            (HTTPResponse(200, {"error": {"message": "no"}}), "what came is no chat completion: HTTP 200: no"),
+            (HTTPResponse(200, b"html"), "what came is no chat completion: HTTP 200: html"),
+            (HTTPResponse(200, {"error": {"message": "no"}}), "HTTP 200 with an error inside: no"),
         ],
     )
     def test_and_fails_after_the_last_try(self, endpoint, ask, fault: HTTPResponse, detail: str) -> None:
@@ -424,12 +450,11 @@ class TestAnswersThatAreNotWhatWasAskedFor:
     @pytest.mark.parametrize(
         "value", ["", "soon", "-5", "nan", "1e99", "Wed, 99 Foo 2026", "Wed, 01 Jan 99999999999999999999 00:00:00 GMT"]
     )
-    def test_a_retry_after_that_is_none_is_survived(self, endpoint, ask, monkeypatch, value: str) -> None:
-        monkeypatch.setattr(openai_endpoint, "LONGEST_RETRY_AFTER", 0.1)
+    def test_a_retry_after_that_is_none_is_survived(self, endpoint, ask, value: str) -> None:
         endpoint.answer = lambda body, number: (
             completion("fine") if number else HTTPResponse(429, {}, {"Retry-After": value})
         )
-        assert ask()[0].text == "fine"
+        assert ask(longest_wait=0.1)[0].text == "fine"
 
     def test_a_call_that_takes_too_long_is_ended_whatever_trickles_in(self, endpoint, ask) -> None:
         def answer(body: dict[str, Any], number: int) -> HTTPResponse:
@@ -442,7 +467,7 @@ class TestAnswersThatAreNotWhatWasAskedFor:
         assert (slow.outcome, slow.detail) == ("failed", "no answer within 0.4 s")
         assert quick.text == "fine"
 
-    @pytest.mark.parametrize("content", [None, "", [{"type": "text", "text": "x"}], 5])
+    @pytest.mark.parametrize("content", [None, "", [{"type": "image_url"}], [], {}, 5])
     def test_content_that_is_no_text_is_an_empty_answer(self, endpoint, ask, content: Any) -> None:
         came = completion("")
         came.body["choices"][0]["message"]["content"] = content
