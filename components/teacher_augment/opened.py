@@ -84,11 +84,17 @@ def summary_line(written: Augmented, settings: TeacherAugmentSettings, tracker: 
     of them than calls."""
     reasons = Counter(reject.reason for reject in written.rejects)
     line = f"teacher_augment: {written.requested:,} rows asked for, {len(written.candidates):,} usable"
+    if settings.rows_per_iteration and (short := written.wanted - len(written.candidates)):
+        line += f"; {short:,} of the {written.wanted:,} wanted could not be had"
     if reasons:
         line += ", rejected: " + ", ".join(f"{count:,} {reason}" for reason, count in sorted(reasons.items()))
     if not settings.asks_models and settings.verify == "none":
         return line
     paid = tracker.paid
+    if written.repaired:
+        line += "; answers repaired: " + ", ".join(
+            f"{count:,} {what}" for what, count in sorted(written.repaired.items())
+        )
     line += f"; {len(written.calls):,} calls; paid now: {paid.calls:,} requests, {paid.tokens:,} tokens"
     if settings.prices:
         line += f", ${paid.usd:,.4f}"

@@ -7,11 +7,13 @@ Everything is asked in rounds over the whole batch: first every question, then t
 with `attempt + 1`, and so on. What cannot be used is told by the question's own `read`.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from llm2llm.components.shared.data.schemas import Call, Reason
+from llm2llm.components.shared.llm.json_answers import read_object
 from llm2llm.components.shared.llm.requests import LLMRequest, LLMResponse, Message, Teacher, call_row, request_key
 from llm2llm.components.shared.llm.settings import ModelSettings, Price
 from llm2llm.components.teacher_augment.replies import Problem
@@ -110,8 +112,11 @@ class CallLog:
     """A row for each call that is not one of an earlier iteration's."""
     unusable: int = 0
     """How many answers could not be used."""
+    repaired: Counter[str] = field(default_factory=Counter)
+    """How many answers could be used after a repair of their JSON, by repair; see `json_answers`."""
     _answers: dict[str, LLMResponse] = field(default_factory=dict)
     _taken: set[str] = field(default_factory=set)
+    _counted: set[str] = field(default_factory=set)
 
     def record(self, teacher: OpenTeacher, answer: LLMResponse) -> Call | None:
         """The row of a call, kept once."""
@@ -126,6 +131,15 @@ class CallLog:
             if not (self.remembers and answer.key in self.earlier):
                 self.calls.append(row)
         return row
+
+    def count_repairs(self, response: LLMResponse) -> None:
+        """Counts what had to be repaired to read an answer that was used."""
+        schema = response.request.schema
+        if schema is not None and response.key not in self._counted:
+            self._counted.add(response.key)
+            keys = schema.get("required", [])
+            found = read_object(response.answer, keys, schema, complete=not response.truncated)
+            self.repaired.update(found.repairs if found else ())
 
     def numbered(self, questions: Sequence[Query[Any]]) -> list[LLMRequest]:
         """The requests of questions, those that want a fresh answer with the first `sample` number that makes them one:
@@ -167,9 +181,10 @@ def query_until_usable(
             call = call_log.record(teacher, answer)
             try:
                 told[i] = QueryResult(teacher, call, _read(questions[i], answer), None)
+                call_log.count_repairs(answer)
                 continue
             except Unusable as what:
-                problem = Problem(what.reason, what.detail, answer.text[:RAW_LIMIT])
+                problem = Problem(what.reason, what.detail, (answer.answer or answer.text)[:RAW_LIMIT])
             before = told[i]
             # The answer that cannot be used says more than that there was no money to ask once more.
             if answer.outcome != "over_budget" or before is None:

@@ -24,11 +24,11 @@ from typing import Literal, get_args
 from llm2llm.components.shared import tasks
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.process import RUN_VARIABLE
-from llm2llm.components.shared.data.jsonl import parse_json
 from llm2llm.components.shared.data.schemas import Example, Outcome
 from llm2llm.components.shared.judge.settings import JudgeSettings, check_judge
 from llm2llm.components.shared.llm.budget import SpendTracker
 from llm2llm.components.shared.llm.client import open_teacher
+from llm2llm.components.shared.llm.json_answers import only_object
 from llm2llm.components.shared.llm.requests import LLMRequest, LLMResponse, Message
 from llm2llm.components.shared.tasks import Task
 
@@ -178,20 +178,8 @@ def _read(answer: LLMResponse) -> str | None:
     assert answer.request.schema is not None, "a verdict has a form"
     if answer.outcome != "answered" or answer.refusal:
         return None
-    text = answer.text.strip()
-    if not text.startswith("{"):  # a reasoning model's thoughts stand before it, or a code fence around it
-        text = text.rpartition("</think>")[2].strip()
-        if text.startswith("```") and text.endswith("```"):
-            text = text.strip("`").removeprefix("json")
-    try:
-        value = parse_json(text)
-    except ValueError:
-        return None
-    properties = answer.request.schema["properties"]
-    if not isinstance(value, dict) or value.keys() != properties.keys():
-        return None
-    verdict = value["verdict"]
-    return verdict if isinstance(verdict, str) and verdict in properties["verdict"]["enum"] else None
+    found = only_object(answer.answer, answer.request.schema)
+    return found["verdict"] if found is not None else None
 
 
 def _problem(answer: LLMResponse) -> tuple[str, str]:
@@ -204,7 +192,7 @@ def _problem(answer: LLMResponse) -> tuple[str, str]:
         return "refused", answer.refusal[:SHOWN]
     if answer.truncated:
         return "truncated", "the verdict hit max_tokens"
-    return "unreadable", f"the answer is no verdict: {answer.text[:SHOWN]!r}"
+    return "unreadable", f"the answer is no verdict: {(answer.answer or answer.detail or answer.text)[:SHOWN]!r}"
 
 
 def _check_problems(problems: dict[int, tuple[str, str]], asked: int, settings: JudgeSettings) -> None:

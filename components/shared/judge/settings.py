@@ -6,7 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from llm2llm.components.shared.base.settings import in_words, one_of
 from llm2llm.components.shared.llm.backends import BACKENDS
-from llm2llm.components.shared.llm.settings import Budget, ModelSettings, Price, check_model
+from llm2llm.components.shared.llm.settings import IN_POD, Budget, ModelSettings, Price, check_model, check_prices
 from llm2llm.components.shared.tasks import Task
 
 BESIDE_A_STUDENT = {name: backend for name, backend in BACKENDS.items() if not backend.fills_gpu}
@@ -53,6 +53,7 @@ class JudgeSettings(ModelSettings):
     @model_validator(mode="after")
     def _model_fits(self) -> Self:
         check_model(self, self.teacher)
+        check_prices([] if self.teacher in IN_POD else [self.model], self.prices, self.budget)
         return self
 
 

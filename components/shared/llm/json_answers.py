@@ -81,6 +81,21 @@ def read_object(
     return None
 
 
+def only_object(text: str, schema: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The JSON object that is all of a text, but for a code fence around it; None where it is none or does not fit.
+
+    Backslashes and raw line breaks are repaired and nothing else: an object between words may be a quotation.
+    """
+    text = text.strip()
+    if text.startswith("```") and text.endswith("```"):
+        text = text.strip("`").removeprefix("json").strip()
+    for source in dict.fromkeys((double_backslashes(text), text)):
+        with suppress(ValueError, RecursionError):
+            value = json.loads(source, strict=False)
+            return value if isinstance(value, dict) and fits(value, schema) else None
+    return None
+
+
 def holds_json(text: str) -> bool:
     """Whether a text holds a JSON object, also one that must be repaired."""
     text = double_backslashes(text[:MAX_TEXT])

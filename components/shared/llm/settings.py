@@ -4,13 +4,13 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.base.errors import UserError, did_you_mean
 from llm2llm.components.shared.base.settings import Settings, in_words, one_of
 from llm2llm.components.shared.llm.backends import BACKENDS
 
@@ -136,6 +136,32 @@ def check_model(settings: ModelSettings, teacher: str) -> None:
         raise ValueError(
             f"url: holds a '?' or '#', and paths are put behind it; end it at {parts.path or '/v1'}, and put a key "
             f"into the environment variable {settings.api_key_env}"
+        )
+
+
+def check_prices(models: Iterable[str], prices: Mapping[str, Price], budget: Budget) -> None:
+    """Refuses prices that leave out a model at an endpoint: it is misspelt there, or a budget in dollars cannot hold.
+
+    Args:
+        models: At endpoints, whose calls somebody bills.
+        prices: By model.
+        budget: What may be spent.
+
+    Raises:
+        ValueError: Names the key and the fix.
+    """
+    for model in models:
+        if model in prices or not (prices or budget.usd is not None):
+            continue
+        if prices:
+            raise ValueError(
+                f"prices: name {', '.join(map(repr, sorted(prices)))}, and the model that is asked is {model!r}"
+                f"{did_you_mean(model, prices)}; its calls would cost nothing; give its price, or remove prices"
+            )
+        raise ValueError(
+            f"budget.usd: {budget.usd:g}, but the price of model {model!r} is not known; give it as prices: "
+            f'{{"{model}": {{input: ..., output: ...}}}}, in US dollars for a million tokens, or set budget.tokens or '
+            "budget.calls instead"
         )
 
 

@@ -118,10 +118,10 @@ def _output(context: Context, part: Request, told: QueryResult[Asked | Problem])
 
 
 def _read_output(answer: LLMResponse, task: Task, question: str, choices: list[str]) -> Draft | Problem:
-    parsed = None if answer.truncated else tasks.parse(task, answer.text)
+    parsed = None if answer.truncated else tasks.parse(task, answer.answer)
     if parsed is None:
         return Problem("no_answer", "the student gives no answer to its own question", question[:RAW_LIMIT])
-    return Draft(question, parsed, choices, tasks.rationale_in(task, answer.text))
+    return Draft(question, parsed, choices, tasks.rationale_in(task, answer.answer))
 
 
 def _reply(part: Request, asked: QueryResult[Asked | Problem], output: QueryResult[Draft | Problem] | None) -> Reply:

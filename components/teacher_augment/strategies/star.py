@@ -47,9 +47,9 @@ def write(context: Context) -> list[Reply]:
 
 def _read(answer: LLMResponse, part: Request, task: Task) -> Draft | Problem:
     parent = part.parent
-    raw = answer.text[:RAW_LIMIT]
-    parsed = tasks.parse(task, answer.text)
-    rationale = tasks.rationale_in(task, answer.text)
+    raw = answer.answer[:RAW_LIMIT]
+    parsed = tasks.parse(task, answer.answer)
+    rationale = tasks.rationale_in(task, answer.answer)
     if answer.truncated or parsed is None or rationale is None:
         return Problem("wrong_answer", "the student's rationale ends without an answer", raw)
     if not tasks.matches(task, parsed, parent.answer):

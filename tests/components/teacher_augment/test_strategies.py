@@ -175,7 +175,8 @@ class TestFaults:
             attempts=data.draw(st.integers(1, 3)), rows_per_call=data.draw(st.integers(1, 5)),
             **({"teacher": "transformers"} if strategy == "star" else {}),
         )  # fmt: skip
-        assert len(got.candidates) + len(got.rejects) == rows == got.requested
+        assert len(got.candidates) + len(got.rejects) == got.requested
+        assert len(got.candidates) <= rows == got.wanted <= got.requested
         assert len({row.id for row in got.candidates}) == len(got.candidates)
         assert all(reject.reason and reject.teacher for reject in got.rejects)
         assert len({call.key for call in got.calls}) == len(got.calls)
@@ -374,7 +375,8 @@ class TestSelf:
 
         rows = data.draw(st.integers(1, 10))
         got, _ = self.go(augment, writes, colours, seeds, wrong=3, rows_per_iteration=rows)
-        assert len(got.candidates) + len(got.rejects) == rows
+        assert len(got.candidates) + len(got.rejects) == got.requested
+        assert len(got.candidates) <= rows == got.wanted
 
 
 class TestSkills:
