@@ -56,6 +56,8 @@ class Endpoint:
         )
         self.requests: list[dict[str, Any]] = []
         self.keys: set[str] = set()
+        self.paths: set[str] = set()
+        self.headers: list[dict[str, str]] = []
         self.in_flight = self.most_in_flight = 0
         self._lock = threading.Lock()
         endpoint = self
@@ -65,12 +67,15 @@ class Endpoint:
 
             def do_GET(self) -> None:
                 endpoint.keys.add(self.headers.get("Authorization", ""))
+                endpoint.paths.add(self.path)
                 models = endpoint.models
                 self._send(models if isinstance(models, HTTPResponse) else models())
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 endpoint.keys.add(self.headers.get("Authorization", ""))
+                endpoint.paths.add(self.path)
+                endpoint.headers.append(dict(self.headers.items()))
                 with endpoint._lock:
                     number = len(endpoint.requests)
                     endpoint.requests.append(body)
