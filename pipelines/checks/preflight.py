@@ -269,7 +269,7 @@ def _endpoint(config: Config, what: str, settings: Any) -> Iterator[Check]:
         yield Check(OK, what, f"{where} answers, and takes structure asked for {form}")
     for note in probed.notes:
         if "JSON schema" not in note:
-            yield Check(WARN, what, f"{where} {note}")
+            yield Check(WARN, f"{what}'s endpoint", f"{where} {note}")
 
 
 _NO_SCHEMA = {
