@@ -167,6 +167,7 @@ def check_prices(models: Iterable[str], prices: Mapping[str, Price], budget: Bud
 
 _OURS = ("model", "messages", "temperature", "max_tokens", "max_completion_tokens", "response_format", "stream", "n")
 _SECRET_NAME = re.compile(r"authorization|cookie|token$|secret|passw|(^|[-_])api[-_]?key$", re.IGNORECASE)
+_SECRET_PARAMETER = re.compile(r"[-_.](api[-_]?key|passw\w*|secret|(access|auth)[-_]?token)$", re.IGNORECASE)
 _SECRET = re.compile(
     r"\s*(?:bearer|basic)\s|(?:^|\W)(?:sk|pk|rk|hf|gsk|xai|ghp|gho|glpat|nvapi|key)[-_][\w-]{8,}|AIza[\w-]{20,}|eyJ[\w-]{10,}"
     r"|^(?=[^\s]*\d)(?=[^\s]*[A-Za-z])[\w+/=-]{32,}$",
@@ -188,7 +189,7 @@ def _check_extras(settings: ModelSettings) -> None:
             own = f"; set {name} itself" if name in type(settings).model_fields else ""
             raise ValueError(f"extra_body.{name}: llm2llm sets it{own}; remove it")
     for name, text in _texts(settings.extra_body, "extra_body"):
-        if looks_like_a_key(text) or _SECRET_NAME.search(name):
+        if looks_like_a_key(text) or _SECRET_PARAMETER.search(name):
             raise ValueError(
                 f"{name}: looks like a key, which would stand in logs and reports; use extra_headers and env:NAME"
             )

@@ -66,6 +66,14 @@ class TestResolve:
             assert [row.confidence for row in got.candidates] == [confidence] * 2
             assert all(row.checks[-1] == "solved again" for row in got.candidates)
 
+    def test_the_drafts_of_a_verifier_that_thinks_are_no_solutions(self, augment, colours, seeds) -> None:
+        def writes(request: LLMRequest, n: int) -> Any:
+            drafted = '<think>{"answer": "red"}? No.</think>\n{"answer": "blue"}'
+            return writer(request, n) if request.purpose == "write" else drafted
+
+        got, _ = augment(writes, colours, seeds, 2, **RESOLVE)
+        assert [row.confidence for row in got.candidates] == [1.0, 1.0]
+
     def test_a_row_whose_solutions_disagree_is_kept_as_a_reject(self, augment, colours, seeds) -> None:
         got, _ = augment(solving("red", "green", "blue"), colours, seeds, 1, **RESOLVE)
         (reject,) = got.rejects
