@@ -8,7 +8,7 @@ from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.llm.settings import ModelSettings, TeacherSettings, headers_of, looks_like_a_key
 
 SECRETS = ["sk-proj-8fJ2kd91mcPq", "Bearer abc", "hf_abcdefghijkl", "ghp_0123456789abcdef",
-           "eyJhbGciOiJIUzI1NiJ9.e30.x", "AIzaSyA-1234567890abcdefghijkl", 
+           "eyJhbGciOiJIUzI1NiJ9.e30.x", "AIzaSyA-1234567890abcdefghijkl",
            "3f9a1b2c4d5e6f708192a3b4c5d6e7f8"]  # fmt: skip
 
 
