@@ -1,11 +1,11 @@
-"""The money and memory of one run's teachers: budget, prices and ledger behind a few functions that threads may share.
+"""Budget, prices and ledger of one run's language models; threads may share a tracker.
 
-    hold = tracker.reserve(request, model)       the most that one try can cost is set aside; None: it does not fit now
-    tracker.settle(hold, answer)             what it did cost is booked; the most, where nobody knows
-    answer = tracker.store(identity, answer) the ledger has it: from here on it is not paid for again
+    reservation = tracker.reserve(request, model)   reserves the most that one try can cost; None: no room now
+    tracker.settle(reservation, response)           books the real cost, or the most where it is not known
+    response = tracker.store(identity, response)    the ledger has it, so it is never paid for again
 
-The budget is hard because of the order: set aside, send, book. At no moment can what is booked and what is set aside
-together exceed it.
+The budget is hard because money is reserved before a request is sent, and booked after it. Bookings and reservations
+together never exceed it.
 """
 
 import json
@@ -31,7 +31,7 @@ PICO = 10**12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spent:
-    """What was paid."""
+    """An amount that was paid."""
 
     usd: float = 0.0
     """By `prices`; calls of a model without a price count nothing here."""
@@ -42,7 +42,7 @@ class Spent:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reservation:
-    """What is set aside for one try."""
+    """The most that one try can cost."""
 
     request: LLMRequest
     model: str
@@ -193,7 +193,7 @@ class SpendTracker:
         )
 
     def reserve(self, request: LLMRequest, model: str, share: float = 1.0) -> Reservation | None:
-        """Sets aside the most that one try of a request can cost.
+        """Reserves the most that one try of a request can cost.
 
         Args:
             request: The request.
@@ -225,10 +225,10 @@ class SpendTracker:
         return reservation
 
     def settle(self, reservation: Reservation, answer: LLMResponse | None) -> None:
-        """Books what a try has cost.
+        """Books the cost of a try and closes its reservation.
 
         Args:
-            reservation: Of `reserve`; it ends here.
+            reservation: Of `reserve`.
             answer: What came. Tokens that it does not tell are booked as the most that they can be. None: nothing came,
                 though it was sent (it timed out, the connection broke), so it may be on the bill, and all is booked.
         """
@@ -248,7 +248,7 @@ class SpendTracker:
             self._paid = _sum(self._paid, cost)
 
     def release(self, reservation: Reservation) -> None:
-        """Ends a hold of which nothing is on the bill: it was never sent, or the endpoint refused it."""
+        """Releases a reservation that was never charged: nothing was sent, or the endpoint refused it."""
         with self._lock:
             self._end(reservation)
 
@@ -326,7 +326,7 @@ class SpendTracker:
 
     @property
     def reserved(self) -> int:
-        """How many tries something is set aside for."""
+        """How many reservations are open."""
         with self._lock:
             return len(self._reservations)
 

@@ -1,7 +1,7 @@
-"""Opens a model that answers: what the ledger holds comes from there, and the rest is asked for.
+"""Opens a language model. Responses come from the ledger where it has them, and from the model otherwise.
 
 with open_teacher(settings, "openai", tracker) as teacher:
-    answers = teacher(requests)
+    responses = teacher(requests)
 """
 
 from collections.abc import Callable, Iterator, Sequence

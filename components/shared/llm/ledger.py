@@ -1,15 +1,14 @@
-"""The ledger: what models were asked and what they answered, so that no run pays for the same twice.
+"""The ledger: every paid answer with its request, so that no run pays for the same twice.
 
-    <ledger>/3f/3fa94c...d1.json.gz      one entry for each key, written once and never changed
+    <ledger>/3f/3fa94c...d1.json.gz      one entry per key, written once and never changed
 
-A ledger is a local folder or an `s3://` prefix. An entry is gzipped JSON: the request, what was really sent, the raw
-answer, its tokens, the run that paid, and when. It is created only where nothing is, whole or not at all, so any number
-of runs may write to one ledger at once: the first entry for a key stays, and every writer is handed it. Two runs that
-ask for the same at the same time may both pay, for neither has stored an answer that the other could find; from the
-moment that one has, nobody pays for that key again.
+A ledger is a local folder or an `s3://` prefix. An entry is gzipped JSON: the request, the body that was sent, the raw
+response, its tokens, the run that paid, and the time. Entries are created atomically and only where none exists, so any
+number of runs may share a ledger: the first entry for a key stays, and every writer is handed it. Two runs that send
+the same request at the same time may both pay. Once one entry is stored, nobody pays for that key again.
 
-An entry is checked when it is read: its key is the hash of its request, so a damaged or misplaced one is an error that
-names it, and never the answer to something else.
+An entry is checked when it is read: its key is the hash of its request. A damaged or misplaced entry is an error that
+names it, and never the answer to another request.
 """
 
 import dataclasses
@@ -81,7 +80,7 @@ _REQUIRED = {field.name for field in dataclasses.fields(Entry) if field.default 
 
 
 def request_of(request: LLMRequest) -> dict[str, Any]:
-    """`Entry.request` of an ask."""
+    """`Entry.request` of a request."""
     return {
         "messages": [dict(message) for message in request.messages],
         "schema": request.schema,

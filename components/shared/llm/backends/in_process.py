@@ -1,4 +1,4 @@
-"""What the two backends have in common that run a model in the stage's own pod: `vllm_engine` and `transformers_model`.
+"""Shared code of the backends that run a model in the stage's own pod: `vllm` and `transformers`.
 
 fingerprint(settings)               a folder's content is part of what the ledger knows its answers by
 answer_in_chunks(encoded, ...)         budget, model and ledger, chunk by chunk: a kill loses the chunk at most
