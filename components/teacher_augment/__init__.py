@@ -2,9 +2,9 @@
 
     run -> teacher_augment -> requests      which seeds, how many rows from each
                            -> strategies    what is asked of a teacher; `prompts/*.md` in which words
-                           -> asking        asks until an answer can be used; `reading` reads it
+                           -> until_usable  asks until an answer can be used; `parsing` reads it
                            -> checks        what a row is checked for without asking
                            -> verify        what it is checked for by asking
 
-Who writes is a language model of the room `teachers`, or offline `grammar`, `pool` or the strategy `eda`.
+Who writes is a language model of `shared.llm`, or offline `grammar`, `pool` or the strategy `eda`.
 """

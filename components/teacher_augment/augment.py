@@ -5,9 +5,11 @@
 Every row that was asked for is a candidate in the end, or a reject with a reason.
 """
 
+import random
+import re
 from collections import Counter
 from collections.abc import Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from llm2llm.components.shared import tasks
 from llm2llm.components.shared.base.errors import UserError
@@ -16,14 +18,17 @@ from llm2llm.components.shared.similarity import question_key
 from llm2llm.components.shared.tasks import FORMS, Task
 from llm2llm.components.teacher_augment.checks import PASSED, REASONS, Usual, failed_check, same_choices, usual
 from llm2llm.components.teacher_augment.context import Context
-from llm2llm.components.teacher_augment.replies import Draft, Problem, Reply
+from llm2llm.components.teacher_augment.replies import Draft, Problem, Reply, Request
 from llm2llm.components.teacher_augment.requests import requests as requests_for
 from llm2llm.components.teacher_augment.settings import TeacherAugmentSettings, check_task
-from llm2llm.components.teacher_augment.until_usable import Asking, OpenTeacher
+from llm2llm.components.teacher_augment.until_usable import CallLog, OpenTeacher
 from llm2llm.components.teacher_augment.verify import agreed, judged, resolved
 
 MAX_TEXT = 20_000
 """Characters in a generated text; a longer one is of a teacher that does not stop."""
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+"""What no text has but for an error; a form feed is what JSON makes of LaTeX's `\\f`."""
 
 FAILURES: frozenset[Reason] = frozenset(
     {"call_failed", "truncated", "empty", "refused", "unparseable", "missing", "invalid", "no_patterns"}
@@ -45,6 +50,10 @@ class Augmented:
     calls: list[Call]
     requested: int = 0
     """Rows asked for: as many as candidates and rejects together."""
+    wanted: int = 0
+    """Rows that were to be kept; fewer than `requested` where rejects were asked for again."""
+    repaired: dict[str, int] = field(default_factory=dict)
+    """How many answers were used after a repair of their JSON, by repair."""
 
 
 def teacher_augment(
@@ -98,7 +107,7 @@ def teacher_augment(
         iteration=iteration,
         random_seed=random_seed,
         teachers=teachers,
-        asking=Asking(
+        call_log=CallLog(
             iteration=iteration,
             strategy=settings.strategy,
             attempts=settings.attempts,
@@ -109,38 +118,87 @@ def teacher_augment(
         pool=pool,
         used=used,
     )
-    requested = sum(request.count for request in context.requests)
-    replies = _write(context)
-    rejects: list[Reject] = []
+    wanted = sum(request.count for request in context.requests)
+    written = _Written(seen={question_key(row) for row in training_set} if settings.rows_per_iteration else set())
+    bounds = usual(seeds) if context.requests and settings.asks_models else None
+    offline: list[Call] = []
+    for round_number in range(settings.attempts if settings.rows_per_iteration and settings.asks_models else 1):
+        missing = wanted - len(written.candidates)
+        if round_number:
+            context = replace(
+                context, requests=_again(context.requests, missing, f"{random_seed}:{iteration}:{round_number}")
+            )
+            if not missing or written.out_of_money or written.failed_fraction > settings.max_failed_fraction:
+                break
+        replies = _write(context)
+        _take(replies, context, verifier, bounds, written)
+        offline += [] if settings.asks_models else [reply.call for reply in replies if reply.call is not None]
+    rejects = written.rejects
+    assert len(written.candidates) + len(rejects) == written.requested, "every requested row is a candidate or a reject"
+    _check_failures(rejects, written.requested, settings)
+    ordered = sorted(written.candidates.values(), key=lambda row: row.id)
+    calls = [*offline, *context.call_log.calls]
+    return Augmented(ordered, rejects, calls, written.requested, wanted, dict(context.call_log.repaired))
+
+
+@dataclass
+class _Written:
+    """What has been written in the rounds of one iteration."""
+
+    seen: set[str]
+    """Ids of rows that were written, and the questions of the training set where rejects are asked for again."""
+    candidates: dict[str, Example] = field(default_factory=dict)
+    rejects: list[Reject] = field(default_factory=list)
+    requested: int = 0
+
+    @property
+    def out_of_money(self) -> bool:
+        return any(reject.reason == "over_budget" for reject in self.rejects)
+
+    @property
+    def failed_fraction(self) -> float:
+        return sum(reject.reason in FAILURES for reject in self.rejects) / max(1, self.requested)
+
+
+def _again(requests: Sequence[Request], missing: int, seed: str) -> list[Request]:
+    """Requests for the rows that are missing, from parents drawn at random, spread evenly."""
+    parents = sorted(requests, key=lambda request: request.parent.id)
+    drawn = random.Random(seed).sample(parents, len(parents))
+    counts = [missing // len(drawn) + (place < missing % len(drawn)) for place in range(len(drawn))]
+    asked = [replace(request, count=count) for request, count in zip(drawn, counts, strict=True) if count]
+    return sorted(asked, key=lambda request: request.parent.id)
+
+
+def _take(
+    replies: Sequence[Reply], context: Context, verifier: OpenTeacher | None, bounds: Usual | None, written: _Written
+) -> None:
+    """Sorts what came into candidates and rejects."""
+    rejects = written.rejects
     passed: list[tuple[Example, Reply]] = []
-    seen: set[str] = set()
-    bounds = usual(seeds) if replies and settings.asks_models else None
     for reply in replies:
+        written.requested += len(reply.problems) + len(reply.drafts)
         for problem in reply.problems:
             rejects.append(_reject(reply, None, problem, context, len(rejects)))
         for draft in reply.drafts:
             checked = _check(draft, reply, context, bounds)
-            if isinstance(checked, Example) and checked.id in seen:
-                checked = Problem("copy", "the teacher wrote the same row twice in this iteration")
+            if isinstance(checked, Example):
+                if checked.id in written.seen:
+                    checked = Problem("copy", "the teacher wrote the same row twice in this iteration")
+                elif question_key(checked) in written.seen and not context.settings.chosen_strategy.keeps_question:
+                    checked = Problem("copy", "the question is in the training set already")
             if isinstance(checked, Problem):
                 rejects.append(_reject(reply, draft, checked, context, len(rejects)))
             else:
-                seen.add(checked.id)
+                written.seen.add(checked.id)
                 passed.append((checked, reply))
-    candidates: dict[str, Example] = {}
     for (row, reply), verified in zip(passed, _verified(passed, context, verifier, bounds), strict=True):
-        if isinstance(verified, Example) and verified.id in candidates:
+        if isinstance(verified, Example) and verified.id in written.candidates:
             verified = Problem("copy", "the judge has corrected two rows to the same one")
         if isinstance(verified, Problem):
             draft = Draft(row.question, row.answer, row.choices, row.rationale)
             rejects.append(_reject(reply, draft, verified, context, len(rejects)))
         else:
-            candidates[verified.id] = verified
-    assert len(candidates) + len(rejects) == requested, "every requested row is a candidate or a reject"
-    _check_failures(rejects, requested, settings)
-    offline = [] if settings.asks_models else [reply.call for reply in replies if reply.call is not None]
-    ordered = sorted(candidates.values(), key=lambda row: row.id)
-    return Augmented(ordered, rejects, [*offline, *context.asking.calls], requested)
+            written.candidates[verified.id] = verified
 
 
 def _write(context: Context) -> list[Reply]:
@@ -190,6 +248,9 @@ def _check(draft: Draft, reply: Reply, context: Context, bounds: Usual | None) -
         return Problem("invalid", "the rationale is missing")
     if any(_printable(text) != text for text in (question, answer, rationale or "", *choices, *draft.skills)):
         return Problem("invalid", "holds half a surrogate pair, which is no valid text")
+    for text in (question, answer, rationale or "", *choices):
+        if found := _CONTROL.search(text):
+            return Problem("invalid", f"holds the control character U+{ord(found[0]):04X}; a backslash may be lost")
     row = Example(
         id=content_id(question, choices, rationale, answer),
         question=question,

@@ -18,7 +18,7 @@ from llm2llm.components.shared.base.text import after_cues, folded
 from llm2llm.components.shared.data.schemas import Example, Reason
 from llm2llm.components.shared.llm.requests import without_control_tokens
 from llm2llm.components.shared.tasks import FORMS, Task
-from llm2llm.components.shared.tasks.arithmetic import reaches, wrong_equations
+from llm2llm.components.shared.tasks.rationale import MADE_UP, wrong_rationale
 
 Check = Literal["arithmetic", "given_away", "boilerplate", "control_tokens", "length", "script"]
 
@@ -104,7 +104,7 @@ def failed_check(
     """
     for check in wanted:
         if check == "arithmetic":
-            wrong = _arithmetic(row, task)
+            wrong = _arithmetic(row, parent, task)
         elif check == "given_away":
             wrong = given_away(task, row.question, row.choices, row.answer)
         elif check == "boilerplate":
@@ -120,12 +120,14 @@ def failed_check(
     return None
 
 
-def _arithmetic(row: Example, task: Task) -> str:
+def _arithmetic(row: Example, parent: Example, task: Task) -> str:
     if not FORMS[task.form].checks_arithmetic or not row.rationale:
         return ""
-    if wrong := wrong_equations(row.rationale):
-        return f"{wrong[0]} does not hold"
-    return "" if reaches(row.rationale, row.answer) else f"the rationale does not end at the answer {row.answer}"
+    wrong = wrong_rationale(row.question, row.rationale, row.answer)
+    # A seed that calculates with numbers of its own has rows that do so as well.
+    if wrong and wrong_rationale(parent.question, parent.rationale or "", parent.answer) == wrong == MADE_UP:
+        return ""
+    return wrong
 
 
 def given_away(task: Task, question: str, choices: Sequence[str], answer: str) -> str:

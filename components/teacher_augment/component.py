@@ -39,14 +39,14 @@ def teacher_augment(
     from llm2llm.components.shared.data.schemas import Example
     from llm2llm.components.shared.stage import running_stage
     from llm2llm.components.teacher_augment.augment import teacher_augment as augmented
-    from llm2llm.components.teacher_augment.opened import open_account, opened_teachers, summary_line
+    from llm2llm.components.teacher_augment.opened import open_spend_tracker, opened_teachers, summary_line
     from llm2llm.components.teacher_augment.settings import TeacherAugmentStage
 
     with running_stage("teacher_augment", given, TeacherAugmentStage) as stage:
         so_far = read_journal(previous_journal)
-        account = open_account(stage.teacher_augment, so_far)
+        tracker = open_spend_tracker(stage.teacher_augment, so_far)
         student = Path(student_model.path) if student_model else None
-        with opened_teachers(stage.teacher_augment, account, student) as (teachers, verifier):
+        with opened_teachers(stage.teacher_augment, tracker, student) as (teachers, verifier):
             written = augmented(
                 [error for error in so_far.errors if error.iteration == iteration - 1],
                 read_rows(training_set.path, "examples", Example),
@@ -61,6 +61,6 @@ def teacher_augment(
                 {call.key for call in so_far.calls if call.outcome == "answered"},
             )
         write_artifact(candidates, "candidates", written.candidates)
-        spent = Spending(usd=account.spent.usd, tokens=account.spent.tokens, calls=account.spent.calls)
+        spent = Spending(usd=tracker.spent.usd, tokens=tracker.spent.tokens, calls=tracker.spent.calls)
         write_journal(journal, so_far.with_more(rejects=written.rejects, calls=written.calls, spent=spent))
-        print(summary_line(written, stage.teacher_augment, account), flush=True)
+        print(summary_line(written, stage.teacher_augment, tracker), flush=True)

@@ -10,7 +10,7 @@ from llm2llm.components.shared.tasks import Task
 from llm2llm.components.teacher_augment.prompt_files import Prompt, load_prompt, shown
 from llm2llm.components.teacher_augment.replies import Draft, Problem, Reply, Request
 from llm2llm.components.teacher_augment.requests import in_parts
-from llm2llm.components.teacher_augment.until_usable import Asking, OpenTeacher, Told
+from llm2llm.components.teacher_augment.until_usable import CallLog, OpenTeacher, QueryResult
 
 if TYPE_CHECKING:  # the settings look strategies up, which are given this
     from llm2llm.components.teacher_augment.settings import TeacherAugmentSettings
@@ -33,7 +33,7 @@ class Context:
     random_seed: int
     teachers: Sequence[OpenTeacher]
     """Who may be asked; for `star` and `self` the student."""
-    asking: Asking
+    call_log: CallLog
     training_set: Sequence[Example] = ()
     """All rows so far: what is not to be written again. So are the next two for offline teachers alone."""
     pool: Sequence[Example] = ()
@@ -80,7 +80,7 @@ def example_data(row: Example, error: StudentError | None = None) -> Mapping[str
     return data
 
 
-def reply(part: Request, told: Told[Rows]) -> Reply:
+def reply(part: Request, told: QueryResult[Rows]) -> Reply:
     """What came of a part of a request, for the stage."""
     if told.problem is not None:
         return Reply(part, told.call, [], [told.problem] * part.count, told.teacher.name)

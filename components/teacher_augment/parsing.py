@@ -1,4 +1,4 @@
-"""Reading what a language model wrote: never trusted to be what was asked for, never too long to be looked at."""
+"""Reading what a language model wrote; it is never trusted to be what was asked for."""
 
 import json
 import re
@@ -6,15 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from llm2llm.components.shared import tasks
-from llm2llm.components.shared.llm.requests import Answer
+from llm2llm.components.shared.llm.json_answers import read_object
+from llm2llm.components.shared.llm.requests import LLMResponse
 from llm2llm.components.shared.tasks import Task
 from llm2llm.components.teacher_augment.replies import Draft, Problem
 from llm2llm.components.teacher_augment.until_usable import RAW_LIMIT, Unusable
-
-MAX_ANSWER = 1_000_000
-"""Characters of an answer that are looked at."""
-MAX_BRACES = 200
-"""Opening braces at which an object may begin that are tried: every try may read to the end."""
 
 _REFUSAL = re.compile(
     r"\W*(?:i(?:['’]m| am) (?:sorry|afraid|unable|not able)|sorry\b|as an ai\b|i apologi[sz]e"
@@ -23,48 +19,41 @@ _REFUSAL = re.compile(
 )
 
 
-def object_in(answer: Answer, *keys: str) -> dict[str, Any]:
-    """The first JSON object of an answer that has all of the keys: the object itself, in a code fence, or between
-    words.
+def object_in(response: LLMResponse, *keys: str) -> dict[str, Any]:
+    """The first JSON object of an answer that has all of the keys, read as `json_answers` does: thoughts are passed
+    over, and what is nearly JSON is repaired where it then fits the schema.
 
     Raises:
         Unusable: `truncated`, `empty`, `refused` or `unparseable`.
     """
-    text = answer.text[:MAX_ANSWER]
-    start = text.find("{")
-    for _ in range(MAX_BRACES):
-        if start < 0:
-            break
-        try:
-            value, _ = json.JSONDecoder().raw_decode(text, start)
-        except (ValueError, RecursionError):
-            value = None
-        if isinstance(value, dict) and all(key in value for key in keys):
-            return value
-        start = text.find("{", start + 1)
-    raise no_object(answer)
+    found = read_object(response.answer, keys, response.request.schema, complete=not response.truncated)
+    if found is None:
+        raise no_object(response)
+    return found.value
 
 
-def no_object(answer: Answer) -> Unusable:
+def no_object(response: LLMResponse) -> Unusable:
     """Why an answer is not the object that was asked for."""
-    if answer.truncated:
+    text = response.answer
+    if response.truncated:
         return Unusable("truncated", "the answer hit max_tokens")
-    if not answer.text.strip():
-        return Unusable("empty", "the answer is empty")
-    if _REFUSAL.match(answer.text):
-        return Unusable("refused", answer.text[:RAW_LIMIT])
+    if not text.strip():
+        thoughts = "the model wrote thoughts and no answer" if response.text.strip() else ""
+        return Unusable("empty", response.detail or thoughts or "the answer is empty")
+    if _REFUSAL.match(text):
+        return Unusable("refused", text[:RAW_LIMIT])
     return Unusable("unparseable", "the answer is not the JSON object that was asked for")
 
 
-def read_examples(answer: Answer, task: Task, count: int) -> tuple[list[Draft], list[Problem]]:
+def read_examples(response: LLMResponse, task: Task, count: int) -> tuple[list[Draft], list[Problem]]:
     """The examples of an answer of the form `tasks.teacher_schema`: drafts and problems, `count` of them together.
 
     Raises:
         Unusable: Not one of them is an example of the task.
     """
-    items = object_in(answer, "examples")["examples"]
+    items = object_in(response, "examples")["examples"]
     if not isinstance(items, list):
-        raise no_object(answer)
+        raise no_object(response)
     drafts: list[Draft] = []
     problems: list[Problem] = []
     for item in items[:count]:
@@ -97,15 +86,15 @@ def _example(item: Any, task: Task) -> Draft | Problem:
     return draft
 
 
-def read_questions(answer: Answer, count: int) -> tuple[list[str], list[Problem]]:
+def read_questions(response: LLMResponse, count: int) -> tuple[list[str], list[Problem]]:
     """Like `read_examples`, for an answer of the form `questions_schema`.
 
     Raises:
         Unusable: Not one of them is a question.
     """
-    items = object_in(answer, "examples")["examples"]
+    items = object_in(response, "examples")["examples"]
     if not isinstance(items, list):
-        raise no_object(answer)
+        raise no_object(response)
     texts = [item.get("question") if isinstance(item, dict) else None for item in items[:count]]
     questions = [text for text in texts if isinstance(text, str) and text.strip()]
     if not questions:
@@ -130,13 +119,13 @@ def objects_schema(name: str, properties: dict[str, Any], least: int, most: int)
     }
 
 
-def read_solution(answer: Answer, task: Task, choices: Sequence[str]) -> tuple[str, str | None]:
+def read_solution(response: LLMResponse, task: Task, choices: Sequence[str]) -> tuple[str, str | None]:
     """(answer, rationale) of an answer of the form `tasks.answer_schema`, in the form's own terms.
 
     Raises:
         Unusable: It gives no answer that the task knows.
     """
-    found = object_in(answer, "answer")
+    found = object_in(response, "answer")
     value, rationale = found["answer"], found.get("rationale")
     if not isinstance(value, str | int | float) or isinstance(value, bool):
         raise Unusable("unparseable", "the answer is neither text nor a number")

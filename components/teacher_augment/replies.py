@@ -58,7 +58,7 @@ class Reply:
     """Who wrote, as rows name it: `openai:model`, `pool`."""
 
 
-def call_key(*parts: Any) -> str:
+def offline_call_key(*parts: Any) -> str:
     """The content key of an offline teacher's call: the same request has the same key in every run."""
     content = json.dumps(parts, ensure_ascii=False, sort_keys=True)
     return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:32]

@@ -7,7 +7,15 @@ from pydantic import Field, model_validator
 
 from llm2llm.components.shared.base.settings import Settings, StageSettings, in_words, one_of
 from llm2llm.components.shared.llm.backends import BACKENDS
-from llm2llm.components.shared.llm.settings import IN_POD, Budget, ModelSettings, Price, TeacherSettings, check_model
+from llm2llm.components.shared.llm.settings import (
+    IN_POD,
+    Budget,
+    ModelSettings,
+    Price,
+    TeacherSettings,
+    check_model,
+    check_prices,
+)
 from llm2llm.components.shared.tasks import AnyTask, Task
 from llm2llm.components.teacher_augment.checks import Check
 from llm2llm.components.teacher_augment.offline import OFFLINE
@@ -62,12 +70,16 @@ class TeacherAugmentSettings(ModelSettings):
     examples_per_error: int = Field(1, ge=1, le=100)
     """New rows for each error (the paper: 1)."""
     rows_per_iteration: int = Field(0, ge=0)
-    """When above 0: write exactly this many rows, spread evenly over the errors, instead of `examples_per_error` each,
-    so that runs can be compared at the same number of added rows."""
+    """When above 0: this many rows are to be kept, spread evenly over the errors, instead of `examples_per_error` each,
+    so that runs can be compared at the same number of added rows. A row counts when it has passed this stage's checks
+    and is no copy of one in the training set; a language model is asked again for those that did not, at most
+    `attempts` times, within the budget, and never for more. What `dedupe` drops later as a near-duplicate or a leak is
+    not asked for again."""
     rows_per_call: int = Field(4, ge=1, le=100)
     """The most rows that a language model is asked for in one request."""
     attempts: int = Field(3, ge=1, le=20)
-    """How often a language model is asked for the same until its answer can be used. An answer that is cut off, empty,
+    """How often a language model is asked for the same until its answer can be used; with `rows_per_iteration` also how
+    often rows that were rejected are asked for. An answer that is cut off, empty,
     a refusal or not of the form asked for cannot. Busy and broken servers are another matter: see `tries`."""
     max_failed_fraction: float = Field(0.1, ge=0, le=1)
     """The stage fails when more than this share of the requested rows did not come in a form that can be used."""
@@ -162,6 +174,8 @@ class TeacherAugmentSettings(ModelSettings):
         if self.agree and not self.teachers:
             raise ValueError("agree: needs several teachers to agree; list them in teachers")
         self._check_graphics_memory()
+        billed = [one.model for teacher, one in self._asked() if teacher not in IN_POD]
+        check_prices(billed, self.prices, self.budget)
         return self
 
     def _check_offline(self) -> None:
@@ -198,14 +212,18 @@ class TeacherAugmentSettings(ModelSettings):
         if self.agree and self.verify == "resolve":
             raise ValueError("agree: the other teachers solve each row blind, and so does verify 'resolve'; choose one")
 
-    def _check_graphics_memory(self) -> None:
-        """An engine takes nearly all memory of a GPU, so a pod has room for one model."""
+    def _asked(self) -> list[tuple[str, ModelSettings]]:
+        """(teacher, settings) of every language model that is asked."""
         models: list[tuple[str, ModelSettings]] = [(one.teacher, one) for one in self.teachers]
         if self.asks_models and not self.teachers:
             models.append((self.teacher, self))
         if self.verify != "none" and self.verification.by is not None:
             models.append((self.verification.by.teacher, self.verification.by))
-        filling = {one.identity(teacher): teacher for teacher, one in models if BACKENDS[teacher].fills_gpu}
+        return models
+
+    def _check_graphics_memory(self) -> None:
+        """An engine takes nearly all memory of a GPU, so a pod has room for one model."""
+        filling = {one.identity(teacher): teacher for teacher, one in self._asked() if BACKENDS[teacher].fills_gpu}
         if len(filling) > 1:
             names = _listed([repr(name) for name in BACKENDS if name in filling.values()])
             raise ValueError(

@@ -1,18 +1,20 @@
-"""Asking language models until their answers can be used, and keeping account of every call.
+"""CallLog language models until their answers can be used, and keeping account of every call.
 
-    asking = Asking(iteration=2, strategy="cot", attempts=3, earlier=keys, remembers=True)
-    told = ask_until(asking, [Question(teacher, ask, read), ...])
+    asking = CallLog(iteration=2, strategy="cot", attempts=3, earlier=keys, remembers=True)
+    told = query_until_usable(call_log, [Query(teacher, ask, read), ...])
 
 Everything is asked in rounds over the whole batch: first every question, then those whose answers could not be used,
 with `attempt + 1`, and so on. What cannot be used is told by the question's own `read`.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from llm2llm.components.shared.data.schemas import Call, Reason
-from llm2llm.components.shared.llm.requests import Answer, Ask, Message, Teacher, call_key, call_row
+from llm2llm.components.shared.llm.json_answers import read_object
+from llm2llm.components.shared.llm.requests import LLMRequest, LLMResponse, Message, Teacher, call_row, request_key
 from llm2llm.components.shared.llm.settings import ModelSettings, Price
 from llm2llm.components.teacher_augment.replies import Problem
 
@@ -55,12 +57,12 @@ class OpenTeacher:
         """As the ledger knows it."""
         return self.settings.identity(self.teacher)
 
-    def says(
+    def request(
         self, messages: Sequence[Message], schema: dict[str, Any] | None, purpose: str, parent_id: str | None,
         temperature: float | None = None,
-    ) -> Ask:  # fmt: skip
+    ) -> LLMRequest:  # fmt: skip
         """A request to this teacher, at its own temperature unless another is given."""
-        return Ask(
+        return LLMRequest(
             messages=messages,
             schema=schema,
             temperature=self.settings.temperature if temperature is None else temperature,
@@ -71,12 +73,12 @@ class OpenTeacher:
 
 
 @dataclass(frozen=True)
-class Question(Generic[T]):
+class Query(Generic[T]):
     """One thing to be told, by whom, and how its answer is read."""
 
     teacher: OpenTeacher
-    ask: Ask
-    read: Callable[[Answer], T]
+    request: LLMRequest
+    read: Callable[[LLMResponse], T]
     """Raises `Unusable`."""
     fresh: bool = True
     """Whether the run wants an answer that it has not had in an earlier iteration. The same error may come again with
@@ -84,7 +86,7 @@ class Question(Generic[T]):
 
 
 @dataclass(frozen=True)
-class Told(Generic[T]):
+class QueryResult(Generic[T]):
     """What came of a question: a value or a problem."""
 
     teacher: OpenTeacher
@@ -95,7 +97,7 @@ class Told(Generic[T]):
 
 
 @dataclass
-class Asking:
+class CallLog:
     """The calls of one iteration."""
 
     iteration: int
@@ -110,10 +112,13 @@ class Asking:
     """A row for each call that is not one of an earlier iteration's."""
     unusable: int = 0
     """How many answers could not be used."""
-    _answers: dict[str, Answer] = field(default_factory=dict)
+    repaired: Counter[str] = field(default_factory=Counter)
+    """How many answers could be used after a repair of their JSON, by repair; see `json_answers`."""
+    _answers: dict[str, LLMResponse] = field(default_factory=dict)
     _taken: set[str] = field(default_factory=set)
+    _counted: set[str] = field(default_factory=set)
 
-    def record(self, teacher: OpenTeacher, answer: Answer) -> Call | None:
+    def record(self, teacher: OpenTeacher, answer: LLMResponse) -> Call | None:
         """The row of a call, kept once."""
         if answer.outcome == "over_budget":
             return None
@@ -127,25 +132,36 @@ class Asking:
                 self.calls.append(row)
         return row
 
-    def numbered(self, questions: Sequence[Question[Any]]) -> list[Ask]:
+    def count_repairs(self, response: LLMResponse) -> None:
+        """Counts what had to be repaired to read an answer that was used."""
+        schema = response.request.schema
+        if schema is not None and response.key not in self._counted:
+            self._counted.add(response.key)
+            keys = schema.get("required", [])
+            found = read_object(response.answer, keys, schema, complete=not response.truncated)
+            self.repaired.update(found.repairs if found else ())
+
+    def numbered(self, questions: Sequence[Query[Any]]) -> list[LLMRequest]:
         """The requests of questions, those that want a fresh answer with the first `sample` number that makes them one:
         not asked in an earlier iteration, nor before in this one."""
-        asks = []
+        requests = []
         for question in questions:
-            ask = question.ask
+            request = question.request
             if question.fresh:
-                while (key := call_key(question.teacher.identity, ask)) in self.earlier or key in self._taken:
-                    ask = replace(ask, sample=ask.sample + 1)
+                while (key := request_key(question.teacher.identity, request)) in self.earlier or key in self._taken:
+                    request = replace(request, sample=request.sample + 1)
                 self._taken.add(key)
-            asks.append(ask)
-        return asks
+            requests.append(request)
+        return requests
 
 
-def ask_until(asking: Asking, questions: Sequence[Question[T]], attempts: int | None = None) -> list[Told[T]]:
+def query_until_usable(
+    call_log: CallLog, questions: Sequence[Query[T]], attempts: int | None = None
+) -> list[QueryResult[T]]:
     """Asks every question until its answer can be used.
 
     Args:
-        asking: The iteration's calls, which these join.
+        call_log: The iteration's calls, which these join.
         questions: To any teachers; each teacher is given all of its own at once.
         attempts: Of each question; default: as `asking` says.
 
@@ -153,28 +169,29 @@ def ask_until(asking: Asking, questions: Sequence[Question[T]], attempts: int | 
         What came of each question, in their order. A problem is the last attempt's: `call_failed`, `over_budget`, or
         what `read` said.
     """
-    attempts = asking.attempts if attempts is None else attempts
-    asks = asking.numbered(questions)
-    told: list[Told[T] | None] = [None] * len(questions)
+    attempts = call_log.attempts if attempts is None else attempts
+    requests = call_log.numbered(questions)
+    told: list[QueryResult[T] | None] = [None] * len(questions)
     pending = list(range(len(questions)))
     for attempt in range(attempts):
         again: list[int] = []
-        answers = _answers(asking, [questions[i].teacher for i in pending], [asks[i] for i in pending])
+        answers = _answers(call_log, [questions[i].teacher for i in pending], [requests[i] for i in pending])
         for i, answer in zip(pending, answers, strict=True):
             teacher = questions[i].teacher
-            call = asking.record(teacher, answer)
+            call = call_log.record(teacher, answer)
             try:
-                told[i] = Told(teacher, call, _read(questions[i], answer), None)
+                told[i] = QueryResult(teacher, call, _read(questions[i], answer), None)
+                call_log.count_repairs(answer)
                 continue
             except Unusable as what:
-                problem = Problem(what.reason, what.detail, answer.text[:RAW_LIMIT])
+                problem = Problem(what.reason, what.detail, (answer.answer or answer.text)[:RAW_LIMIT])
             before = told[i]
             # The answer that cannot be used says more than that there was no money to ask once more.
             if answer.outcome != "over_budget" or before is None:
-                told[i] = Told(teacher, call, None, problem)
+                told[i] = QueryResult(teacher, call, None, problem)
             if answer.outcome == "answered":
-                asking.unusable += 1
-                asks[i] = replace(asks[i], attempt=attempt + 1)
+                call_log.unusable += 1
+                requests[i] = replace(requests[i], attempt=attempt + 1)
                 again.append(i)
         pending = again
         if not pending:
@@ -182,14 +199,14 @@ def ask_until(asking: Asking, questions: Sequence[Question[T]], attempts: int | 
     return [one for one in told if one is not None]
 
 
-def _answers(asking: Asking, teachers: Sequence[OpenTeacher], asks: Sequence[Ask]) -> list[Answer]:
+def _answers(call_log: CallLog, teachers: Sequence[OpenTeacher], requests: Sequence[LLMRequest]) -> list[LLMResponse]:
     """The answer to each request; the same request twice, now or earlier in the stage, is one call."""
-    keys = [call_key(teacher.identity, ask) for teacher, ask in zip(teachers, asks, strict=True)]
-    known = dict(asking._answers)
-    batches: dict[int, tuple[OpenTeacher, dict[str, Ask]]] = {}
-    for teacher, ask, key in zip(teachers, asks, keys, strict=True):
+    keys = [request_key(teacher.identity, request) for teacher, request in zip(teachers, requests, strict=True)]
+    known = dict(call_log._answers)
+    batches: dict[int, tuple[OpenTeacher, dict[str, LLMRequest]]] = {}
+    for teacher, request, key in zip(teachers, requests, keys, strict=True):
         if key not in known:
-            batches.setdefault(id(teacher), (teacher, {}))[1][key] = ask
+            batches.setdefault(id(teacher), (teacher, {}))[1][key] = request
     for teacher, batch in batches.values():
         answers = teacher.ask(list(batch.values()))
         assert len(answers) == len(batch), "a teacher gives one answer for each request"
@@ -197,7 +214,7 @@ def _answers(asking: Asking, teachers: Sequence[OpenTeacher], asks: Sequence[Ask
     return [known[key] for key in keys]
 
 
-def _read(question: Question[T], answer: Answer) -> T:
+def _read(question: Query[T], answer: LLMResponse) -> T:
     if answer.outcome != "answered":
         reason: Reason = "call_failed" if answer.outcome == "failed" else "over_budget"
         raise Unusable(reason, answer.detail or "the budget was used up before it could be asked")

@@ -1,4 +1,4 @@
-"""Verifying rows by asking: blind solutions, other teachers, a judge.
+"""Verifying rows by call_log: blind solutions, other teachers, a judge.
 
     resolve   solved blind `samples` times; kept when the share that has its answer is high enough (`disagrees`)
     agree     solved blind by each of the other teachers; kept when enough of them have its answer (`disagrees`)
@@ -15,13 +15,19 @@ from statistics import fmean
 
 from llm2llm.components.shared import tasks
 from llm2llm.components.shared.data.schemas import Example, content_id
-from llm2llm.components.shared.llm.requests import Answer
+from llm2llm.components.shared.llm.requests import LLMResponse
 from llm2llm.components.shared.tasks import Task
 from llm2llm.components.teacher_augment.context import Context, example_data
 from llm2llm.components.teacher_augment.parsing import object_in, read_solution
 from llm2llm.components.teacher_augment.prompt_files import about, render, shown
 from llm2llm.components.teacher_augment.replies import Problem
-from llm2llm.components.teacher_augment.until_usable import OpenTeacher, Question, Told, Unusable, ask_until
+from llm2llm.components.teacher_augment.until_usable import (
+    OpenTeacher,
+    Query,
+    QueryResult,
+    Unusable,
+    query_until_usable,
+)
 
 Solution = tuple[str, str | None]
 """An answer, and the rationale that leads to it."""
@@ -56,22 +62,24 @@ def agreed(context: Context, rows: Sequence[Example], writers: Sequence[OpenTeac
 
 def _solve(
     context: Context, rows: Sequence[Example], by: Sequence[Sequence[OpenTeacher]], temperature: float | None
-) -> list[list[Told[Solution]]]:
+) -> list[list[QueryResult[Solution]]]:
     """For each row a solution by each of its solvers, who do not see the answer."""
     prompt = context.prompt("solve")
     schema = tasks.answer_schema(context.task)
-    questions: list[Question[Solution]] = []
+    questions: list[Query[Solution]] = []
     for row, teachers in zip(rows, by, strict=True):
         messages = render(prompt, task=about(context.task), question=shown(row.question, row.choices))
         read = partial(read_solution, task=context.task, choices=row.choices)
         for number, teacher in enumerate(teachers):
-            ask = replace(teacher.says(messages, schema, "resolve", row.parent_id, temperature), sample=number)
-            questions.append(Question(teacher, ask, read, fresh=False))
-    told = iter(ask_until(context.asking, questions))
+            request = replace(teacher.request(messages, schema, "resolve", row.parent_id, temperature), sample=number)
+            questions.append(Query(teacher, request, read, fresh=False))
+    told = iter(query_until_usable(context.call_log, questions))
     return [[next(told) for _ in teachers] for teachers in by]
 
 
-def _agreed(task: Task, row: Example, told: Sequence[Told[Solution]], needed: float, passed: str) -> Example | Problem:
+def _agreed(
+    task: Task, row: Example, told: Sequence[QueryResult[Solution]], needed: float, passed: str
+) -> Example | Problem:
     if unasked := _unasked(told):
         return unasked
     answers = [one.value[0] if one.value else None for one in told]
@@ -85,7 +93,7 @@ def _agreed(task: Task, row: Example, told: Sequence[Told[Solution]], needed: fl
     return replace(row, confidence=right / len(answers), checks=[*row.checks, passed])
 
 
-def _unasked(told: Sequence[Told[Solution]] | Sequence["Told[Verdict]"]) -> Problem | None:
+def _unasked(told: Sequence[QueryResult[Solution]] | Sequence["QueryResult[Judgement]"]) -> Problem | None:
     """The problem, where not one answer came at all."""
     problems = [one.problem for one in told if one.problem is not None]
     if len(problems) == len(told) and all(one.reason in ("call_failed", "over_budget") for one in problems):
@@ -94,7 +102,7 @@ def _unasked(told: Sequence[Told[Solution]] | Sequence["Told[Verdict]"]) -> Prob
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Judgement:
     """One judgement."""
 
     right: bool
@@ -124,10 +132,10 @@ def judged(context: Context, rows: Sequence[Example], by: Sequence[OpenTeacher])
     for row, teacher in zip(rows, by, strict=True):
         messages = render(prompt, task=about(context.task), example=_claimed(row))
         for number in range(settings.samples):
-            ask = teacher.says(messages, schema, "judge", row.parent_id, settings.temperature)
+            request = teacher.request(messages, schema, "judge", row.parent_id, settings.temperature)
             read = partial(_read_verdict, task=context.task, row=row)
-            questions.append(Question(teacher, replace(ask, sample=number), read, fresh=False))
-    told = iter(ask_until(context.asking, questions))
+            questions.append(Query(teacher, replace(request, sample=number), read, fresh=False))
+    told = iter(query_until_usable(context.call_log, questions))
     return [_judgement(context, row, [next(told) for _ in range(settings.samples)]) for row in rows]
 
 
@@ -137,7 +145,7 @@ def _claimed(row: Example) -> dict[str, object]:
     return data
 
 
-def _read_verdict(answer: Answer, task: Task, row: Example) -> Verdict:
+def _read_verdict(answer: LLMResponse, task: Task, row: Example) -> Judgement:
     found = object_in(answer, "right", "confidence")
     right, confidence = found["right"], found["confidence"]
     is_number = isinstance(confidence, int | float) and not isinstance(confidence, bool) and confidence == confidence
@@ -147,10 +155,10 @@ def _read_verdict(answer: Answer, task: Task, row: Example) -> Verdict:
         solution = read_solution(answer, task, row.choices)
     except Unusable:
         solution = None
-    return Verdict(right, min(max(confidence, 0), 100) / 100, solution)
+    return Judgement(right, min(max(confidence, 0), 100) / 100, solution)
 
 
-def _judgement(context: Context, row: Example, told: Sequence[Told[Verdict]]) -> Example | Problem:
+def _judgement(context: Context, row: Example, told: Sequence[QueryResult[Judgement]]) -> Example | Problem:
     if unasked := _unasked(told):
         return unasked
     verdicts = [one.value for one in told if one.value is not None]

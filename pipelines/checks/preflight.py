@@ -27,6 +27,8 @@ from llm2llm.pipelines.kubeflow.placement import GRADING, judged
 OK, WARN, FAIL = "ok", "warn", "fail"
 _NO_KEY = "LLM2LLM_PREFLIGHT_WITHOUT_KEY"
 """An environment variable that is never set."""
+PATIENCE = 60.0
+"""Seconds for which an endpoint that is busy is waited for, in all; what it is waited for is said."""
 
 
 @dataclass(frozen=True)
@@ -205,9 +207,10 @@ def judge_checks(config: Config, judge: Any) -> Iterator[Check]:
 
 
 def _endpoint(config: Config, what: str, settings: Any) -> Iterator[Check]:
-    from llm2llm.components.shared.llm.budget import Account
-    from llm2llm.components.shared.llm.client import open_teacher
-    from llm2llm.components.shared.llm.requests import Ask
+    from llm2llm.components.shared.llm.backends.openai import probe
+    from llm2llm.components.shared.llm.budget import SpendTracker
+    from llm2llm.components.shared.llm.json_answers import read_object
+    from llm2llm.components.shared.llm.requests import LLMRequest
     from llm2llm.components.shared.llm.settings import ModelSettings
 
     stages = GRADING if what == "judge" else ("teacher_augment",)
@@ -222,36 +225,23 @@ def _endpoint(config: Config, what: str, settings: Any) -> Iterator[Check]:
                     "run preflight in a pod, or through a port-forward with --set teacher_augment.url=...")  # fmt: skip
         return
 
-    def ask(structured: str) -> Any:
-        fields = {name: getattr(settings, name) for name in ModelSettings.model_fields}
-        fields |= {"api_key_env": _NO_KEY} if without_key else {}
-        once = ModelSettings(**{**fields, "structured": structured, "tries": 2, "timeout": 30, "concurrency": 1})
-        schema = {
-            "type": "object", "properties": {"word": {"type": "string", "enum": ["yes"]}}, "required": ["word"],
-            "additionalProperties": False,
-        }  # fmt: skip
-        # A model that reasons first needs room for it; the answer itself is five tokens.
-        message = {"role": "user", "content": 'Say yes, as {"word": "yes"}.'}
-        one = Ask(
-            messages=[message], schema=schema, temperature=settings.temperature, max_tokens=256, purpose="preflight"
-        )
-        # The backend says on standard output what it does; the line below says it all.
-        with redirect_stdout(io.StringIO()), open_teacher(once, "openai", Account(run="preflight")) as teacher:
-            return teacher([one])[0]
-
-    def takes(answer: Any) -> bool:
-        try:
-            return bool(answer.outcome == "answered" and json.loads(answer.text) == {"word": "yes"})
-        except ValueError:
-            return False
-
+    fields = {name: getattr(settings, name) for name in ModelSettings.model_fields}
+    fields |= {"api_key_env": _NO_KEY} if without_key else {}
+    # The list of models and the question may each be told to wait once, and the question once more in words.
+    once = ModelSettings(**{**fields, "tries": 2, "timeout": 30, "concurrency": 1, "longest_wait": PATIENCE / 3.3})
+    schema = {
+        "type": "object", "properties": {"word": {"type": "string", "enum": ["yes"]}}, "required": ["word"],
+        "additionalProperties": False,
+    }  # fmt: skip
+    # A model that reasons first needs room for it; the answer itself is five tokens.
+    request = LLMRequest(
+        messages=[{"role": "user", "content": 'Say yes, as {"word": "yes"}.'}], schema=schema,
+        temperature=settings.temperature, max_tokens=max(256, min(settings.max_tokens, 2048)), purpose="preflight",
+    )  # fmt: skip
     try:
-        answer = ask("words" if settings.structured == "words" else "json_schema")
-        if answer.outcome != "answered" and settings.structured == "auto":
-            answer = ask("words")
-            if answer.outcome == "answered":
-                yield Check(WARN, what, f"{where} answers, but takes no JSON schema: it is asked in words")
-                return
+        # The backend says on standard output what it does; the line below says it all.
+        with redirect_stdout(io.StringIO()):
+            probed = probe(once, request, SpendTracker(run="preflight"))
     except UserError as problem:
         if from_secret:
             yield Check(WARN, what, f"{where}: its key is in Secret {from_secret[0]}, and without it: {problem}",
@@ -264,14 +254,29 @@ def _endpoint(config: Config, what: str, settings: Any) -> Iterator[Check]:
         else:
             raise
         return
-    if answer.outcome != "answered":
-        yield Check(FAIL, what, f"{where}: {' '.join((answer.detail or 'no answer').split())[:300]}")
-    elif not takes(answer):
-        yield Check(WARN, what, f"{where} answers, but not in the form that it was asked for: {answer.text[:60]!r}",
+    response = probed.response
+    if response.outcome != "answered":
+        yield Check(FAIL, what, f"{where}: {' '.join((response.detail or 'no answer').split())[:300]}")
+        return
+    if read_object(response.answer, ["word"]) is None:
+        wrote = response.answer or response.detail or response.text
+        yield Check(WARN, what, f"{where} answers, but not in the form that it was asked for: {wrote[:60]!r}",
                     "answers that cannot be used are asked for again, and cost")  # fmt: skip
+    elif probed.schema_use in _NO_SCHEMA:
+        yield Check(WARN, what, f"{where} answers, but {_NO_SCHEMA[probed.schema_use]}: it is asked in words")
     else:
-        form = "in words" if settings.structured == "words" else "by JSON schema"
+        form = "in words" if probed.schema_use == "not sent" else "by JSON schema"
         yield Check(OK, what, f"{where} answers, and takes structure asked for {form}")
+    for note in probed.notes:
+        if "JSON schema" not in note:
+            yield Check(WARN, f"{what}'s endpoint", f"{where} {note}")
+
+
+_NO_SCHEMA = {
+    "refused": "takes no JSON schema",
+    "ignored": "ignores a JSON schema",
+    "breaks": "fails when it is sent a JSON schema",
+}
 
 
 def _within_a_cluster(url: str) -> bool:

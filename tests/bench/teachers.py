@@ -16,9 +16,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from llm2llm.components.shared.llm.budget import Account
+from llm2llm.components.shared.llm.budget import SpendTracker
 from llm2llm.components.shared.llm.client import open_teacher
-from llm2llm.components.shared.llm.requests import Ask
+from llm2llm.components.shared.llm.requests import LLMRequest
 from llm2llm.components.shared.llm.settings import ModelSettings
 from tests.support.misbehaving_server import MODEL, misbehaving_process
 
@@ -35,12 +35,12 @@ SCHEMA = {
 }
 
 
-def asks(count: int) -> list[Ask]:
+def requests(count: int) -> list[LLMRequest]:
     """Requests of about 1,000 characters, all different."""
     system = {"role": "system", "content": "Write one example like the one that is shown. " * 12}
     shown = [json.dumps({"question": f"{number}: {ROWS[number % len(ROWS)]['question']}"}) for number in range(count)]
     return [
-        Ask(messages=[system, {"role": "user", "content": text}], schema=SCHEMA, temperature=0.7, max_tokens=512)
+        LLMRequest(messages=[system, {"role": "user", "content": text}], schema=SCHEMA, temperature=0.7, max_tokens=512)
         for text in shown
     ]
 
@@ -49,8 +49,8 @@ def teacher(url: str, count: int) -> None:
     """The teacher `openai` as a stage uses it."""
     with tempfile.TemporaryDirectory() as ledger:
         settings = ModelSettings(model=MODEL, url=url, concurrency=512)
-        with open_teacher(settings, "openai", Account(run="bench", ledger=ledger)) as answer:
-            answers = answer(asks(count))
+        with open_teacher(settings, "openai", SpendTracker(run="bench", ledger=ledger)) as answer:
+            answers = answer(requests(count))
     assert all(one.outcome == "answered" for one in answers), "calls failed"
 
 
@@ -60,7 +60,7 @@ def plain_client(url: str, count: int) -> None:
 
     client = openai.OpenAI(base_url=url, api_key="none")
 
-    def ask(one: Ask) -> bool:
+    def request(one: LLMRequest) -> bool:
         try:
             client.chat.completions.create(model=MODEL, messages=list(one.messages), max_tokens=one.max_tokens)
         except openai.APIError:
@@ -68,7 +68,7 @@ def plain_client(url: str, count: int) -> None:
         return True
 
     with ThreadPoolExecutor(10) as threads:
-        failed = list(threads.map(ask, asks(count))).count(False)
+        failed = list(threads.map(request, requests(count))).count(False)
     if failed:
         print(f"plain client: {failed} of {count} calls failed")
 

@@ -14,7 +14,7 @@ MODEL = "teacher-8b"
 
 
 @dataclass
-class Answer:
+class HTTPResponse:
     """What the endpoint sends: a status and a body, which is JSON unless it is bytes."""
 
     status: int = 200
@@ -23,11 +23,11 @@ class Answer:
     delay: float = 0.0
 
 
-def completion(content: Any, finish_reason: str = "stop", **message: Any) -> Answer:
+def completion(content: Any, finish_reason: str = "stop", **message: Any) -> HTTPResponse:
     """A chat completion; content that is no text is sent as JSON text."""
     text = content if isinstance(content, str) else json.dumps(content)
     message = {"role": "assistant", "content": text, **message}
-    return Answer(
+    return HTTPResponse(
         body={
             "id": "c1",
             "object": "chat.completion",
@@ -39,7 +39,7 @@ def completion(content: Any, finish_reason: str = "stop", **message: Any) -> Ans
     )
 
 
-def written(*examples: tuple[str, str]) -> Answer:
+def written(*examples: tuple[str, str]) -> HTTPResponse:
     """A completion that holds these (question, answer) pairs in the form asked for."""
     return completion({"examples": [{"question": question, "answer": answer} for question, answer in examples]})
 
@@ -48,14 +48,16 @@ class Endpoint:
     """An OpenAI-compatible server. `answer` gets each chat request's body and its number, from 0."""
 
     def __init__(self) -> None:
-        self.models: Answer | Callable[[], Answer] = Answer(
+        self.models: HTTPResponse | Callable[[], HTTPResponse] = HTTPResponse(
             body={"object": "list", "data": [{"id": MODEL, "object": "model"}]}
         )
-        self.answer: Callable[[dict[str, Any], int], Answer] = lambda body, number: written(
+        self.answer: Callable[[dict[str, Any], int], HTTPResponse] = lambda body, number: written(
             (f"a new blue thing, number {number}", "blue")
         )
         self.requests: list[dict[str, Any]] = []
         self.keys: set[str] = set()
+        self.paths: set[str] = set()
+        self.headers: list[dict[str, str]] = []
         self.in_flight = self.most_in_flight = 0
         self._lock = threading.Lock()
         endpoint = self
@@ -65,12 +67,15 @@ class Endpoint:
 
             def do_GET(self) -> None:
                 endpoint.keys.add(self.headers.get("Authorization", ""))
+                endpoint.paths.add(self.path)
                 models = endpoint.models
-                self._send(models if isinstance(models, Answer) else models())
+                self._send(models if isinstance(models, HTTPResponse) else models())
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 endpoint.keys.add(self.headers.get("Authorization", ""))
+                endpoint.paths.add(self.path)
+                endpoint.headers.append(dict(self.headers.items()))
                 with endpoint._lock:
                     number = len(endpoint.requests)
                     endpoint.requests.append(body)
@@ -82,7 +87,7 @@ class Endpoint:
                     endpoint.in_flight -= 1
                 self._send(answer)
 
-            def _send(self, answer: Answer) -> None:
+            def _send(self, answer: HTTPResponse) -> None:
                 content = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
                 headers = {"Content-Type": "application/json", "Content-Length": str(len(content)), **answer.headers}
                 try:

@@ -25,7 +25,7 @@ from llm2llm.components.shared.data.schemas import (
 )
 from llm2llm.components.shared.lineage.embedded import can_hold, content_hash, embed_record
 from llm2llm.components.shared.llm.ledger import Entry, request_of, write_entry
-from llm2llm.components.shared.llm.requests import Ask, call_key
+from llm2llm.components.shared.llm.requests import LLMRequest, request_key
 from tests.support import builders
 
 IDENTITY = "openai:https://teacher.example/v1:big"
@@ -50,10 +50,10 @@ def seed(place: int) -> Example:
     return example("seed", place, source=f"seeds.jsonl:{place + 1}", source_id=f"ticket-{place}")
 
 
-def ask(place: int, iteration: int) -> Ask:
+def request(place: int, iteration: int) -> LLMRequest:
     """What the teacher was asked about a seed."""
     message = {"role": "user", "content": f"Write one like this: {seed(place).question}"}
-    return Ask(
+    return LLMRequest(
         messages=[message],
         temperature=0.7,
         max_tokens=200,
@@ -73,7 +73,7 @@ def generated(place: int, iteration: int) -> Example:
         iteration=iteration,
         strategy="llm2llm",
         teacher="openai",
-        call_key=call_key(IDENTITY, ask(place, iteration)),
+        call_key=request_key(IDENTITY, request(place, iteration)),
         checks=["valid answer", "length"],
         confidence=0.75,
     )
@@ -188,7 +188,7 @@ def _call(row: Example, place: int, iteration: int) -> Call:
 
 
 def _entry(place: int, iteration: int, row: Example) -> Entry:
-    asked = ask(place, iteration)
+    asked = request(place, iteration)
     return Entry(key=str(row.call_key), identity=IDENTITY, model="big", request=request_of(asked), purpose="write",
                  parent_id=row.parent_id, text=f'{{"question": "{row.question}"}}', input_tokens=100 + place,
                  output_tokens=20, run="run-1", written_at="2026-11-21T10:00:00.000+00:00")  # fmt: skip

@@ -21,7 +21,7 @@ from llm2llm.components.shared.inference.settings import AnswerSettings, check_m
 from llm2llm.components.shared.inference.vllm_answers import ask_vllm, base_of, seed_of
 from llm2llm.components.shared.judge.cost import cost_of
 from llm2llm.components.shared.judge.settings import check_judge
-from llm2llm.components.shared.llm.requests import Answer as JudgeAnswer
+from llm2llm.components.shared.llm.requests import LLMResponse
 from llm2llm.components.shared.models.load import end_tokens, load_tokenizer
 from llm2llm.components.shared.models.prompts import encode_prompt
 from llm2llm.components.shared.models.student_folder import read_losses
@@ -250,7 +250,7 @@ def _answers(
 
 def _grades(
     task: Task, asked: Sequence[tuple[Example, str]], settings: AnswerSettings
-) -> list[tuple[str | None, Outcome, list[JudgeAnswer]]]:
+) -> list[tuple[str | None, Outcome, list[LLMResponse]]]:
     """(parsed, outcome, what a judge said about it) of each answer."""
     if task.match == "judge":
         from llm2llm.components.shared.judge.judge import judge_answers

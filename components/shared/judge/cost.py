@@ -8,13 +8,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from llm2llm.components.shared.data.schemas import Decision, Prediction, Score
-from llm2llm.components.shared.llm.requests import Answer
+from llm2llm.components.shared.llm.requests import LLMResponse
 
 Figures = tuple[int, int | None, int | None, float | None]
 NAMES = ("judge_calls", "judge_input_tokens", "judge_output_tokens", "judge_usd")
 
 
-def cost_of(answers: Iterable[Answer]) -> dict[str, Any]:
+def cost_of(answers: Iterable[LLMResponse]) -> dict[str, Any]:
     """The fields `NAMES` of a row's prediction, from what the judge answered about it; the same answer counts once."""
     came = {one.key: one for one in answers if one.outcome == "answered"}
     return _sums([(1, one.input_tokens, one.output_tokens, one.usd) for one in came.values()])

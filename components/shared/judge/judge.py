@@ -24,15 +24,15 @@ from typing import Literal, get_args
 from llm2llm.components.shared import tasks
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.process import RUN_VARIABLE
-from llm2llm.components.shared.data.jsonl import parse_json
 from llm2llm.components.shared.data.schemas import Example, Outcome
 from llm2llm.components.shared.judge.settings import JudgeSettings, check_judge
-from llm2llm.components.shared.llm.budget import Account
+from llm2llm.components.shared.llm.budget import SpendTracker
 from llm2llm.components.shared.llm.client import open_teacher
-from llm2llm.components.shared.llm.requests import Answer, Ask, Message
+from llm2llm.components.shared.llm.json_answers import only_object
+from llm2llm.components.shared.llm.requests import LLMRequest, LLMResponse, Message
 from llm2llm.components.shared.tasks import Task
 
-Verdict = Literal["correct", "wrong"]
+JudgeVerdict = Literal["correct", "wrong"]
 
 SHOWN = 300
 """Characters of an unreadable verdict that an error message shows."""
@@ -46,7 +46,7 @@ class NotJudged(RuntimeError):
 
 def judge_answers(
     task: Task, asked: Sequence[tuple[Example, str]], settings: JudgeSettings
-) -> tuple[list[tuple[str | None, Outcome]], list[list[Answer]]]:
+) -> tuple[list[tuple[str | None, Outcome]], list[list[LLMResponse]]]:
     """Grades completions: by rule where a rule can, else by a judge (reference-guided, as in Zheng et al., "Judging
     LLM-as-a-judge with MT-Bench and Chatbot Arena", NeurIPS 2023, section 3.4).
 
@@ -66,9 +66,11 @@ def judge_answers(
     _check_task(task, settings)
     grades = [tasks.grade(task, completion, example.answer, example.also_right) for example, completion in asked]
     unsure = [i for i, (_, outcome) in enumerate(grades) if outcome == "wrong"]
-    asks = [_ask("judge", get_args(Verdict), task, settings, asked[i][0], answer=grades[i][0]) for i in unsure]
-    told: list[list[Answer]] = [[] for _ in asked]
-    for i, (verdict, answers) in zip(unsure, _verdicts(asks, settings), strict=True):
+    requests = [
+        _request("judge", get_args(JudgeVerdict), task, settings, asked[i][0], answer=grades[i][0]) for i in unsure
+    ]
+    told: list[list[LLMResponse]] = [[] for _ in asked]
+    for i, (verdict, answers) in zip(unsure, _verdicts(requests, settings), strict=True):
         told[i] = answers
         if verdict is None:
             grades[i] = None, "unparseable"
@@ -84,12 +86,12 @@ def _check_task(task: Task, settings: JudgeSettings) -> None:
         raise UserError(f"evaluate.{problem}") from None
 
 
-def _ask(
+def _request(
     prompt: str, verdicts: Sequence[str], task: Task, settings: JudgeSettings, example: Example, **answers: str | None
-) -> Ask:
+) -> LLMRequest:
     # The reason comes first: a verdict that is written before it is a guess that the reason then defends.
     properties = {"reason": {"type": "string"}, "verdict": {"type": "string", "enum": list(verdicts)}}
-    return Ask(
+    return LLMRequest(
         messages=_messages(prompt, task, question=example.question, reference=example.answer, **answers),
         schema={
             "type": "object",
@@ -125,27 +127,27 @@ def _prompt(name: str) -> tuple[str, str]:
     return system.strip(), user.strip()
 
 
-def _verdicts(asks: Sequence[Ask], settings: JudgeSettings) -> list[tuple[str | None, list[Answer]]]:
+def _verdicts(requests: Sequence[LLMRequest], settings: JudgeSettings) -> list[tuple[str | None, list[LLMResponse]]]:
     """(verdict, None where none came; all that the judge answered) of each request, in order.
 
     Raises:
         UserError, NotJudged: See `judge_answers`.
     """
-    if not asks:
+    if not requests:
         return []
-    account = Account(
+    tracker = SpendTracker(
         run=os.environ.get(RUN_VARIABLE) or uuid.uuid4().hex,
         ledger=settings.ledger or None,
         budget=settings.budget,
         prices=settings.prices,
     )
-    verdicts: list[str | None] = [None] * len(asks)
-    told: list[list[Answer]] = [[] for _ in asks]
+    verdicts: list[str | None] = [None] * len(requests)
+    told: list[list[LLMResponse]] = [[] for _ in requests]
     problems: dict[int, tuple[str, str]] = {}
-    pending = list(range(len(asks)))
-    with open_teacher(settings, settings.teacher, account) as judge:
+    pending = list(range(len(requests)))
+    with open_teacher(settings, settings.teacher, tracker) as judge:
         for attempt in range(settings.attempts):
-            answers = judge([replace(asks[i], attempt=attempt) for i in pending])
+            answers = judge([replace(requests[i], attempt=attempt) for i in pending])
             again = []
             for i, answer in zip(pending, answers, strict=True):
                 told[i].append(answer)
@@ -161,35 +163,26 @@ def _verdicts(asks: Sequence[Ask], settings: JudgeSettings) -> list[tuple[str | 
             pending = again
             if not pending:
                 break
-    paid = account.paid
-    line = f"judge: {len(asks):,} verdicts asked for, {len(problems):,} did not come; paid now: {paid.calls:,} requests"
-    print(f"{line}, {paid.tokens:,} tokens" + (f", ${paid.usd:,.4f}" if settings.prices else ""), flush=True)
-    _check_problems(problems, len(asks), settings)
+    paid = tracker.paid
+    line = f"judge: {len(requests):,} verdicts asked for, {len(problems):,} did not come; paid now: "
+    print(
+        f"{line}{paid.calls:,} requests, {paid.tokens:,} tokens" + (f", ${paid.usd:,.4f}" if settings.prices else ""),
+        flush=True,
+    )
+    _check_problems(problems, len(requests), settings)
     return list(zip(verdicts, told, strict=True))
 
 
-def _read(answer: Answer) -> str | None:
+def _read(answer: LLMResponse) -> str | None:
     """The verdict of an answer that is one; None for anything else."""
-    assert answer.ask.schema is not None, "a verdict has a form"
+    assert answer.request.schema is not None, "a verdict has a form"
     if answer.outcome != "answered" or answer.refusal:
         return None
-    text = answer.text.strip()
-    if not text.startswith("{"):  # a reasoning model's thoughts stand before it, or a code fence around it
-        text = text.rpartition("</think>")[2].strip()
-        if text.startswith("```") and text.endswith("```"):
-            text = text.strip("`").removeprefix("json")
-    try:
-        value = parse_json(text)
-    except ValueError:
-        return None
-    properties = answer.ask.schema["properties"]
-    if not isinstance(value, dict) or value.keys() != properties.keys():
-        return None
-    verdict = value["verdict"]
-    return verdict if isinstance(verdict, str) and verdict in properties["verdict"]["enum"] else None
+    found = only_object(answer.answer, answer.request.schema)
+    return found["verdict"] if found is not None else None
 
 
-def _problem(answer: Answer) -> tuple[str, str]:
+def _problem(answer: LLMResponse) -> tuple[str, str]:
     """(what is wrong in a word or two, in detail) with an answer that holds no verdict."""
     if answer.outcome == "over_budget":
         return "over budget", "the budget was used up before it could be asked"
@@ -199,7 +192,7 @@ def _problem(answer: Answer) -> tuple[str, str]:
         return "refused", answer.refusal[:SHOWN]
     if answer.truncated:
         return "truncated", "the verdict hit max_tokens"
-    return "unreadable", f"the answer is no verdict: {answer.text[:SHOWN]!r}"
+    return "unreadable", f"the answer is no verdict: {(answer.answer or answer.detail or answer.text)[:SHOWN]!r}"
 
 
 def _check_problems(problems: dict[int, tuple[str, str]], asked: int, settings: JudgeSettings) -> None:

@@ -6,7 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from llm2llm.components.shared.base.settings import in_words, one_of
 from llm2llm.components.shared.llm.backends import BACKENDS
-from llm2llm.components.shared.llm.settings import Budget, ModelSettings, Price, check_model
+from llm2llm.components.shared.llm.settings import IN_POD, Budget, ModelSettings, Price, check_model, check_prices
 from llm2llm.components.shared.tasks import Task
 
 BESIDE_A_STUDENT = {name: backend for name, backend in BACKENDS.items() if not backend.fills_gpu}
@@ -20,8 +20,9 @@ class JudgeSettings(ModelSettings):
         description=f"Who judges: {in_words(BESIDE_A_STUDENT)}. vLLM would take the memory that the student is in: "
         "serve such a judge behind an endpoint.",
     )
-    temperature: float = Field(0, ge=0, le=2)
-    """Always 0: the same answer gets the same grade, as far as the endpoint can."""
+    temperature: float | None = Field(0, ge=0, le=2)
+    """0, so that the same answer gets the same grade, as far as the endpoint can. null: none is sent, for a model that
+    takes none or only its own; its grades then depend on a draw, but the ledger keeps each of them."""
     attempts: int = Field(3, ge=1, le=20)
     """How often it is asked for the same verdict until one can be read. Busy and broken servers are another matter: see
     `tries`."""
@@ -41,14 +42,18 @@ class JudgeSettings(ModelSettings):
 
     @field_validator("temperature")
     @classmethod
-    def _not_drawn(cls, value: float) -> float:
-        if value != 0:
-            raise ValueError("a judge is asked at temperature 0, so that a grade does not depend on a draw; remove it")
+    def _not_drawn(cls, value: float | None) -> float | None:
+        if value:
+            raise ValueError(
+                "a judge is asked at temperature 0, so that a grade does not depend on a draw; remove it, or set null "
+                "for a model that takes no temperature"
+            )
         return value
 
     @model_validator(mode="after")
     def _model_fits(self) -> Self:
         check_model(self, self.teacher)
+        check_prices([] if self.teacher in IN_POD else [self.model], self.prices, self.budget)
         return self
 
 

@@ -1,8 +1,8 @@
-"""Language models that are asked: who answers, what it costs, and the ledger in which nothing is paid for twice.
+"""Language models: who answers, what it costs, and the ledger that keeps every paid answer.
 
-    with open_teacher(settings, "openai", account) as teacher:
-        answers = teacher(asks)      # one Answer for each Ask, in order
+    with open_teacher(settings, "openai", tracker) as teacher:
+        responses = teacher(requests)      # one LLMResponse for each LLMRequest, in order
 
-`asks` says what goes in and comes out, `ledger` keeps it, `account` bounds what it costs. Who answers is one of
-`openai_endpoint`, `batch_endpoint`, `vllm_engine` and `transformers_model`.
+`requests` defines what goes in and comes out, `ledger` stores it, `budget` bounds what it costs, `rate_limit` says when
+the next request may leave. Who answers is a module of `backends`.
 """

@@ -1,11 +1,11 @@
-"""The money and memory of one run's teachers: budget, prices and ledger behind a few functions that threads may share.
+"""Budget, prices and ledger of one run's language models; threads may share a tracker.
 
-    hold = account.reserve(ask, model)       the most that one try can cost is set aside; None: it does not fit now
-    account.settle(hold, answer)             what it did cost is booked; the most, where nobody knows
-    answer = account.store(identity, answer) the ledger has it: from here on it is not paid for again
+    reservation = tracker.reserve(request, model)   reserves the most that one try can cost; None: no room now
+    tracker.settle(reservation, response)           books the real cost, or the most where it is not known
+    response = tracker.store(identity, response)    the ledger has it, so it is never paid for again
 
-The budget is hard because of the order: set aside, send, book. At no moment can what is booked and what is set aside
-together exceed it.
+The budget is hard because money is reserved before a request is sent, and booked after it. Bookings and reservations
+together never exceed it.
 """
 
 import json
@@ -21,7 +21,7 @@ from urllib.parse import quote
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.llm import ledger as ledgers
 from llm2llm.components.shared.llm.ledger import Entry
-from llm2llm.components.shared.llm.requests import Answer, Ask, call_key, without_control_tokens
+from llm2llm.components.shared.llm.requests import LLMRequest, LLMResponse, request_key, without_control_tokens
 from llm2llm.components.shared.llm.settings import Budget, Price
 
 PICO = 10**12
@@ -31,7 +31,7 @@ PICO = 10**12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spent:
-    """What was paid."""
+    """An amount that was paid."""
 
     usd: float = 0.0
     """By `prices`; calls of a model without a price count nothing here."""
@@ -41,10 +41,10 @@ class Spent:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Hold:
-    """What is set aside for one try."""
+class Reservation:
+    """The most that one try can cost."""
 
-    ask: Ask
+    request: LLMRequest
     model: str
     share: float
     input_tokens: int
@@ -52,23 +52,23 @@ class Hold:
     pico: int
 
 
-def most_input_tokens(ask: Ask) -> int:
+def most_input_tokens(request: LLMRequest) -> int:
     """The most tokens that a request can be read as.
 
     No tokenizer makes more tokens than there are UTF-8 bytes. A few first expand ligatures and the like (NFKC), and
     chat templates add words of their own, for which there is room.
     """
-    texts = [without_control_tokens(message["content"]) for message in ask.messages]
-    if ask.schema is not None:
-        texts.append(json.dumps(ask.schema))
+    texts = [without_control_tokens(message["content"]) for message in request.messages]
+    if request.schema is not None:
+        texts.append(json.dumps(request.schema))
     longest = sum(
         max(len(form.encode("utf-8", "surrogatepass")) for form in (text, unicodedata.normalize("NFKC", text)))
         for text in texts
     )
-    return longest + 32 * len(ask.messages) + 512
+    return longest + 32 * len(request.messages) + 512
 
 
-class Account:
+class SpendTracker:
     """See the module.
 
     Args:
@@ -102,8 +102,8 @@ class Account:
         self._before = round(before.usd * PICO), before.tokens, before.calls
         self._paid = 0, 0, 0
         self._recovered = 0, 0, 0
-        self._holds: set[Hold] = set()
-        self._held = 0, 0, 0
+        self._reservations: set[Reservation] = set()
+        self._reserved = 0, 0, 0
         self._lost: dict[str, tuple[int, int, int]] = {}
         self._counted = set(counted)
         self._memory: dict[str, Entry] = {}
@@ -136,7 +136,7 @@ class Account:
         in_full = input_tokens * round(price.input * 10**6) + output_tokens * round(price.output * 10**6)
         return round(in_full * share) if share != 1.0 else in_full
 
-    def find(self, identity: str, asks: Sequence[Ask]) -> list[Answer | None]:
+    def find(self, identity: str, requests: Sequence[LLMRequest]) -> list[LLMResponse | None]:
         """What the ledger holds for these requests, in their order; None where it holds nothing.
 
         An answer that this run has paid for itself, in an attempt that ended early, counts as spent.
@@ -144,7 +144,7 @@ class Account:
         Raises:
             UserError: The ledger cannot be read, or an entry is damaged.
         """
-        keys = [call_key(identity, ask) for ask in asks]
+        keys = [request_key(identity, request) for request in requests]
         unique = list(dict.fromkeys(keys))
         if self.ledger is None:
             with self._lock:
@@ -158,7 +158,8 @@ class Account:
                     self._counted.add(entry.key)
                     self._recovered = _sum(self._recovered, self._cost(entry))
         return [
-            self._answer(entries[key], ask) if key in entries else None for key, ask in zip(keys, asks, strict=True)
+            self._answer(entries[key], request) if key in entries else None
+            for key, request in zip(keys, requests, strict=True)
         ]
 
     def answers_of(self, identity: str) -> int:
@@ -168,15 +169,15 @@ class Account:
 
     def _cost(self, entry: Entry) -> tuple[int, int, int]:
         """(trillionths of a dollar, tokens, calls) of an entry, with what its broken tries may have cost."""
-        worst = most_input_tokens(entry.ask())
+        worst = most_input_tokens(entry.llm_request())
         tokens_in = worst if entry.input_tokens is None else entry.input_tokens
         tokens_out = entry.request["max_tokens"] if entry.output_tokens is None else entry.output_tokens
         pico = self._pico(entry.model, tokens_in, tokens_out, entry.share) + round(entry.lost_usd * PICO)
         return pico, tokens_in + tokens_out + entry.lost_tokens, 1 + entry.lost_calls
 
-    def _answer(self, entry: Entry, ask: Ask, paid: bool | None = None) -> Answer:
-        return Answer(
-            ask=ask,
+    def _answer(self, entry: Entry, request: LLMRequest, paid: bool | None = None) -> LLMResponse:
+        return LLMResponse(
+            request=request,
             key=entry.key,
             outcome="answered",
             text=entry.text,
@@ -191,25 +192,27 @@ class Account:
             paid=entry.run == self.run if paid is None else paid,
         )
 
-    def reserve(self, ask: Ask, model: str, share: float = 1.0) -> Hold | None:
-        """Sets aside the most that one try of a request can cost.
+    def reserve(self, request: LLMRequest, model: str, share: float = 1.0) -> Reservation | None:
+        """Reserves the most that one try of a request can cost.
 
         Args:
-            ask: The request.
+            request: The request.
             model: Whose price counts.
             share: The share of that price that is paid: 0.5 for a batch.
 
         Returns:
-            None when the budget has no room for it now. While `held` is above 0, room may come.
+            None when the budget has no room for it now. While `reserved` is above 0, room may come.
 
         Raises:
             UserError: The budget is in dollars, and the model has no price.
         """
         self.check(model)
-        most = most_input_tokens(ask)
-        hold = Hold(ask, model, share, most, ask.max_tokens, self._pico(model, most, ask.max_tokens, share))
+        most = most_input_tokens(request)
+        reservation = Reservation(
+            request, model, share, most, request.max_tokens, self._pico(model, most, request.max_tokens, share)
+        )
         with self._lock:
-            pico, tokens, calls = _sum(self._total(), self._held, _worst(hold))
+            pico, tokens, calls = _sum(self._total(), self._reserved, _worst(reservation))
             limit = self.budget
             if (
                 (limit.usd is not None and pico > round(limit.usd * PICO))
@@ -217,49 +220,53 @@ class Account:
                 or (limit.calls is not None and calls > limit.calls)
             ):
                 return None
-            self._holds.add(hold)
-            self._held = _sum(self._held, _worst(hold))
-        return hold
+            self._reservations.add(reservation)
+            self._reserved = _sum(self._reserved, _worst(reservation))
+        return reservation
 
-    def settle(self, hold: Hold, answer: Answer | None) -> None:
-        """Books what a try has cost.
+    def settle(self, reservation: Reservation, answer: LLMResponse | None) -> None:
+        """Books the cost of a try and closes its reservation.
 
         Args:
-            hold: Of `reserve`; it ends here.
+            reservation: Of `reserve`.
             answer: What came. Tokens that it does not tell are booked as the most that they can be. None: nothing came,
                 though it was sent (it timed out, the connection broke), so it may be on the bill, and all is booked.
         """
         with self._lock:
-            cost = self._end(hold)
+            cost = self._end(reservation)
             if answer is None:
-                lost = self._lost_key(hold.model, hold.ask)
+                lost = self._lost_key(reservation.model, reservation.request)
                 self._lost[lost] = _sum(self._lost.get(lost, (0, 0, 0)), cost)
             else:
-                tokens_in = hold.input_tokens if answer.input_tokens is None else answer.input_tokens
-                tokens_out = hold.output_tokens if answer.output_tokens is None else answer.output_tokens
-                cost = self._pico(hold.model, tokens_in, tokens_out, hold.share), tokens_in + tokens_out, 1
+                tokens_in = reservation.input_tokens if answer.input_tokens is None else answer.input_tokens
+                tokens_out = reservation.output_tokens if answer.output_tokens is None else answer.output_tokens
+                cost = (
+                    self._pico(reservation.model, tokens_in, tokens_out, reservation.share),
+                    tokens_in + tokens_out,
+                    1,
+                )
             self._paid = _sum(self._paid, cost)
 
-    def release(self, hold: Hold) -> None:
-        """Ends a hold of which nothing is on the bill: it was never sent, or the endpoint refused it."""
+    def release(self, reservation: Reservation) -> None:
+        """Releases a reservation that was never charged: nothing was sent, or the endpoint refused it."""
         with self._lock:
-            self._end(hold)
+            self._end(reservation)
 
-    def _end(self, hold: Hold) -> tuple[int, int, int]:
-        self._holds.remove(hold)
-        worst = _worst(hold)
-        self._held = self._held[0] - worst[0], self._held[1] - worst[1], self._held[2] - worst[2]
+    def _end(self, reservation: Reservation) -> tuple[int, int, int]:
+        self._reservations.remove(reservation)
+        worst = _worst(reservation)
+        self._reserved = self._reserved[0] - worst[0], self._reserved[1] - worst[1], self._reserved[2] - worst[2]
         return worst
 
     def store(
         self,
         identity: str,
-        answer: Answer,
+        answer: LLMResponse,
         *,
         sent: Mapping[str, Any] | None = None,
         raw: Any = None,
         share: float = 1.0,
-    ) -> Answer:
+    ) -> LLMResponse:
         """Writes an answer that came to the ledger; when this returns, it is durable.
 
         Args:
@@ -277,16 +284,16 @@ class Account:
         """
         assert answer.outcome == "answered", f"only what came goes into the ledger, not {answer.outcome}"
         with self._lock:
-            pico, tokens, calls = self._lost.pop(self._lost_key(answer.model, answer.ask), (0, 0, 0))
+            pico, tokens, calls = self._lost.pop(self._lost_key(answer.model, answer.request), (0, 0, 0))
             self._counted.add(answer.key)
             self._answers[identity] += 1
         entry = Entry(
             key=answer.key,
             identity=identity,
             model=answer.model,
-            request=ledgers.request_of(answer.ask),
-            purpose=answer.ask.purpose,
-            parent_id=answer.ask.parent_id,
+            request=ledgers.request_of(answer.request),
+            purpose=answer.request.purpose,
+            parent_id=answer.request.parent_id,
             sent=sent,
             text=answer.text,
             refusal=answer.refusal,
@@ -308,20 +315,20 @@ class Account:
                 entry = self._memory.setdefault(entry.key, entry)
         elif not ledgers.write_entry(self.ledger, entry):
             entry = ledgers.read_ledger(self.ledger, entry.key)
-        return self._answer(entry, answer.ask, paid=True)
+        return self._answer(entry, answer.request, paid=True)
 
     @staticmethod
-    def _lost_key(model: str, ask: Ask) -> str:
-        return call_key(model, ask)
+    def _lost_key(model: str, request: LLMRequest) -> str:
+        return request_key(model, request)
 
     def _total(self) -> tuple[int, int, int]:
         return _sum(self._before, self._recovered, self._paid)
 
     @property
-    def held(self) -> int:
-        """How many tries something is set aside for."""
+    def reserved(self) -> int:
+        """How many reservations are open."""
         with self._lock:
-            return len(self._holds)
+            return len(self._reservations)
 
     @property
     def spent(self) -> Spent:
@@ -336,8 +343,8 @@ class Account:
             return _spent(self._paid)
 
 
-def _worst(hold: Hold) -> tuple[int, int, int]:
-    return hold.pico, hold.input_tokens + hold.output_tokens, 1
+def _worst(reservation: Reservation) -> tuple[int, int, int]:
+    return reservation.pico, reservation.input_tokens + reservation.output_tokens, 1
 
 
 def _sum(*parts: tuple[int, int, int]) -> tuple[int, int, int]:

@@ -1,7 +1,7 @@
-"""Opens a model that answers: what the ledger holds comes from there, and the rest is asked for.
+"""Opens a language model. Responses come from the ledger where it has them, and from the model otherwise.
 
-with open_teacher(settings, "openai", account) as teacher:
-    answers = teacher(asks)
+with open_teacher(settings, "openai", tracker) as teacher:
+    responses = teacher(requests)
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,24 +11,25 @@ from importlib import import_module
 
 from llm2llm.components.shared.llm import backends
 from llm2llm.components.shared.llm.backends import BACKENDS
-from llm2llm.components.shared.llm.budget import Account
-from llm2llm.components.shared.llm.requests import Answer, Ask, Teacher, call_key
+from llm2llm.components.shared.llm.budget import SpendTracker
+from llm2llm.components.shared.llm.requests import LLMRequest, LLMResponse, Teacher, request_key
 from llm2llm.components.shared.llm.settings import ModelSettings
 
-Send = Callable[[Sequence[Ask], ModelSettings, Account], list[Answer]]
-"""A backend: asks the model, with one `Answer` for each `Ask`, in order. It is never given the same key twice at once,
-nor what the ledger holds already. Before each try it calls `account.reserve`, after it `settle` or `release`, and
-`store` as soon as an answer is there."""
+Send = Callable[[Sequence[LLMRequest], ModelSettings, SpendTracker], list[LLMResponse]]
+"""A backend: asks the model. Returns one `LLMResponse` for each `LLMRequest`, in order.
+
+A backend is never given the same key twice at once, nor a request that the ledger has. It calls `tracker.reserve`
+before each try, `settle` or `release` after it, and `store` as soon as an answer is there."""
 
 
 @contextmanager
-def open_teacher(settings: ModelSettings, teacher: str, account: Account) -> Iterator[Teacher]:
+def open_teacher(settings: ModelSettings, teacher: str, tracker: SpendTracker) -> Iterator[Teacher]:
     """Opens a model. It is loaded, or its endpoint looked at, when the first request is not in the ledger.
 
     Args:
         settings: Which model, and how to ask it.
         teacher: The backend, a key of `BACKENDS`.
-        account: Ledger, budget and prices.
+        tracker: Ledger, budget and prices.
 
     Returns:
         A function that answers requests; see `Teacher`. What does not fit the budget comes back as `over_budget`.
@@ -37,27 +38,27 @@ def open_teacher(settings: ModelSettings, teacher: str, account: Account) -> Ite
         UserError: A budget in dollars for a model without a price. While it answers: the model cannot work at all, or
             the ledger cannot be read or written. What was paid for until then is in the ledger.
     """
-    account.check(settings.model)
+    tracker.check(settings.model)
     settings = with_revision(settings, teacher)
     identity = settings.identity(teacher)
     with ExitStack() as opened:
         send: Send | None = None
 
-        def answer(asks: Sequence[Ask]) -> list[Answer]:
+        def answer(requests: Sequence[LLMRequest]) -> list[LLMResponse]:
             nonlocal send
-            keys = [call_key(identity, ask) for ask in asks]
-            known = {found.key: found for found in account.find(identity, asks) if found is not None}
-            missing = {key: ask for key, ask in zip(keys, asks, strict=True) if key not in known}
+            keys = [request_key(identity, request) for request in requests]
+            known = {found.key: found for found in tracker.find(identity, requests) if found is not None}
+            missing = {key: request for key, request in zip(keys, requests, strict=True) if key not in known}
             if known:
                 print(f"teacher: {len(known):,} of {len(set(keys)):,} answers are in the ledger", flush=True)
             if missing:
                 if send is None:
                     send = opened.enter_context(_backend(settings, teacher))
-                known |= {came.key: came for came in send(list(missing.values()), settings, account)}
+                known |= {came.key: came for came in send(list(missing.values()), settings, tracker)}
             answers, seen = [], set()
-            for key, ask in zip(keys, asks, strict=True):
+            for key, request in zip(keys, requests, strict=True):
                 # The same request twice is one call.
-                answers.append(replace(known[key], ask=ask, paid=known[key].paid and key not in seen))
+                answers.append(replace(known[key], request=request, paid=known[key].paid and key not in seen))
                 seen.add(key)
             return answers
 

@@ -1,15 +1,14 @@
-"""The ledger: what models were asked and what they answered, so that no run pays for the same twice.
+"""The ledger: every paid answer with its request, so that no run pays for the same twice.
 
-    <ledger>/3f/3fa94c...d1.json.gz      one entry for each key, written once and never changed
+    <ledger>/3f/3fa94c...d1.json.gz      one entry per key, written once and never changed
 
-A ledger is a local folder or an `s3://` prefix. An entry is gzipped JSON: the request, what was really sent, the raw
-answer, its tokens, the run that paid, and when. It is created only where nothing is, whole or not at all, so any number
-of runs may write to one ledger at once: the first entry for a key stays, and every writer is handed it. Two runs that
-ask for the same at the same time may both pay, for neither has stored an answer that the other could find; from the
-moment that one has, nobody pays for that key again.
+A ledger is a local folder or an `s3://` prefix. An entry is gzipped JSON: the request, the body that was sent, the raw
+response, its tokens, the run that paid, and the time. Entries are created atomically and only where none exists, so any
+number of runs may share a ledger: the first entry for a key stays, and every writer is handed it. Two runs that send
+the same request at the same time may both pay. Once one entry is stored, nobody pays for that key again.
 
-An entry is checked when it is read: its key is the hash of its request, so a damaged or misplaced one is an error that
-names it, and never the answer to something else.
+An entry is checked when it is read: its key is the hash of its request. A damaged or misplaced entry is an error that
+names it, and never the answer to another request.
 """
 
 import dataclasses
@@ -26,7 +25,7 @@ from typing import Any
 
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.jsonl import is_text, parse_json
-from llm2llm.components.shared.llm.requests import Ask, call_key
+from llm2llm.components.shared.llm.requests import LLMRequest, request_key
 
 VERSION = 1
 SUFFIX = ".json.gz"
@@ -46,7 +45,7 @@ class Entry:
     model: str
     request: Mapping[str, Any]
     """What the key is made of besides the identity: `messages`, `schema`, `temperature`, `max_tokens`, `sample` and
-    `attempt` of the `Ask`."""
+    `attempt` of the `LLMRequest`."""
     purpose: str = "write"
     parent_id: str | None = None
     sent: Mapping[str, Any] | None = None
@@ -71,24 +70,24 @@ class Entry:
     written_at: str
     """In UTC, ISO 8601."""
 
-    def ask(self) -> Ask:
+    def llm_request(self) -> LLMRequest:
         """The request that it answers."""
-        return Ask(purpose=self.purpose, parent_id=self.parent_id, **self.request)
+        return LLMRequest(purpose=self.purpose, parent_id=self.parent_id, **self.request)
 
 
 _FIELDS = {field.name for field in dataclasses.fields(Entry)}
 _REQUIRED = {field.name for field in dataclasses.fields(Entry) if field.default is dataclasses.MISSING}
 
 
-def request_of(ask: Ask) -> dict[str, Any]:
-    """`Entry.request` of an ask."""
+def request_of(request: LLMRequest) -> dict[str, Any]:
+    """`Entry.request` of a request."""
     return {
-        "messages": [dict(message) for message in ask.messages],
-        "schema": ask.schema,
-        "temperature": ask.temperature,
-        "max_tokens": ask.max_tokens,
-        "sample": ask.sample,
-        "attempt": ask.attempt,
+        "messages": [dict(message) for message in request.messages],
+        "schema": request.schema,
+        "temperature": request.temperature,
+        "max_tokens": request.max_tokens,
+        "sample": request.sample,
+        "attempt": request.attempt,
     }
 
 
@@ -236,7 +235,7 @@ def _unpacked(data: bytes, uri: str, key: str) -> Entry:
         )
     try:
         entry = Entry(**{name: value[name] for name in value.keys() & _FIELDS})
-        right = call_key(entry.identity, entry.ask())
+        right = request_key(entry.identity, entry.llm_request())
     except (TypeError, ValueError, AttributeError) as problem:
         raise UserError(f"ledger entry {uri}: is no entry of a ledger ({problem}); {fix}") from None
     if not entry.key == key == right:

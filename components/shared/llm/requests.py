@@ -1,8 +1,8 @@
-"""What a language model is asked, and what it answers.
+"""Requests to language models, and their responses.
 
-    Ask (what to say, how to sample) -> key -> [ledger] or a model -> Answer (raw text, tokens, price)
+    LLMRequest (messages, sampling) -> key -> [ledger] or a model -> LLMResponse (raw text, tokens, price)
 
-An answer is raw: reading and checking it happens later, so that a change of how it is read pays for nothing again.
+A response holds the raw text. Parsing and checks come later, so that a change of the parser costs no new calls.
 """
 
 import hashlib
@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from llm2llm.components.shared.base.thoughts import without_thoughts
 from llm2llm.components.shared.data.schemas import Call
 
 Message = Mapping[str, str]
@@ -19,14 +20,15 @@ Message = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
+class LLMRequest:
     """One request to a model."""
 
     messages: Sequence[Message]
     """For a model without a chat template their contents are joined by blank lines."""
     schema: Mapping[str, Any] | None = None
     """JSON schema of the answer; None for free text."""
-    temperature: float
+    temperature: float | None
+    """None: the model's own."""
     max_tokens: int
     """The longest answer."""
     sample: int = 0
@@ -40,15 +42,15 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class LLMResponse:
     """What came of one request."""
 
-    ask: Ask
+    request: LLMRequest
     key: str
     outcome: Literal["answered", "failed", "over_budget"]
     """`failed`: no answer after all tries; `over_budget`: never sent."""
     text: str = ""
-    """What the model wrote, as it came."""
+    """What the model wrote, as it came, with its thoughts; see `answer`."""
     refusal: str = ""
     """Why the model declined, where it says so apart from the text."""
     truncated: bool = False
@@ -65,20 +67,27 @@ class Answer:
     paid: bool = False
     """Whether this run paid for it, rather than found it in the ledger."""
 
+    @property
+    def answer(self) -> str:
+        """The text without the thoughts of a reasoning model: a draft among them is no answer."""
+        return without_thoughts(self.text)
 
-Teacher = Callable[[Sequence[Ask]], list[Answer]]
+
+Teacher = Callable[[Sequence[LLMRequest]], list[LLMResponse]]
 """Answers every request, in the order of the requests."""
 
 
-def call_key(identity: str, ask: Ask) -> str:
+def request_key(identity: str, request: LLMRequest) -> str:
     """The content key of a request: 32 hexadecimal digits (128 bits) of the SHA-256 of all that the answer depends on.
 
     Args:
         identity: Who answers: endpoint, model and revision, as the teacher's settings give it.
-        ask: What it is asked; `purpose` and `parent_id` do not count.
+        request: What it is asked; `purpose` and `parent_id` do not count.
     """
-    content = [identity, [dict(m) for m in ask.messages], ask.schema, ask.temperature, ask.max_tokens, ask.sample,
-               ask.attempt]  # fmt: skip
+    content = [
+        identity, [dict(m) for m in request.messages], request.schema, request.temperature, request.max_tokens,
+        request.sample, request.attempt,
+    ]  # fmt: skip
     text = json.dumps(content, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
@@ -103,53 +112,20 @@ def without_control_tokens(text: str) -> str:
     return plain.encode("utf-8", "replace").decode("utf-8")
 
 
-MOST_TOKENS = 2**40
-"""A count above this is no count."""
-
-
-def read_completion(body: Any) -> dict[str, Any]:
-    """What a chat completion (the JSON that an endpoint answers with) says, as the fields of `Answer`: `text`,
-    `refusal`, `truncated`, `input_tokens`, `output_tokens`.
-
-    Raises:
-        ValueError: It is none.
-    """
-    try:
-        choice = body["choices"][0]
-        message, finish = choice["message"], choice.get("finish_reason")
-        content, refusal, usage = message.get("content"), str(message.get("refusal") or ""), body.get("usage")
-    except (AttributeError, IndexError, KeyError, TypeError, RecursionError):
-        raise ValueError("what came is no chat completion") from None
-    if finish == "content_filter" and not refusal:
-        refusal = "the endpoint's content filter stopped the answer"
-    tokens = [
-        value if type(value) is int and 0 <= value <= MOST_TOKENS else None
-        for name in ("prompt_tokens", "completion_tokens")
-        for value in [usage.get(name) if isinstance(usage, Mapping) else None]
-    ]
-    return {
-        "text": content if isinstance(content, str) else "",
-        "refusal": refusal,
-        "truncated": finish == "length",
-        "input_tokens": tokens[0],
-        "output_tokens": tokens[1],
-    }
-
-
-def call_row(answer: Answer, iteration: int, strategy: str, teacher: str) -> Call:
+def call_row(response: LLMResponse, iteration: int, strategy: str, teacher: str) -> Call:
     """The row of kind `calls` for an answer that was asked for; one that was never sent has none."""
-    assert answer.outcome != "over_budget", "a call that was never made"
+    assert response.outcome != "over_budget", "a call that was never made"
     return Call(
-        key=answer.key,
+        key=response.key,
         iteration=iteration,
-        parent_id=answer.ask.parent_id,
-        purpose=answer.ask.purpose,
+        parent_id=response.request.parent_id,
+        purpose=response.request.purpose,
         strategy=strategy,
         teacher=teacher,
-        model=answer.model,
-        outcome=answer.outcome,
-        attempts=answer.attempts,
-        input_tokens=answer.input_tokens,
-        output_tokens=answer.output_tokens,
-        usd=answer.usd,
+        model=response.model,
+        outcome=response.outcome,
+        attempts=response.attempts,
+        input_tokens=response.input_tokens,
+        output_tokens=response.output_tokens,
+        usd=response.usd,
     )

@@ -27,7 +27,7 @@ from llm2llm.components.shared.data.schemas import Call
 from llm2llm.components.shared.tasks import FORMS, Task
 from llm2llm.components.teacher_augment.context import Context
 from llm2llm.components.teacher_augment.offline.base import OfflineTeacher
-from llm2llm.components.teacher_augment.replies import Draft, Problem, Reply, Request, call_key
+from llm2llm.components.teacher_augment.replies import Draft, Problem, Reply, Request, offline_call_key
 
 if TYPE_CHECKING:
     from llm2llm.components.teacher_augment.settings import TeacherAugmentSettings
@@ -99,7 +99,7 @@ def _reply(request: Request, grammar: Grammar, seen: set[str], iteration: int, r
     from llm2llm.components.shared.similarity import rouge_l  # brings NumPy
 
     parent = request.parent
-    key = call_key("grammar", grammar.model_dump(), parent.id, request.count, iteration, random_seed)
+    key = offline_call_key("grammar", grammar.model_dump(), parent.id, request.count, iteration, random_seed)
     call = Call(key=key, iteration=iteration, parent_id=parent.id, teacher="grammar", model="", outcome="answered",
                 attempts=1)  # fmt: skip
     patterns = grammar.patterns.get(parent.answer)

@@ -12,7 +12,7 @@ from llm2llm.components.shared.data.schemas import Call, Example
 from llm2llm.components.shared.tasks import FORMS
 from llm2llm.components.teacher_augment.context import Context
 from llm2llm.components.teacher_augment.offline.base import OfflineTeacher
-from llm2llm.components.teacher_augment.replies import Draft, Problem, Reply, Request, call_key
+from llm2llm.components.teacher_augment.replies import Draft, Problem, Reply, Request, offline_call_key
 
 CHUNK = 256  # requests compared with the pool at once: bounds the memory of the similarity matrix
 
@@ -51,7 +51,7 @@ def write(
             Reply(
                 request,
                 Call(
-                    key=call_key("pool", parent.id, [row.id for row in chosen]),
+                    key=offline_call_key("pool", parent.id, [row.id for row in chosen]),
                     iteration=iteration,
                     parent_id=parent.id,
                     teacher="pool",

@@ -8,31 +8,31 @@ import random
 from functools import partial
 
 from llm2llm.components.shared import tasks
-from llm2llm.components.shared.llm.requests import Answer
+from llm2llm.components.shared.llm.requests import LLMResponse
 from llm2llm.components.shared.tasks import FORMS, Task
 from llm2llm.components.teacher_augment.context import Context, Rows, example_data, reply
 from llm2llm.components.teacher_augment.parsing import read_examples
 from llm2llm.components.teacher_augment.prompt_files import about, render
 from llm2llm.components.teacher_augment.replies import Draft, Problem, Reply, Request
 from llm2llm.components.teacher_augment.strategies.base import Strategy
-from llm2llm.components.teacher_augment.until_usable import Question, ask_until
+from llm2llm.components.teacher_augment.until_usable import Query, query_until_usable
 
 
 def write(context: Context) -> list[Reply]:
     """A reply for each part of each request; a version whose answer has not changed is dropped as `same_answer`."""
     prompt = context.prompt("counterfactual")
 
-    def question(part: Request) -> Question[Rows]:
+    def question(part: Request) -> Query[Rows]:
         teacher = context.teacher_for(part.parent.id, part.number)
         wanted = _new_label(part, context.task, f"{context.random_seed}:{part.parent.id}:{part.number}")
         messages = render(
             prompt, task=about(context.task), count=part.count, example=example_data(part.parent), new_answer=wanted
         )
-        ask = teacher.says(messages, tasks.teacher_schema(context.task, part.count), "write", part.parent.id)
-        return Question(teacher, ask, partial(_read, part=part, task=context.task))
+        request = teacher.request(messages, tasks.teacher_schema(context.task, part.count), "write", part.parent.id)
+        return Query(teacher, request, partial(_read, part=part, task=context.task))
 
     parts = context.parts()
-    told = ask_until(context.asking, [question(part) for part in parts])
+    told = query_until_usable(context.call_log, [question(part) for part in parts])
     return [reply(part, one) for part, one in zip(parts, told, strict=True)]
 
 
@@ -46,7 +46,7 @@ def _new_label(part: Request, task: Task, seed: str) -> str | None:
     return random.Random(seed).choice(others)
 
 
-def _read(answer: Answer, part: Request, task: Task) -> Rows:
+def _read(answer: LLMResponse, part: Request, task: Task) -> Rows:
     """Any other answer will do, even where a certain one was asked for: the row is right all the same."""
     drafts, problems = read_examples(answer, task, part.count)
     changed = [draft for draft in drafts if not _same(draft, part, task)]

@@ -12,7 +12,7 @@ import yaml
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Call
 from llm2llm.components.teacher_augment.context import Context
-from llm2llm.components.teacher_augment.replies import Draft, Problem, Reply, Request, call_key
+from llm2llm.components.teacher_augment.replies import Draft, Problem, Reply, Request, offline_call_key
 from llm2llm.components.teacher_augment.strategies.base import Strategy
 
 TRIES = 20
@@ -45,10 +45,10 @@ def write(
 ) -> list[Reply]:
     """Answers every request with edits of the parent's own question."""
     replies = []
-    thesaurus = call_key(synonyms)
+    thesaurus = offline_call_key(synonyms)
     for request in requests:
         parent = request.parent
-        key = call_key("eda", parent.id, request.count, share, thesaurus, iteration, random_seed)
+        key = offline_call_key("eda", parent.id, request.count, share, thesaurus, iteration, random_seed)
         rng = random.Random(key)
         drafts: list[Draft] = []
         made = {" ".join(parent.question.split())}

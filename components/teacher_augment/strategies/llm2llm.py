@@ -12,23 +12,23 @@ from llm2llm.components.teacher_augment.parsing import read_examples
 from llm2llm.components.teacher_augment.prompt_files import about, render
 from llm2llm.components.teacher_augment.replies import Reply, Request
 from llm2llm.components.teacher_augment.strategies.base import Strategy
-from llm2llm.components.teacher_augment.until_usable import Question, ask_until
+from llm2llm.components.teacher_augment.until_usable import Query, query_until_usable
 
 
 def write(context: Context) -> list[Reply]:
     """A reply for each part of each request."""
     prompt = context.prompt("llm2llm")
 
-    def question(part: Request) -> Question[Rows]:
+    def question(part: Request) -> Query[Rows]:
         teacher = context.teacher_for(part.parent.id, part.number)
         data = example_data(part.parent, part.error)
         messages = render(prompt, task=about(context.task), count=part.count, example=data)
         schema = tasks.teacher_schema(context.task, part.count)
-        ask = teacher.says(messages, schema, "write", part.parent.id)
-        return Question(teacher, ask, partial(read_examples, task=context.task, count=part.count))
+        request = teacher.request(messages, schema, "write", part.parent.id)
+        return Query(teacher, request, partial(read_examples, task=context.task, count=part.count))
 
     parts = context.parts()
-    told = ask_until(context.asking, [question(part) for part in parts])
+    told = query_until_usable(context.call_log, [question(part) for part in parts])
     return [reply(part, one) for part, one in zip(parts, told, strict=True)]
 
 

@@ -6,7 +6,7 @@ In a numeric task the numbers must stay as well; a paraphrase with others is dro
 from collections import Counter
 from functools import partial
 
-from llm2llm.components.shared.llm.requests import Answer
+from llm2llm.components.shared.llm.requests import LLMResponse
 from llm2llm.components.shared.tasks import FORMS
 from llm2llm.components.shared.tasks.numbers import read_numbers
 from llm2llm.components.teacher_augment.context import Context, Rows, example_data, reply
@@ -14,7 +14,7 @@ from llm2llm.components.teacher_augment.parsing import questions_schema, read_qu
 from llm2llm.components.teacher_augment.prompt_files import about, render
 from llm2llm.components.teacher_augment.replies import Draft, Problem, Reply, Request
 from llm2llm.components.teacher_augment.strategies.base import Strategy
-from llm2llm.components.teacher_augment.until_usable import Question, ask_until
+from llm2llm.components.teacher_augment.until_usable import Query, query_until_usable
 
 
 def write(context: Context) -> list[Reply]:
@@ -22,19 +22,19 @@ def write(context: Context) -> list[Reply]:
     prompt = context.prompt("paraphrase")
     keeps_numbers = FORMS[context.task.form].masks_numbers
 
-    def question(part: Request) -> Question[Rows]:
+    def question(part: Request) -> Query[Rows]:
         teacher = context.teacher_for(part.parent.id, part.number)
         data = example_data(part.parent)
         messages = render(prompt, task=about(context.task), count=part.count, example=data)
-        ask = teacher.says(messages, questions_schema(part.count), "write", part.parent.id)
-        return Question(teacher, ask, partial(_read, part=part, keeps_numbers=keeps_numbers))
+        request = teacher.request(messages, questions_schema(part.count), "write", part.parent.id)
+        return Query(teacher, request, partial(_read, part=part, keeps_numbers=keeps_numbers))
 
     parts = context.parts()
-    told = ask_until(context.asking, [question(part) for part in parts])
+    told = query_until_usable(context.call_log, [question(part) for part in parts])
     return [reply(part, one) for part, one in zip(parts, told, strict=True)]
 
 
-def _read(answer: Answer, part: Request, keeps_numbers: bool) -> Rows:
+def _read(answer: LLMResponse, part: Request, keeps_numbers: bool) -> Rows:
     questions, problems = read_questions(answer, part.count)
     parent = part.parent
     drafts = []

@@ -14,14 +14,14 @@ from functools import partial
 from typing import Any
 
 from llm2llm.components.shared import tasks
-from llm2llm.components.shared.llm.requests import Answer
+from llm2llm.components.shared.llm.requests import LLMResponse
 from llm2llm.components.shared.tasks import FORMS, Task
 from llm2llm.components.teacher_augment.context import Context
 from llm2llm.components.teacher_augment.parsing import object_in
 from llm2llm.components.teacher_augment.prompt_files import about, render, shown
 from llm2llm.components.teacher_augment.replies import Draft, Problem, Reply, Request
 from llm2llm.components.teacher_augment.strategies.base import Strategy
-from llm2llm.components.teacher_augment.until_usable import RAW_LIMIT, Question, Told, Unusable, ask_until
+from llm2llm.components.teacher_augment.until_usable import RAW_LIMIT, Query, QueryResult, Unusable, query_until_usable
 
 SHOWN = 4
 """How many examples the student is shown, the error first."""
@@ -39,14 +39,14 @@ def write(context: Context) -> list[Reply]:
     """A reply for each row that is wanted."""
     parts = context.single_rows()
     usual = _usual_length([len(seed.question) for seed in context.seeds])
-    told = ask_until(context.asking, [_input(context, part, usual) for part in parts])
+    told = query_until_usable(context.call_log, [_input(context, part, usual) for part in parts])
     written = [i for i, one in enumerate(told) if one.value is not None and not isinstance(one.value, Problem)]
-    answered = ask_until(context.asking, [_output(context, parts[i], told[i]) for i in written], attempts=1)
+    answered = query_until_usable(context.call_log, [_output(context, parts[i], told[i]) for i in written], attempts=1)
     outputs = dict(zip(written, answered, strict=True))
     return [_reply(part, one, outputs.get(i)) for i, (part, one) in enumerate(zip(parts, told, strict=True))]
 
 
-def _input(context: Context, part: Request, usual: tuple[float, float]) -> Question[Asked | Problem]:
+def _input(context: Context, part: Request, usual: tuple[float, float]) -> Query[Asked | Problem]:
     others = [seed for seed in context.seeds if seed.id != part.parent.id]
     rng = random.Random(f"{context.random_seed}:{part.parent.id}:{part.number}")
     examples = [part.parent, *rng.sample(others, min(SHOWN - 1, len(others)))]
@@ -56,8 +56,8 @@ def _input(context: Context, part: Request, usual: tuple[float, float]) -> Quest
         task=about(context.task),
         examples=[shown(seed.question, seed.choices) for seed in examples],
     )
-    ask = student.says(messages, _schema(context.task), "write", part.parent.id)
-    return Question(student, ask, partial(_read_input, task=context.task, usual=usual))
+    request = student.request(messages, _schema(context.task), "write", part.parent.id)
+    return Query(student, request, partial(_read_input, task=context.task, usual=usual))
 
 
 def _schema(task: Task) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def _schema(task: Task) -> dict[str, Any]:
     }
 
 
-def _read_input(answer: Answer, task: Task, usual: tuple[float, float]) -> Asked | Problem:
+def _read_input(answer: LLMResponse, task: Task, usual: tuple[float, float]) -> Asked | Problem:
     found = object_in(answer, *_schema(task)["required"])
     question, choices = found["question"], found.get("choices", [])
     if not isinstance(question, str) or not question.strip():
@@ -103,26 +103,28 @@ def _usual_length(lengths: Sequence[int]) -> tuple[float, float]:
     return mean - spread, mean + spread
 
 
-def _output(context: Context, part: Request, told: Told[Asked | Problem]) -> Question[Draft | Problem]:
+def _output(context: Context, part: Request, told: QueryResult[Asked | Problem]) -> Query[Draft | Problem]:
     assert told.value is not None, "only what was written is answered"
     assert not isinstance(told.value, Problem), "only what passed the filters is answered"
     question, choices = told.value
     text = tasks.prompt(context.task, question, choices)
-    ask = told.teacher.says([{"role": "user", "content": text}], None, "rationale", part.parent.id, temperature=0.0)
-    read: Callable[[Answer], Draft | Problem] = partial(
+    request = told.teacher.request(
+        [{"role": "user", "content": text}], None, "rationale", part.parent.id, temperature=0.0
+    )
+    read: Callable[[LLMResponse], Draft | Problem] = partial(
         _read_output, task=context.task, question=question, choices=choices
     )
-    return Question(told.teacher, ask, read, fresh=False)
+    return Query(told.teacher, request, read, fresh=False)
 
 
-def _read_output(answer: Answer, task: Task, question: str, choices: list[str]) -> Draft | Problem:
-    parsed = None if answer.truncated else tasks.parse(task, answer.text)
+def _read_output(answer: LLMResponse, task: Task, question: str, choices: list[str]) -> Draft | Problem:
+    parsed = None if answer.truncated else tasks.parse(task, answer.answer)
     if parsed is None:
         return Problem("no_answer", "the student gives no answer to its own question", question[:RAW_LIMIT])
-    return Draft(question, parsed, choices, tasks.rationale_in(task, answer.text))
+    return Draft(question, parsed, choices, tasks.rationale_in(task, answer.answer))
 
 
-def _reply(part: Request, asked: Told[Asked | Problem], output: Told[Draft | Problem] | None) -> Reply:
+def _reply(part: Request, asked: QueryResult[Asked | Problem], output: QueryResult[Draft | Problem] | None) -> Reply:
     came = asked.problem or asked.value if output is None else output.problem or output.value
     drafts = [came] if isinstance(came, Draft) else []
     problems = [came] if isinstance(came, Problem) else []

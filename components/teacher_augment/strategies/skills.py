@@ -20,14 +20,14 @@ from typing import Any
 from llm2llm.components.shared import tasks
 from llm2llm.components.shared.base.text import folded
 from llm2llm.components.shared.data.schemas import Example
-from llm2llm.components.shared.llm.requests import Answer
+from llm2llm.components.shared.llm.requests import LLMResponse
 from llm2llm.components.teacher_augment.context import Context, Rows, example_data, reply
 from llm2llm.components.teacher_augment.parsing import object_in, objects_schema, read_examples
 from llm2llm.components.teacher_augment.prompt_files import about, render
 from llm2llm.components.teacher_augment.replies import Reply, Request
 from llm2llm.components.teacher_augment.requests import in_parts
 from llm2llm.components.teacher_augment.strategies.base import Strategy
-from llm2llm.components.teacher_augment.until_usable import Question, Told, Unusable, ask_until
+from llm2llm.components.teacher_augment.until_usable import Query, QueryResult, Unusable, query_until_usable
 
 MAX_NAME = 120
 """Characters of a skill's name."""
@@ -55,8 +55,8 @@ def write(context: Context) -> list[Reply]:
         for skill, count in counts.items()
         for part in _parts(context, [row for row in lacking if skill in skills_of.get(row.id, [])] or lacking, count)
     ]
-    told = ask_until(
-        context.asking,
+    told = query_until_usable(
+        context.call_log,
         [_rows(context, skill, part, skills_of) for skill, part in parts],
     )
     return [reply(part, one) for (_, part), one in zip(parts, told, strict=True)]
@@ -92,7 +92,7 @@ def _parts(context: Context, parents: Sequence[Example], count: int) -> list[Req
     return [replace(part, parent=row, error=error_of.get(row.id)) for part, row in zip(parts, turns, strict=True)]
 
 
-def _name(context: Context, seeds: Sequence[Example]) -> Told[list[str]]:
+def _name(context: Context, seeds: Sequence[Example]) -> QueryResult[list[str]]:
     settings = context.settings.skills
     drawn = random.Random(context.random_seed).sample(seeds, min(settings.shown, len(seeds)))
     messages = render(
@@ -103,12 +103,14 @@ def _name(context: Context, seeds: Sequence[Example]) -> Told[list[str]]:
     )
     schema = objects_schema("skills", {"name": {"type": "string"}}, 1, settings.most)
     teacher = context.teachers[0]
-    ask = teacher.says(messages, schema, "skills", None, temperature=0.0)
-    (told,) = ask_until(context.asking, [Question(teacher, ask, partial(_read_names, most=settings.most), fresh=False)])
+    request = teacher.request(messages, schema, "skills", None, temperature=0.0)
+    (told,) = query_until_usable(
+        context.call_log, [Query(teacher, request, partial(_read_names, most=settings.most), fresh=False)]
+    )
     return told
 
 
-def _read_names(answer: Answer, most: int) -> list[str]:
+def _read_names(answer: LLMResponse, most: int) -> list[str]:
     names: dict[str, str] = {}
     items = object_in(answer, "skills")["skills"]
     for item in items if isinstance(items, list) else []:
@@ -135,16 +137,16 @@ def _label(context: Context, seeds: Sequence[Example], names: Sequence[str]) -> 
         numbered = [{"number": number, **example_data(seed)} for number, seed in enumerate(batch, 1)]
         messages = render(prompt, task=about(context.task), skills=list(names), examples=numbered)
         schema = objects_schema("labels", properties, len(batch), len(batch))
-        ask = teacher.says(messages, schema, "skills", None, temperature=0.0)
-        questions.append(Question(teacher, ask, partial(_read_labels, names=names, count=len(batch)), fresh=False))
+        request = teacher.request(messages, schema, "skills", None, temperature=0.0)
+        questions.append(Query(teacher, request, partial(_read_labels, names=names, count=len(batch)), fresh=False))
     labels: dict[str, list[str]] = {}
-    for batch, told in zip(batches, ask_until(context.asking, questions), strict=True):
+    for batch, told in zip(batches, query_until_usable(context.call_log, questions), strict=True):
         for number, skills in (told.value or {}).items():
             labels[batch[number - 1].id] = skills
     return labels
 
 
-def _read_labels(answer: Answer, names: Sequence[str], count: int) -> dict[int, list[str]]:
+def _read_labels(answer: LLMResponse, names: Sequence[str], count: int) -> dict[int, list[str]]:
     known = {folded(name): name for name in names}
     labels: dict[int, list[str]] = {}
     items = object_in(answer, "labels")["labels"]
@@ -161,7 +163,7 @@ def _read_labels(answer: Answer, names: Sequence[str], count: int) -> dict[int, 
     return labels
 
 
-def _rows(context: Context, skill: str, part: Request, skills_of: Mapping[str, Sequence[str]]) -> Question[Rows]:
+def _rows(context: Context, skill: str, part: Request, skills_of: Mapping[str, Sequence[str]]) -> Query[Rows]:
     teacher = context.teacher_for(skill, part.parent.id, part.number)
     # The part's own error first, then other seeds of the skill.
     others = [
@@ -180,11 +182,11 @@ def _rows(context: Context, skill: str, part: Request, skills_of: Mapping[str, S
         skill=skill or "whatever the examples take",
         examples=data,
     )
-    ask = teacher.says(messages, tasks.teacher_schema(context.task, part.count), "write", part.parent.id)
-    return Question(teacher, ask, partial(_read_rows, context=context, count=part.count, skill=skill))
+    request = teacher.request(messages, tasks.teacher_schema(context.task, part.count), "write", part.parent.id)
+    return Query(teacher, request, partial(_read_rows, context=context, count=part.count, skill=skill))
 
 
-def _read_rows(answer: Answer, context: Context, count: int, skill: str) -> Rows:
+def _read_rows(answer: LLMResponse, context: Context, count: int, skill: str) -> Rows:
     drafts, problems = read_examples(answer, context.task, count)
     return [replace(draft, skills=[skill] if skill else []) for draft in drafts], problems
 

@@ -8,13 +8,13 @@ by the task's grader, is kept. Where it does not, the student is asked once more
 import re
 
 from llm2llm.components.shared import tasks
-from llm2llm.components.shared.llm.requests import Answer
+from llm2llm.components.shared.llm.requests import LLMResponse
 from llm2llm.components.shared.tasks import Task
 from llm2llm.components.teacher_augment.context import Context
 from llm2llm.components.teacher_augment.prompt_files import render
 from llm2llm.components.teacher_augment.replies import Draft, Problem, Reply, Request
 from llm2llm.components.teacher_augment.strategies.base import Strategy, needs_rationales
-from llm2llm.components.teacher_augment.until_usable import RAW_LIMIT, Question, Told, ask_until
+from llm2llm.components.teacher_augment.until_usable import RAW_LIMIT, Query, QueryResult, query_until_usable
 
 _OF_A_HINT = re.compile(
     r"\bhint(?:s|ed)?\b|\b(?:was|were|is|am) (?:given|told) (?:the|that the) (?:right |correct )?answer", re.I
@@ -25,31 +25,31 @@ def write(context: Context) -> list[Reply]:
     """A reply for each row that is wanted; where neither rationale reaches the answer it is a `wrong_answer`."""
     hint = context.prompt("star_hint")
 
-    def question(part: Request, hinted: bool) -> Question[Draft | Problem]:
+    def question(part: Request, hinted: bool) -> Query[Draft | Problem]:
         parent = part.parent
         asked = parent.question
         if hinted:
             asked += "\n" + render(hint, answer=parent.answer)[-1]["content"]
         student = context.teacher_for(parent.id, part.number)
         text = tasks.prompt(context.task, asked, parent.choices)
-        ask = student.says([{"role": "user", "content": text}], None, "rationale", parent.id)
-        return Question(student, ask, lambda answer: _read(answer, part, context.task))
+        request = student.request([{"role": "user", "content": text}], None, "rationale", parent.id)
+        return Query(student, request, lambda answer: _read(answer, part, context.task))
 
     # A rationale that fails is tried again with the hint instead of being asked for once more.
     parts = context.single_rows()
-    told = ask_until(context.asking, [question(part, False) for part in parts], attempts=1)
+    told = query_until_usable(context.call_log, [question(part, False) for part in parts], attempts=1)
     failed = [i for i, one in enumerate(told) if isinstance(one.value, Problem)]
-    hinted = ask_until(context.asking, [question(parts[i], True) for i in failed], attempts=1)
+    hinted = query_until_usable(context.call_log, [question(parts[i], True) for i in failed], attempts=1)
     for i, one in zip(failed, hinted, strict=True):
         told[i] = one
     return [_reply(part, one) for part, one in zip(parts, told, strict=True)]
 
 
-def _read(answer: Answer, part: Request, task: Task) -> Draft | Problem:
+def _read(answer: LLMResponse, part: Request, task: Task) -> Draft | Problem:
     parent = part.parent
-    raw = answer.text[:RAW_LIMIT]
-    parsed = tasks.parse(task, answer.text)
-    rationale = tasks.rationale_in(task, answer.text)
+    raw = answer.answer[:RAW_LIMIT]
+    parsed = tasks.parse(task, answer.answer)
+    rationale = tasks.rationale_in(task, answer.answer)
     if answer.truncated or parsed is None or rationale is None:
         return Problem("wrong_answer", "the student's rationale ends without an answer", raw)
     if not tasks.matches(task, parsed, parent.answer):
@@ -59,7 +59,7 @@ def _read(answer: Answer, part: Request, task: Task) -> Draft | Problem:
     return Draft(parent.question, parent.answer, parent.choices, rationale, checks=["reaches the answer"])
 
 
-def _reply(part: Request, told: Told[Draft | Problem]) -> Reply:
+def _reply(part: Request, told: QueryResult[Draft | Problem]) -> Reply:
     came = told.problem or told.value
     drafts = [came] if isinstance(came, Draft) else []
     problems = [came] if isinstance(came, Problem) else []

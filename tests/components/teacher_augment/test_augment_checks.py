@@ -49,15 +49,15 @@ def test_a_good_row_fails_none(fails) -> None:
         ("She has 3 + 2 = 6 pears, so 5.", "3 + 2 = 6 does not hold"),
         ("She has <<three+2=5>>5 pears.", "three+2=5 does not hold"),
         ("She has <<9**9**9=5>>5 pears.", "9**9**9=5 does not hold"),
-        ("She has 3+3=<<3+3=6>>6 pears.", "the rationale does not end at the answer 5"),
-        ("She has five times as many, 20.", "the rationale does not end at the answer 5"),
-        ("She has 3+2=5.\nSo there are 9 pears.", "the rationale does not end at the answer 5"),
-        ("She has many pears.", "the rationale does not end at the answer 5"),
+        ("She has 3+3=<<3+3=6>>6 pears.", "the rationale ends at 6, and the answer is 5"),
+        ("She has five times as many, 20.", "the rationale ends at 20, and the answer is 5"),
+        ("She has 3+2=5.\nSo there are 9 pears.", "the rationale ends at 9, and the answer is 5"),
+        ("She has many pears.", "the rationale ends at no number, and the answer is 5"),
     ],
 )
 def test_wrong_arithmetic(fails, rationale: str, detail: str) -> None:
     if "five times" in rationale:  # a number in words, but not the answer
-        assert fails(GOOD, "4", rationale) == ("arithmetic", "the rationale does not end at the answer 4")
+        assert fails(GOOD, "4", rationale) == ("arithmetic", "the rationale ends at 20, and the answer is 4")
     else:
         assert fails(GOOD, rationale=rationale) == ("arithmetic", detail)
 

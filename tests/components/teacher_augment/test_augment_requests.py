@@ -166,6 +166,13 @@ TWO = [{"model": "a"}, {"model": "b"}]
          "teacher_augment: prompts.judge: {{exampel}} is no placeholder"),
         ({"prices": {"m": {"input": 1}}}, "teacher_augment.prices.m.output: missing"),
         ({"budget": {"eur": 1}}, "teacher_augment.budget.eur: unknown key"),
+        ({"teacher": "openai", "model": "big", "prices": {"bigg": {"input": 1, "output": 2}}},
+         "teacher_augment: prices: name 'bigg', and the model that is asked is 'big'; did you mean 'bigg'?"),
+        ({"teacher": "openai", "model": "big", "verify": "judge", "verification": {"by": {"model": "small"}},
+          "prices": {"big": {"input": 1, "output": 2}}},
+         "teacher_augment: prices: name 'big', and the model that is asked is 'small'"),
+        ({"teacher": "openai", "model": "big", "budget": {"usd": 1}},
+         "teacher_augment: budget.usd: 1, but the price of model 'big' is not known"),
     ],
 )  # fmt: skip
 def test_wrong_settings_are_named(values, expected: str) -> None:
@@ -185,6 +192,9 @@ def test_wrong_settings_are_named(values, expected: str) -> None:
         {"teacher": "pool", "verify": "judge", "verification": {"by": {"model": "m"}}},
         {"teacher": "vllm", "model": "m", "verify": "judge", "verification": {"by": {"model": "m", "teacher": "vllm"}}},
         {"prompts": {"llm2llm": "prompts/mine.md"}},
+        {"teacher": "openai", "model": "m", "prices": {"m": {"input": 1, "output": 2}, "n": {"input": 1, "output": 2}}},
+        {"teacher": "transformers", "strategy": "self", "budget": {"usd": 1}},
+        {"teacher": "openai", "model": "m", "temperature": None, "extra_body": {"reasoning_effort": "low"}},
     ],
 )
 def test_settings_that_fit_together(values) -> None:

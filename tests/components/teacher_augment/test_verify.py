@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from llm2llm.components.shared.data.schemas import content_id
-from llm2llm.components.shared.llm.requests import Ask
+from llm2llm.components.shared.llm.requests import LLMRequest
 from llm2llm.components.teacher_augment.augment import teacher_augment
 from llm2llm.components.teacher_augment.settings import TeacherAugmentSettings
 from tests.support.fake_teacher import answered, examples, opened, shown
@@ -15,15 +15,15 @@ RESOLVE = {"verify": "resolve"}
 JUDGE = {"verify": "judge"}
 
 
-def writer(ask: Ask, n: int) -> Any:
+def writer(request: LLMRequest, n: int) -> Any:
     return examples((f"a new blue cup, number {n}", "blue"))
 
 
 def solving(*answers: str):
     """Writes, and solves with these answers by turns."""
 
-    def writes(ask: Ask, n: int) -> Any:
-        return writer(ask, n) if ask.purpose == "write" else {"answer": answers[ask.sample % len(answers)]}
+    def writes(request: LLMRequest, n: int) -> Any:
+        return writer(request, n) if request.purpose == "write" else {"answer": answers[request.sample % len(answers)]}
 
     return writes
 
@@ -31,10 +31,10 @@ def solving(*answers: str):
 def judging(*verdicts: Any):
     """Writes, and judges with these verdicts by turns: (right, confidence, answer)."""
 
-    def writes(ask: Ask, n: int) -> Any:
-        if ask.purpose == "write":
-            return writer(ask, n)
-        verdict = verdicts[ask.sample % len(verdicts)]
+    def writes(request: LLMRequest, n: int) -> Any:
+        if request.purpose == "write":
+            return writer(request, n)
+        verdict = verdicts[request.sample % len(verdicts)]
         if not isinstance(verdict, tuple):
             return verdict
         return dict(zip(("right", "confidence", "answer"), verdict, strict=True))
@@ -52,9 +52,11 @@ class TestResolve:
     ):
         got, fake = augment(solving(*answers), colours, seeds, 2, **RESOLVE)
         assert Counter(call.purpose for call in got.calls)["write"] == 2
-        solutions = [ask for ask in fake.asks if ask.purpose == "resolve" and ask.attempt == 0]
-        assert sorted(ask.sample for ask in solutions) == [0, 0, 1, 1, 2, 2]
-        assert all(shown(ask, "question").keys() == {"question"} for ask in solutions), "the answer is not shown"
+        solutions = [request for request in fake.requests if request.purpose == "resolve" and request.attempt == 0]
+        assert sorted(request.sample for request in solutions) == [0, 0, 1, 1, 2, 2]
+        assert all(shown(request, "question").keys() == {"question"} for request in solutions), (
+            "the answer is not shown"
+        )
         if confidence is None:  # "Blue " is no label of the set as it stands, and "purple" is none at all
             assert [r.reason for r in got.rejects] == ["disagrees"] * 2
             assert got.rejects[0].detail == (
@@ -63,6 +65,14 @@ class TestResolve:
         else:
             assert [row.confidence for row in got.candidates] == [confidence] * 2
             assert all(row.checks[-1] == "solved again" for row in got.candidates)
+
+    def test_the_drafts_of_a_verifier_that_thinks_are_no_solutions(self, augment, colours, seeds) -> None:
+        def writes(request: LLMRequest, n: int) -> Any:
+            drafted = '<think>{"answer": "red"}? No.</think>\n{"answer": "blue"}'
+            return writer(request, n) if request.purpose == "write" else drafted
+
+        got, _ = augment(writes, colours, seeds, 2, **RESOLVE)
+        assert [row.confidence for row in got.candidates] == [1.0, 1.0]
 
     def test_a_row_whose_solutions_disagree_is_kept_as_a_reject(self, augment, colours, seeds) -> None:
         got, _ = augment(solving("red", "green", "blue"), colours, seeds, 1, **RESOLVE)
@@ -82,9 +92,11 @@ class TestResolve:
             "answer": "8",
         }
 
-        def writes(ask: Ask, n: int) -> Any:
+        def writes(request: LLMRequest, n: int) -> Any:
             return (
-                examples(row) if ask.purpose == "write" else {"rationale": "x", "answer": ["8.0", 8, "$8"][ask.sample]}
+                examples(row)
+                if request.purpose == "write"
+                else {"rationale": "x", "answer": ["8.0", 8, "$8"][request.sample]}
             )
 
         got, _ = augment(writes, gsm8k, sums, 1, **RESOLVE)
@@ -92,15 +104,15 @@ class TestResolve:
 
     @pytest.mark.parametrize(("outcome", "reason"), [("over_budget", "over_budget"), ("failed", "call_failed")])
     def test_what_could_not_be_solved_is_not_verified(self, augment, colours, seeds, outcome: str, reason: str) -> None:
-        def writes(ask: Ask, n: int) -> Any:
-            return writer(ask, n) if ask.purpose == "write" else answered("", outcome=outcome)
+        def writes(request: LLMRequest, n: int) -> Any:
+            return writer(request, n) if request.purpose == "write" else answered("", outcome=outcome)
 
         got, _ = augment(writes, colours, seeds, 1, **RESOLVE)
         assert got.rejects[0].reason == reason
         assert got.rejects[0].detail.startswith("could not be verified: ")
 
     def test_somebody_else_may_verify(self, augment, colours, seeds) -> None:
-        verifier, other = opened(lambda ask, n: {"answer": "blue"}, model="judge-70b")
+        verifier, other = opened(lambda request, n: {"answer": "blue"}, model="judge-70b")
         got, fake = augment(
             writer,
             colours,
@@ -110,14 +122,14 @@ class TestResolve:
             verification={"by": {"model": "judge-70b"}, "samples": 2},
             **RESOLVE,
         )
-        assert (len(fake.asks), len(other.asks)) == (1, 2)
+        assert (len(fake.requests), len(other.requests)) == (1, 2)
         assert [call.model for call in got.calls] == ["teacher-8b", "judge-70b", "judge-70b"]
         assert got.candidates[0].teacher == "openai:teacher-8b"
 
     def test_rows_of_an_offline_teacher_may_be_verified_too(self, colours, seeds, mistake, example) -> None:
         pool = [example("the sea at noon", "blue"), example("the sea at night", "blue")]
         verifier, fake = opened(
-            lambda ask, n: {"answer": "blue" if "noon" in shown(ask, "question")["question"] else "red"},
+            lambda request, n: {"answer": "blue" if "noon" in shown(request, "question")["question"] else "red"},
             model="judge-70b",
         )
         settings = TeacherAugmentSettings(
@@ -129,7 +141,7 @@ class TestResolve:
         ]
         assert [reject.reason for reject in got.rejects] == ["disagrees"]
         assert [call.teacher for call in got.calls] == ["pool"] + ["openai"] * 6
-        assert len(fake.asks) == 6
+        assert len(fake.requests) == 6
 
     def test_as_in_an_earlier_iteration_costs_nothing_again(self, augment, colours, seeds) -> None:
         first, _ = augment(solving("blue"), colours, seeds, 1, ledger="x", **RESOLVE)
@@ -141,9 +153,9 @@ class TestResolve:
 class TestAgree:
     def go(self, augment, colours, seeds, agree: int, **answers: str):
         def of(name: str):
-            return lambda ask, n: (
+            return lambda request, n: (
                 examples((f"{name} writes of cup {n}", answers[name]))
-                if ask.purpose == "write"
+                if request.purpose == "write"
                 else {"answer": answers[name]}
             )
 
@@ -158,8 +170,8 @@ class TestAgree:
         assert {reject.reason for reject in got.rejects} == {"disagrees"}
         assert {reject.teacher for reject in got.rejects} == {"openai:c"}
         for _, fake in trio:
-            written = sum(ask.purpose == "write" for ask in fake.asks)
-            assert sum(ask.purpose == "resolve" for ask in fake.asks) == len(seeds) - written
+            written = sum(request.purpose == "write" for request in fake.requests)
+            assert sum(request.purpose == "resolve" for request in fake.requests) == len(seeds) - written
 
     def test_all_of_three(self, augment, colours, seeds) -> None:
         assert not self.go(augment, colours, seeds, 3, a="blue", b="blue", c="red")[0].candidates
@@ -175,7 +187,7 @@ class TestJudge:
         (row,) = got.candidates
         assert row.confidence == round((0.9 + 0.7 + 0.9) / 3, 6)
         assert row.checks[-1] == "judged"
-        assert shown(fake.asks[1])["claimed_answer"] == "blue"
+        assert shown(fake.requests[1])["claimed_answer"] == "blue"
 
     def test_a_doubt_that_is_not_sure_changes_nothing(self, augment, colours, seeds) -> None:
         got, _ = augment(judging((False, 79, "red")), colours, seeds, 1, **JUDGE)
@@ -207,8 +219,8 @@ class TestJudge:
             "answer": "8",
         }
 
-        def writes(ask: Ask, n: int) -> Any:
-            if ask.purpose == "write":
+        def writes(request: LLMRequest, n: int) -> Any:
+            if request.purpose == "write":
                 return examples(row)
             return {"right": False, "confidence": 99, "rationale": "He has 4+4=9.", "answer": "9"}
 
@@ -218,8 +230,8 @@ class TestJudge:
         ]
 
     def test_two_rows_that_are_corrected_to_one_are_a_copy(self, augment, colours, seeds) -> None:
-        def writes(ask: Ask, n: int) -> Any:
-            if ask.purpose == "write":
+        def writes(request: LLMRequest, n: int) -> Any:
+            if request.purpose == "write":
                 return examples(("the same new cup", "blue" if n else "green"))
             return {"right": False, "confidence": 99, "answer": "red"}
 
@@ -241,4 +253,4 @@ class TestJudge:
     def test_without_a_verdict_nothing_is_kept(self, augment, colours, seeds, verdict: Any) -> None:
         got, fake = augment(judging(verdict), colours, seeds, 1, **JUDGE)
         assert [reject.reason for reject in got.rejects] == ["not_judged"]
-        assert len(fake.asks) == 1 + 3 * 3
+        assert len(fake.requests) == 1 + 3 * 3

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
+from llm2llm.components.shared.llm.backends import openai_attempts
 from llm2llm.components.shared.training.settings import FineTuneSettings
+from llm2llm.pipelines.checks import preflight
 from llm2llm.pipelines.checks.student_memory import Memory, shape_of, training_memory
 from tests.support.cluster import Run
 from tests.support.json_server import JsonServer
@@ -168,7 +170,7 @@ def says(text: str) -> tuple[int, Any]:
 
 
 def by_schema(body: Any) -> tuple[int, Any]:
-    assert body["max_tokens"] <= 256
+    assert body["max_tokens"] <= 2048, "room for thoughts, and no more"
     return says('{"word": "yes"}') if body["response_format"]["type"] == "json_schema" else says("?")
 
 
@@ -199,10 +201,82 @@ def test_a_teacher_that_babbles_is_pointed_out(server: Server, run: Run) -> None
     assert lines(out)["teacher"][0] == "warn"
 
 
-def test_an_unknown_model_fails_with_the_nearest(server: Server, run: Run) -> None:
+@pytest.mark.parametrize(
+    "content",
+    ['```json\n{"word": "yes"}\n```', '<think>{"word": "no"}?</think>\n{"word": "yes"}', 'Sure: {"word": "yes"}'],
+)
+def test_fences_thoughts_and_words_are_no_alarm(server: Server, run: Run, content: str) -> None:
+    code, out, _ = run("preflight", "quickstart", *teacher(server(), lambda body: says(content)))
+    assert (code, lines(out)["teacher"][0]) == (0, "ok")
+
+
+@pytest.mark.parametrize(
+    ("with_schema", "said"),
+    [
+        ((500, {"error": {"message": "cannot compile grammar"}}), "fails when it is sent a JSON schema"),
+        (says("Yes."), "ignores a JSON schema"),
+    ],
+)
+def test_a_server_that_breaks_on_a_schema_or_ignores_it_is_asked_in_words(
+    server: Server, run: Run, with_schema: Any, said: str
+) -> None:
+    def answer(body: Any) -> tuple[int, Any]:
+        return with_schema if "response_format" in body else says('{"word": "yes"}')
+
+    code, out, _ = run("preflight", "quickstart", *teacher(server(), answer))
+    assert code == 0
+    assert lines(out)["teacher"][0] == "warn"
+    assert said in lines(out)["teacher"][1]
+    assert "asked in words" in lines(out)["teacher"][1]
+
+
+def test_a_model_that_is_not_listed_and_answers_is_a_warning(server: Server, run: Run) -> None:
     code, out, _ = run("preflight", "quickstart", *teacher(server(), by_schema, "bigg"))
+    assert (code, lines(out)["teacher"][0]) == (0, "ok")
+    assert lines(out)["teacher's endpoint"][0] == "warn"
+    assert "does not list model 'big'; did you mean 'bigg'?" in lines(out)["teacher's endpoint"][1]
+
+
+def test_an_unknown_model_fails_with_the_nearest(server: Server, run: Run) -> None:
+    missing = (404, {"error": {"message": "model big does not exist"}})
+    code, out, _ = run("preflight", "quickstart", *teacher(server(), lambda body: missing, "bigg"))
     assert code == 1
     assert "did you mean 'bigg'?" in lines(out)["teacher"][1]
+
+
+def test_a_model_without_a_temperature_is_pointed_out(server: Server, run: Run) -> None:
+    def answer(body: Any) -> tuple[int, Any]:
+        if body.get("temperature", 1) != 1:
+            return 400, {"error": {"message": "'temperature' does not support 0.7 with this model"}}
+        return by_schema(body)
+
+    code, out, _ = run("preflight", "quickstart", *teacher(server(), answer))
+    assert (code, lines(out)["teacher"][0]) == (0, "ok")
+    assert "takes no temperature 0.7; it is left out" in lines(out)["teacher's endpoint"][1]
+
+
+def test_it_says_what_it_waits_for_and_gives_up(server: Server, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "PATIENCE", 0.3)
+    monkeypatch.setattr(openai_attempts, "SAID_WAIT", 0.0)
+    one = server()
+    one.headers["POST /v1/chat/completions"] = {"Retry-After": "999999"}
+    asked = teacher(one, lambda body: (429, {"error": {"message": "slow down"}}))
+    code, out, err = run("preflight", "quickstart", *asked)
+    assert (code, lines(out)["teacher"][0]) == (1, "fail")
+    assert "waits 0 s: HTTP 429: slow down" in err
+    assert "HTTP 429: slow down" in lines(out)["teacher"][1]
+
+
+def test_prices_that_do_not_name_the_model_are_refused_before_anything(server: Server, run: Run) -> None:
+    one = server()
+    prices = ("--set", "teacher_augment.prices={bigg: {input: 1, output: 2}}")
+    code, out, err = run("preflight", "quickstart", *teacher(one, by_schema), *prices)
+    assert code == 2
+    assert "prices: name 'bigg', and the model that is asked is 'big'; did you mean 'bigg'?" in out + err
+    code, out, err = run("preflight", "quickstart", *teacher(one, by_schema), "--set", "teacher_augment.budget.usd=5")
+    assert code == 2
+    assert "the price of model 'big' is not known" in out + err
+    assert one.requests == []
 
 
 def test_a_refused_key_fails_and_is_not_shown(server: Server, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.llm.budget import Account
-from llm2llm.components.shared.llm.requests import Answer, Ask, call_key
+from llm2llm.components.shared.llm.budget import SpendTracker
+from llm2llm.components.shared.llm.requests import LLMRequest, LLMResponse, request_key
 from llm2llm.components.shared.llm.settings import ModelSettings
 from llm2llm.pipelines.checks.plan import judge_bound, plan, planned_stages, teacher_bound
 from llm2llm.pipelines.cli.main import main
@@ -125,11 +125,13 @@ def test_a_prompt_of_ones_own_is_read_when_the_config_is(tmp_path: Path) -> None
 def ledger(tmp_path: Path) -> tuple[str, str]:
     """(a ledger with one answer, its key)."""
     place = str(tmp_path / "ledger")
-    ask = Ask(messages=[{"role": "user", "content": "say a\nb"}], temperature=0.5, max_tokens=20)
+    request = LLMRequest(messages=[{"role": "user", "content": "say a\nb"}], temperature=0.5, max_tokens=20)
     identity = ModelSettings(model="a-model").identity("openai")
-    key = call_key(identity, ask)
-    answer = Answer(ask=ask, key=key, outcome="answered", text="b", model="a-model", input_tokens=7, output_tokens=2)
-    Account(run="run-1", ledger=place).store(identity, answer)
+    key = request_key(identity, request)
+    answer = LLMResponse(
+        request=request, key=key, outcome="answered", text="b", model="a-model", input_tokens=7, output_tokens=2
+    )
+    SpendTracker(run="run-1", ledger=place).store(identity, answer)
     return place, key
 
 

@@ -1,15 +1,14 @@
-"""What the two backends have in common that run a model in the stage's own pod: `vllm_engine` and `transformers_model`.
+"""Shared code of the backends that run a model in the stage's own pod: `vllm` and `transformers`.
 
 fingerprint(settings)               a folder's content is part of what the ledger knows its answers by
-answer_in_chunks(jobs, ...)         budget, model and ledger, chunk by chunk: a kill loses the chunk at most
+answer_in_chunks(encoded, ...)         budget, model and ledger, chunk by chunk: a kill loses the chunk at most
 """
 
 import hashlib
-import json
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,9 @@ from typing import Any
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.progress import Progress
 from llm2llm.components.shared.lineage.embedded import FOLDER_FILE
-from llm2llm.components.shared.llm.budget import Account, Hold
-from llm2llm.components.shared.llm.requests import Answer, Ask, Message, call_key, without_control_tokens
+from llm2llm.components.shared.llm.budget import Reservation, SpendTracker
+from llm2llm.components.shared.llm.chat_completion import schema_in_words
+from llm2llm.components.shared.llm.requests import LLMRequest, LLMResponse, Message, request_key, without_control_tokens
 from llm2llm.components.shared.llm.settings import ModelSettings
 from llm2llm.components.shared.models.prompts import encode_chat
 from llm2llm.components.shared.storage import content_of, fetched, is_remote
@@ -32,10 +32,10 @@ WEIGHTS_NOT_WANTED = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class EncodedRequest:
     """A request as a local model takes it."""
 
-    ask: Ask
+    request: LLMRequest
     key: str
     prompt: list[int]
     limit: int
@@ -48,8 +48,8 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """What a model wrote for a job."""
+class Completion:
+    """What a model wrote for a item."""
 
     text: str
     truncated: bool
@@ -114,94 +114,95 @@ def not_loadable(settings: ModelSettings, problem: Exception) -> UserError:
     )
 
 
-def make_jobs(
-    tokenizer: Any, asks: Sequence[Ask], settings: ModelSettings, teacher: str, context: int | None, in_words: bool
-) -> list[Job]:
+def encode_requests(
+    tokenizer: Any,
+    requests: Sequence[LLMRequest],
+    settings: ModelSettings,
+    teacher: str,
+    context: int | None,
+    in_words: bool,
+) -> list[EncodedRequest]:
     """The requests as token ids.
 
     Args:
         tokenizer: Of the model.
-        asks: The requests.
+        requests: The requests.
         settings: Of the model.
         teacher: `vllm` or `transformers`.
         context: The most tokens that the model can read and write together; None: not known.
         in_words: Whether the form of an answer is asked for in words.
     """
     identity = settings.identity(teacher)
-    jobs = []
-    for ask in asks:
+    encoded = []
+    for request in requests:
         messages: Sequence[Message] = [
-            {**message, "content": without_control_tokens(message["content"])} for message in ask.messages
+            {**message, "content": without_control_tokens(message["content"])} for message in request.messages
         ]
-        if ask.schema is not None and in_words:
-            messages = schema_in_words(messages, ask.schema)
+        if request.schema is not None and in_words:
+            messages = schema_in_words(messages, request.schema)
         prompt = encode_chat(tokenizer, messages)
-        limit = ask.max_tokens if context is None else min(ask.max_tokens, max(0, context - len(prompt)))
-        jobs.append(Job(ask=ask, key=call_key(identity, ask), prompt=prompt, limit=limit))
-    return jobs
-
-
-def schema_in_words(messages: Sequence[Message], schema: Mapping[str, Any]) -> list[Message]:
-    """The messages with the form of the answer asked for in the first one."""
-    words = "Answer with one JSON object and nothing else, valid under this JSON schema:\n" + json.dumps(schema)
-    return [{**messages[0], "content": f"{messages[0]['content']}\n\n{words}"}, *messages[1:]]
+        limit = request.max_tokens if context is None else min(request.max_tokens, max(0, context - len(prompt)))
+        encoded.append(EncodedRequest(request=request, key=request_key(identity, request), prompt=prompt, limit=limit))
+    return encoded
 
 
 def answer_in_chunks(
-    jobs: Sequence[Job],
+    encoded: Sequence[EncodedRequest],
     settings: ModelSettings,
-    account: Account,
+    tracker: SpendTracker,
     teacher: str,
     chunk: int,
-    generate: Callable[[list[Job]], list[Written]],
-) -> dict[str, Answer]:
-    """The answer to each job, by its key.
+    generate: Callable[[list[EncodedRequest]], list[Completion]],
+) -> dict[str, LLMResponse]:
+    """The answer to each item, by its key.
 
     Args:
-        jobs: In the order in which to work.
+        encoded: In the order in which to work.
         settings: Of the model.
-        account: See `Account`.
+        tracker: See `SpendTracker`.
         teacher: `vllm` or `transformers`.
-        chunk: The most jobs at once. All are in the ledger before the next ones are begun.
-        generate: Gives what the model wrote for each job, in order.
+        chunk: The most encoded at once. All are in the ledger before the next ones are begun.
+        generate: Gives what the model wrote for each item, in order.
     """
     identity = settings.identity(teacher)
-    answers = {job.key: _too_long(job, settings) for job in jobs if job.limit < 1}
-    pending = deque(job for job in jobs if job.limit > 0)
+    answers = {item.key: _too_long(item, settings) for item in encoded if item.limit < 1}
+    pending = deque(item for item in encoded if item.limit > 0)
     progress = Progress("teacher", len(pending), "calls")
     total = len(pending)
     while pending:
-        taken: list[tuple[Job, Hold]] = []
-        while pending and len(taken) < chunk and (hold := account.reserve(pending[0].ask, settings.model)):
-            taken.append((pending.popleft(), hold))
+        taken: list[tuple[EncodedRequest, Reservation]] = []
+        while pending and len(taken) < chunk and (reservation := tracker.reserve(pending[0].request, settings.model)):
+            taken.append((pending.popleft(), reservation))
         if not taken:
-            if account.held:  # another teacher of the same run is at work, and may leave room
+            if tracker.reserved:  # another teacher of the same run is at work, and may leave room
                 time.sleep(0.2)
                 continue
-            job = pending.popleft()
-            answers[job.key] = Answer(ask=job.ask, key=job.key, outcome="over_budget", model=settings.model)
+            item = pending.popleft()
+            answers[item.key] = LLMResponse(
+                request=item.request, key=item.key, outcome="over_budget", model=settings.model
+            )
             continue
         try:
-            written = generate([job for job, _ in taken])
+            written = generate([item for item, _ in taken])
         except BaseException:
-            for _, hold in taken:
-                account.release(hold)
+            for _, reservation in taken:
+                tracker.release(reservation)
             raise
 
-        def keep(done: tuple[tuple[Job, Hold], Written]) -> Answer:
-            (job, hold), given = done
-            answer = Answer(
-                ask=job.ask,
-                key=job.key,
+        def keep(done: tuple[tuple[EncodedRequest, Reservation], Completion]) -> LLMResponse:
+            (item, reservation), given = done
+            answer = LLMResponse(
+                request=item.request,
+                key=item.key,
                 outcome="answered",
                 text=given.text,
                 truncated=given.truncated,
                 model=settings.model,
-                input_tokens=len(job.prompt),
+                input_tokens=len(item.prompt),
                 output_tokens=given.tokens,
             )
-            account.settle(hold, answer)
-            return account.store(identity, answer)
+            tracker.settle(reservation, answer)
+            return tracker.store(identity, answer)
 
         with ThreadPoolExecutor(WRITERS, thread_name_prefix="ledger") as threads:
             for answer in threads.map(keep, zip(taken, written, strict=True)):
@@ -210,11 +211,11 @@ def answer_in_chunks(
     return answers
 
 
-def _too_long(job: Job, settings: ModelSettings) -> Answer:
-    return Answer(
-        ask=job.ask,
-        key=job.key,
+def _too_long(item: EncodedRequest, settings: ModelSettings) -> LLMResponse:
+    return LLMResponse(
+        request=item.request,
+        key=item.key,
         outcome="failed",
-        detail=f"the request has {len(job.prompt):,} tokens, and the model's context leaves none for an answer",
+        detail=f"the request has {len(item.prompt):,} tokens, and the model's context leaves none for an answer",
         model=settings.model,
     )

@@ -11,16 +11,16 @@ from typing import Any
 
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.llm.backends.in_process import (
-    Job,
-    Written,
+    Completion,
+    EncodedRequest,
     answer_in_chunks,
+    encode_requests,
     find_model,
-    make_jobs,
     not_loadable,
 )
-from llm2llm.components.shared.llm.budget import Account
+from llm2llm.components.shared.llm.budget import SpendTracker
 from llm2llm.components.shared.llm.client import Send
-from llm2llm.components.shared.llm.requests import Answer, Ask
+from llm2llm.components.shared.llm.requests import LLMRequest, LLMResponse
 from llm2llm.components.shared.llm.settings import ModelSettings
 
 
@@ -47,12 +47,12 @@ def opened(settings: ModelSettings) -> Iterator[Send]:
         raise not_loadable(settings, problem) from problem
     context = model.config.get_text_config().to_dict().get("max_position_embeddings")
 
-    def send(asks: Sequence[Ask], settings: ModelSettings, account: Account) -> list[Answer]:
-        jobs = make_jobs(tokenizer, asks, settings, "transformers", context, in_words=True)
+    def send(requests: Sequence[LLMRequest], settings: ModelSettings, tracker: SpendTracker) -> list[LLMResponse]:
+        encoded = encode_requests(tokenizer, requests, settings, "transformers", context, in_words=True)
         # Longest first: little padding, and what does not fit into memory shows at once.
-        jobs.sort(key=lambda job: (-len(job.prompt), job.key))
+        encoded.sort(key=lambda item: (-len(item.prompt), item.key))
 
-        def generate(batch: list[Job]) -> list[Written]:
+        def generate(batch: list[EncodedRequest]) -> list[Completion]:
             try:
                 return _generate(model, tokenizer, batch)
             except torch.OutOfMemoryError as problem:
@@ -61,9 +61,9 @@ def opened(settings: ModelSettings) -> Iterator[Send]:
                     "batch_size or max_tokens"
                 ) from problem
 
-        answers = answer_in_chunks(jobs, settings, account, "transformers", settings.batch_size, generate)
-        keys = {id(job.ask): job.key for job in jobs}
-        return [answers[keys[id(ask)]] for ask in asks]
+        answers = answer_in_chunks(encoded, settings, tracker, "transformers", settings.batch_size, generate)
+        keys = {id(item.request): item.key for item in encoded}
+        return [answers[keys[id(request)]] for request in requests]
 
     try:
         yield send
@@ -74,14 +74,14 @@ def opened(settings: ModelSettings) -> Iterator[Send]:
             torch.cuda.empty_cache()
 
 
-def _generate(model: Any, tokenizer: Any, batch: list[Job]) -> list[Written]:
+def _generate(model: Any, tokenizer: Any, batch: list[EncodedRequest]) -> list[Completion]:
     import torch
 
     from llm2llm.components.shared.models.load import end_tokens
     from llm2llm.components.shared.models.sampling import GumbelSampling
 
-    padded = tokenizer.pad({"input_ids": [job.prompt for job in batch]}, return_tensors="pt").to(model.device)
-    seeds = [job.seed if job.ask.temperature > 0 else None for job in batch]
+    padded = tokenizer.pad({"input_ids": [item.prompt for item in batch]}, return_tensors="pt").to(model.device)
+    seeds = [item.seed if item.request.temperature else None for item in batch]
     ends = end_tokens(tokenizer.eos_token_id, model.generation_config.eos_token_id)
     with torch.inference_mode():
         tokens = model.generate(
@@ -90,15 +90,15 @@ def _generate(model: Any, tokenizer: Any, batch: list[Job]) -> list[Written]:
             temperature=None,
             top_p=None,
             top_k=None,
-            max_new_tokens=max(job.limit for job in batch),
+            max_new_tokens=max(item.limit for item in batch),
             eos_token_id=ends,
             pad_token_id=tokenizer.pad_token_id,
-            logits_processor=[GumbelSampling(seeds, [job.ask.temperature for job in batch])],
+            logits_processor=[GumbelSampling(seeds, [item.request.temperature or 0.0 for item in batch])],
         )
     written = []
-    for job, row in zip(batch, tokens[:, padded["input_ids"].shape[1] :].tolist(), strict=True):
-        generated = row[: job.limit]
+    for item, row in zip(batch, tokens[:, padded["input_ids"].shape[1] :].tolist(), strict=True):
+        generated = row[: item.limit]
         length = next((n for n, token in enumerate(generated) if token in ends), None)
         text = tokenizer.decode(generated[:length], skip_special_tokens=True)
-        written.append(Written(text, length is None, len(generated) if length is None else length + 1))
+        written.append(Completion(text, length is None, len(generated) if length is None else length + 1))
     return written

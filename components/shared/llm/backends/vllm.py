@@ -11,16 +11,16 @@ from typing import Any
 
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.llm.backends.in_process import (
-    Job,
-    Written,
+    Completion,
+    EncodedRequest,
     answer_in_chunks,
+    encode_requests,
     find_model,
-    make_jobs,
     not_loadable,
 )
-from llm2llm.components.shared.llm.budget import Account
+from llm2llm.components.shared.llm.budget import SpendTracker
 from llm2llm.components.shared.llm.client import Send
-from llm2llm.components.shared.llm.requests import Answer, Ask
+from llm2llm.components.shared.llm.requests import LLMRequest, LLMResponse
 from llm2llm.components.shared.llm.settings import ModelSettings
 from llm2llm.components.shared.models.vllm import require_engine, start_engine, stop_engine
 
@@ -61,15 +61,15 @@ def opened(settings: ModelSettings) -> Iterator[Send]:
         raise not_loadable(settings, problem) from problem
     context = llm.llm_engine.model_config.max_model_len
 
-    def send(asks: Sequence[Ask], settings: ModelSettings, account: Account) -> list[Answer]:
+    def send(requests: Sequence[LLMRequest], settings: ModelSettings, tracker: SpendTracker) -> list[LLMResponse]:
         in_words = settings.structured == "words"
-        jobs = make_jobs(tokenizer, asks, settings, "vllm", context, in_words)
+        encoded = encode_requests(tokenizer, requests, settings, "vllm", context, in_words)
 
-        def generate(chunk: list[Job]) -> list[Written]:
+        def generate(chunk: list[EncodedRequest]) -> list[Completion]:
             return _generate(llm, chunk, settings, in_words)
 
-        answers = answer_in_chunks(jobs, settings, account, "vllm", CHUNK, generate)
-        return [answers[job.key] for job in jobs]
+        answers = answer_in_chunks(encoded, settings, tracker, "vllm", CHUNK, generate)
+        return [answers[item.key] for item in encoded]
 
     try:
         yield send
@@ -78,23 +78,23 @@ def opened(settings: ModelSettings) -> Iterator[Send]:
         llm = None
 
 
-def _generate(llm: Any, chunk: list[Job], settings: ModelSettings, in_words: bool) -> list[Written]:
+def _generate(llm: Any, chunk: list[EncodedRequest], settings: ModelSettings, in_words: bool) -> list[Completion]:
     from vllm import SamplingParams
     from vllm.sampling_params import StructuredOutputsParams
 
     sampling = [
         SamplingParams(
-            temperature=job.ask.temperature,
-            max_tokens=job.limit,
-            seed=job.seed,
+            temperature=item.request.temperature,
+            max_tokens=item.limit,
+            seed=item.seed,
             structured_outputs=None
-            if in_words or job.ask.schema is None
-            else StructuredOutputsParams(json=dict(job.ask.schema)),
+            if in_words or item.request.schema is None
+            else StructuredOutputsParams(json=dict(item.request.schema)),
         )
-        for job in chunk
+        for item in chunk
     ]
     try:
-        outputs = llm.generate([{"prompt_token_ids": job.prompt} for job in chunk], sampling, use_tqdm=False)
+        outputs = llm.generate([{"prompt_token_ids": item.prompt} for item in chunk], sampling, use_tqdm=False)
     except ValueError as problem:
         raise UserError(
             f"model {settings.model!r}: vLLM refuses a request: {str(problem).strip().splitlines()[0]}; when it is the "
@@ -103,5 +103,5 @@ def _generate(llm: Any, chunk: list[Job], settings: ModelSettings, in_words: boo
     written = []
     for output in outputs:
         one = output.outputs[0]
-        written.append(Written(one.text, one.finish_reason == "length", len(one.token_ids)))
+        written.append(Completion(one.text, one.finish_reason == "length", len(one.token_ids)))
     return written

@@ -12,7 +12,7 @@ from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.inference.predict import predict
 from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.tasks import Task
-from tests.support.loopback_endpoint import MODEL, Answer, Endpoint, completion
+from tests.support.loopback_endpoint import MODEL, Endpoint, HTTPResponse, completion
 
 TASK = Task(
     name="people", form="text", match="judge", rubric="Right when it names a place.", question_cue="Text",
@@ -28,7 +28,7 @@ def test_the_judge_has_the_last_word(
     asked: dict[str, Any] = {"seeds": [example(row.question, "a place") for row in rows]}
     judged: list[str] = []
 
-    def all_but_green(body: dict[str, Any], number: int) -> Answer:
+    def all_but_green(body: dict[str, Any], number: int) -> HTTPResponse:
         text = str(body["messages"][-1]["content"])
         judged.append(text)
         return completion({"reason": "because", "verdict": "wrong" if "green" in text else "correct"})

@@ -18,7 +18,7 @@ from llm2llm.components.shared.judge.settings import JudgeSettings, check_judge
 from llm2llm.components.shared.llm.ledger import list_entries
 from llm2llm.components.shared.tasks import Task
 from tests.support.builders import example
-from tests.support.loopback_endpoint import MODEL, Answer, Endpoint, completion
+from tests.support.loopback_endpoint import MODEL, Endpoint, HTTPResponse, completion
 from tests.support.misbehaving_server import Faults, misbehaving
 
 TASK = Task(
@@ -41,7 +41,7 @@ def shown(body: dict[str, Any], mark: str) -> str:
     return str(json.loads(text.split(f"<{mark}>\n")[1].split(f"\n</{mark}>")[0]))
 
 
-def verdict(word: str, reason: str = "because") -> Answer:
+def verdict(word: str, reason: str = "because") -> HTTPResponse:
     return completion({"reason": reason, "verdict": word})
 
 
@@ -49,7 +49,7 @@ def graded(task: Task, asked: list[tuple[Example, str]], settings: JudgeSettings
     return judge_answers(task, asked, settings)[0]
 
 
-def names_warsaw(body: dict[str, Any], number: int) -> Answer:
+def names_warsaw(body: dict[str, Any], number: int) -> HTTPResponse:
     """An honest judge."""
     return verdict("correct" if "Warsaw" in shown(body, "answer") else "wrong")
 
@@ -234,11 +234,11 @@ def test_an_unreadable_verdict_is_asked_for_again(
     [
         (lambda: completion("", refusal="I cannot"), "1 refused; for example: I cannot"),
         (lambda: completion('{"reason": "', finish_reason="length"), "1 truncated"),
-        (lambda: Answer(status=400, body={"error": {"message": "too long"}}), "1 failed; .*too long"),
+        (lambda: HTTPResponse(status=400, body={"error": {"message": "too long"}}), "1 failed; .*too long"),
     ],
 )
 def test_what_came_instead_is_said(
-    answer: Callable[[], Answer], what: str, endpoint: Endpoint, settings: Callable[..., JudgeSettings]
+    answer: Callable[[], HTTPResponse], what: str, endpoint: Endpoint, settings: Callable[..., JudgeSettings]
 ) -> None:
     endpoint.answer = lambda body, number: verdict("correct") if "Warsaw" in shown(body, "answer") else answer()
     asked = [(row(), "Warsaw, surely"), (row(), "Paris")]
@@ -319,10 +319,54 @@ def test_a_sum_says_nothing_where_a_part_is_not_known() -> None:
 
 
 @pytest.mark.parametrize(
+    "around",
+    [
+        '<think>{"reason": "a draft", "verdict": "wrong"}</think>\n{}',
+        '[THINK]{"reason": "a draft", "verdict": "wrong"}[/THINK]```json\n{}\n```',
+        "<|channel|>analysis<|message|>Wrong?<|end|><|start|>assistant<|channel|>final<|message|>{}",
+    ],
+)
+def test_the_verdict_of_a_judge_that_thinks_is_what_follows_its_thoughts(
+    endpoint: Endpoint, settings: Callable[..., JudgeSettings], around: str
+) -> None:
+    endpoint.answer = lambda body, number: completion(around.replace("{}", '{"reason": "r", "verdict": "correct"}'))
+    assert graded(TASK, [(row(), "In Warsaw")], settings()) == [("In Warsaw", "correct")]
+    endpoint.answer = lambda body, number: completion('<think>{"reason": "r", "verdict": "correct"}')
+    with pytest.raises(NotJudged, match="1 unreadable"):
+        graded(TASK, [(row(), "In Warsaw, surely")], settings(attempts=1))
+
+
+def test_a_model_that_takes_no_temperature_can_judge(
+    endpoint: Endpoint, settings: Callable[..., JudgeSettings], capfd: Any
+) -> None:
+    def fixed(body: dict[str, Any], number: int) -> HTTPResponse:
+        if body.get("temperature", 1) != 1:
+            return HTTPResponse(400, {"error": {"message": "Unsupported value: 'temperature' does not support 0"}})
+        return names_warsaw(body, number)
+
+    endpoint.answer = fixed
+    asked = [(row(), "In Warsaw, I think"), (row(), "In Paris")]
+    grades = [("In Warsaw, I think", "correct"), ("In Paris", "wrong")]
+    assert graded(TASK, asked, settings(concurrency=1)) == grades
+    assert len(endpoint.requests) == 3
+    assert "takes no temperature 0; it is left out" in capfd.readouterr().out
+    endpoint.requests.clear()
+    assert graded(TASK, asked, settings(temperature=None, ledger="")) == grades
+    assert [body.get("temperature") for body in endpoint.requests] == [None, None]
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
     ("values", "says"),
     [
         ({}, r"evaluate\.judge: model: missing"),
         ({"model": "x", "temperature": 0.7}, r"evaluate\.judge\.temperature: a judge is asked at temperature 0.*0\.7"),
+        (
+            {"model": "x", "budget": {"usd": 1}},
+            r"evaluate\.judge: budget\.usd: 1, but the price of model 'x' is not known",
+        ),
         ({"model": "x", "teacher": "vllm"}, r"evaluate\.judge\.teacher: .*'vllm'"),
         ({"model": "x", "url": "localhost"}, "url: must begin with http"),
         ({"model": "x", "rubrik": "y"}, r"evaluate\.judge\.rubrik: unknown key"),

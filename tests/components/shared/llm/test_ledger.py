@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.llm.budget import Account, Spent
+from llm2llm.components.shared.llm.budget import SpendTracker, Spent
 from llm2llm.components.shared.llm.client import open_teacher
 from llm2llm.components.shared.llm.ledger import (
     Entry,
@@ -28,7 +28,7 @@ from llm2llm.components.shared.llm.ledger import (
     request_of,
     write_entry,
 )
-from llm2llm.components.shared.llm.requests import Answer, Ask, call_key
+from llm2llm.components.shared.llm.requests import LLMRequest, LLMResponse, request_key
 from llm2llm.components.shared.llm.settings import Budget, ModelSettings, Price
 from llm2llm.components.shared.storage import NotThere
 from tests.support.misbehaving_server import MODEL, misbehaving
@@ -37,19 +37,19 @@ from tests.support.rgw import s3_server  # noqa: F401
 WHO = "http://endpoint/v1 model"
 
 
-def ask(text: str = "row", **fields: Any) -> Ask:
-    return Ask(messages=[{"role": "user", "content": text}], **{"temperature": 0.7, "max_tokens": 64, **fields})
+def request(text: str = "row", **fields: Any) -> LLMRequest:
+    return LLMRequest(messages=[{"role": "user", "content": text}], **{"temperature": 0.7, "max_tokens": 64, **fields})
 
 
-def answer(one: Ask, text: str = "fine", **fields: Any) -> Answer:
+def answer(one: LLMRequest, text: str = "fine", **fields: Any) -> LLMResponse:
     values: dict[str, Any] = {"model": "m", "input_tokens": 10, "output_tokens": 5, **fields}
-    return Answer(ask=one, key=call_key(WHO, one), outcome="answered", text=text, **values)
+    return LLMResponse(request=one, key=request_key(WHO, one), outcome="answered", text=text, **values)
 
 
 def entry(text: str = "row", **fields: Any) -> Entry:
-    one = ask(text)
+    one = request(text)
     values: dict[str, Any] = {"run": "r", "written_at": "2026-01-01T00:00:00.000+00:00", "text": "fine", **fields}
-    return Entry(key=call_key(WHO, one), identity=WHO, model="m", request=request_of(one), **values)
+    return Entry(key=request_key(WHO, one), identity=WHO, model="m", request=request_of(one), **values)
 
 
 @pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.s3)])
@@ -78,8 +78,8 @@ class TestEntries:
         assert read_ledger(place, entry().key).text == "fine"
 
     def test_exactly_one_of_many_writers_wins_and_all_get_its_answer(self, place: str) -> None:
-        one = ask()
-        accounts = [Account(run=f"r{number}", ledger=place) for number in range(16)]
+        one = request()
+        accounts = [SpendTracker(run=f"r{number}", ledger=place) for number in range(16)]
         with ThreadPoolExecutor(16) as threads:
             stored = list(threads.map(lambda a: a.store(WHO, answer(one, text=f"by {a.run}")), accounts))
         assert len({came.text for came in stored}) == 1
@@ -101,10 +101,10 @@ class TestEntries:
     ))  # fmt: skip
     def test_any_text_comes_back(self, tmp_path_factory: pytest.TempPathFactory, text: str, raw: Any) -> None:
         ledger = str(tmp_path_factory.mktemp("ledger"))
-        one = ask(text)
-        account = Account(run="r", ledger=ledger)
-        account.store(WHO, answer(one, text=text), raw=raw)
-        (found,) = Account(run="s", ledger=ledger).find(WHO, [one])
+        one = request(text)
+        tracker = SpendTracker(run="r", ledger=ledger)
+        tracker.store(WHO, answer(one, text=text), raw=raw)
+        (found,) = SpendTracker(run="s", ledger=ledger).find(WHO, [one])
         assert found is not None
         assert found.text == text
         assert read_ledger(ledger, found.key).raw == raw
@@ -144,7 +144,7 @@ class TestEntries:
             for look in (
                 lambda: read_ledger(str(tmp_path), entry().key),
                 lambda: list(list_entries(str(tmp_path))),
-                lambda: Account(run="r", ledger=str(tmp_path)).find(WHO, [ask(), ask("b")]),
+                lambda: SpendTracker(run="r", ledger=str(tmp_path)).find(WHO, [request(), request("b")]),
             ):
                 with pytest.raises(UserError, match=says) as caught:
                     look()
@@ -176,7 +176,7 @@ def changed(data: bytes, **values: Any) -> bytes:
 
 class TestKeys:
     def test_what_the_answer_depends_on_changes_the_key(self) -> None:
-        base = ask(schema={"type": "object"})
+        base = request(schema={"type": "object"})
         others = [
             dataclasses.replace(base, messages=[{"role": "user", "content": "other"}]),
             dataclasses.replace(base, messages=[{"role": "system", "content": "row"}]),
@@ -186,9 +186,9 @@ class TestKeys:
             dataclasses.replace(base, sample=1),
             dataclasses.replace(base, attempt=1),
         ]
-        keys = {call_key(who, one) for who in (WHO, f"{WHO}@2") for one in (base, *others)}
+        keys = {request_key(who, one) for who in (WHO, f"{WHO}@2") for one in (base, *others)}
         assert len(keys) == 16
-        assert call_key(WHO, dataclasses.replace(base, purpose="judge", parent_id="p")) == call_key(WHO, base)
+        assert request_key(WHO, dataclasses.replace(base, purpose="judge", parent_id="p")) == request_key(WHO, base)
 
     def test_the_endpoint_model_and_revision_are_the_identity(self) -> None:
         settings = ModelSettings(model="m", url="http://a/v1/")
@@ -199,37 +199,37 @@ class TestKeys:
 class TestRuns:
     def test_an_answer_of_this_run_counts_as_spent_and_one_of_another_does_not(self, place: str) -> None:
         prices = {"m": Price(input=1.0, output=2.0)}
-        first = Account(run="one", ledger=place, prices=prices)
-        hold = first.reserve(ask(), "m")
-        assert hold is not None
-        first.settle(hold, answer(ask()))
-        first.store(WHO, answer(ask()))
+        first = SpendTracker(run="one", ledger=place, prices=prices)
+        reservation = first.reserve(request(), "m")
+        assert reservation is not None
+        first.settle(reservation, answer(request()))
+        first.store(WHO, answer(request()))
         assert first.spent == Spent(usd=20e-6, tokens=15, calls=1)
-        after_a_crash = Account(run="one", ledger=place, prices=prices)
+        after_a_crash = SpendTracker(run="one", ledger=place, prices=prices)
         for _ in range(2):
-            (found,) = after_a_crash.find(WHO, [ask()])
+            (found,) = after_a_crash.find(WHO, [request()])
             assert found is not None
             assert (found.paid, found.usd) == (True, 20e-6)
         assert (after_a_crash.spent, after_a_crash.paid) == (first.spent, Spent())
-        another = Account(run="two", ledger=place, prices=prices)
-        (found,) = another.find(WHO, [ask()])
+        another = SpendTracker(run="two", ledger=place, prices=prices)
+        (found,) = another.find(WHO, [request()])
         assert found is not None
         assert (found.paid, another.spent) == (False, Spent())
-        counted = Account(run="one", ledger=place, prices=prices, spent=first.spent, counted=[found.key])
-        counted.find(WHO, [ask()])
+        counted = SpendTracker(run="one", ledger=place, prices=prices, spent=first.spent, counted=[found.key])
+        counted.find(WHO, [request()])
         assert counted.spent == first.spent
 
     def test_tries_that_broke_are_remembered_with_the_answer(self, tmp_path: Path) -> None:
-        account = Account(run="one", ledger=str(tmp_path))
-        for came in (None, None, answer(ask())):
-            hold = account.reserve(ask(), "m")
-            assert hold is not None
-            account.settle(hold, came)
-        account.store(WHO, answer(ask()))
-        after_a_crash = Account(run="one", ledger=str(tmp_path))
-        after_a_crash.find(WHO, [ask()])
-        assert after_a_crash.spent == account.spent
-        assert account.spent.calls == 3
+        tracker = SpendTracker(run="one", ledger=str(tmp_path))
+        for came in (None, None, answer(request())):
+            reservation = tracker.reserve(request(), "m")
+            assert reservation is not None
+            tracker.settle(reservation, came)
+        tracker.store(WHO, answer(request()))
+        after_a_crash = SpendTracker(run="one", ledger=str(tmp_path))
+        after_a_crash.find(WHO, [request()])
+        assert after_a_crash.spent == tracker.spent
+        assert tracker.spent.calls == 3
 
     def test_with_the_cache_off_nothing_of_other_runs_is_used_and_nothing_of_this_run_paid_twice(
         self, tmp_path
@@ -239,9 +239,9 @@ class TestRuns:
 
             def calls(run: str, cache: bool) -> int:
                 before = server.stats()["requests"]
-                account = Account(run=run, ledger=str(tmp_path), cache=cache, budget=Budget(calls=100))
-                with open_teacher(settings, "openai", account) as teacher:
-                    assert all(came.outcome == "answered" for came in teacher([ask(f"{n}") for n in range(5)]))
+                tracker = SpendTracker(run=run, ledger=str(tmp_path), cache=cache, budget=Budget(calls=100))
+                with open_teacher(settings, "openai", tracker) as teacher:
+                    assert all(came.outcome == "answered" for came in teacher([request(f"{n}") for n in range(5)]))
                 return int(server.stats()["requests"] - before)
 
             made = [calls("a", True), calls("b", True), calls("c", False), calls("c", False), calls("d", True)]
@@ -253,8 +253,8 @@ class TestRuns:
 
             def calls(run: str, texts: list[str], **changed: Any) -> int:
                 before = server.stats()["requests"]
-                with open_teacher(settings, "openai", Account(run=run, ledger=place)) as teacher:
-                    teacher([ask(text, **changed) for text in texts])
+                with open_teacher(settings, "openai", SpendTracker(run=run, ledger=place)) as teacher:
+                    teacher([request(text, **changed) for text in texts])
                 return int(server.stats()["requests"] - before)
 
             texts = [f"row {number}" for number in range(30)]
@@ -266,10 +266,10 @@ class TestRuns:
 
 def one_process(url: str, ledger: str, run: str, start: Any, out: Any) -> None:
     start.wait()
-    account = Account(run=run, ledger=ledger)
-    with open_teacher(ModelSettings(model=MODEL, url=url, concurrency=8), "openai", account) as teacher:
-        answers = teacher([ask(f"row {number}") for number in range(60)])
-    out.put((account.paid.calls, [came.text for came in answers]))
+    tracker = SpendTracker(run=run, ledger=ledger)
+    with open_teacher(ModelSettings(model=MODEL, url=url, concurrency=8), "openai", tracker) as teacher:
+        answers = teacher([request(f"row {number}") for number in range(60)])
+    out.put((tracker.paid.calls, [came.text for came in answers]))
 
 
 def test_processes_at_once_are_all_handed_the_answer_that_was_stored_first(place: str) -> None:
@@ -290,14 +290,14 @@ def test_processes_at_once_are_all_handed_the_answer_that_was_stored_first(place
         stats = server.stats()
     paid = sum(calls for calls, _ in results)
     stored = {came.key: came.text for came in list_entries(place)}
-    texts = [stored[call_key(came.identity, came.ask())] for came in list_entries(place)]
+    texts = [stored[request_key(came.identity, came.llm_request())] for came in list_entries(place)]
     assert len(stored) == len(texts) == 60
     assert paid == stats["requests"] == sum(stats["delivered"].values())
     assert len({tuple(came) for _, came in results}) == 1
     with misbehaving([{"question": "q", "answer": "a"}]) as another:
-        last = Account(run="last", ledger=place)
-        asks = [ask(f"row {number}") for number in range(60)]
-        assert all(last.find(ModelSettings(model=MODEL, url=server.url).identity("openai"), asks))
+        last = SpendTracker(run="last", ledger=place)
+        requests = [request(f"row {number}") for number in range(60)]
+        assert all(last.find(ModelSettings(model=MODEL, url=server.url).identity("openai"), requests))
         assert another.stats()["requests"] == 0
 
 

@@ -1,4 +1,4 @@
-"""Pacing against limiters of all kinds, on a clock that is only counted."""
+"""RateLimiter against limiters of all kinds, on a clock that is only counted."""
 
 import heapq
 import math
@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm2llm.components.shared.llm.rate_limit import START, Pacing, Spacing
+from llm2llm.components.shared.llm.rate_limit.fixed import FixedRateLimit
+from llm2llm.components.shared.llm.rate_limit.in_flight import START
+from llm2llm.components.shared.llm.rate_limit.limiter import RateLimiter
 
 LATENCY = 0.2
 
@@ -75,7 +77,7 @@ class Seen:
 def simulate(
     passes: Callable[[float], bool],
     seconds: float,
-    pacing: Pacing,
+    rate_limiter: RateLimiter,
     latency: Callable[[], float] = lambda: LATENCY,
     slots: int = 0,
     retry_after: float | None = None,
@@ -87,20 +89,20 @@ def simulate(
         while events and events[0][0] <= now:
             at, _, answered, sent = heapq.heappop(events)
             if answered:
-                pacing.answered(sent, at)
+                rate_limiter.answered(sent, at)
                 seen.answered.append(at)
             else:
-                pacing.refused(sent, at, retry_after)
+                rate_limiter.refused(sent, at, retry_after)
                 seen.refused.append(at)
-        wait = pacing.wait(now)
+        wait = rate_limiter.wait(now)
         if wait > 0:
             # Timers are late, by a millisecond or so.
             woken = now + wait + random.random() * 0.001
             now = max(min(woken, events[0][0] if events else math.inf), now + 1e-6)
             continue
-        sent = pacing.sent(now, 1)
-        seen.most_in_flight = max(seen.most_in_flight, pacing.in_flight)
-        seen.in_flight.append(pacing.in_flight)
+        sent = rate_limiter.sent(now, 1)
+        seen.most_in_flight = max(seen.most_in_flight, rate_limiter.in_flight)
+        seen.in_flight.append(rate_limiter.in_flight)
         arrives = now + random.random() * 0.002
         if not passes(arrives):
             heapq.heappush(events, (arrives + 0.003, len(seen.in_flight), False, sent))
@@ -128,19 +130,19 @@ def test_what_an_endpoint_accepts_is_found_within_five_seconds_and_kept_to(
         "window": lambda: Window(rate),
         "sliding": lambda: Sliding(rate),
     }[kind]()
-    seen = simulate(limiter, 30, Pacing(512), retry_after=retry_after)
+    seen = simulate(limiter, 30, RateLimiter(512), retry_after=retry_after)
     assert seen.rate(5, 30) >= 0.95 * rate
     assert seen.refused_share(5) <= 0.01
 
 
 def test_an_endpoint_that_refuses_nothing_is_used_with_every_place() -> None:
-    seen = simulate(lambda now: True, 10, Pacing(256))
+    seen = simulate(lambda now: True, 10, RateLimiter(256))
     assert seen.most_in_flight == 256
     assert seen.rate(5, 10) >= 0.95 * 256 / LATENCY
 
 
 def test_it_begins_with_few() -> None:
-    seen = simulate(lambda now: True, 0.19, Pacing(256))
+    seen = simulate(lambda now: True, 0.19, RateLimiter(256))
     assert seen.most_in_flight <= START
 
 
@@ -152,34 +154,34 @@ def test_a_limit_that_rises_is_found_and_so_is_one_that_falls() -> None:
         bucket.rate = next((rate for at, rate in reversed(changes.items()) if now > at), 100.0)
         return bucket(now)
 
-    seen = simulate(passes, 180, Pacing(512))
+    seen = simulate(passes, 180, RateLimiter(512))
     assert seen.rate(10, 20) == pytest.approx(100, rel=0.05)
     assert seen.rate(130, 140) > 130
     assert seen.rate(160, 180) == pytest.approx(60, rel=0.05)
 
 
 def test_refusals_at_random_do_not_slow_it_down() -> None:
-    seen = simulate(lambda now: random.random() > 0.2, 30, Pacing(64), latency=lambda: 0.05)
+    seen = simulate(lambda now: random.random() > 0.2, 30, RateLimiter(64), latency=lambda: 0.05)
     assert seen.rate(20, 30) > 0.5 * 64 / 0.05
 
 
 @pytest.mark.parametrize("slots", [1, 8, 64])
 def test_places_that_would_only_queue_are_given_back(slots: int) -> None:
-    seen = simulate(lambda now: True, 60, Pacing(512), latency=lambda: 0.1, slots=slots)
+    seen = simulate(lambda now: True, 60, RateLimiter(512), latency=lambda: 0.1, slots=slots)
     assert seen.rate(20, 60) >= 0.95 * slots / 0.1
     assert max(seen.in_flight[len(seen.in_flight) // 2 :]) <= 6 * slots + 3 * START
 
 
 def test_when_most_break_fewer_are_sent() -> None:
-    pacing, now = Pacing(512), 0.0
+    rate_limiter, now = RateLimiter(512), 0.0
     for _ in range(600):
         now += 1.0
-        pacing.broke(pacing.sent(now, 1), now)
-    assert pacing.places == 1
+        rate_limiter.broke(rate_limiter.sent(now, 1), now)
+    assert rate_limiter.places == 1
 
 
 def test_a_long_retry_after_for_all_is_kept_by_all() -> None:
-    seen = simulate(lambda now: False, 20, Pacing(64), retry_after=60.0)
+    seen = simulate(lambda now: False, 20, RateLimiter(64), retry_after=60.0)
     assert max(seen.refused) < 2.5
 
 
@@ -189,7 +191,7 @@ def test_a_long_retry_after_for_all_is_kept_by_all() -> None:
     delays=st.lists(st.floats(0, 2), min_size=200, max_size=200),
 )
 def test_no_minute_holds_more_than_the_users_limit(limit: float, sizes: list[float], delays: list[float]) -> None:
-    spacing, now, sent = Spacing(limit), 0.0, list[tuple[float, float]]()
+    spacing, now, sent = FixedRateLimit(limit), 0.0, list[tuple[float, float]]()
     for size, delay in zip(sizes, delays, strict=False):
         now += delay
         now += spacing.wait(now, size * limit)
@@ -201,12 +203,12 @@ def test_no_minute_holds_more_than_the_users_limit(limit: float, sizes: list[flo
 
 @pytest.mark.parametrize("limit", [1, 2, 60, 3000])
 def test_the_users_limit_is_used(limit: int) -> None:
-    seen = simulate(lambda now: True, 600, Pacing(512, requests_per_minute=limit))
+    seen = simulate(lambda now: True, 600, RateLimiter(512, requests_per_minute=limit))
     assert 0.97 * 9 * limit <= len(seen.in_flight) <= 10 * limit
 
 
 def test_tokens_that_were_not_used_are_given_back() -> None:
-    spacing = Spacing(6000)
+    spacing = FixedRateLimit(6000)
     for at in range(60):
         assert spacing.wait(at, 1000) == 0
         spacing.give_back(spacing.sent(at, 1000), 950)

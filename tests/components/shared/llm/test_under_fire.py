@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from llm2llm.components.shared.llm.backends import openai as openai_endpoint
-from llm2llm.components.shared.llm.budget import Account
+from llm2llm.components.shared.llm.backends import openai_attempts
+from llm2llm.components.shared.llm.budget import SpendTracker
 from llm2llm.components.shared.llm.client import open_teacher
 from llm2llm.components.shared.llm.ledger import list_entries
-from llm2llm.components.shared.llm.requests import Answer, Ask
+from llm2llm.components.shared.llm.requests import LLMRequest, LLMResponse
 from llm2llm.components.shared.llm.settings import ModelSettings
 from tests.support.misbehaving_server import MODEL, Faults, Running, misbehaving, request_hash
 
@@ -41,13 +41,13 @@ def real_rows(real_data: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def asks_about(rows: Sequence[Mapping[str, Any]]) -> list[Ask]:
+def asks_about(rows: Sequence[Mapping[str, Any]]) -> list[LLMRequest]:
     """One request about each row."""
     names = ("question", "answer", "rationale")
     item = {"type": "object", "properties": {name: {"type": "string"} for name in names}, "required": list(names)}
     schema = {"type": "object", "properties": {"examples": {"type": "array", "items": item}}, "required": ["examples"]}
     return [
-        Ask(
+        LLMRequest(
             messages=[
                 {"role": "system", "content": "Write one example like this."},
                 {"role": "user", "content": json.dumps({"question": row["question"], "number": number})},
@@ -62,24 +62,26 @@ def asks_about(rows: Sequence[Mapping[str, Any]]) -> list[Ask]:
 
 def answers_to(
     rows: Sequence[Mapping[str, Any]], url: str, ledger: Path, run: str = "r"
-) -> tuple[list[Answer], Account]:
-    openai_endpoint.FIRST_WAIT = 0.05
-    account = Account(run=run, ledger=str(ledger))
-    with open_teacher(ModelSettings(**SETTINGS, url=url), "openai", account) as teacher:
-        return teacher(asks_about(rows)), account
+) -> tuple[list[LLMResponse], SpendTracker]:
+    openai_attempts.FIRST_WAIT = 0.05
+    tracker = SpendTracker(run=run, ledger=str(ledger))
+    with open_teacher(ModelSettings(**SETTINGS, url=url), "openai", tracker) as teacher:
+        return teacher(asks_about(rows)), tracker
 
 
 @pytest.fixture(autouse=True)
 def first_wait_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai_endpoint, "FIRST_WAIT", openai_endpoint.FIRST_WAIT)
+    monkeypatch.setattr(openai_attempts, "FIRST_WAIT", openai_attempts.FIRST_WAIT)
 
 
-def accounted_for(answers: Sequence[Answer], rows: Sequence[Mapping[str, Any]], server: Running, ledger: Path) -> None:
+def accounted_for(
+    answers: Sequence[LLMResponse], rows: Sequence[Mapping[str, Any]], server: Running, ledger: Path
+) -> None:
     """Every request has an answer that is in the ledger as the endpoint gave it, or a reason why there is none."""
     assert len(answers) == len(rows)
     stored = {entry.key: entry for entry in list_entries(str(ledger))}
-    for answer, ask in zip(answers, asks_about(rows), strict=True):
-        assert answer.ask == ask
+    for answer, request in zip(answers, asks_about(rows), strict=True):
+        assert answer.request == request
         if answer.outcome == "answered":
             assert stored[answer.key].text == answer.text
         else:
@@ -95,12 +97,12 @@ def accounted_for(answers: Sequence[Answer], rows: Sequence[Mapping[str, Any]], 
 def test_two_thousand_rows_with_a_tenth_of_each_fault(real_data: Path, tmp_path: Path) -> None:
     rows = real_rows(real_data)
     with misbehaving(rows, Faults.of(0.1), seed=1) as server:
-        answers, account = answers_to(rows, server.url, tmp_path)
+        answers, tracker = answers_to(rows, server.url, tmp_path)
         accounted_for(answers, rows, server, tmp_path)
         stats = server.stats()
         assert set(stats["delivered"].values()) == {1}, "no key was paid for twice"
         assert all(stats["met"][fault] > 50 for fault in vars(Faults()))
-        assert stats["billed"]["calls"] <= account.paid.calls
+        assert stats["billed"]["calls"] <= tracker.paid.calls
         again, second = answers_to(rows, server.url, tmp_path, run="again")
         known = sum(answer.outcome == "answered" for answer in answers)
         assert sum(not answer.paid for answer in again) >= known
@@ -124,7 +126,11 @@ def killed_and_restarted(rows: list[dict[str, Any]], faults: Faults, tmp_path: P
         command = [sys.executable, "-c", CHILD, str(tmp_path / "rows.json"), server.url, str(ledger)]
         with open(log, "wb") as out:
             process = subprocess.Popen(
-                command, cwd=ROOT, stdout=out, stderr=out, env={**os.environ, "PYTHONPATH": str(ROOT)}
+                command,
+                cwd=ROOT,
+                stdout=out,
+                stderr=out,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(ROOT)])},
             )
         deadline = time.monotonic() + 120
         while len(server.stats()["delivered"]) < until and time.monotonic() < deadline and process.poll() is None:
@@ -139,12 +145,12 @@ def killed_and_restarted(rows: list[dict[str, Any]], faults: Faults, tmp_path: P
         assert stored <= before.keys()
         assert len(lost) <= SETTINGS["concurrency"], "only calls in flight are lost"
 
-        answers, account = answers_to(rows, server.url, ledger)
+        answers, tracker = answers_to(rows, server.url, ledger)
         accounted_for(answers, rows, server, ledger)
         after = server.stats()["delivered"]
         assert {key for key, times in after.items() if times > 1} == lost & after.keys()
         assert max(after.values()) <= 2
-        assert account.spent.calls >= len(after), "what the killed process paid for counts"
+        assert tracker.spent.calls >= len(after), "what the killed process paid for counts"
 
 
 CHILD = """

@@ -17,7 +17,7 @@ from botocore.endpoint import Endpoint
 
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.llm.ledger import Entry, find_entries, list_entries, request_of, write_entry
-from llm2llm.components.shared.llm.requests import Ask, call_key
+from llm2llm.components.shared.llm.requests import LLMRequest, request_key
 from llm2llm.components.shared.storage import (
     NotThere,
     create_bytes,
@@ -143,12 +143,12 @@ def hold_back(monkeypatch: pytest.MonkeyPatch, key: str, until: threading.Event)
     """Lets this process send the object of this key only after an event."""
     send = Endpoint._send
 
-    def held(self: Endpoint, request: AWSPreparedRequest) -> object:
+    def reserved(self: Endpoint, request: AWSPreparedRequest) -> object:
         if request.url.endswith(key):
             assert until.wait(30)
         return send(self, request)
 
-    monkeypatch.setattr(Endpoint, "_send", held)
+    monkeypatch.setattr(Endpoint, "_send", reserved)
 
 
 def test_a_race_to_create_has_one_winner_though_the_server_restarts(
@@ -286,15 +286,15 @@ def test_an_answer_that_breaks_off_is_fetched_again(s3_server: S3Server, monkeyp
 
 def entries(count: int) -> list[Entry]:
     """Answers that were paid for, for a ledger."""
-    asks = [
-        Ask(messages=[{"role": "user", "content": f"row {number}"}], temperature=0.7, max_tokens=64)
+    requests = [
+        LLMRequest(messages=[{"role": "user", "content": f"row {number}"}], temperature=0.7, max_tokens=64)
         for number in range(count)
     ]
     when = "2026-01-01T00:00:00.000+00:00"
     return [
-        Entry(key=call_key("who", ask), identity="who", model="m", request=request_of(ask), text="fine" * 500, run="r",
-              written_at=when)
-        for ask in asks
+        Entry(key=request_key("who", request), identity="who", model="m", request=request_of(request),
+              text="fine" * 500, run="r", written_at=when)
+        for request in requests
     ]  # fmt: skip
 
 

@@ -17,7 +17,6 @@ from llm2llm.components.shared.tasks.arithmetic import (
     CannotEvaluate,
     close,
     evaluate,
-    reaches,
     wrong_equations,
 )
 
@@ -147,19 +146,6 @@ def test_long_hostile_text_is_read_in_reasonable_time(text: str) -> None:
     assert isinstance(wrong_equations(text), list)
 
 
-@pytest.mark.parametrize(
-    ("rationale", "answer", "does"),
-    [
-        ("She has 3+2=5 pears.", "5", True), ("It costs $0.25 each", "25", True), ("It is 4 million", "4", True),
-        ("That makes $100 000.", "100,000", True), ("It is the 4th step.", "4", True), ("So three days.", "3", True),
-        ("5 pears\nin all", "5", True), ("5 pears\nthen 6", "5", False), ("none", "5", False), ("", "5", False),
-        ("-5", "5", False), ("It is 50.", "5", False), ("x is 5", "5 or 6", False),
-    ],
-)  # fmt: skip
-def test_a_rationale_reaches_its_answer(rationale: str, answer: str, does: bool) -> None:
-    assert reaches(rationale, answer) == does
-
-
 def test_close_is_less_than_a_unit_of_the_last_digit() -> None:
     assert close(Fraction(10, 3), Fraction("3.33"), "3.33")
     assert not close(Fraction(10, 3), Fraction("3.34"), "3.34 ")
@@ -174,26 +160,20 @@ WRONG_IN_THE_DATA = {  # a slip of the pen or of the author
 }  # fmt: skip
 FLOOR_DIVISION = {"train:395", "train:4170"}  # an annotation with Python's `//`
 CUT_OUT = {"train:5397", "train:6591", "test:511"}  # "on day 1 * 2 = 20", "Weeks 1-2 = 96", "= 93 days + 28 + ..."
-# And those whose last line does not name the answer: it contradicts it, or gives another unit, or the step before.
-NOT_REACHED = {"train:357", "train:787", "train:1155", "train:2771", "train:4797", "train:5351", "train:6158",
-               "train:6761", "train:7183", "test:1039"}  # fmt: skip
 
 
 @pytest.mark.data
 def test_every_solution_of_gsm8k_holds_but_for_known_rows(real_data: Path) -> None:
     task = load_task("gsm8k")
-    wrong, not_reached, rows, annotations = set(), set(), 0, 0
+    wrong, rows, annotations = set(), 0, 0
     for split in ("train", "test"):
         with open(real_data / "gsm8k" / f"{split}.jsonl", encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
-                answer, rationale = normalise(task, json.loads(line)["answer"], [], None)
+                _, rationale = normalise(task, json.loads(line)["answer"], [], None)
                 assert rationale is not None
                 rows += 1
                 annotations += rationale.count("<<")
                 if wrong_equations(rationale):
                     wrong.add(f"{split}:{number}")
-                elif not reaches(rationale, answer):
-                    not_reached.add(f"{split}:{number}")
     assert (rows, annotations) == (8_792, 27_998)
     assert wrong == WRONG_IN_THE_DATA | FLOOR_DIVISION | CUT_OUT
-    assert not_reached == NOT_REACHED

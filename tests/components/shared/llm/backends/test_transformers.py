@@ -11,9 +11,9 @@ from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.lineage.embedded import embed_record
 from llm2llm.components.shared.llm.backends.in_process import fingerprint
-from llm2llm.components.shared.llm.budget import Account
+from llm2llm.components.shared.llm.budget import SpendTracker
 from llm2llm.components.shared.llm.client import open_teacher
-from llm2llm.components.shared.llm.requests import Ask
+from llm2llm.components.shared.llm.requests import LLMRequest
 from llm2llm.components.shared.llm.settings import Budget, ModelSettings, Price
 from llm2llm.components.shared.models.load import load_tokenizer
 from llm2llm.components.shared.models.prompts import encode_chat, encode_prompt
@@ -35,10 +35,12 @@ def plain_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_chat_model(tmp_path_factory.mktemp("teacher") / "plain", template=None)
 
 
-def ask(text: str, temperature: float = 1.0, max_tokens: int = 16, system: str = "", **fields: object) -> Ask:
+def request(
+    text: str, temperature: float = 1.0, max_tokens: int = 16, system: str = "", **fields: object
+) -> LLMRequest:
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": text})
-    return Ask(messages=messages, temperature=temperature, max_tokens=max_tokens, **fields)  # type: ignore[arg-type]
+    return LLMRequest(messages=messages, temperature=temperature, max_tokens=max_tokens, **fields)  # type: ignore[arg-type]
 
 
 def settings(model: Path, **values: object) -> ModelSettings:
@@ -87,10 +89,10 @@ def test_a_template_that_refuses_a_system_message_gets_it_in_the_first_turn(chat
 
 
 def test_the_same_request_gets_the_same_answer_in_whatever_batch_it_is(chat_model: Path) -> None:
-    asks = [ask("word " * n, sample=n) for n in range(9)]
+    requests = [request("word " * n, sample=n) for n in range(9)]
     texts = []
-    for size, order in ((4, asks), (1, asks[::-1]), (9, asks)):
-        with open_teacher(settings(chat_model, batch_size=size), "transformers", Account(run="r")) as teacher:
+    for size, order in ((4, requests), (1, requests[::-1]), (9, requests)):
+        with open_teacher(settings(chat_model, batch_size=size), "transformers", SpendTracker(run="r")) as teacher:
             texts.append({answer.key: answer.text for answer in teacher(order)})
     assert texts[0] == texts[1] == texts[2]
     assert len(set(texts[0].values())) == 9
@@ -102,15 +104,15 @@ def test_draws_follow_the_softmax_and_temperature_0_is_greedy(chat_model: Path) 
     from transformers import AutoModelForCausalLM
 
     tokenizer, model = load_tokenizer(chat_model), AutoModelForCausalLM.from_pretrained(chat_model)
-    ids = encode_chat(tokenizer, ask("go").messages)
+    ids = encode_chat(tokenizer, request("go").messages)
     temperature = 0.05  # the random model's logits are close to one another
     with torch.inference_mode():
         logits = model(torch.tensor([ids])).logits[0, -1].float()
     expected = torch.softmax(logits / temperature, 0)
-    account = Account(run="r")
-    with open_teacher(settings(chat_model, batch_size=200), "transformers", account) as teacher:
-        drawn = teacher([ask("go", temperature, 1, sample=n) for n in range(600)])
-        greedy = teacher([ask("go", 0.0, 1, sample=n) for n in range(3)])
+    tracker = SpendTracker(run="r")
+    with open_teacher(settings(chat_model, batch_size=200), "transformers", tracker) as teacher:
+        drawn = teacher([request("go", temperature, 1, sample=n) for n in range(600)])
+        greedy = teacher([request("go", 0.0, 1, sample=n) for n in range(3)])
     best = int(logits.argmax())
     share = sum(answer.text == tokenizer.decode([best]) for answer in drawn) / 600
     p = float(expected[best])
@@ -121,22 +123,22 @@ def test_draws_follow_the_softmax_and_temperature_0_is_greedy(chat_model: Path) 
 
 def test_tokens_are_counted_and_an_answer_that_hits_its_limit_says_so(chat_model: Path) -> None:
     tokenizer = load_tokenizer(chat_model)
-    account = Account(run="r", prices={str(chat_model): Price(input=1.0, output=2.0)})
-    short, long = ask("hi", 0.0, 3), ask("hello", 0.0, 7)
-    with open_teacher(settings(chat_model), "transformers", account) as teacher:
+    tracker = SpendTracker(run="r", prices={str(chat_model): Price(input=1.0, output=2.0)})
+    short, long = request("hi", 0.0, 3), request("hello", 0.0, 7)
+    with open_teacher(settings(chat_model), "transformers", tracker) as teacher:
         answers = teacher([short, long])
     assert [answer.truncated for answer in answers] == [True, True]
     assert [answer.output_tokens for answer in answers] == [3, 7]
     assert answers[0].input_tokens == len(encode_chat(tokenizer, short.messages))
     assert answers[0].usd == pytest.approx((answers[0].input_tokens + 2 * 3) / 1e6)
-    assert account.spent.calls == 2
-    assert account.held == 0
+    assert tracker.spent.calls == 2
+    assert tracker.reserved == 0
 
 
 def test_an_answer_ends_at_the_end_token_which_is_counted_but_not_shown(chat_model: Path) -> None:
     """At a high temperature a byte-level model draws the end token often enough."""
-    with open_teacher(settings(chat_model, batch_size=64), "transformers", Account(run="r")) as teacher:
-        answers = teacher([ask("x", 2.0, 100, sample=n) for n in range(64)])
+    with open_teacher(settings(chat_model, batch_size=64), "transformers", SpendTracker(run="r")) as teacher:
+        answers = teacher([request("x", 2.0, 100, sample=n) for n in range(64)])
     ended = [answer for answer in answers if not answer.truncated]
     assert any(answer.output_tokens < 100 for answer in ended)
     assert all(answer.output_tokens == 100 for answer in answers if answer.truncated)
@@ -148,7 +150,7 @@ def test_the_ledger_is_written_after_each_batch_and_nothing_is_asked_twice(
 ) -> None:
     from llm2llm.components.shared.llm.backends import transformers as transformers_model
 
-    asks = [ask(f"number {n}") for n in range(6)]
+    requests = [request(f"number {n}") for n in range(6)]
     real, batches = transformers_model._generate, []
 
     def breaks(model: object, tokenizer: object, batch: list[object]) -> object:
@@ -158,36 +160,36 @@ def test_the_ledger_is_written_after_each_batch_and_nothing_is_asked_twice(
         return real(model, tokenizer, batch)  # type: ignore[arg-type]
 
     monkeypatch.setattr(transformers_model, "_generate", breaks)
-    account = Account(run="r", ledger=str(tmp_path))
+    tracker = SpendTracker(run="r", ledger=str(tmp_path))
     with (
-        open_teacher(settings(chat_model, batch_size=2), "transformers", account) as teacher,
+        open_teacher(settings(chat_model, batch_size=2), "transformers", tracker) as teacher,
         pytest.raises(KeyboardInterrupt),
     ):
-        teacher(asks)
-    assert account.held == 0
+        teacher(requests)
+    assert tracker.reserved == 0
     assert len(list(tmp_path.rglob("*.json.gz"))) == 4
 
     batches.clear()
-    again = Account(run="other", ledger=str(tmp_path))
+    again = SpendTracker(run="other", ledger=str(tmp_path))
     for _ in range(2):
         with open_teacher(settings(chat_model, batch_size=2), "transformers", again) as teacher:
-            answers = teacher(asks)
+            answers = teacher(requests)
         assert [answer.outcome for answer in answers] == ["answered"] * 6
         assert batches == [2]
     assert again.spent.calls == 2
 
 
 def test_what_does_not_fit_the_budget_is_not_asked(chat_model: Path) -> None:
-    account = Account(run="r", budget=Budget(calls=5))
-    with open_teacher(settings(chat_model, batch_size=3), "transformers", account) as teacher:
-        answers = teacher([ask(f"number {n}") for n in range(8)])
+    tracker = SpendTracker(run="r", budget=Budget(calls=5))
+    with open_teacher(settings(chat_model, batch_size=3), "transformers", tracker) as teacher:
+        answers = teacher([request(f"number {n}") for n in range(8)])
     assert sorted(answer.outcome for answer in answers) == ["answered"] * 5 + ["over_budget"] * 3
-    assert account.spent.calls == 5
+    assert tracker.spent.calls == 5
 
 
 def test_a_request_that_leaves_no_room_for_an_answer_fails_alone(chat_model: Path) -> None:
-    with open_teacher(settings(chat_model), "transformers", Account(run="r")) as teacher:
-        long, near, short = teacher([ask("x" * 600), ask("x" * 470, 0.0, 100), ask("x")])
+    with open_teacher(settings(chat_model), "transformers", SpendTracker(run="r")) as teacher:
+        long, near, short = teacher([request("x" * 600), request("x" * 470, 0.0, 100), request("x")])
     assert long.outcome == "failed"
     assert "leaves none for an answer" in long.detail
     assert near.outcome == short.outcome == "answered"
@@ -206,8 +208,8 @@ def test_the_form_of_an_answer_is_asked_for_in_words(chat_model: Path, monkeypat
         return real(model, tokenizer, batch)  # type: ignore[arg-type]
 
     monkeypatch.setattr(transformers_model, "_generate", seen)
-    with open_teacher(settings(chat_model), "transformers", Account(run="r")) as teacher:
-        teacher([ask("Which?", system="You write.", schema=SCHEMA)])
+    with open_teacher(settings(chat_model), "transformers", SpendTracker(run="r")) as teacher:
+        teacher([request("Which?", system="You write.", schema=SCHEMA)])
     assert "system\nYou write.\n\nAnswer with one JSON object" in prompts[0]
     assert '"enum": ["red", "green"]' in prompts[0]
 
@@ -226,18 +228,18 @@ def test_a_lora_adapter_is_put_onto_its_base(chat_model: Path, tmp_path: Path) -
     load_tokenizer(chat_model).save_pretrained(tmp_path / "adapter")
     texts = []
     for model in (chat_model, tmp_path / "adapter"):
-        with open_teacher(settings(model), "transformers", Account(run="r")) as teacher:
-            texts.append(teacher([ask("hi", 0.0)])[0].text)
+        with open_teacher(settings(model), "transformers", SpendTracker(run="r")) as teacher:
+            texts.append(teacher([request("hi", 0.0)])[0].text)
     assert texts[0] != texts[1]
 
 
 def test_a_model_that_is_not_there_is_one_line_that_names_it(tmp_path: Path) -> None:
     for model in (tmp_path / "none", tmp_path):
         with (
-            open_teacher(settings(model), "transformers", Account(run="r")) as teacher,
+            open_teacher(settings(model), "transformers", SpendTracker(run="r")) as teacher,
             pytest.raises(UserError) as problem,
         ):
-            teacher([ask("hi")])
+            teacher([request("hi")])
         assert str(model) in str(problem.value)
         assert "\n" not in str(problem.value)
 
@@ -256,8 +258,8 @@ def test_a_folder_with_other_content_is_another_teacher(chat_model: Path, tmp_pa
     assert fingerprint(settings(folder)).identity("transformers") != first.identity("transformers")
     assert fingerprint(settings(folder, revision="mine")).revision == "mine"
     assert fingerprint(ModelSettings(model="a/b")).revision == ""
-    with open_teacher(first, "transformers", Account(run="r")) as teacher:
-        assert teacher([ask("hi")])[0].outcome == "answered"
+    with open_teacher(first, "transformers", SpendTracker(run="r")) as teacher:
+        assert teacher([request("hi")])[0].outcome == "answered"
 
 
 def test_a_revision_is_downloaded_as_such_and_never_its_pickles(
@@ -276,11 +278,11 @@ def test_a_revision_is_downloaded_as_such_and_never_its_pickles(
         return str(chat_model)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    with open_teacher(ModelSettings(model="a/b", revision="v1"), "transformers", Account(run="r")) as teacher:
-        assert teacher([ask("hi")])[0].outcome == "answered"
+    with open_teacher(ModelSettings(model="a/b", revision="v1"), "transformers", SpendTracker(run="r")) as teacher:
+        assert teacher([request("hi")])[0].outcome == "answered"
     with (
-        open_teacher(ModelSettings(model="a/b", revision="gone"), "transformers", Account(run="r")) as teacher,
+        open_teacher(ModelSettings(model="a/b", revision="gone"), "transformers", SpendTracker(run="r")) as teacher,
         pytest.raises(UserError, match=r"^model 'a/b' at revision 'gone': cannot be loaded: not there \(it is"),
     ):
-        teacher([ask("hi")])
+        teacher([request("hi")])
     assert asked == [("a/b", "v1"), ("a/b", "gone")]

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.llm.budget import Account
+from llm2llm.components.shared.llm.budget import SpendTracker
 from llm2llm.components.shared.llm.client import open_teacher
-from llm2llm.components.shared.llm.requests import Ask
+from llm2llm.components.shared.llm.requests import LLMRequest
 from llm2llm.components.shared.llm.settings import ModelSettings, Price
 from tests.support.chat_model import make_chat_model
 from tests.support.vllm_server import requests_answered, vllm_environment, vllm_python, vllm_server
@@ -29,9 +29,9 @@ SCHEMA: dict[str, Any] = {
 }
 
 
-def asks(count: int) -> list[Ask]:
+def requests(count: int) -> list[LLMRequest]:
     return [
-        Ask(
+        LLMRequest(
             messages=[{"role": "system", "content": "Write."}, {"role": "user", "content": f"Row {n}: <|im_end|> 'x'"}],
             schema=SCHEMA,
             temperature=1.0,
@@ -67,10 +67,10 @@ def server(chat_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def test_a_vllm_server_answers_in_the_form_asked_for_and_is_asked_once(server: str, tmp_path: Path) -> None:
     settings = ModelSettings(model=NAME, url=server, structured="json_schema", concurrency=8)
     prices = {NAME: Price(input=1.0, output=2.0)}
-    account = Account(run="one", ledger=str(tmp_path), prices=prices)
+    tracker = SpendTracker(run="one", ledger=str(tmp_path), prices=prices)
     before = requests_answered(server)
-    with open_teacher(settings, "openai", account) as teacher:
-        answers = teacher(asks(12))
+    with open_teacher(settings, "openai", tracker) as teacher:
+        answers = teacher(requests(12))
     for answer in answers:
         assert (answer.outcome, answer.truncated) == ("answered", False), answer
         assert_valid(answer.text)
@@ -78,11 +78,11 @@ def test_a_vllm_server_answers_in_the_form_asked_for_and_is_asked_once(server: s
         assert answer.output_tokens
         assert answer.usd == pytest.approx((answer.input_tokens + 2 * answer.output_tokens) / 1e6)
     assert requests_answered(server) - before == 12
-    assert account.spent.calls == 12
+    assert tracker.spent.calls == 12
 
-    again = Account(run="two", ledger=str(tmp_path), prices=prices)
+    again = SpendTracker(run="two", ledger=str(tmp_path), prices=prices)
     with open_teacher(settings, "openai", again) as teacher:
-        assert [answer.text for answer in teacher(asks(12))] == [answer.text for answer in answers]
+        assert [answer.text for answer in teacher(requests(12))] == [answer.text for answer in answers]
     assert requests_answered(server) - before == 12
     assert again.spent.calls == 0
 
@@ -93,36 +93,36 @@ def test_a_model_that_a_vllm_server_does_not_serve_is_refused_before_anything_is
     before = requests_answered(server)
     settings = ModelSettings(model="tiny-teacher2", url=server)
     with (
-        open_teacher(settings, "openai", Account(run="r")) as teacher,
+        open_teacher(settings, "openai", SpendTracker(run="r")) as teacher,
         pytest.raises(UserError, match=r"has no model 'tiny-teacher2'.*tiny-teacher"),
     ):
-        teacher(asks(1))
+        teacher(requests(1))
     assert requests_answered(server) == before
 
 
 ENGINE = """
 import dataclasses, json, multiprocessing, sys
 from llm2llm.components.shared.llm.backends import vllm as vllm_engine
-from llm2llm.components.shared.llm.budget import Account
-from llm2llm.components.shared.llm.requests import Ask
+from llm2llm.components.shared.llm.budget import SpendTracker
+from llm2llm.components.shared.llm.requests import LLMRequest
 from llm2llm.components.shared.llm.settings import ModelSettings
 from llm2llm.components.shared.llm.client import open_teacher, with_revision
 
 def main():
     given = json.load(open(sys.argv[1]))
-    asks = [Ask(**ask) for ask in given["asks"]]
+    requests = [LLMRequest(**request) for request in given["requests"]]
     settings = with_revision(ModelSettings(**given["settings"]), "vllm")
     vllm_engine.CHUNK = 5
-    kept, unkept, later = (Account(run="one", ledger=given["ledger"]), Account(run="two"),
-                           Account(run="three", ledger=given["ledger"]))
+    kept, unkept, later = (SpendTracker(run="one", ledger=given["ledger"]), SpendTracker(run="two"),
+                           SpendTracker(run="three", ledger=given["ledger"]))
     found = {}
     with vllm_engine.opened(settings) as send:
-        found["first"] = [dataclasses.asdict(answer) for answer in send(asks, settings, kept)]
-        found["second"] = [dataclasses.asdict(answer) for answer in send(asks[::-1], settings, unkept)][::-1]
+        found["first"] = [dataclasses.asdict(answer) for answer in send(requests, settings, kept)]
+        found["second"] = [dataclasses.asdict(answer) for answer in send(requests[::-1], settings, unkept)][::-1]
     found["children"] = len(multiprocessing.active_children())
     with open_teacher(settings, "vllm", later) as teacher:
         # All of these are in the ledger, so the model is not loaded again.
-        found["later"] = [dataclasses.asdict(answer) for answer in teacher(asks[:12])]
+        found["later"] = [dataclasses.asdict(answer) for answer in teacher(requests[:12])]
     found["calls"] = [kept.spent.calls, unkept.spent.calls, later.spent.calls]
     json.dump(found, open(sys.argv[2], "w"))
 
@@ -138,13 +138,14 @@ def test_the_engine_answers_in_the_form_asked_for_the_same_twice_and_once_for_th
 ) -> None:
     script, given, found = tmp_path / "engine.py", tmp_path / "given.json", tmp_path / "found.json"
     script.write_text(ENGINE)
-    requests = [
-        {"messages": ask.messages, "schema": ask.schema, "temperature": 1.0, "max_tokens": 96} for ask in asks(12)
+    sent = [
+        {"messages": request.messages, "schema": request.schema, "temperature": 1.0, "max_tokens": 96}
+        for request in requests(12)
     ]
-    requests.append({"messages": [{"role": "user", "content": "x" * 600}], "temperature": 1.0, "max_tokens": 16})
-    requests.append({"messages": [{"role": "user", "content": "free"}], "temperature": 0.0, "max_tokens": 16})
+    sent.append({"messages": [{"role": "user", "content": "x" * 600}], "temperature": 1.0, "max_tokens": 16})
+    sent.append({"messages": [{"role": "user", "content": "free"}], "temperature": 0.0, "max_tokens": 16})
     settings = {"model": str(chat_model)}
-    given.write_text(json.dumps({"asks": requests, "settings": settings, "ledger": str(tmp_path / "ledger")}))
+    given.write_text(json.dumps({"requests": sent, "settings": settings, "ledger": str(tmp_path / "ledger")}))
     ran = subprocess.run(
         [vllm_python(), script, given, found], env=vllm_environment(), capture_output=True, text=True, timeout=600
     )
@@ -169,16 +170,16 @@ def test_the_engine_answers_in_the_form_asked_for_the_same_twice_and_once_for_th
 def test_without_vllm_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vllm", None)
     with (
-        open_teacher(ModelSettings(model="a/b"), "vllm", Account(run="r")) as teacher,
+        open_teacher(ModelSettings(model="a/b"), "vllm", SpendTracker(run="r")) as teacher,
         pytest.raises(UserError, match=r"vLLM cannot be imported .* set teacher: transformers"),
     ):
-        teacher(asks(1))
+        teacher(requests(1))
 
 
 def test_an_adapter_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
     with (
-        open_teacher(ModelSettings(model=str(tmp_path)), "vllm", Account(run="r")) as teacher,
+        open_teacher(ModelSettings(model=str(tmp_path)), "vllm", SpendTracker(run="r")) as teacher,
         pytest.raises(UserError, match="is a LoRA adapter; set teacher: transformers"),
     ):
-        teacher(asks(1))
+        teacher(requests(1))
