@@ -24,8 +24,9 @@ from llm2llm.components.shared import storage
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.hashing import hash_of_bytes
 from llm2llm.components.shared.data.artifacts import without_record
+from llm2llm.components.shared.data.journal import FILES as JOURNAL_KINDS
 from llm2llm.components.shared.data.parquet import METADATA_KEY
-from llm2llm.components.shared.data.schemas import KINDS
+from llm2llm.components.shared.data.schemas import KINDS, SPLITS
 from llm2llm.components.shared.data.schemas import VERSION as ROWS_VERSION
 from llm2llm.components.shared.lineage.embedded import content_hash_of_bytes, content_hash_of_entries
 from llm2llm.components.shared.lineage.manifest import checked_manifest
@@ -66,6 +67,11 @@ PARTS = {
     ("dedupe", "journal"): {"all_rejects": "rejects.parquet"},
 }
 """The files of a folder that a stage leaves, by what they are looked for as."""
+FOLDERS = {
+    "splits": tuple(f"{split}.parquet" for split in SPLITS),
+    "journal": tuple(f"{kind}.parquet" for kind in JOURNAL_KINDS),
+}
+"""All rows in such a folder, which its hash is of."""
 READABLE = (4, ROWS_VERSION)
 """Schema versions of rows of which the columns that are read here are the same."""
 AFTER_ERRORS = tuple(name for name, stage in STAGES.items() if stage.from_iteration == 1)
@@ -329,16 +335,18 @@ def _content(file: RunFile, hashes: dict[str, str]) -> bytes:
         hashes[file.folder] = _hash_of_folder(file.folder)
     found = hashes[file.folder] if file.folder else content_hash_of_bytes(content)
     if file.sha256 and found != file.sha256:
-        raise _damaged(file, "its bytes are not those that were written")
+        # Of a folder only the whole is known: another file of it may be the damaged one.
+        raise _damaged(replace(file, uri=file.folder or file.uri), "its bytes are not those that were written")
     return content
 
 
 def _hash_of_folder(uri: str) -> str:
+    """By the names that its files have, so that it need not be listed: who may read objects need not be let do that."""
     entries = {}
-    for stored in storage.list_objects(uri):
-        content = storage.read_bytes(stored.uri)
-        name = stored.uri.removeprefix(uri).strip("/")
-        entries[name] = (len(content), hash_of_bytes(content))
+    for name in FOLDERS[uri.rsplit("/", 1)[-1]]:
+        with suppress(storage.NotThere):
+            content = storage.read_bytes(storage.join(uri, name))
+            entries[name] = (len(content), hash_of_bytes(content))
     return content_hash_of_entries(entries)
 
 

@@ -35,7 +35,7 @@ from llm2llm.components.filter_errors.filter_errors import filter_errors
 from llm2llm.components.filter_errors.settings import FilterErrorsSettings, needs
 from llm2llm.components.out_of_fold.out_of_fold import out_of_fold
 from llm2llm.components.shared.base.atomic import write_text
-from llm2llm.components.shared.data.schemas import Example, Prediction, Score, StudentError, content_id
+from llm2llm.components.shared.data.schemas import Decision, Example, Prediction, Score, StudentError, content_id
 from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.similarity import question_key
 from llm2llm.components.shared.tasks import TASKS
@@ -137,7 +137,7 @@ class Lab:
         self._first: tuple[list[Prediction], list[Score]] | None = None
 
     def answers(self, training_set: list[Example], history: list[Score]) -> tuple[list[Prediction], list[Score]]:
-        """What a student fine-tuned on the rows answers, and its scores."""
+        """What a student fine-tuned on the rows answers, and its scores; `history` has those before."""
         if not history and self._first:
             return self._first
         iteration = 1 + max((score.iteration for score in history), default=-1)
@@ -145,10 +145,10 @@ class Lab:
             fine_tune(training_set, TASK, self.student, TRAINING, self.random_seed, Path(folder))
             splits: Any = {"seeds": self.rows.seeds, "validation": self.rows.validation, "test": self.rows.test}
             settings = AnswerSettings(batch_size=128, hardness=True)
-            found = evaluate(Path(folder), splits, history, iteration, len(training_set), TASK, settings)
+            predictions, scores = evaluate(Path(folder), splits, history, iteration, len(training_set), TASK, settings)
         if not history:
-            self._first = found
-        return found
+            self._first = predictions, scores
+        return predictions, scores
 
     def run(self, settings: FilterErrorsSettings) -> list[dict[str, Any]]:
         """The loop with one selection: what each iteration came to."""
@@ -156,11 +156,13 @@ class Lab:
         training_set = list(self.rows.seeds)
         history: list[Score] = []
         errors: list[StudentError] = []
+        decisions: list[Decision] = []
         used: set[str] = set()
         points = []
         for iteration in range(ITERATIONS + 1):
-            predictions, history = self.answers(training_set, history)
-            scores = {score.split: score for score in history if score.iteration == iteration}
+            predictions, scored = self.answers(training_set, history)
+            history += scored
+            scores = {score.split: score for score in scored}
             point: dict[str, Any] = {
                 "added": len(training_set) - len(self.rows.seeds),
                 "test": scores["test"].accuracy,
@@ -182,9 +184,10 @@ class Lab:
                 ]  # fmt: skip
             found = filter_errors(
                 self.rows.seeds, predictions, history, iteration, ITERATIONS, settings, fold_predictions=folds,
-                past_errors=errors, labels=TASK.labels, random_seed=self.random_seed,
+                past_errors=errors, past_decisions=decisions, labels=TASK.labels, random_seed=self.random_seed,
             )  # fmt: skip
             errors += found.errors
+            decisions.append(found.decision)
             chosen = [error for error in found.errors if not error.suspect]
             point |= {
                 "errors": len(chosen),

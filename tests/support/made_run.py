@@ -8,11 +8,13 @@ import hashlib
 import itertools
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from llm2llm.components.shared.base.atomic import write_text
+from llm2llm.components.shared.data.artifacts import LocalArtifact
+from llm2llm.components.shared.data.journal import Journal, Spending, write_journal
 from llm2llm.components.shared.data.parquet import write_rows
 from llm2llm.components.shared.data.schemas import (
     Call,
@@ -23,6 +25,7 @@ from llm2llm.components.shared.data.schemas import (
     Split,
     StudentError,
 )
+from llm2llm.components.shared.data.splits import write_splits
 from llm2llm.components.shared.lineage.embedded import can_hold, content_hash, embed_record
 from llm2llm.components.shared.llm.ledger import Entry, request_of, write_entry
 from llm2llm.components.shared.llm.requests import LLMRequest, request_key
@@ -31,6 +34,15 @@ from tests.support import builders
 IDENTITY = "openai:https://teacher.example/v1:big"
 PARTS = ["mor", "tan", "vel", "kis", "dro", "pel", "sum", "ran", "bil", "gof", "hut", "jek"]
 WORDS = [a + b + c for a in PARTS for b in ("a", "e", "i", "o") for c in PARTS]
+Rows = tuple[str, Sequence[Any]]
+"""Their kind, and they."""
+Splits = Mapping[Split, Sequence[Example]]
+JOURNAL_BEFORE = {
+    "prepare": {"rejects": "rejects"},
+    "teacher_augment": {"rejects": "rejects", "calls": "calls"},
+    "dedupe": {"all_rejects": "rejects"},
+    "filter_errors": {"errors": "errors", "decisions": "decisions"},
+}
 # As in a language, a few words are frequent: the word of rank r is drawn with a weight of 1 / r.
 WEIGHTS = list(itertools.accumulate(1 / rank for rank in range(1, len(WORDS) + 1)))
 
@@ -87,7 +99,7 @@ def make_run(
     in_cluster: bool = False,
     config: dict[str, Any] | None = None,
     ledger: bool = True,
-    records: bool = True,
+    before: bool = False,
 ) -> Path:
     """Writes a run's files and returns the folder.
 
@@ -99,25 +111,25 @@ def make_run(
         in_cluster: As Kubeflow lays them out, `<task>/<id>/<output>`, rather than an output folder.
         config: Settings in place of or beside those of the run's config.
         ledger: Whether the teacher's answers are in a ledger beside it.
-        records: Whether its files hold the records of their stages, as those of today do, or not, as those of before.
+        before: As a run of llm2llm 0.1 left it: each kind of rows is a file of its own, and no file holds a record.
     """
     events: list[dict[str, Any]] = []
     stages: list[dict[str, Any]] = []
 
-    def put(stage: str, iteration: int | None, rows: dict[str, tuple[str, Sequence[Any]]], **texts: str) -> None:
+    def put(stage: str, iteration: int | None, outputs: Mapping[str, Rows | Splits | Journal | str]) -> None:
         number = 1 if iteration is None else iteration + (stage not in ("teacher_augment", "dedupe"))
         task = stage.replace("_", "-") + (f"-{number}" if number > 1 else "")
         uuid = hashlib.md5(task.encode(), usedforsecurity=False).hexdigest()
         place = folder / task / uuid if in_cluster else folder / "artifacts" / "colours-2026" / task
-        for output, (kind, some) in rows.items():
-            write_rows(place / output, kind, some)
-        for output, content in texts.items():
-            write_text(place / output, content)
         where = {"stage": stage, "iteration": iteration, "fold": None}
-        for output in [*rows, *texts]:
-            if records and can_hold(place / output):
+        if before:
+            outputs = _as_before(stage, outputs)
+        hashes = {}
+        for output, content in outputs.items():
+            _write(place / output, content)
+            if not before and can_hold(place / output):
                 embed_record(place / output, {"version": 2, **where, "shard": None, "output": output, "outputs": {}})
-        hashes = {output: content_hash(place / output) for output in [*rows, *texts]}
+            hashes[output] = content_hash(place / output)
         paths = {output: str(place / output) for output in hashes}
         events.append({"event": "finished", **where, "seconds": 1.0, "outputs": paths, "sha256": hashes})
         stages.append({**where, "outputs": {name: {"sha256": sha256} for name, sha256 in hashes.items()}})
@@ -129,56 +141,75 @@ def make_run(
         "filter_errors": {"retire_after": 3},
         **(config or {}),
     }
-    put("configure", None, {}, config=json.dumps(settings))
+    put("configure", None, {"config": json.dumps(settings)})
     all_seeds = [seed(place) for place in range(seeds)]
     validation = [example("validation", number) for number in range(held_out)]
     test = [example("test", number) for number in range(held_out)]
-    put(
-        "prepare",
-        None,
-        {
-            "seeds_set": ("examples", all_seeds),
-            "validation_set": ("examples", validation),
-            "test_set": ("examples", test),
-            "pool_set": ("examples", []),
-            "rejects": ("rejects", []),
-        },
-    )
-    training, rejects, errors, calls, decisions = list(all_seeds), [], [], [], []
+    splits: Splits = {"seeds": all_seeds, "validation": validation, "test": test}
+    journal = Journal(spent=Spending(usd=0.5, tokens=1000, calls=3))
+    no_rows: Rows = ("examples", [])
+    prepared: dict[str, Any] = {"splits": splits, "training_set": ("examples", all_seeds), "pool_set": no_rows}
+    put("prepare", None, {**prepared, "replay_set": no_rows, "journal": journal})
+    training = list(all_seeds)
     for iteration in range(iterations + 1):
         if iteration > 0:
             written = [generated(place, iteration) for place in range(0, seeds, 3)]
             for number, row in enumerate(written):
                 place = 3 * number
-                calls.append(_call(row, place, iteration))
+                journal = journal.with_more(calls=[_call(row, place, iteration)])
                 if ledger and seeds <= 100:
                     write_entry(str(folder / "ledger"), _entry(place, iteration, row))
-            candidates = {"candidates": ("candidates", written), "rejects": ("rejects", rejects)}
-            put("teacher_augment", iteration, {**candidates, "calls": ("calls", calls)})
-            rejects = [*rejects, *(_reject(row, all_seeds[1], iteration) for row in written[1::4])]
+            put("teacher_augment", iteration, {"candidates": ("candidates", written), "journal": journal})
+            journal = journal.with_more(rejects=[_reject(row, all_seeds[1], iteration) for row in written[1::4]])
             training = [*training, *(row for number, row in enumerate(written) if number % 4 != 1)]
-            kept = {"next_training_set": ("examples", training), "all_rejects": ("rejects", rejects)}
-            put("dedupe", iteration, kept)
-        put("train", iteration, {}, model=f"weights of iteration {iteration}")
+            put("dedupe", iteration, {"next_training_set": ("examples", training), "journal": journal})
+        put("train", iteration, {"model": f"weights of iteration {iteration}"})
         answers = [
             *(_prediction(row, "seeds", iteration, place % 3 == 0) for place, row in enumerate(all_seeds)),
             *(_prediction(row, "validation", iteration, n > iteration) for n, row in enumerate(validation)),
             *(_prediction(row, "test", iteration, n > iteration) for n, row in enumerate(test)),
         ]
-        put("evaluate", iteration, {"predictions": ("predictions", answers)})
-        errors = [*errors, *(_error(row, iteration) for row in all_seeds[::3])]
-        decisions = [
-            *decisions,
-            Decision(iteration=iteration, selection="wrong", errors=len(all_seeds[::3]), go_on=iteration < iterations,
-                     reason="limit", best_iteration=iteration),
-        ]  # fmt: skip
-        put("filter_errors", iteration, {"errors": ("errors", errors), "decisions": ("decisions", decisions)})
+        put("evaluate", iteration, {"predictions": ("predictions", answers), "journal": journal})
+        decision = Decision(
+            iteration=iteration, selection="wrong", errors=len(all_seeds[::3]), go_on=iteration < iterations,
+            reason="limit", best_iteration=iteration,
+        )  # fmt: skip
+        errors = [_error(row, iteration) for row in all_seeds[::3]]
+        journal = journal.with_more(errors=errors, decisions=[decision])
+        put("filter_errors", iteration, {"journal": journal})
         manifest = {"schema_version": 1, "stages": list(stages), "code": ["0.1.0+abc"], "libraries": {"numpy": ["2.0"]}}
-        put("report", iteration, {}, summary="{}", manifest=json.dumps(manifest))
+        put("report", iteration, {"summary": "{}", "manifest": json.dumps(manifest)})
     if not in_cluster:
         write_text(folder / "events.jsonl", "".join(json.dumps(event) + "\n" for event in events))
         write_text(folder / "run.json", json.dumps({"run_id": "run-1"}))
     return folder
+
+
+def _write(path: Path, content: Rows | Splits | Journal | str) -> None:
+    match content:
+        case str():
+            write_text(path, content)
+        case Journal():
+            write_journal(LocalArtifact(str(path)), content)
+        case Mapping():
+            write_splits(LocalArtifact(str(path)), content)
+        case (kind, rows):
+            write_rows(path, kind, rows)
+
+
+def _as_before(
+    stage: str, outputs: Mapping[str, Rows | Splits | Journal | str]
+) -> dict[str, Rows | Splits | Journal | str]:
+    """What a stage left when each kind of rows was an artifact of its own."""
+    found: dict[str, Rows | Splits | Journal | str] = {}
+    for output, content in outputs.items():
+        if isinstance(content, Journal):
+            found |= {name: (kind, getattr(content, kind)) for name, kind in JOURNAL_BEFORE.get(stage, {}).items()}
+        elif isinstance(content, Mapping):
+            found |= {f"{split}_set": ("examples", rows) for split, rows in content.items()}
+        elif output != "training_set":
+            found[output] = content
+    return found
 
 
 def _call(row: Example, place: int, iteration: int) -> Call:

@@ -9,46 +9,33 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from llm2llm.components.shared.base.settings_text import settings_text
 from llm2llm.components.shared.data.artifacts import LocalArtifact, write_artifact
+from llm2llm.components.shared.data.journal import Journal, write_journal
 from llm2llm.components.shared.data.schemas import Example, StudentError
-from llm2llm.components.teacher_augment.run import run
+from llm2llm.components.teacher_augment.component import teacher_augment
 from tests.support.builders import artifacts
 
-OUTPUTS = ("candidates", "rejects", "calls")
+OUTPUTS = ("candidates", "journal")
 
 
 def prepare(folder: Path, seeds: Sequence[Example], errors: Sequence[StudentError]) -> Path:
     """Writes what the stage reads."""
-    write_artifact(LocalArtifact(str(folder / "errors")), "errors", errors)
+    write_journal(LocalArtifact(str(folder / "journal")), Journal(errors=errors))
     write_artifact(LocalArtifact(str(folder / "training")), "examples", seeds)
     return folder
 
 
 def go(folder: str | Path, output: str | Path, task: Any, settings: dict[str, Any], **keywords: Any) -> dict[str, Any]:
-    """Runs it on a prepared folder and returns its artifacts by name; keywords stand for inputs of `run`."""
+    """Runs it on a prepared folder and returns its artifacts by name; keywords stand for inputs of the component."""
     folder, output = Path(folder), Path(output)
     outputs = artifacts(output, *OUTPUTS)
     inputs: dict[str, Any] = {
-        "errors": LocalArtifact(str(folder / "errors")),
+        "previous_journal": LocalArtifact(str(folder / "journal")),
         "training_set": LocalArtifact(str(folder / "training")),
-        "pool_set": None,
-        "task": {"name": task} if isinstance(task, str) else task,
-        "previous_rejects": None,
-        "previous_calls": None,
-        "student_model": None,
-        "iteration": 1,
-        "teacher": settings.get("teacher", "openai"),
-        "teacher_model": settings.get("model", ""),
-        "teacher_url": settings.get("url", "https://api.openai.com/v1"),
-        "examples_per_error": settings.get("examples_per_error", 1),
-        "random_seed": 0,
-        "settings": {
-            key: value
-            for key, value in settings.items()
-            if key not in ("teacher", "model", "url", "examples_per_error")
-        },
+        "settings": settings_text({"task": task, "teacher_augment": settings, "random_seed": 0}),
     }
-    run(**{**inputs, **keywords}, **outputs)
+    teacher_augment.python_func(**{**inputs, **keywords}, **outputs)
     return outputs
 
 

@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 
-from llm2llm.components.detect_changes.run import run as detect_changes
-from llm2llm.components.promote.run import run
+from llm2llm.components.detect_changes.component import detect_changes
+from llm2llm.components.promote.component import promote
 from llm2llm.components.shared import storage
+from llm2llm.components.shared.base.settings_text import settings_text
 from llm2llm.components.shared.data.artifacts import LocalArtifact, without_record, write_artifact
+from llm2llm.components.shared.data.journal import Journal, write_journal
 from llm2llm.components.shared.data.schemas import Example, Prediction
+from llm2llm.components.shared.data.splits import write_splits
 from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.lineage.records import write_records
 from llm2llm.components.shared.registry import versions
@@ -20,7 +23,7 @@ from llm2llm.components.shared.registry.production import current, generations
 from llm2llm.components.shared.training.settings import FineTuneSettings, ScratchSettings
 from llm2llm.pipelines.checks.plan import planned_stages
 from llm2llm.pipelines.config import load_config
-from tests.support.builders import decision, example, score
+from tests.support.builders import artifacts, decision, example, score
 from tests.support.registry_makers import COLOURS, CONFIG, TASK, model_folder, predictions
 
 SHAPES = ["a {} ball", "the door is {}", "{} is nice", "paint it {}", "my {} coat", "look, {}", "{}!", "so {}"]
@@ -46,46 +49,39 @@ def promoted(
     **settings: Any,
 ) -> dict[str, Any]:
     """Runs the stage on artifacts; returns its verdict."""
-    rows: dict[str, tuple[str, Sequence[Any]]] = {
-        "predictions": ("predictions", answers),
-        "decisions": ("decisions", [decision(iteration, best=best, go_on=go_on)]),
-        "history": (
-            "scores",
-            [score(iteration, "validation", sum(a.outcome == "correct" for a in answers), len(answers))],
-        ),
-        "training_set": ("examples", training),
-        "validation_set": ("examples", validation),
-    }
-    artifacts = {name: LocalArtifact(str(folder / name)) for name in [*rows, "config", "verdict", "metrics"]}
-    for name, (kind, some) in rows.items():
-        write_artifact(artifacts[name], kind, some)
-    Path(artifacts["config"].path).write_text(json.dumps(CONFIG))
+    names = ("predictions", "training_set", "splits", "journal", "config", "verdict", "metrics")
+    given = artifacts(folder, *names)
+    write_artifact(given["predictions"], "predictions", answers)
+    write_artifact(given["training_set"], "examples", training)
+    write_splits(given["splits"], {"validation": validation})
+    right = sum(answer.outcome == "correct" for answer in answers)
+    scores = [score(iteration, "validation", right, len(answers))]
+    journal = Journal(scores=scores, decisions=[decision(iteration, best=best, go_on=go_on)])
+    write_journal(given["journal"], journal)
+    Path(given["config"].path).write_text(json.dumps(CONFIG))
     if replay:
-        beside_replay_rows(folder, artifacts["validation_set"], artifacts["config"], replay)
-    run(
-        model=LocalArtifact(str(model)),
-        task=TASK.model_dump(mode="json"),
-        calls=None,
-        iteration=iteration,
-        random_seed=0,
-        settings={"registry": registry, "mode": "promote", "min_slice_rows": 1, "max_slice_drop": 1.0, **settings},
-        **artifacts,
+        beside_replay_rows(folder, given["splits"], given["config"], replay)
+    promotion = {"registry": registry, "mode": "promote", "min_slice_rows": 1, "max_slice_drop": 1.0, **settings}
+    promote.python_func(
+        model=LocalArtifact(str(model)), settings=stage_settings(promotion, random_seed=0), iteration=iteration, **given
     )
-    verdict = without_record(json.loads(Path(artifacts["verdict"].path).read_text()))
-    metrics = json.loads(Path(artifacts["metrics"].path).read_text())
+    verdict = without_record(json.loads(Path(given["verdict"].path).read_text()))
+    metrics = json.loads(Path(given["metrics"].path).read_text())
     assert metrics["promoted"] == float(verdict["outcome"] == "promoted")
-    assert artifacts["verdict"].metadata["kind"] == "verdict"
+    assert given["verdict"].metadata["kind"] == "verdict"
     return verdict
 
 
-def beside_replay_rows(
-    folder: Path, validation_set: LocalArtifact, config: LocalArtifact, replay: Sequence[Example]
-) -> None:
-    """Makes it seeds that `prepare` left beside replay rows, under a config that names these as always."""
+def stage_settings(promotion: dict[str, Any], **others: Any) -> str:
+    return settings_text({"task": TASK.model_dump(mode="json"), "promote": promotion, **others})
+
+
+def beside_replay_rows(folder: Path, splits: LocalArtifact, config: LocalArtifact, replay: Sequence[Example]) -> None:
+    """Makes them splits that `prepare` left beside replay rows, under a config that names these as always."""
     replay_set = LocalArtifact(str(folder / "replay_set"))
     write_artifact(replay_set, "examples", replay)
     where = {"stage": "prepare", "iteration": None, "fold": None, "shard": None}
-    write_records(where, {}, {}, {"validation_set": validation_set, "replay_set": replay_set})
+    write_records(where, {}, {}, {"splits": splits, "replay_set": replay_set})
     named = {**CONFIG, "data": {**CONFIG["data"], "replay": "s3://bucket/replay.jsonl"}}
     Path(config.path).write_text(json.dumps(named))
 
@@ -103,16 +99,15 @@ def test_other_replay_rows_under_the_same_name_are_something_new(tmp_path: Path)
 
     def something_new(folder: Path, replay: Sequence[Example]) -> bool:
         folder.mkdir()
-        seeds, config = LocalArtifact(str(folder / "seeds")), LocalArtifact(str(folder / "config"))
-        write_artifact(seeds, "examples", ROWS[3:])
-        beside_replay_rows(folder, seeds, config, replay)
-        settings = {"registry": registry, "only_if_new": True, "mode": "promote"}
-        notes = LocalArtifact(str(folder / "notes.md"))
-        return detect_changes(seeds_set=seeds, validation_set=None, config=config, settings=settings, notes=notes)
+        given = artifacts(folder, "splits", "config", "notes")
+        write_splits(given["splits"], {"seeds": ROWS[3:]})
+        beside_replay_rows(folder, given["splits"], given["config"], replay)
+        promotion = {"registry": registry, "only_if_new": True, "mode": "promote"}
+        return bool(detect_changes.python_func(settings=settings_text({"promote": promotion}), **given))
 
     assert not something_new(tmp_path / "same", general)
     assert something_new(tmp_path / "other", general[:1])
-    assert "or other rows to draw from or to replay" in (tmp_path / "other" / "notes.md").read_text()
+    assert "or other rows to draw from or to replay" in (tmp_path / "other" / "notes").read_text()
 
 
 def test_the_best_student_of_the_run_is_the_one_that_enters(tmp_path: Path) -> None:

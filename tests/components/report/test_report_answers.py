@@ -13,13 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm2llm.components.report.answers import confusion_table, count_answers, most_confused
+from llm2llm.components.report.component import report
 from llm2llm.components.report.promotion import read_promotion
-from llm2llm.components.report.run import run
 from llm2llm.components.report.verdict import probability, signed_points, verdict
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.statistics import calibration_error
 from llm2llm.components.shared.data.artifacts import LocalArtifact, write_artifact
 from llm2llm.components.shared.data.schemas import Example, Prediction, Score, Split
+from llm2llm.components.shared.data.splits import write_splits
 from llm2llm.components.shared.lineage.embedded import content_hash
 from tests.components.report.test_report import (
     HARMLESS,
@@ -32,6 +33,7 @@ from tests.components.report.test_report import (
     hostile_config,
 )
 from tests.components.report.test_report import hostile_rows as hostile_run
+from tests.support import builders
 from tests.support.builders import example
 from tests.support.builders import score as plain_score
 from tests.support.verdicts import comparison
@@ -425,13 +427,9 @@ def test_hostile_texts_stay_texts(text: str) -> None:
 
 
 def given(folder: Path, rows: Answered, promotion: dict[str, Any] | None) -> dict[str, Any]:
-    inputs = artifacts(folder, rows)
-    for name, kind, kind_rows in (
-        ("test_set", "examples", rows.test),
-        ("predictions", "predictions", rows.predictions),
-    ):
-        inputs[name] = LocalArtifact(str(folder / name))
-        write_artifact(inputs[name], kind, kind_rows)
+    inputs = artifacts(folder, rows) | builders.artifacts(folder, "splits", "predictions")
+    write_splits(inputs["splits"], {"seeds": rows.seeds, "test": rows.test})
+    write_artifact(inputs["predictions"], "predictions", rows.predictions)
     if promotion is not None:
         inputs["promotion"] = LocalArtifact(str(folder / "verdict"))
         Path(inputs["promotion"].path).write_text(json.dumps(promotion), encoding="utf-8")
@@ -441,7 +439,7 @@ def given(folder: Path, rows: Answered, promotion: dict[str, Any] | None) -> dic
 def test_run_counts_the_answers_and_keeps_the_verdict(tmp_path: Path) -> None:
     rows, promotion = Answered(), promotion_verdict("kept")
     inputs = given(tmp_path, rows, promotion)
-    run(**inputs, iteration=2)
+    report.python_func(**inputs, iteration=2)
     summary = json.loads(Path(inputs["summary"].path).read_text(encoding="utf-8"))
     assert summary["answers"] == rows.summary["answers"]
     assert summary["promotion"] == promotion
@@ -456,27 +454,27 @@ def test_run_twice_gives_the_same_whatever_the_order(tmp_path: Path) -> None:
     random.Random(0).shuffle(second.predictions)
     one = given(tmp_path / "a", first, promotion_verdict("promoted"))
     other = given(tmp_path / "b", second, promotion_verdict("promoted"))
-    run(**one, iteration=2)
-    run(**other, iteration=2)
+    report.python_func(**one, iteration=2)
+    report.python_func(**other, iteration=2)
     for name in ("html", "markdown", "summary"):
         assert content_hash(one[name].path) == content_hash(other[name].path)
 
 
-def test_run_extends_the_manifest_of_the_iteration_before(tmp_path: Path) -> None:
-    before = LocalArtifact(str(tmp_path / "before"))
-    Path(before.path).write_text('{"schema_version": 1, "stages": []}', encoding="utf-8")
-    inputs = given(tmp_path, Answered(), None)
-    run(**inputs, previous_manifest=before, iteration=2)
-    assert json.loads(Path(inputs["manifest"].path).read_text(encoding="utf-8"))["iteration"] == 2
-    Path(before.path).write_text("{", encoding="utf-8")
-    with pytest.raises(SystemExit):
-        run(**given(tmp_path / "again", Answered(), None), previous_manifest=before, iteration=2)
+def test_run_holds_the_training_set_against_the_rows_held_out(tmp_path: Path) -> None:
+    rows = Answered()
+    inputs = given(tmp_path, rows, None)
+    leaked = [*rows.training_set[:-1], replace(rows.training_set[-1], question=rows.test[0].question)]
+    write_artifact(inputs["training_set"], "examples", leaked)
+    report.python_func(**inputs, iteration=2)
+    leakage = json.loads(Path(inputs["summary"].path).read_text(encoding="utf-8"))["leakage"]
+    assert (leakage["against"], leakage["matches"]) == ({"validation": 0, "test": 10}, 1)
+    assert leakage["ids"] == [leaked[-1].id]
 
 
 def test_run_refuses_a_verdict_of_another_iteration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     inputs = given(tmp_path, Answered(), promotion_verdict("kept", iteration=0))
     with pytest.raises(SystemExit) as stopped:
-        run(**inputs, iteration=2)
+        report.python_func(**inputs, iteration=2)
     assert stopped.value.code == 2
     assert "is the verdict of iteration 0, not 2" in capsys.readouterr().err
     assert not Path(inputs["html"].path).exists()

@@ -10,18 +10,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.base.settings_text import settings_text
 from llm2llm.components.shared.data.artifacts import LocalArtifact, write_artifact
+from llm2llm.components.shared.data.journal import Journal, read_journal, write_journal
 from llm2llm.components.shared.data.parquet import read_rows, write_rows
 from llm2llm.components.shared.data.schemas import Call, Example, Reject, content_id
 from llm2llm.components.shared.tasks import Task, load_task
 from llm2llm.components.teacher_augment import augment as stage_module
 from llm2llm.components.teacher_augment.augment import MAX_TEXT, Augmented, TooManyFailures, teacher_augment
+from llm2llm.components.teacher_augment.component import teacher_augment as augment_stage
 from llm2llm.components.teacher_augment.context import Context
 from llm2llm.components.teacher_augment.offline import OFFLINE
 from llm2llm.components.teacher_augment.replies import Draft, Problem, Reply, Request
-from llm2llm.components.teacher_augment.run import run
 from llm2llm.components.teacher_augment.settings import TeacherAugmentSettings
 from tests.support.builders import artifacts
+from tests.support.registry_makers import files
 
 CHOICE = Task(name="choice", form="multiple_choice")
 GRAMMAR = {
@@ -216,36 +219,27 @@ class TestTeachers:
 
 class TestRun:
     def go(self, folder: Path, inputs: dict[str, Any], task: Task, **keywords: Any) -> dict[str, LocalArtifact]:
-        outputs = artifacts(folder, "candidates", "rejects", "calls")
-        defaults: dict[str, Any] = {
-            "pool_set": None,
-            "previous_rejects": None,
-            "previous_calls": None,
-            "student_model": None,
-            "iteration": 1,
-            "teacher": "grammar",
-            "teacher_model": "",
-            "teacher_url": "https://api.openai.com/v1",
-            "examples_per_error": 2,
-            "random_seed": 0,
-            "settings": {"grammar": GRAMMAR},
-        }
-        run(**{**defaults, **inputs, **keywords}, task=task.model_dump(), **outputs)
+        outputs = artifacts(folder, "candidates", "journal")
+        more = {key: keywords.pop(key) for key in ("iteration", "previous_journal") if key in keywords}
+        own = {"teacher": "grammar", "examples_per_error": 2, "grammar": GRAMMAR, **keywords}
+        text = settings_text({"task": task.model_dump(), "teacher_augment": own, "random_seed": 0})
+        augment_stage.python_func(**{**inputs, **more}, settings=text, **outputs)
         return outputs
 
     @pytest.fixture
     def inputs(self, tmp_path: Path, seeds, mistake) -> dict[str, Any]:
-        errors, training = LocalArtifact(str(tmp_path / "errors")), LocalArtifact(str(tmp_path / "training"))
-        write_artifact(
-            errors, "errors", [mistake(seeds[0]), mistake(seeds[1], iteration=1), mistake(seeds[2], iteration=1)]
-        )
-        write_artifact(training, "examples", seeds)
-        return {"errors": errors, "training_set": training}
+        given = artifacts(tmp_path, "previous_journal", "training_set")
+        errors = [mistake(seeds[0]), mistake(seeds[1], iteration=1), mistake(seeds[2], iteration=1)]
+        write_journal(given["previous_journal"], Journal(errors=errors))
+        write_artifact(given["training_set"], "examples", seeds)
+        return dict(given)
 
     def test_twice_gives_the_same_bytes(self, tmp_path: Path, inputs, colours) -> None:
-        one, two = (self.go(tmp_path / turn, inputs, colours) for turn in ("one", "two"))
-        for name in one:
-            assert Path(one[name].path).read_bytes() == Path(two[name].path).read_bytes()
+        self.go(tmp_path / "one", inputs, colours)
+        self.go(tmp_path / "two", inputs, colours)
+        one, two = files(tmp_path / "one"), files(tmp_path / "two")
+        assert one == two
+        assert {"candidates", "journal/rejects.parquet", "journal/calls.parquet"} <= one.keys()
 
     def test_writes_from_the_errors_of_the_iteration_before(self, tmp_path: Path, inputs, colours, seeds) -> None:
         for iteration, parents in ((1, seeds[:1]), (2, seeds[1:3])):
@@ -255,20 +249,22 @@ class TestRun:
             assert {row.iteration for row in rows} == {iteration}
             assert len(rows) == 2 * len(parents)
 
-    def test_extends_rejects_and_calls(self, tmp_path: Path, inputs, colours) -> None:
-        first = self.go(tmp_path / "one", inputs, colours, examples_per_error=30)
-        before = {"previous_rejects": first["rejects"], "previous_calls": first["calls"]}
-        second = self.go(tmp_path / "two", {**inputs, **before}, colours, iteration=2, examples_per_error=30)
-        rejects, more = (read_rows(made["rejects"].path, "rejects", Reject) for made in (first, second))
-        assert rejects
-        assert more[: len(rejects)] == rejects
-        calls = read_rows(second["calls"].path, "calls", Call)
-        assert [call.iteration for call in calls] == [1, 2, 2]
+    def test_extends_the_journal(self, tmp_path: Path, inputs, colours) -> None:
+        one = self.go(tmp_path / "one", inputs, colours, examples_per_error=30)["journal"]
+        more = {"previous_journal": one, "iteration": 2}
+        first, second = (
+            read_journal(one),
+            read_journal(self.go(tmp_path / "two", inputs, colours, examples_per_error=30, **more)["journal"]),
+        )
+        assert first.rejects
+        assert list(second.rejects)[: len(first.rejects)] == list(first.rejects)
+        assert [call.iteration for call in second.calls] == [1, 2, 2]
+        assert list(second.errors) == list(read_journal(inputs["previous_journal"]).errors)
 
-    def test_a_setting_given_twice_is_refused(self, tmp_path: Path, inputs, colours, capfd) -> None:
+    def test_a_setting_that_is_not_known_is_refused(self, tmp_path: Path, inputs, colours, capfd) -> None:
         with pytest.raises(SystemExit):
-            self.go(tmp_path / "out", inputs, colours, settings={"grammar": GRAMMAR, "examples_per_error": 3})
-        assert "teacher_augment.examples_per_error: given twice, as an input (2) and in the settings (3)" in (
+            self.go(tmp_path / "out", inputs, colours, example_per_error=3)
+        assert "teacher_augment.example_per_error: unknown key; did you mean 'examples_per_error'" in (
             capfd.readouterr().err
         )
         assert not (tmp_path / "out").exists()

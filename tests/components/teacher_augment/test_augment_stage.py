@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 
 from llm2llm.components.shared.data.artifacts import LocalArtifact
+from llm2llm.components.shared.data.journal import read_journal
 from llm2llm.components.shared.data.parquet import read_rows
 from llm2llm.components.shared.data.schemas import Call, Example, Reject, StudentError
 from llm2llm.components.shared.ingest.sources import read_examples
 from llm2llm.components.shared.lineage.embedded import content_hash, embed_record
-from llm2llm.components.shared.lineage.records import notes_of
 from llm2llm.components.shared.llm.ledger import list_entries
 from llm2llm.components.shared.tasks import load_task
 from llm2llm.components.teacher_augment.augment import TooManyFailures
@@ -56,10 +56,11 @@ def sent(server: Running) -> int:
 
 
 def rows_of(made: dict[str, Any]) -> tuple[list[Example], list[Reject], list[Call]]:
+    journal = read_journal(made["journal"])
     return (
         read_rows(made["candidates"].path, "candidates", Example),
-        read_rows(made["rejects"].path, "rejects", Reject),
-        read_rows(made["calls"].path, "calls", Call),
+        list(journal.rejects),
+        list(journal.calls),
     )
 
 
@@ -77,7 +78,7 @@ def test_the_same_again_sends_nothing_and_leaves_the_same(folder: Path, capfd, m
             two = go(folder, folder / run_id, COLOURS, settings(server, folder))
             assert same_content(one, two)
             assert "12 calls; paid now: 0 requests, 0 tokens" in capfd.readouterr().out
-            assert notes_of(two["calls"])["paid_calls"] == (12 if run_id == "run-1" else 0)
+            assert read_journal(two["journal"]).spent.calls == (12 if run_id == "run-1" else 0)
         assert sent(server) == first == 12
 
 
@@ -102,14 +103,14 @@ def test_a_later_iteration_gets_new_answers_and_knows_what_was_paid(folder: Path
     with misbehaving(ROWS) as server:
         values = settings(server, folder, budget={"calls": 20})
         first = go(folder, folder / "one", COLOURS, values)
-        before = {"previous_calls": first["calls"], "previous_rejects": first["rejects"], "iteration": 2}
+        before = {"previous_journal": first["journal"], "iteration": 2}
         second = go(folder, folder / "two", COLOURS, values, **before)
         candidates, rejects, calls = rows_of(second)
         assert Counter(call.iteration for call in calls) == {1: 12, 2: 8}
         assert len({call.key for call in calls}) == 20
         assert [reject.reason for reject in rejects if reject.iteration == 2].count("over_budget") == 4
         assert len(candidates) + len([r for r in rejects if r.iteration == 2]) == 12
-        assert notes_of(second["calls"])["paid_calls"] == 20 == sent(server)
+        assert read_journal(second["journal"]).spent.calls == 20 == sent(server)
         go(folder, folder / "three", COLOURS, values, **before)
         assert sent(server) == 20
 
@@ -119,7 +120,7 @@ def test_what_failed_in_an_earlier_iteration_is_asked_for_again(folder: Path, se
     with misbehaving(ROWS, Faults(error=0.5), seed=2) as server:
         values = settings(server, folder, tries=1, max_failed_fraction=1)
         first = go(folder, folder / "one", COLOURS, values)
-        before = {"previous_calls": first["calls"], "previous_rejects": first["rejects"], "iteration": 2}
+        before = {"previous_journal": first["journal"], "iteration": 2}
         _, _, calls = rows_of(go(folder, folder / "two", COLOURS, values, **before))
     first_key = {call.parent_id: call.key for call in calls if call.iteration == 1}
     failed = {call.parent_id for call in calls if call.iteration == 1 and call.outcome == "failed"}

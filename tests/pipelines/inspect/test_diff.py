@@ -20,8 +20,9 @@ def between(a: Path, b: Path) -> dict[str, Any]:
     return diff(open_run(str(a)), open_run(str(b)))
 
 
-def test_equal_runs_in_two_places(tmp_path: Path) -> None:
-    a, b = make_run(tmp_path / "a"), make_run(tmp_path / "b", in_cluster=True)
+@pytest.mark.parametrize("before", [False, True], ids=["of today", "of before"])
+def test_equal_runs_in_two_places(tmp_path: Path, before: bool) -> None:
+    a, b = make_run(tmp_path / "a", before=before), make_run(tmp_path / "b", in_cluster=True, before=before)
     found = between(a, b)
     assert found["config"] == []
     assert found["code"] == []
@@ -33,8 +34,8 @@ def test_equal_runs_in_two_places(tmp_path: Path) -> None:
 
 
 def test_a_run_of_before_and_its_like_of_today(tmp_path: Path) -> None:
-    """The hashes are others: then they were of all bytes, of which the records are no part."""
-    found = between(make_run(tmp_path / "a", records=False), make_run(tmp_path / "b"))
+    """The hashes are others: then they were of all bytes of one file, of which the records are no part."""
+    found = between(make_run(tmp_path / "a", before=True), make_run(tmp_path / "b"))
     assert found["config"] == found["code"] == []
     assert all(one["same"] and one["a"]["rows"] == one["b"]["rows"] for one in found["data"].values())
     assert "seeds: 12 rows -> 12 rows, the same" in diff_text(found)

@@ -27,7 +27,7 @@ def runs(place: str) -> str:
     for name, run in (("a", "run-a"), ("deeper/b", "run-b")):
         output_folder(join(root, name), run)
     pipeline = join(root, "snips", CLUSTER_RUN)
-    for name in ("configure/1b0c/config", "prepare/77aa/seeds_set", "train-2/9c/model/model.safetensors"):
+    for name in ("configure/1b0c/config", "prepare/77aa/splits/seeds.parquet", "train-2/9c/model/model.safetensors"):
         write_bytes(join(pipeline, name), b"x" * 100)
     for name in (
         "snips/0e9ff7a3-58a4-4f0c-a5d9-4a1a4b2f1c77/somebody-elses/output",
@@ -41,7 +41,7 @@ def runs(place: str) -> str:
 
 def output_folder(uri: str, run: str) -> None:
     write_bytes(join(uri, "run.json"), json.dumps({"run_id": run, "llm2llm": "0.1.0", "config": {}}).encode())
-    for name in ("events.jsonl", "artifacts/prepare/seeds_set", "student/model.safetensors", "report.html"):
+    for name in ("events.jsonl", "artifacts/prepare/splits/seeds.parquet", "student/model.safetensors", "report.html"):
         write_bytes(join(uri, name), b"x" * 10)
     for name in (f"ledger/{LEDGER_ENTRY}", "my notes.txt"):
         write_bytes(join(uri, name), b"mine")
@@ -92,7 +92,7 @@ def test_what_no_promoted_version_needs_goes_and_all_else_stays(place: str, runs
     remove(found.leftovers, registry)
     gone = {
         *(f"runs/deeper/b/{name}" for name in ("run.json", "events.jsonl", "report.html", "student/model.safetensors")),
-        "runs/deeper/b/artifacts/prepare/seeds_set",
+        "runs/deeper/b/artifacts/prepare/splits/seeds.parquet",
         *(f"registry/candidates/run-b/{name}" for name in ("MANIFEST.json", "llm2llm.json", "model.safetensors")),
         *(f"registry/versions/v-3/{name}" for name in ("MANIFEST.json", "llm2llm.json", "model.safetensors")),
         f"checkpoints/{key}/step-00000150/MANIFEST.json",

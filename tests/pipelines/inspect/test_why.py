@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given
@@ -23,13 +24,19 @@ from llm2llm.pipelines.inspect.most_similar import most_similar
 from llm2llm.pipelines.inspect.run_files import open_run
 from llm2llm.pipelines.inspect.why import why
 from llm2llm.pipelines.inspect.wording import printable, why_text
+from tests.components.shared import lineage
 from tests.support.made_run import ask, example, generated, make_run, seed
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["of today", "of before"])
-def run(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
-    """A run whose files hold the records of their stages, and one from before they did."""
-    return make_run(tmp_path_factory.mktemp("made") / "run", seeds=24, records=request.param)
+@pytest.fixture(scope="module", params=[False, True], ids=["of today", "of before"])
+def before(request: pytest.FixtureRequest) -> bool:
+    """Whether the run is one of before: a file for each kind of rows, and no records in them."""
+    return bool(request.param)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, before: bool) -> Path:
+    return make_run(tmp_path_factory.mktemp("made") / "run", seeds=24, before=before)
 
 
 @pytest.fixture
@@ -204,13 +211,13 @@ class TestNaming:
 
 
 @pytest.mark.parametrize("row", [generated(0, 2).id, generated(3, 1).id, seed(3).id], ids=["kept", "rejected", "seed"])
-def test_kubeflows_layout_gives_the_same_answer(run: Path, tmp_path: Path, row: str) -> None:
+def test_kubeflows_layout_gives_the_same_answer(run: Path, before: bool, tmp_path: Path, row: str) -> None:
     def without_places(facts: Any) -> Any:
         if isinstance(facts, dict):
             return {key: without_places(value) for key, value in facts.items() if key not in ("run", "uri")}
         return [without_places(one) for one in facts] if isinstance(facts, list) else facts
 
-    cluster = make_run(tmp_path / "run-7", seeds=24, in_cluster=True)
+    cluster = make_run(tmp_path / "run-7", seeds=24, in_cluster=True, before=before)
     assert without_places(of(cluster, row)) == without_places(of(run, row))
 
 
@@ -235,20 +242,50 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
+PARTS = {
+    "prepare/seeds_set": ("prepare/splits", "seeds.parquet"),
+    "filter-errors-3/errors": ("filter-errors-3/journal", "errors.parquet"),
+}
+"""The folder that a file of before is part of today, and its name there."""
+
+
 @pytest.mark.parametrize("damage", [truncate, flip, Path.unlink])
 @pytest.mark.parametrize("file", ["prepare/seeds_set", "dedupe-2/next_training_set", "filter-errors-3/errors",
                                   "configure/config"])  # fmt: skip
-def test_a_damaged_file_is_named(copy: Path, file: str, damage: Callable[[Path], None]) -> None:
-    damage(copy / "artifacts/colours-2026" / file)
-    with pytest.raises(UserError, match=file):
+def test_a_damaged_file_is_named(copy: Path, before: bool, file: str, damage: Callable[[Path], None]) -> None:
+    artifact, name = (file, "") if before else PARTS.get(file, (file, ""))
+    damage(copy / "artifacts/colours-2026" / artifact / name)
+    with pytest.raises(UserError, match=artifact):
         of(copy, generated(0, 2).id)
 
 
-def test_a_truncated_file_is_named_where_no_hash_is_known(copy: Path) -> None:
+@pytest.mark.parametrize("file", ["dedupe-2/next_training_set", "prepare/seeds_set"])
+def test_a_truncated_file_is_named_where_no_hash_is_known(copy: Path, before: bool, file: str) -> None:
     forget_hashes(copy)
-    truncate(copy / "artifacts/colours-2026/dedupe-2/next_training_set")
-    with pytest.raises(UserError, match="next_training_set: damaged"):
+    path = "/".join(PARTS.get(file, (file,))) if not before else file
+    truncate(copy / "artifacts/colours-2026" / path)
+    with pytest.raises(UserError, match=f"{path}: damaged"):
         of(copy, generated(0, 2).id)
+
+
+def test_what_a_folder_says_of_its_making_is_not_what_is_checked(copy: Path, before: bool) -> None:
+    """As when the same run was made once more, out of its ledger: it has paid nothing then."""
+    if before:
+        pytest.skip("there were no such folders")
+    journal = copy / "artifacts/colours-2026/filter-errors-3/journal"
+    for name in ("spent.json", "lineage.json"):
+        (journal / name).write_text("{}")
+    assert of(copy, seed(3).id)["what"] == "seed"
+
+
+def test_a_real_file_of_before_is_read(tmp_path: Path) -> None:
+    """Of rows of schema version 4, as `prepare` left it."""
+    (tmp_path / "run-7/prepare/1b0c").mkdir(parents=True)
+    old = Path(lineage.__path__[0]) / "data/seeds_set.parquet"
+    shutil.copyfile(old, tmp_path / "run-7/prepare/1b0c/seeds_set")
+    row = pq.read_table(old, columns=["id", "question"]).to_pylist()[0]
+    facts = of(tmp_path / "run-7", row["id"])
+    assert (facts["what"], facts["row"]["question"]) == ("seed", row["question"])
 
 
 class TestCommand:

@@ -8,73 +8,73 @@ import pytest
 
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.artifacts import LocalArtifact
-from llm2llm.components.shared.data.schemas import Decision
 from llm2llm.components.shared.lineage.manifest import checked_manifest, manifest_of, manifest_text
+from llm2llm.components.shared.lineage.records import label_of
 from llm2llm.components.shared.stage import stage_lifecycle
+from tests.support.builders import decision
 
 CONFIG = {"name": "colours", "images": {"cpu": "registry/cpu:1"}}
 
 
 def do(
-    folder: Path, name: str, iteration: int | None, output: str, fold: int | None = None, **inputs: Any
+    folder: Path,
+    name: str,
+    iteration: int | None,
+    output: str,
+    fold: int | None = None,
+    shard: int | None = None,
+    **inputs: Any,
 ) -> LocalArtifact:
     """A stage of one output, which it names after itself."""
-    artifact = LocalArtifact(str(folder / f"{name}-{iteration}-{fold}-{output}"))
-    with stage_lifecycle(name, iteration=iteration, fold=fold, inputs=inputs, outputs={output: artifact}):
-        Path(artifact.path).write_text(json.dumps({"text": f"{name} {iteration} {fold}"}))
+    artifact = LocalArtifact(str(folder / f"{name}-{iteration}-{fold}-{shard}-{output}"))
+    outputs = {output: artifact}
+    with stage_lifecycle(name, iteration=iteration, fold=fold, shard=shard, inputs=inputs, outputs=outputs):
+        Path(artifact.path).write_text(json.dumps({"text": f"{name} {iteration} {fold} {shard}"}))
     return artifact
 
 
-def decision(iteration: int) -> Decision:
-    reason = f"because {iteration}"
-    go_on, reason = iteration == 0, f"because {iteration}"
-    return Decision(iteration=iteration, selection="wrong", errors=3, go_on=go_on, reason=reason, best_iteration=0)
-
-
 def whole_run(folder: Path) -> dict[str, Any]:
-    """Two iterations, in the order of the pipeline, each with a report that extends the manifest."""
+    """Two iterations, in the order of the pipeline, each with a report; the manifest of the last."""
     folder.mkdir()
     (folder / "seeds.jsonl").write_text("{}")
     config = do(folder, "configure", None, "config")
-    training = seeds = do(folder, "prepare", None, "seeds_set", seeds=str(folder / "seeds.jsonl"), test="")
-    errors = manifest = None
+    splits = training = do(folder, "prepare", None, "splits", seeds=str(folder / "seeds.jsonl"), test="")
+    journal, made = None, {}
     for iteration in (0, 1):
         if iteration:
-            candidates = do(folder, "teacher_augment", 1, "candidates", errors=errors, training_set=training)
+            candidates = do(folder, "teacher_augment", 1, "candidates", journal=journal, training_set=training)
             training = do(folder, "dedupe", 1, "next_training_set", candidates=candidates, training_set=training)
         model = do(folder, "train", iteration, "model", training_set=training, student="tiny")
-        history = do(folder, "evaluate", iteration, "history", model=model, seeds_set=seeds)
-        folds = [do(folder, "out_of_fold", iteration, "predictions", fold, training_set=training) for fold in (1, 0)]
-        errors = do(folder, "filter_errors", iteration, "errors", history=history, fold_predictions=folds)
-        inputs = {"config": config, "training_set": training, "history": history, "errors": errors,
-                  "validation_set": seeds, "calls": None}  # fmt: skip
-        decisions = [decision(one) for one in range(iteration + 1)]
+        shards = [do(folder, "predict", iteration, "predictions", shard=n, model=model) for n in (1, 0)]
+        scores = do(folder, "evaluate", iteration, "journal", model=model, splits=splits, answered=shards)
+        folds = [do(folder, "out_of_fold", iteration, "predictions", fold=n, training_set=training) for n in (1, 0)]
+        journal = do(folder, "filter_errors", iteration, "journal", previous=scores, fold_predictions=folds)
+        inputs = {"config": config, "training_set": training, "journal": journal, "splits": splits, "promotion": None}
+        decisions = [decision(one, go_on=one == 0, reason=f"because {one}") for one in range(iteration + 1)]
         artifact = LocalArtifact(str(folder / f"manifest-{iteration}"))
         with stage_lifecycle("report", iteration=iteration, inputs=inputs, outputs={"manifest": artifact}):
-            manifest = manifest_of(CONFIG, inputs, decisions, {"outcome": "kept"}, iteration)
-            Path(artifact.path).write_text(manifest_text(manifest))
-    assert manifest is not None
-    return manifest
+            made = manifest_of(CONFIG, inputs, decisions, {"outcome": "kept"}, iteration)
+            Path(artifact.path).write_text(manifest_text(made))
+        assert checked_manifest(json.loads(Path(artifact.path).read_text()), artifact.path) == made
+    return made
 
 
 def test_holds_every_stage_of_every_iteration(tmp_path: Path) -> None:
+    """Though the last report is handed nothing of the iteration before: each record names all makers."""
     manifest = whole_run(tmp_path / "run")
-    iteration = ["train", "evaluate", "out_of_fold", "out_of_fold", "filter_errors"]
-    assert [(one["stage"], one["iteration"], one["fold"]) for one in manifest["stages"]] == [
-        ("configure", None, None),
-        ("prepare", None, None),
-        *((name, 0, fold) for name, fold in zip(iteration, (None, None, 0, 1, None), strict=True)),
-        ("teacher_augment", 1, None),
-        ("dedupe", 1, None),
-        *((name, 1, fold) for name, fold in zip(iteration, (None, None, 0, 1, None), strict=True)),
-    ]
+    iteration = [
+        "train {}", "predict {} shard 0", "predict {} shard 1", "evaluate {}", "out_of_fold {} fold 0",
+        "out_of_fold {} fold 1", "filter_errors {}",
+    ]  # fmt: skip
+    expected = ["configure", "prepare", *(one.format(0) for one in iteration)]
+    expected += ["teacher_augment 1", "dedupe 1", *(one.format(1) for one in iteration)]
+    assert [label_of(one) for one in manifest["stages"]] == expected
     assert all(out["sha256"] for one in manifest["stages"] for out in one["outputs"].values())
     # What went in is what the stage before has written.
     outputs = {
-        (f"{one['stage']} {one['iteration']}", name): out["sha256"]
-        for one in manifest["stages"] for name, out in one["outputs"].items()
-    }  # fmt: skip
-    (trained,) = [one for one in manifest["stages"] if (one["stage"], one["iteration"]) == ("train", 1)]
+        (label_of(one), name): out["sha256"] for one in manifest["stages"] for name, out in one["outputs"].items()
+    }
+    (trained,) = [one for one in manifest["stages"] if label_of(one) == "train 1"]
     assert trained["inputs"]["training_set"]["sha256"] == outputs["dedupe 1", "next_training_set"]
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from llm2llm.components.shared.base.hashing import hash_of, hash_of_entries
 from llm2llm.components.shared.data.artifacts import LocalArtifact
+from llm2llm.components.shared.data.journal import Journal, Spending, write_journal
 from llm2llm.components.shared.lineage.records import (
     DIGEST_VARIABLE,
     DIGITS,
@@ -23,6 +24,7 @@ from llm2llm.components.shared.lineage.records import (
 )
 from llm2llm.components.shared.registry.digests import with_rows
 from llm2llm.components.shared.stage import stage_lifecycle
+from tests.support.builders import artifacts, call
 
 DATA = Path(__file__).parent / "data"
 
@@ -181,10 +183,10 @@ class TestRecord:
 
     def test_a_shard_is_not_a_fold(self, tmp_path: Path) -> None:
         artifact = LocalArtifact(str(tmp_path / "a"))
-        with stage_lifecycle("answer", iteration=1, shard=2, outputs={"out": artifact}):
+        with stage_lifecycle("predict", iteration=1, shard=2, outputs={"out": artifact}):
             written(tmp_path / "a", "{}")
         assert (record(artifact)["fold"], record(artifact)["shard"]) == (None, 2)
-        assert label_of(record(artifact)) == "answer 1 shard 2"
+        assert label_of(record(artifact)) == "predict 1 shard 2"
 
     def test_what_the_settings_name_is_recorded_too(self, tmp_path: Path) -> None:
         artifact = LocalArtifact(str(tmp_path / "a"))
@@ -193,6 +195,21 @@ class TestRecord:
             named["seeds"] = written(tmp_path / "seeds.jsonl", "x").path
         sha256 = hashlib.sha256(b"x").hexdigest()
         assert record(artifact)["inputs"] == {"seeds": {"source": "seeds.jsonl", "sha256": sha256}}
+
+    def test_metadata_of_another_artifact_is_refused(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """As when a store has the file of another run under the name that Kubeflow knows."""
+        one, other = (make("prepare", None, {}, tmp_path / name, name) for name in ("one", "other"))
+        with pytest.raises(SystemExit):
+            make("train", 0, {"training_set": LocalArtifact(one.path, other.metadata)}, tmp_path / "m", "m")
+        assert f"{one.path}: is not what prepare has written" in capsys.readouterr().err
+
+    def test_what_a_run_has_paid_is_no_part_of_its_journal(self, tmp_path: Path) -> None:
+        journals = artifacts(tmp_path, "one", "two", "other")
+        for name, calls, usd in (("one", [call("a")], 1.0), ("two", [call("a")], 0.0), ("other", [call("b")], 1.0)):
+            with stage_lifecycle("teacher_augment", iteration=1, outputs={"journal": journals[name]}):
+                write_journal(journals[name], Journal(calls=calls, spent=Spending(usd=usd)))
+        one, two, other = (record(journal)["outputs"]["journal"] for journal in journals.values())
+        assert one == two != other
 
     def test_what_came_by_hand_and_was_changed_is_a_file_of_ones_own(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
