@@ -45,10 +45,13 @@ def test_a_plan_shows_nodes_and_shards() -> None:
     assert "4 nodes of 8 x nvidia-h100-80gb" in plan(config)
 
 
+PRICED = "teacher_augment.prices={a-model: {input: 1, output: 10}}"
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (("teacher_augment.budget={usd: 12.5}",), r"at most \$12.50, by teacher_augment.budget"),
+        (("teacher_augment.budget={usd: 12.5}", PRICED), r"at most \$12.50, by teacher_augment.budget"),
         (("prepare.seed_count=50", "max_iterations=2"), "at most 100 rows asked for; what they cost is not known"),
         (
             ("prepare.seed_count=50", "max_iterations=2", "teacher_augment.prices={a-model: {input: 1, output: 10}}",
