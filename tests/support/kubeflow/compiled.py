@@ -25,11 +25,12 @@ EVERYTHING = (
 
 def compiled_config(name: str, overrides: Iterable[str] = ()) -> list[Json]:
     """The documents of a config, compiled for a cluster."""
-    return yaml_documents(_compiled(name, tuple(overrides)))
+    return yaml_documents(compiled_text(name, tuple(overrides)))
 
 
 @cache
-def _compiled(name: str, overrides: tuple[str, ...]) -> str:
+def compiled_text(name: str, overrides: tuple[str, ...]) -> str:
+    """The compiled pipeline of a config, as the file has it."""
     from llm2llm.pipelines.config import load_config
     from llm2llm.pipelines.kubeflow.compile import compile_config
 

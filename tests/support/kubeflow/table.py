@@ -2,16 +2,21 @@
 
 from collections.abc import Iterable
 
-from llm2llm.pipelines.kubeflow.workflow_size import workflow_size
-from tests.support.kubeflow.compiled import EVERYTHING, compiled_config
+from llm2llm.pipelines.config import load_config
+from llm2llm.pipelines.kubeflow.expected_size import expected_size
+from llm2llm.pipelines.kubeflow.workflow_spec import Version
+from tests.support.kubeflow.compiled import EVERYTHING, compiled_text
+
+VERSIONS: tuple[Version, ...] = ("2.16", "2.17")
 
 SHIPPED = ("quickstart", "quickstart-random", "snips", "trec", "gsm8k", "casehold", "sst2")
 
 
 def row(title: str, name: str, overrides: Iterable[str] = ()) -> str:
     """A line of the table for a config."""
-    documents = compiled_config(name, overrides)
-    before, size = (workflow_size(documents, version=version) for version in ("2.16", "2.17"))
+    overrides = list(overrides)
+    config, text = load_config(name, overrides), compiled_text(name, tuple(overrides))
+    before, size = (expected_size(config, text, version) for version in VERSIONS)
     numbers = [
         f"{size.iterations}",
         f"{size.pods}",
@@ -31,8 +36,11 @@ def main() -> None:
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for name in SHIPPED:
         print(row(name, name))
-    print(row("quickstart, 10 iterations", "quickstart", ["max_iterations=10"]))
-    print(row("everything", "quickstart", EVERYTHING))
+    ten = ["max_iterations=10"]
+    print(row("quickstart", "quickstart", ten))
+    print(row("with three folds", "quickstart", [*ten, "filter_errors.folds=3"]))
+    print(row("with three folds, four shards", "quickstart", [*ten, "filter_errors.folds=3", "evaluate.shards=4"]))
+    print(row("with these, a registry, replay rows and `only_if_new`", "quickstart", EVERYTHING))
 
 
 if __name__ == "__main__":
