@@ -4,6 +4,7 @@ model cache, and how large their volumes have to be."""
 import math
 from typing import TYPE_CHECKING
 
+from llm2llm.components.shared.ingest.sources import is_file_source
 from llm2llm.components.shared.training.settings import SCRATCH
 from llm2llm.pipelines.kubeflow.placement import judged
 from llm2llm.pipelines.kubeflow.placement_parts import LOADS_MODELS, READS_DATA
@@ -54,16 +55,8 @@ def model_stages(config: "Config") -> list[str]:
 
 
 def reads_hub(config: "Config") -> bool:
-    """Whether any data are named as a data set on the Hugging Face Hub may be, rather than as a file.
-
-    As `ingest.sources.is_file_source` has it, whose module needs packages that compiling does without.
-    """
-
-    def is_file(source: str) -> bool:
-        named = source.startswith(("builtin:", "s3://", "minio://", "/", "./", "../", "~"))
-        return named or source.lower().endswith((".jsonl", ".ndjson", ".json", ".csv", ".parquet"))
-
-    return any(source and not is_file(source) for source in config.data.model_dump().values())
+    """Whether any data are named as a data set on the Hugging Face Hub may be, rather than as a file."""
+    return any(source and not is_file_source(source) for source in config.data.model_dump().values())
 
 
 def fitting_sizes(config: "Config", stage: str, loads_models: bool) -> tuple[str, str]:

@@ -34,9 +34,9 @@ from llm2llm.components.shared.leakage.firewall import find_leaks
 from llm2llm.components.shared.leakage.settings import LeakSettings
 from llm2llm.components.shared.llm import backends
 from llm2llm.components.shared.llm.backends import BACKENDS, Backend
-from llm2llm.components.shared.llm.budget import Account
+from llm2llm.components.shared.llm.budget import SpendTracker
 from llm2llm.components.shared.llm.client import open_teacher
-from llm2llm.components.shared.llm.requests import Ask, call_key
+from llm2llm.components.shared.llm.requests import LLMRequest, request_key
 from llm2llm.components.shared.llm.settings import ModelSettings, TeacherSettings
 from llm2llm.components.shared.tasks import FORMS, Form, Task, load_task
 from llm2llm.components.teacher_augment import parsing
@@ -49,7 +49,7 @@ from llm2llm.components.teacher_augment.replies import Draft, Reply
 from llm2llm.components.teacher_augment.settings import TeacherAugmentSettings
 from llm2llm.components.teacher_augment.strategies import STRATEGIES
 from llm2llm.components.teacher_augment.strategies.base import Strategy
-from llm2llm.components.teacher_augment.until_usable import Question, ask_until
+from llm2llm.components.teacher_augment.until_usable import Query, query_until_usable
 from llm2llm.pipelines.config.config import Config
 from tests.support.fake_teacher import answered, examples, opened
 
@@ -163,9 +163,10 @@ class TestStrategy:
             questions = []
             for part in parts:
                 messages = render(context.prompt("riddle"), task=about(context.task), question=part.parent.question)
-                ask = teacher.says(messages, tasks.teacher_schema(context.task, 1), "write", part.parent.id)
-                questions.append(Question(teacher, ask, partial(parsing.read_examples, task=context.task, count=1)))
-            return [reply(part, one) for part, one in zip(parts, ask_until(context.asking, questions), strict=True)]
+                request = teacher.request(messages, tasks.teacher_schema(context.task, 1), "write", part.parent.id)
+                questions.append(Query(teacher, request, partial(parsing.read_examples, task=context.task, count=1)))
+            told = query_until_usable(context.call_log, questions)
+            return [reply(part, one) for part, one in zip(parts, told, strict=True)]
 
         only_labels = "needs labels; choose another strategy"
         monkeypatch.setitem(
@@ -184,7 +185,7 @@ class TestStrategy:
         settings = TeacherAugmentSettings.load({"strategy": "riddle", "model": teacher.model}, "teacher_augment")
         got = teacher_augment([mistake_of(seeds[0])], seeds, [], set(), colours, settings, 1, 0, [teacher])
         assert [row.strategy for row in got.candidates] == ["riddle"]
-        assert fake.asks[0].messages[0]["content"].startswith("Write a riddle.")
+        assert fake.requests[0].messages[0]["content"].startswith("Write a riddle.")
         with pytest.raises(UserError, match=r"strategy: 'riddle' needs labels"):
             teacher_augment([], seeds, [], set(), load_task("gsm8k"), settings, 1, 0, [teacher])
         with pytest.raises(UserError, match=r"strategy: 'riddle' needs a language model, and teacher is 'pool'"):
@@ -269,21 +270,21 @@ def test_a_backend(monkeypatch: pytest.MonkeyPatch) -> None:
 
     @contextmanager
     def opened_echo(settings: ModelSettings) -> Iterator[Any]:
-        def send(asks: Sequence[Any], settings: ModelSettings, account: Account) -> list[Any]:
-            return [replace(answered(ask.messages[-1]["content"]), ask=ask, key=ask_key(ask)) for ask in asks]
+        def send(asks: Sequence[Any], settings: ModelSettings, account: SpendTracker) -> list[Any]:
+            return [replace(answered(ask.messages[-1]["content"]), request=ask, key=ask_key(ask)) for ask in asks]
 
         yield send
 
     settings = ModelSettings(model="m")
     monkeypatch.setitem(BACKENDS, "echo", Backend(about="says it again", module="echo", image="train", in_pod=False))
 
-    def ask_key(ask: Ask) -> str:
-        return call_key(settings.identity("echo"), ask)
+    def ask_key(ask: LLMRequest) -> str:
+        return request_key(settings.identity("echo"), ask)
 
     module.opened = opened_echo  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    ask = Ask(messages=[{"role": "user", "content": "hello"}], temperature=0, max_tokens=16)
-    with open_teacher(settings, "echo", Account(run="r")) as teacher:
+    ask = LLMRequest(messages=[{"role": "user", "content": "hello"}], temperature=0, max_tokens=16)
+    with open_teacher(settings, "echo", SpendTracker(run="r")) as teacher:
         assert [answer.text for answer in teacher([ask])] == ["hello"]
     augment = TeacherAugmentSettings.load({"teacher": "echo", "model": "m"}, "teacher_augment")
     assert augment.asks_models

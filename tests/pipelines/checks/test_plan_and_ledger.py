@@ -40,7 +40,7 @@ def test_a_plan_shows_nodes_and_shards() -> None:
     assert (stages["train"].node, stages["train"].pods, stages["train"].gpu_hours) == ("CPU", 3, 0)
     assert stages["train's nodes"].node == "4 nodes of 8 x nvidia-h100-80gb"
     assert stages["train's nodes"].gpu_hours == 3 * 4 * 8 * 4 * 12
-    assert (stages["predict"].pods, stages["answer"].node) == (9, "1 x nvidia-l4")
+    assert (stages["predict"].pods, stages["predict"].node) == (9, "1 x nvidia-l4")
     assert (stages["evaluate"].node, stages["evaluate"].image) == ("CPU", config.images.cpu)
     assert "4 nodes of 8 x nvidia-h100-80gb" in plan(config)
 

@@ -25,7 +25,7 @@ from llm2llm.pipelines.inspect.run_files import open_run
 from llm2llm.pipelines.inspect.why import why
 from llm2llm.pipelines.inspect.wording import printable, why_text
 from tests.components.shared import lineage
-from tests.support.made_run import ask, example, generated, make_run, seed
+from tests.support.made_run import example, generated, make_run, request, seed
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["of today", "of before"])
@@ -69,7 +69,7 @@ class TestKept:
         call, ledger = facts["teacher"]["call"], facts["teacher"]["ledger"]
         assert call["key"] == generated(0, 2).call_key
         assert (call["model"], call["input_tokens"], call["output_tokens"], call["usd"]) == ("big", 100, 20, 0.0012)
-        assert ledger["messages"] == list(ask(0, 2).messages)
+        assert ledger["messages"] == list(request(0, 2).messages)
         assert generated(0, 2).question in ledger["text"]
         assert Path(ledger["uri"]).is_file()
         assert facts["checks"] == ["valid answer", "length"]
@@ -131,7 +131,7 @@ class TestRejected:
         assert (reject["neighbour_id"], reject["neighbour"]) == (seed(1).id, seed(1).question)
         assert facts["seed"]["id"] == seed(3).id
         assert facts["student"]["completion"] == "no idea 0"
-        assert facts["teacher"]["ledger"]["messages"] == list(ask(3, 1).messages)
+        assert facts["teacher"]["ledger"]["messages"] == list(request(3, 1).messages)
         assert "rejected   by dedupe in iteration 1: near_copy, score 0.970" in why_text(facts)
 
 
