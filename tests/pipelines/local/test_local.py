@@ -13,6 +13,8 @@ import pytest
 
 from llm2llm.components.shared.data.parquet import read_rows
 from llm2llm.components.shared.data.schemas import Decision, Example, Score
+from llm2llm.components.shared.data.splits import read_splits
+from llm2llm.components.shared.lineage.embedded import content_hash
 from llm2llm.components.shared.models.student_folder import TRAINING_FILE
 from tests.support.small_run import events, finished
 
@@ -77,9 +79,9 @@ def test_the_numbers_can_be_traced_to_rows(whole: tuple[Path, str]) -> None:
     outputs = finished(output)
     last = summary["iterations"][-1]["iteration"]
     training = read_rows(outputs["dedupe", last]["next_training_set"], "examples", Example)
-    seeds = read_rows(outputs["prepare", None]["seeds_set"], "examples", Example)
-    decisions = read_rows(outputs["filter_errors", last]["decisions"], "decisions", Decision)
-    history = read_rows(outputs["evaluate", last]["history"], "scores", Score)
+    seeds = read_splits(outputs["prepare", None]["splits"])["seeds"]
+    decisions = read_rows(outputs["filter_errors", last]["journal"] / "decisions.parquet", "decisions", Decision)
+    history = read_rows(outputs["evaluate", last]["journal"] / "scores.parquet", "scores", Score)
     assert summary["rows"]["seeds"] == len(seeds)
     assert summary["rows"]["kept"] == sum(row.generated for row in training)
     assert summary["rows"]["generated"] == summary["rows"]["kept"] + summary["rows"]["rejected"]["total"]
@@ -99,8 +101,10 @@ def test_no_generated_row_is_a_test_row(whole: tuple[Path, str]) -> None:
     outputs = finished(whole[0])
     last = max(iteration for stage, iteration in outputs if stage == "dedupe" and iteration is not None)
     training = {row.question for row in read_rows(outputs["dedupe", last]["next_training_set"], "examples", Example)}
-    for split in ("test_set", "validation_set"):
-        assert not training & {row.question for row in read_rows(outputs["prepare", None][split], "examples", Example)}
+    splits = read_splits(outputs["prepare", None]["splits"])
+    for split in (splits["test"], splits["validation"]):
+        assert split
+        assert not training & {row.question for row in split}
 
 
 def test_started_again_it_does_nothing_twice(whole: tuple[Path, str], small_config: Path) -> None:
@@ -157,14 +161,14 @@ def test_killed_in_iteration_1_it_goes_on_and_ends_with_the_same_bytes(
     one, other = finished(whole[0]), finished(output)
     assert one.keys() == other.keys()
     for stage, names in {
-        "prepare": ("seeds_set", "validation_set", "test_set", "pool_set", "rejects"),
-        "filter_errors": ("errors", "decisions"),
-        "teacher_augment": ("candidates", "rejects", "calls"),
-        "dedupe": ("next_training_set", "all_rejects"),
+        "prepare": ("splits", "training_set", "pool_set", "journal"),
+        "filter_errors": ("journal",),
+        "teacher_augment": ("candidates", "journal"),
+        "dedupe": ("next_training_set", "journal"),
     }.items():
         for (name, iteration), outputs in one.items():
             for key in names if name == stage else ():
-                same = outputs[key].read_bytes() == other[name, iteration][key].read_bytes()
+                same = content_hash(outputs[key]) == content_hash(other[name, iteration][key])
                 assert same, f"{stage} {iteration}: {key} differs"
 
 

@@ -82,7 +82,6 @@ def test_a_run_that_is_repeated_with_the_same_inputs_writes_the_same_and_pays_fo
     # What a run has paid is its own: figures of time, and of where an answer came from.
     assert {what for what, iteration in first if first[what, iteration] != second[what, iteration]} <= {
         ("train", "metrics"),
-        ("teacher_augment", "calls"),
         ("report", "html"),
         ("report", "markdown"),
         ("report", "summary"),

@@ -10,6 +10,7 @@ import pytest
 
 from llm2llm.components.shared.data.parquet import read_rows
 from llm2llm.components.shared.data.schemas import Example, Prediction, StudentError
+from llm2llm.components.shared.data.splits import read_splits
 from llm2llm.components.shared.tasks import TASKS, grade, target
 from tests.support.small_run import finished
 
@@ -41,9 +42,9 @@ def test_snips_from_70_seeds(real_data: Path, tmp_path: Path) -> None:
         "teacher_augment.rows_per_iteration=70", "prepare.validation_fraction=0.03",
     )  # fmt: skip
     outputs = finished(tmp_path / "out")
-    seeds = read_rows(outputs["prepare", None]["seeds_set"], "examples", Example)
+    splits = read_splits(outputs["prepare", None]["splits"])
+    seeds, test = splits["seeds"], splits["test"]
     pool = read_rows(outputs["prepare", None]["pool_set"], "examples", Example)
-    test = read_rows(outputs["prepare", None]["test_set"], "examples", Example)
     assert len(seeds) == 70
     assert all(sum(row.answer == label for row in seeds) == 10 for label in TASKS["snips"].labels)
     assert len(pool) > 12_000
@@ -82,7 +83,7 @@ def test_gsm8k_through_every_stage(real_data: Path, tmp_path: Path) -> None:
         assert grade(task, completion, row.answer)[1] == "correct"
     predictions = read_rows(outputs["evaluate", 0]["predictions"], "predictions", Prediction)
     assert {p.split for p in predictions} == {"seeds", "validation", "test"}
-    errors = read_rows(outputs["filter_errors", 0]["errors"], "errors", StudentError)
+    errors = read_rows(outputs["filter_errors", 0]["journal"] / "errors.parquet", "errors", StudentError)
     wrong = {p.example_id for p in predictions if p.split == "seeds" and p.outcome != "correct"}
     assert {error.example_id for error in errors} == wrong
     assert summary["iterations"][0]["errors"] == len(wrong)

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.base.settings_text import settings_text
 from llm2llm.components.shared.data.parquet import write_rows
 from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.tasks import Task
@@ -127,10 +128,9 @@ def test_a_job_on_a_server(
 STAGE = """
 import sys
 from llm2llm.components.shared.data.artifacts import LocalArtifact
-from llm2llm.components.train.run import run
-run(training_set=LocalArtifact(sys.argv[1]), student="scratch", task={task!r}, previous=None, iteration=0,
-    epochs={epochs}, learning_rate=1e-3, random_seed=0, settings={settings!r},
-    model=LocalArtifact(sys.argv[2] + "/model"), metrics=LocalArtifact(sys.argv[2] + "/metrics"))
+from llm2llm.components.train.component import train
+train.python_func(training_set=LocalArtifact(sys.argv[1]), settings={settings!r},
+                  model=LocalArtifact(sys.argv[2] + "/model"), metrics=LocalArtifact(sys.argv[2] + "/metrics"))
 """
 
 
@@ -138,7 +138,12 @@ def stage(folder: Path, rows: list[Example], task: Task, epochs: int, settings: 
     """The command of a stage `train` on some rows."""
     write_rows(folder / "rows", "examples", rows)
     (folder / "out").mkdir(exist_ok=True)
-    text = STAGE.format(task=task.model_dump(mode="json"), epochs=epochs, settings=settings)
+    sections = {
+        "task": task.model_dump(mode="json"),
+        "student": "scratch",
+        "train": {"epochs": epochs, "learning_rate": 1e-3, **settings},
+    }
+    text = STAGE.format(settings=settings_text(sections))
     return [sys.executable, "-c", text, str(folder / "rows"), str(folder / "out")]
 
 
