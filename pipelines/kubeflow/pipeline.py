@@ -50,6 +50,8 @@ class KubeflowRunner:
         self._placement = fit_placement(config)
         self._form = form
         self._settings: Any = settings
+        self._in_order = settings is not None
+        self._reported: Any = None
 
     def __call__(self, stage: str, **inputs: Any) -> TaskOutputs:
         given = {name: value for name, value in inputs.items() if value is not None}
@@ -68,6 +70,12 @@ class KubeflowRunner:
         done = TaskOutputs(placed(task, stage, self._placement, config.train.nodes, config.evaluate.shards))
         if stage == "configure" and self._settings is None:
             self._settings = done
+        # In a cluster nobody waits for a report. On one machine it would come last of all, and a run that fails later
+        # would leave none.
+        if stage == "report":
+            self._reported = task
+        elif stage == "teacher_augment" and self._in_order:
+            task.after(self._reported)
         return done
 
     def for_each(self, count: int, name: str, body: Callable[[Any], Any]) -> Any:
