@@ -178,7 +178,8 @@ def _read_json_lines(path: str | os.PathLike[str], kind: str, row_type: type[R])
         where = f"{os.fspath(path)}:{number}"
         for name in line:
             if name not in known:
-                raise UserError(f"{where}: unknown field {name!r} for {kind!r} rows{did_you_mean(name, known)}")
+                fix = did_you_mean(name, known) or f"; they have {', '.join(known)}"
+                raise UserError(f"{where}: unknown field {name!r} for {kind!r} rows{fix}")
             if not is_text(json.dumps(line[name], ensure_ascii=False)):
                 raise UserError(f"{where}: field {name!r} holds half a surrogate pair, which is no valid text")
         without_id = row_type is Example and "id" not in line
