@@ -216,6 +216,8 @@ PREDICTION = {
     [
         ("examples", {"question": "q", "answer": "a", "choises": []},
          "unknown field 'choises' for 'examples' rows; did you mean 'choices'?"),
+        ("examples", {"input": "q", "output": "a"},
+         "unknown field 'input' for 'examples' rows; they have id, question, choices, rationale, answer"),
         ("examples", {"question": "q"}, "field 'answer': Field required"),
         ("examples", {"question": "q", "answer": 4}, "field 'answer': Input should be a valid string (got 4)"),
         ("examples", {"question": "q", "answer": "a", "choices": "x"}, "field 'choices': Input should be a valid list"),
