@@ -5,6 +5,7 @@ What a chart says it says without colour too: by the shape of its marks, hatchin
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from math import ceil, floor
 from typing import Literal
 
@@ -168,7 +169,8 @@ def reliability_chart(split: Split, bins: Sequence[Mapping[str, float]]) -> str:
 def _svg(name: str, title: str, description: str, parts: Sequence[str], top: int = 0) -> str:
     return (
         f'<svg viewBox="0 {top} {WIDTH} {HEIGHT - top}" role="img" aria-labelledby="{name}-title {name}-desc">'
-        f'<title id="{name}-title">{title}</title><desc id="{name}-desc">{description}</desc>{"".join(parts)}</svg>'
+        f'<title id="{name}-title">{escape(title, quote=False)}</title>'
+        f'<desc id="{name}-desc">{escape(description, quote=False)}</desc>{"".join(parts)}</svg>'
     )
 
 
@@ -261,4 +263,4 @@ def _mark(split: Split, x: float, y: float, size: float, filled: bool) -> str:
 
 
 def _text(x: float, y: float, text: str, kind: str, anchor: str = "middle") -> str:
-    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{text}</text>'
+    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text, quote=False)}</text>'

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Example
@@ -72,11 +73,11 @@ def read_inputs(
 
     for name, source in sources.items():
         if source:
-            carefully(name, lambda name=name, source=source: read(name, source))  # type: ignore[misc]
+            carefully(name, partial(read, name, source))
         else:
             inputs[name] = Input([])
     # All inputs of the task are one column's rows: a 0 in any of them tells what the others count from.
     first = first_place([found for name, found in raw.items() if name != REPLAY], task, task.columns)
     for name in list(raw):
-        carefully(name, lambda name=name: check(name))  # type: ignore[misc]
+        carefully(name, partial(check, name))
     return {name: inputs[name] for name in sources if name in inputs}

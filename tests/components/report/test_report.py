@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llm2llm.components.report.charts import Bar, bar_chart
 from llm2llm.components.report.component import report
 from llm2llm.components.report.report import WHOLE, cut, escape_markdown, render_html, render_markdown
 from llm2llm.components.report.samples import kept_rows, last_errors, rejected_rows, spread
@@ -482,6 +483,14 @@ def test_charts_have_room_for_any_number_of_iterations(iterations: int) -> None:
     assert all(0 <= x <= 360 for x in numbers)
     heights = [float(y) for y in re.findall(r'<text [^>]* y="(-?[\d.]+)"', html)]
     assert all(10 <= y <= 250 for y in heights)
+
+
+def test_a_charts_words_are_text() -> None:
+    drawing = bar_chart("n", "a <i>", [("<b>", "solid"), ("c", "hatched")], [Bar(0, [1, 2], "<u>")], "rows")
+    assert not re.search("<[biu]>", drawing)
+    assert drawing.count("&lt;b&gt;") == 2, "in the legend and in the description"
+    assert "a &lt;i&gt;" in drawing
+    assert "&lt;u&gt;" in drawing
 
 
 def test_a_chart_says_in_words_what_it_draws() -> None:
