@@ -486,7 +486,7 @@ def test_charts_have_room_for_any_number_of_iterations(iterations: int) -> None:
 
 
 def test_a_charts_words_are_text() -> None:
-    drawing = bar_chart("n", "a <i>", [("<b>", "solid"), ("c", "hatched")], [Bar(0, [1, 2], "<u>")], "rows")
+    drawing = bar_chart("n", "a <i>", [("<b>", "plain"), ("c", "hatched")], [Bar(0, [1, 2], "<u>")], "rows")
     assert not re.search("<[biu]>", drawing)
     assert drawing.count("&lt;b&gt;") == 2, "in the legend and in the description"
     assert "a &lt;i&gt;" in drawing
