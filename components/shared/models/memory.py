@@ -1,10 +1,10 @@
 """Out-of-memory detection, and work in pieces that are halved until they fit."""
 
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from typing import TypeVar
 
 import torch
-from accelerate.utils.memory import should_reduce_batch_size
 
 from llm2llm.components.shared.base.errors import UserError
 
@@ -16,7 +16,12 @@ def out_of_memory(problem: BaseException) -> bool:
     """Whether it says that a device, or the machine, has no memory left."""
     if isinstance(problem, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(problem, Exception) and should_reduce_batch_size(problem)
+    # Other words for the same, as accelerate knows them; vLLM's image, which trains nothing, does without it.
+    if not isinstance(problem, Exception) or find_spec("accelerate") is None:
+        return False
+    from accelerate.utils.memory import should_reduce_batch_size
+
+    return bool(should_reduce_batch_size(problem))
 
 
 def in_pieces(

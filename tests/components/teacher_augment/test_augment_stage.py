@@ -307,8 +307,8 @@ def test_a_sigkill_in_the_middle_loses_no_row_and_pays_for_none_twice(under_fire
                      "settings": fire_settings(server, folder)}  # fmt: skip
         (folder / "arguments.json").write_text(json.dumps(arguments), encoding="utf-8")
         root = Path(__file__).parents[3]
-        script = root / "tests" / "support" / "run_augment_stage.py"
-        with subprocess.Popen([sys.executable, str(script), str(folder / "arguments.json")], cwd=root) as stage:
+        command = [sys.executable, "-m", "tests.support.run_augment_stage", str(folder / "arguments.json")]
+        with subprocess.Popen(command, cwd=root) as stage:
             while sum(server.stats()["delivered"].values()) < 600:
                 assert stage.poll() is None, "the stage ended before it was killed"
                 time.sleep(0.05)

@@ -89,7 +89,9 @@ def accounted_for(
     outcomes = Counter(answer.outcome for answer in answers)
     assert len(stored) == outcomes["answered"] >= 0.98 * len(answers)
     delivered = server.stats()["delivered"]
-    assert {request_hash(entry.sent or {}) for entry in stored.values()} == delivered.keys(), "none was lost"
+    # A killed process may have been given an answer to a request that then failed for good when it was sent again.
+    lost = delivered.keys() - {request_hash(entry.sent or {}) for entry in stored.values()}
+    assert len(lost) <= outcomes["failed"], "none was lost"
 
 
 @pytest.mark.slow
@@ -148,7 +150,9 @@ def killed_and_restarted(rows: list[dict[str, Any]], faults: Faults, tmp_path: P
         answers, tracker = answers_to(rows, server.url, ledger)
         accounted_for(answers, rows, server, ledger)
         after = server.stats()["delivered"]
-        assert {key for key, times in after.items() if times > 1} == lost & after.keys()
+        twice = {key for key, times in after.items() if times > 1}
+        assert twice <= lost, "nothing that the ledger held was sent again"
+        assert len(lost - twice) <= sum(answer.outcome == "failed" for answer in answers)
         assert max(after.values()) <= 2
         assert tracker.spent.calls >= len(after), "what the killed process paid for counts"
 

@@ -89,12 +89,12 @@ def test_a_vllm_server_answers_in_the_form_asked_for_and_is_asked_once(server: s
 
 @pytest.mark.vllm
 @pytest.mark.slow
-def test_a_model_that_a_vllm_server_does_not_serve_is_refused_before_anything_is_asked(server: str) -> None:
+def test_a_model_that_a_vllm_server_does_not_serve_is_refused_with_what_it_lists(server: str) -> None:
     before = requests_answered(server)
     settings = ModelSettings(model="tiny-teacher2", url=server)
     with (
         open_teacher(settings, "openai", SpendTracker(run="r")) as teacher,
-        pytest.raises(UserError, match=r"has no model 'tiny-teacher2'.*tiny-teacher"),
+        pytest.raises(UserError, match=r"HTTP 404 for model 'tiny-teacher2'.*it lists tiny-teacher"),
     ):
         teacher(requests(1))
     assert requests_answered(server) == before
