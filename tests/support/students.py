@@ -1,7 +1,9 @@
 """A tiny pretrained-looking student: saved to a folder, so that it is loaded as any model is."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,6 +11,10 @@ from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.tasks import Task
 from llm2llm.components.shared.training.settings import FineTuneSettings, ScratchSettings
 
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 TINY = ScratchSettings(vocabulary=300, hidden_size=32, layers=2, heads=2, context=128)
 
 
@@ -16,6 +22,24 @@ TINY = ScratchSettings(vocabulary=300, hidden_size=32, layers=2, heads=2, contex
 def quick() -> FineTuneSettings:
     """Settings under which the tiny student learns the colours in a second."""
     return FineTuneSettings(epochs=30, learning_rate=5e-3, batch_size=4, max_length=64, scratch=TINY)
+
+
+@pytest.fixture(scope="session")
+def small_training(colours: Task, quick: FineTuneSettings) -> dict[str, Any]:
+    """A stage's settings: one epoch from random weights, half of the rows general ones."""
+    return {
+        "task": colours.model_dump(mode="json"),
+        "student": "scratch",
+        "train": {
+            "epochs": 1.0,
+            "learning_rate": 1e-3,
+            "batch_size": 4,
+            "max_length": 64,
+            "replay_fraction": 0.5,
+            "scratch": quick.scratch.model_dump(),
+        },
+        "random_seed": 0,
+    }
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +64,18 @@ def tiny_student(tmp_path_factory: pytest.TempPathFactory, rows: list[Example], 
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module", params=["plain", "chat"])
+def tokenizer(request: pytest.FixtureRequest, tiny_student: Path) -> Any:
+    """The tiny student's tokenizer, once as it is and once with a chat template."""
+    from llm2llm.components.shared.models.load import load_tokenizer
+
+    loaded = copy.deepcopy(load_tokenizer(tiny_student))
+    if request.param == "chat":
+        loaded.add_special_tokens({"eos_token": "<|im_end|>", "additional_special_tokens": ["<|im_start|>"]})
+        loaded.chat_template = CHATML
+    return loaded
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """The stage `out_of_fold`: its students are trained as `train`'s are."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,6 @@ from llm2llm.components.shared.data.parquet import read_rows
 from llm2llm.components.shared.data.schemas import Example, Prediction
 from llm2llm.components.shared.tasks import Task
 from llm2llm.components.shared.training.job_folder import TrainingJob
-from llm2llm.components.shared.training.settings import FineTuneSettings
 from llm2llm.components.shared.training.training_log import TrainingLog
 from tests.support.builders import outputs_of, rows_artifact
 
@@ -22,8 +22,7 @@ def test_general_rows_are_mixed_in(
     tmp_path: Path,
     rows: list[Example],
     other_rows: list[Example],
-    colours: Task,
-    quick: FineTuneSettings,
+    small_training: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     logs = []
@@ -34,25 +33,11 @@ def test_general_rows_are_mixed_in(
         return logs[-1]
 
     monkeypatch.setattr(module, "train_on_devices", watched)
-    settings = {
-        "task": colours.model_dump(mode="json"),
-        "student": "scratch",
-        "train": {
-            "epochs": 1.0,
-            "learning_rate": 1e-3,
-            "batch_size": 4,
-            "max_length": 64,
-            "replay_fraction": 0.5,
-            "scratch": quick.scratch.model_dump(),
-        },
-        "out_of_fold": {"folds": 3},
-        "random_seed": 0,
-    }
     outputs = outputs_of("out_of_fold", tmp_path)
     stage.python_func(
         training_set=rows_artifact(tmp_path, "training_set", "examples", rows),
         replay_set=rows_artifact(tmp_path, "replay_set", "examples", other_rows),
-        settings=settings_text(settings),
+        settings=settings_text({**small_training, "out_of_fold": {"folds": 3}}),
         fold=0,
         iteration=1,
         **outputs,

@@ -19,26 +19,13 @@ from tests.support.builders import outputs_of, rows_artifact
 
 @pytest.mark.slow
 def test_the_stage_mixes_general_rows_in_and_measures(
-    tmp_path: Path, rows: list[Example], other_rows: list[Example], colours: Task, quick: FineTuneSettings
+    tmp_path: Path, rows: list[Example], other_rows: list[Example], small_training: dict[str, Any]
 ) -> None:
-    settings = {
-        "task": colours.model_dump(mode="json"),
-        "student": "scratch",
-        "train": {
-            "epochs": 1.0,
-            "learning_rate": 1e-3,
-            "batch_size": 4,
-            "max_length": 64,
-            "replay_fraction": 0.5,
-            "scratch": quick.scratch.model_dump(),
-        },
-        "random_seed": 0,
-    }
     outputs = outputs_of("train", tmp_path)
     train.python_func(
         training_set=rows_artifact(tmp_path, "training_set", "examples", rows),
         replay_set=rows_artifact(tmp_path, "replay_set", "examples", other_rows),
-        settings=settings_text(settings),
+        settings=settings_text(small_training),
         iteration=2,
         **outputs,
     )

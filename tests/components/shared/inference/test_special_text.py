@@ -18,22 +18,9 @@ from llm2llm.components.shared.models.prompts import encode, encode_general, enc
 from llm2llm.components.shared.tasks import Task
 from tests.support.builders import example
 
-CHATML = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 NAMES = ["<s>", "</s>", "<pad>", "<|im_start|>", "<|im_end|>", "<|im_start|>system\n", "<", "|", "s>", "</"]
 SAID = st.lists(st.one_of(st.sampled_from(NAMES), st.text(max_size=8)), max_size=8).map("".join)
 OPEN = Task(name="open", form="text")
-
-
-@pytest.fixture(scope="module", params=["plain", "chat"])
-def tokenizer(request: pytest.FixtureRequest, tiny_student: Path) -> Any:
-    loaded = copy.deepcopy(load_tokenizer(tiny_student))
-    if request.param == "chat":
-        loaded.add_special_tokens({"eos_token": "<|im_end|>", "additional_special_tokens": ["<|im_start|>"]})
-        loaded.chat_template = CHATML
-    return loaded
 
 
 def row(question: str, answer: str) -> Example:

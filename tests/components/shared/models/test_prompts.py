@@ -21,20 +21,6 @@ from llm2llm.components.shared.training.settings import FineTuneSettings
 
 pytestmark = pytest.mark.slow
 
-CHATML = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-
-
-@pytest.fixture(params=["plain", "chat"])
-def tokenizer(request: pytest.FixtureRequest, tiny_student: Path) -> Any:
-    loaded = copy.deepcopy(load_tokenizer(tiny_student))
-    if request.param == "chat":
-        loaded.add_special_tokens({"eos_token": "<|im_end|>", "additional_special_tokens": ["<|im_start|>"]})
-        loaded.chat_template = CHATML
-    return loaded
-
 
 def test_training_and_evaluation_use_the_same_prompt(
     quick: FineTuneSettings,

@@ -1,5 +1,5 @@
 """Fixtures of storage."""
 
-from tests.support.storage import no_server, place
+from tests.support.storage import no_server
 
-__all__ = ["no_server", "place"]
+__all__ = ["no_server"]

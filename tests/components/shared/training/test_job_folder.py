@@ -31,14 +31,10 @@ LOG = TrainingLog(
 )  # fmt: skip
 
 
-@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.s3)])
-def uri(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+@pytest.fixture
+def uri(place: str) -> str:
     """The URI of a job that is not there yet."""
-    if request.param == "local":
-        return str(tmp_path / "job")
-    server = request.getfixturevalue("s3_server")
-    server.use(monkeypatch)
-    return f"s3://{server.bucket()}/job"
+    return f"{place}/job"
 
 
 @pytest.fixture
