@@ -2,6 +2,7 @@
 #
 #   make quickstart   the whole loop on this machine, a few minutes
 #   make test         every test
+#   make docs         the reference pages, from the code
 #   make check        lint, types, and every shipped config compiled
 #   make e2e HOST=...  the quickstart on a Kubeflow, held against this machine; see manifests/README.md
 #   make images       the container images cpu and train; EXTRAS="cpu train vllm", PLATFORM=linux/arm64 (cpu only),
@@ -19,7 +20,7 @@ IMAGES ?= ghcr.io/llm2llm
 EXTRAS ?= cpu train
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
-.PHONY: quickstart quickstart-random test test-fast check lint types compile images locks manifests gitops e2e vllm mlmd clean bench-selection bench-dedupe bench-leaks bench-teachers bench-storage bench-students bench-answers bench-why
+.PHONY: quickstart quickstart-random test test-fast docs check lint types compile images locks manifests gitops e2e vllm mlmd clean bench-selection bench-dedupe bench-leaks bench-teachers bench-storage bench-students bench-answers bench-why
 
 $(VENV)/train.done: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "llm2llm needs Python 3.11 or newer; set PYTHON=python3.11" >&2; exit 2; }
@@ -60,6 +61,9 @@ test: $(VENV)/dev.done
 
 test-fast: $(VENV)/dev.done
 	$(BIN)/python -m pytest -m "not slow and not browser and not s3 and not vllm and not mlmd"
+
+docs: $(VENV)/dev.done
+	$(BIN)/python -m llm2llm.pipelines.cli.reference
 
 check: lint types compile
 

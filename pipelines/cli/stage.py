@@ -38,16 +38,9 @@ def stage_command(name: str) -> click.Command:
     function = component(name).python_func
     documentation = docstring_parser.parse(function.__doc__ or "")
     described = {parameter.arg_name: parameter.description or "" for parameter in documentation.params}
-    inputs, outputs = {}, {}
-    for parameter in inspect.signature(function).parameters.values():
-        artifact = _artifact(parameter.annotation)
-        if artifact is not None and artifact[0] == "output":
-            outputs[parameter.name] = parameter.name + (
-                "" if parameter.name in FOLDERS else SUFFIX[artifact[1].__name__]
-            )
-        else:
-            inputs[parameter.name] = parameter
-    kinds = {key: _artifact(inspect.signature(function).parameters[key].annotation) for key in outputs}
+    inputs, written_to = inputs_and_outputs(function)
+    kinds = {key: artifact_of(parameter.annotation) for key, parameter in written_to.items()}
+    outputs = {key: key + ("" if key in FOLDERS else SUFFIX[kind[1].__name__]) for key, kind in kinds.items() if kind}
 
     options: list[click.Parameter] = [_option(parameter, described[parameter.name]) for parameter in inputs.values()]
     options.append(
@@ -80,7 +73,14 @@ def stage_command(name: str) -> click.Command:
     return click.Command(name, params=options, callback=callback, help=summary, short_help=summary)
 
 
-def _artifact(annotation: Any) -> tuple[str, type[Artifact], bool] | None:
+def inputs_and_outputs(function: Any) -> tuple[dict[str, inspect.Parameter], dict[str, inspect.Parameter]]:
+    """The parameters of a stage's function by name: what it is given, and the artifacts that it writes."""
+    parameters = inspect.signature(function).parameters
+    outputs = {key: one for key, one in parameters.items() if (artifact_of(one.annotation) or ("",))[0] == "output"}
+    return {key: one for key, one in parameters.items() if key not in outputs}, outputs
+
+
+def artifact_of(annotation: Any) -> tuple[str, type[Artifact], bool] | None:
     """("input" or "output", artifact class, whether a list) of KFP's `Input[...]`, `Optional[Input[...]]` and
     `Output[...]`; None for a plain parameter."""
     if get_origin(annotation) is not None and type(None) in get_args(annotation):
@@ -97,7 +97,7 @@ def _artifact(annotation: Any) -> tuple[str, type[Artifact], bool] | None:
 def _option(parameter: inspect.Parameter, description: str) -> click.Option:
     flag = "--" + parameter.name.replace("_", "-")
     required = parameter.default is inspect.Parameter.empty
-    artifact = _artifact(parameter.annotation)
+    artifact = artifact_of(parameter.annotation)
     if artifact is not None:
         return click.Option(
             [flag], type=click.Path(path_type=Path), required=required, multiple=artifact[2], help=description
@@ -116,7 +116,7 @@ def _option(parameter: inspect.Parameter, description: str) -> click.Option:
 
 
 def _argument(stage: str, parameter: inspect.Parameter, value: Any) -> Any:
-    if _artifact(parameter.annotation) is not None:
+    if artifact_of(parameter.annotation) is not None:
         if isinstance(value, tuple):
             return [_input(parameter, path) for path in value] or None
         return None if value is None else _input(parameter, value)
@@ -124,7 +124,7 @@ def _argument(stage: str, parameter: inspect.Parameter, value: Any) -> Any:
 
 
 def _input(parameter: inspect.Parameter, path: Path) -> Artifact:
-    found = _artifact(parameter.annotation)
+    found = artifact_of(parameter.annotation)
     assert found is not None
     if not path.exists():
         raise UserError(f"--{parameter.name.replace('_', '-')} {path}: no such file or folder")

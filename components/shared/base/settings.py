@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import date
 from types import UnionType
 from typing import Any, Self, Union, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
-from pydantic_core import PydanticKnownError
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
+from pydantic_core import PydanticKnownError, core_schema
 
 from llm2llm.components.shared.base.errors import UserError, did_you_mean
 
@@ -56,21 +57,37 @@ class StageSettings(Settings):
         return {}
 
 
-def one_of(*tables: Mapping[str, Any]) -> BeforeValidator:
+@dataclass(frozen=True)
+class _OneOf:
+    """What `one_of` annotates a key with: a check, and the names for the key's JSON schema."""
+
+    tables: tuple[Mapping[str, Any], ...]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return core_schema.no_info_before_validator_function(self._named, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {**handler(schema), "enum": self._names()}
+
+    def _names(self) -> list[str]:
+        return [name for table in self.tables for name in table]
+
+    def _named(self, value: Any) -> Any:
+        if value not in self._names():
+            *others, last = map(repr, self._names())
+            raise PydanticKnownError("literal_error", {"expected": f"{', '.join(others)} or {last}"})
+        return value
+
+
+def one_of(*tables: Mapping[str, Any]) -> _OneOf:
     """For a key whose value names an entry of a table: `teacher: Annotated[str, one_of(BACKENDS)]`.
 
     The tables are looked into when a value is checked. Any other value is refused in the words that pydantic has for a
     `Literal` of all names.
     """
-
-    def named(value: Any) -> Any:
-        names = [name for table in tables for name in table]
-        if value not in names:
-            *others, last = map(repr, names)
-            raise PydanticKnownError("literal_error", {"expected": f"{', '.join(others)} or {last}"})
-        return value
-
-    return BeforeValidator(named)
+    return _OneOf(tables)
 
 
 def in_words(table: Mapping[str, Any]) -> str:
