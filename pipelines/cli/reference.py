@@ -34,17 +34,20 @@ _WIDTH = 100
 def pages() -> dict[Path, str]:
     """Every generated file of the repository: its path from the top, and what it must hold."""
     found = {
-        SETTINGS_PAGE: settings_page(),
         SCHEMA: json.dumps(config_schema(), indent=1, ensure_ascii=False) + "\n",
         CLI_PAGE: cli_page(),
+        SETTINGS_PAGE: with_generated(_written(SETTINGS_PAGE), settings_reference()),
     }
     for name in STAGES:
         page = stage_page(name)
-        if page.parts[0] != "components":  # configure belongs to the pipeline
-            continue
-        written = (ROOT / page).read_text(encoding="utf-8") if (ROOT / page).is_file() else f"# {name}\n"
-        found[page] = with_generated(written, stage_reference(name))
+        if page.parts[0] == "components":  # configure belongs to the pipeline
+            found[page] = with_generated(_written(page), stage_reference(name))
     return found
+
+
+def _written(page: Path) -> str:
+    """What the page says today; of a new one its heading."""
+    return (ROOT / page).read_text(encoding="utf-8") if (ROOT / page).is_file() else f"# {page.parent.name}\n"
 
 
 def stage_page(name: str) -> Path:
@@ -60,24 +63,12 @@ def with_generated(text: str, generated: str) -> str:
     return f"{whole}\n{after}\n" if after else whole
 
 
-def settings_page() -> str:
+def settings_reference() -> str:
     """Every key of a config: a table for each section, in the order of the config."""
-    lines = [
-        "# Settings",
-        "",
-        "A config is one YAML file. `llm2llm config` lists those in this folder, `llm2llm config NAME` prints one to",
-        "start from, and `--set section.key=value` changes one key of a command. An unknown key, a wrong value or a",
-        "contradiction ends the command with exit code 2 and names the key, the value and the fix.",
-        "",
-        "Editors that know YAML schemas complete and check the keys when a config begins with",
-        "`# yaml-language-server: $schema=PATH/pipelines/configs/schema.json`.",
-        "",
-        "This page is written by `make docs` from the docstrings of the settings. A default of — means that the key",
-        "must be set.",
-    ]
+    lines = []
     for key, model in _sections(Config, ""):
-        lines += ["", f"## {key or 'Top level'}", "", _about(model), "", *_table(model, key)]
-    return "\n".join(lines) + "\n"
+        lines += [f"## {key or 'Top level'}", "", _about(model), "", *_table(model, key), ""]
+    return "\n".join(lines)
 
 
 def cli_page() -> str:
