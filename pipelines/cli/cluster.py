@@ -1,4 +1,4 @@
-"""The commands that speak to a cluster: `submit`, `schedule`, `schedules`, `preflight`."""
+"""The commands that speak to a cluster: `submit`, `schedule ...`, `preflight`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from llm2llm.components.shared.base.errors import UserError
+from llm2llm.pipelines.cli.groups import NamedGroup, old_name
 
 Command = Callable[..., Any]
 
@@ -131,8 +132,33 @@ def submit(
     return follow(cluster, compiled, run_id, limit, pipeline_root) if wait else 0
 
 
-@click.command()
-@click.argument("config", required=False)
+class _Schedule(NamedGroup):
+    """Takes the words of before, `schedule CONFIG --cron ...` and `schedule --pause NAME`, as well."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        before = ("--cron", "--pause", "--resume", "--delete")
+        if args and args[0] not in self.commands and any(one.split("=")[0] in before for one in args):
+            return _as_before(args)
+        return super().resolve_command(ctx, args)
+
+
+def _as_before(args: list[str]) -> tuple[str, click.Command, list[str]]:
+    for option, name in (("--pause", "pause"), ("--resume", "resume"), ("--delete", "delete")):
+        if option in args:
+            place = args.index(option)
+            return name, old_name(schedule.commands[name], name, f"schedule {name}"), args[:place] + args[place + 1 :]
+    return "set", old_name(schedule.commands["set"], "set", "schedule set"), args
+
+
+@click.group(cls=_Schedule, context_settings={"ignore_unknown_options": True})
+def schedule() -> None:
+    """Run a config in a cluster again and again."""
+
+
+@schedule.command("set")
+@click.argument("config")
 @connection
 @running
 @click.option(
@@ -144,41 +170,21 @@ def submit(
 )
 @click.option("--max-concurrency", type=click.IntRange(1, 10), default=1, show_default=True,
               help="How many runs of it may go on at once.")  # fmt: skip
-@click.option("--pause", metavar="NAME", help="Disable a schedule.")
-@click.option("--resume", metavar="NAME", help="Enable it again.")
-@click.option("--delete", metavar="NAME", help="Delete it.")
-@click.option("--force", is_flag=True, help="With --delete: also when a run of it goes on, which ends with it.")
 @set_option
-def schedule(
-    config: str | None, host: str | None, namespace: str, token_file: Path | None, ca_file: Path | None,
+def schedule_set(
+    config: str, host: str | None, namespace: str, token_file: Path | None, ca_file: Path | None,
     experiment: str, create_experiment: bool, parameters: tuple[str, ...], service_account: str, pipeline_root: str,
-    cron: str, name: str, catchup: bool, max_concurrency: int, pause: str | None, resume: str | None,
-    delete: str | None, force: bool, overrides: tuple[str, ...],
+    cron: str, name: str, catchup: bool, max_concurrency: int, overrides: tuple[str, ...],
 ) -> None:  # fmt: skip
-    """Run a config in a cluster again and again.
+    """Make a schedule, or change it.
 
-    llm2llm schedule CONFIG --cron '0 2 * * 0' --host URL
-
-    The same command again changes nothing; with a changed config or time it replaces the schedule: never are two
+    The same command again changes nothing; with a changed config or time it replaces the schedule: two are never
     enabled, and no time at which it is due is missed. Times are in the cluster's zone, UTC unless its administrators
-    chose another. See `llm2llm schedules` for those that there are.
+    chose another.
     """
     from llm2llm.pipelines.kubeflow import schedule as scheduling
     from llm2llm.pipelines.kubeflow import submit as submitting
 
-    asked = [bool(config), pause is not None, resume is not None, delete is not None]
-    if sum(asked) != 1:
-        raise UserError("schedule: give one of CONFIG (with --cron), --pause NAME, --resume NAME, --delete NAME")
-    if config is None:
-        cluster = _connected(host, token_file, ca_file, namespace)
-        if pause is not None:
-            click.echo(f"{pause}: {scheduling.pause(cluster, pause, click.echo)}")
-        elif resume is not None:
-            click.echo(f"{resume}: {scheduling.resume(cluster, resume, click.echo)}")
-        elif delete is not None:
-            scheduling.remove(cluster, delete, force)
-            click.echo(f"{delete}: deleted")
-        return
     if not cron:
         raise UserError("--cron: missing; when is the config to be run? '0 2 * * 0' is Sundays at 2:00")
     six = scheduling.six_fields(cron)
@@ -194,13 +200,49 @@ def schedule(
     click.echo(f"{name or loaded.name}: {done}; {compiled.version} at '{six}'")
 
 
-@click.command()
+@schedule.command("list")
 @connection
-def schedules(host: str | None, namespace: str, token_file: Path | None, ca_file: Path | None) -> None:
-    """List the schedules in a cluster that `llm2llm schedule` made."""
+def schedule_list(host: str | None, namespace: str, token_file: Path | None, ca_file: Path | None) -> None:
+    """List the schedules in a cluster that `llm2llm schedule set` made."""
     from llm2llm.pipelines.kubeflow.schedule import our_schedules, schedules_table
 
     click.echo(schedules_table(our_schedules(_connected(host, token_file, ca_file, namespace))))
+
+
+@schedule.command("pause")
+@click.argument("name")
+@connection
+def schedule_pause(name: str, host: str | None, namespace: str, token_file: Path | None, ca_file: Path | None) -> None:
+    """Disable a schedule. Runs that go on do so."""
+    from llm2llm.pipelines.kubeflow import schedule as scheduling
+
+    cluster = _connected(host, token_file, ca_file, namespace)
+    click.echo(f"{name}: {scheduling.pause(cluster, name, click.echo)}")
+
+
+@schedule.command("resume")
+@click.argument("name")
+@connection
+def schedule_resume(name: str, host: str | None, namespace: str, token_file: Path | None, ca_file: Path | None) -> None:
+    """Enable a paused schedule again."""
+    from llm2llm.pipelines.kubeflow import schedule as scheduling
+
+    cluster = _connected(host, token_file, ca_file, namespace)
+    click.echo(f"{name}: {scheduling.resume(cluster, name, click.echo)}")
+
+
+@schedule.command("delete")
+@click.argument("name")
+@click.option("--force", is_flag=True, help="Also when a run of it goes on, which ends with it.")
+@connection
+def schedule_delete(
+    name: str, force: bool, host: str | None, namespace: str, token_file: Path | None, ca_file: Path | None
+) -> None:
+    """Delete a schedule."""
+    from llm2llm.pipelines.kubeflow import schedule as scheduling
+
+    scheduling.remove(_connected(host, token_file, ca_file, namespace), name, force)
+    click.echo(f"{name}: deleted")
 
 
 @click.command()
@@ -244,4 +286,4 @@ def preflight(
     return 1 if counts[FAIL] else 0
 
 
-COMMANDS: tuple[click.Command, ...] = (submit, schedule, schedules, preflight)
+COMMANDS: tuple[click.Command, ...] = (submit, schedule, preflight)

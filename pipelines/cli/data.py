@@ -29,8 +29,6 @@ def export(run_or_file: str, target: Path, export_format: str | None, which: str
     RUN_OR_FILE is the output folder of a run, the folder or s3:// prefix of its artifacts, or a file of examples that a
     stage wrote. JSON Lines, CSV and Parquet can be read back as data of another run. In CSV an apostrophe stands before
     what a spreadsheet would take for a formula.
-
-    Examples: llm2llm export out --to train.jsonl --format messages; llm2llm export out --to test.csv --rows test
     """
     from llm2llm.components.shared.data.parquet import read_rows
     from llm2llm.components.shared.data.schemas import Example

@@ -1,4 +1,4 @@
-"""The commands `llm2llm why` and `llm2llm diff`: where a row comes from, and what differs between two runs."""
+"""`llm2llm inspect why` and `inspect diff`: where a row comes from, and what differs between two runs."""
 
 import json
 

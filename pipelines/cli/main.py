@@ -14,11 +14,14 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import click
+from click import shell_completion
 
 from llm2llm.components.shared.base.errors import UserError, did_you_mean
 from llm2llm.components.stages import STAGES
-from llm2llm.pipelines.cli.cluster import COMMANDS, set_option
+from llm2llm.pipelines.cli.cluster import COMMANDS, schedule, set_option
 from llm2llm.pipelines.cli.data import export
+from llm2llm.pipelines.cli.examples import EXAMPLES
+from llm2llm.pipelines.cli.groups import NamedGroup, PanelGroup, add_examples, old_name
 from llm2llm.pipelines.cli.inspect import diff, why
 from llm2llm.pipelines.cli.registry import registry
 from llm2llm.pipelines.cli.storage import clean
@@ -34,15 +37,13 @@ EXTRAS = {
 }
 
 
-class _Group(click.Group):
-    """Suggests the nearest command for a mistyped one."""
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
-            ctx.fail(f"no command {args[0]!r}{did_you_mean(args[0], self.list_commands(ctx))}")
-        return super().resolve_command(ctx, args)
+class _Cli(PanelGroup):
+    panels = {  # noqa: RUF012
+        "Run": ("run", "predict", "sweep", "rerun", "stage"),
+        "Before a run": ("config", "preflight", "plan"),
+        "In a cluster": ("compile", "submit", "schedule"),
+        "After a run": ("inspect", "export", "review", "registry", "ledger", "clean"),
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=_Cli, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="llm2llm")
 def cli() -> None:
     """Error-driven fine-tuning: find what a student model gets wrong, have a teacher write new examples from exactly
@@ -168,7 +169,7 @@ def plan_command(config: str, overrides: tuple[str, ...]) -> None:
         click.echo(f"cluster: {size_line(compile_checked(loaded, Path(folder) / 'pipeline.yaml'))}")
 
 
-@cli.group(cls=_Group)
+@cli.group(cls=NamedGroup)
 def ledger() -> None:
     """See what teachers were asked and what they answered."""
 
@@ -208,7 +209,7 @@ def ledger_show(uri: str, key: str | None) -> None:
 def config_command(name: str | None) -> None:
     """Print a shipped config to start from, or list them.
 
-    llm2llm config snips > my.yaml
+    The reference of all keys is pipelines/configs/README.md in the repository.
     """
     from llm2llm.pipelines.config import shipped_configs
 
@@ -246,7 +247,12 @@ def grade(task: str, source: Path, output: Path) -> None:
     )
 
 
-@cli.command()
+@cli.group("inspect", cls=NamedGroup)
+def inspect_group() -> None:
+    """Look into what runs have left: why, diff, show."""
+
+
+@inspect_group.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--limit", type=click.IntRange(min=0), default=0, help="Print at most this many rows; 0: all.")
 def show(file: Path, limit: int) -> None:
@@ -262,7 +268,7 @@ def show(file: Path, limit: int) -> None:
         click.echo(json.dumps(asdict(row), ensure_ascii=False))
 
 
-class _Stages(_Group):
+class _Stages(NamedGroup):
     """One command for each stage, made from its component when it is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -289,5 +295,20 @@ def stage() -> None:
     """
 
 
-for command in (*COMMANDS, why, diff, registry, clean, export):
+@cli.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print what makes the shell complete commands and options."""
+    kind = shell_completion.get_completion_class(shell)
+    assert kind is not None
+    click.echo(kind(cli, {}, "llm2llm", "_LLM2LLM_COMPLETE").source())
+
+
+for command in (*COMMANDS, registry, clean, export):
     cli.add_command(command)
+for command in (why, diff):
+    inspect_group.add_command(command)
+for command in (why, diff, show):  # their names before there was `inspect`; to go with the next version
+    cli.add_command(old_name(command, str(command.name), f"inspect {command.name}"))
+cli.add_command(old_name(schedule.commands["list"], "schedules", "schedule list"))
+add_examples(cli, EXAMPLES)

@@ -227,7 +227,7 @@ def set_schedule(
     if current is not None and current.fingerprint == print_of:
         _delete_idle(cluster, [one for one in known if one is not current], say)
         if paused:
-            say(f"it is paused; llm2llm schedule --resume {name}")
+            say(f"it is paused; llm2llm schedule resume {name}")
         return "unchanged"
 
     if enabled and (wait := seconds_until_quiet([cron, enabled[0].cron], time.time())):
@@ -254,7 +254,7 @@ def set_schedule(
                 f"{problem}; no schedule {name!r} is enabled now: run the same command again", problem.status
             ) from None
     elif paused:
-        say(f"it stays paused; llm2llm schedule --resume {name}")
+        say(f"it stays paused; llm2llm schedule resume {name}")
     _delete_idle(cluster, [one for one in known if one.id != new_id], say)
     return "replaced" if known else "created"
 

@@ -1,4 +1,4 @@
-"""`llm2llm why` on a run of many rows: the time of the whole command, imports included.
+"""`llm2llm inspect why` on a run of many rows: the time of the whole command, imports included.
 
     python -m tests.bench.why --rows 100000
 
@@ -38,7 +38,7 @@ def main() -> None:
         }
         print(f"a run of {given.rows:,} training rows, {given.iterations} iterations, {size / 1e6:,.0f} MB")
         for name, row in rows.items():
-            command = [sys.executable, "-m", "llm2llm.pipelines", "why", row, "--run", str(run), "--json"]
+            command = [sys.executable, "-m", "llm2llm.pipelines", "inspect", "why", row, "--run", str(run), "--json"]
             seconds = []
             for _ in range(TIMES):
                 began = time.perf_counter()

@@ -2,19 +2,22 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 
 from llm2llm.components.shared.data.parquet import read_rows, write_rows
 from llm2llm.components.shared.data.schemas import Example, Prediction, Score
-from llm2llm.pipelines.cli.main import main
+from llm2llm.pipelines.cli.examples import EXAMPLES
+from llm2llm.pipelines.cli.main import cli, main
 from llm2llm.pipelines.config import shipped_configs
 from llm2llm.pipelines.inspect.tables import summary_table
 
@@ -65,8 +68,42 @@ def config(path: Path, **values: object) -> Path:
 def test_help_names_every_command(run: Run) -> None:
     code, out, _ = run("--help")
     assert code == 0
-    for command in ("run", "compile", "config", "grade", "show", "stage"):
+    for command in ("run", "compile", "config", "grade", "inspect", "stage"):
         assert f"\n  {command} " in out
+
+
+def commands_of(command: click.Command, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    if isinstance(command, click.Group) and command.name != "stage":
+        for name, inner in command.commands.items():
+            if not inner.hidden:
+                yield from commands_of(inner, (*words, name))
+    else:
+        yield words, command
+
+
+@pytest.mark.parametrize(("words", "line"), [(words, line) for words, lines in EXAMPLES.items() for line in lines])
+def test_every_example_is_a_command_that_parses(words: str, line: str) -> None:
+    command: click.Command = cli
+    given = shlex.split(line.partition(" > ")[0].partition(" >> ")[0])
+    assert given[: len(words.split())] == words.split()
+    for word in words.split():
+        assert isinstance(command, click.Group)
+        command = command.commands[word]
+    command.make_context(words, given[len(words.split()) :])
+
+
+def test_every_command_has_an_example_in_its_help(run: Run) -> None:
+    for words, command in commands_of(cli):
+        if words != ("stage",):
+            assert " ".join(words) in EXAMPLES, "add one to cli/examples.py"
+            assert "Examples:" in command.get_help(click.Context(command)), words
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_a_script(shell: str, run: Run) -> None:
+    code, out, _ = run("completion", shell)
+    assert code == 0
+    assert "_LLM2LLM_COMPLETE" in out
 
 
 def test_stage_help_lists_stages_and_their_inputs(run: Run) -> None:
@@ -219,7 +256,7 @@ def test_stages_alone_on_json_lines(run: Run, tmp_path: Path, example: Callable[
                          "--output", "t")  # fmt: skip
     assert code == 0, err
 
-    code, out, _ = run("show", "t/candidates.parquet")
+    code, out, _ = run("inspect", "show", "t/candidates.parquet")
     assert code == 0
     candidates = jsonl(tmp_path / "candidates.jsonl", [json.loads(line) for line in out.splitlines()])
     (tmp_path / "only_test").mkdir()
@@ -435,8 +472,8 @@ def test_run_names_what_it_needs_at_once(run: Run, monkeypatch: pytest.MonkeyPat
 
 
 def test_every_command_has_a_whole_line_in_the_help(run: Run) -> None:
-    for group in ((), ("ledger",), ("registry",), ("stage",)):
-        commands = run(*group, "--help")[1].partition("Commands:")[2]
+    for group in ((), ("schedule",), ("inspect",), ("ledger",), ("registry",), ("stage",)):
+        commands = run(*group, "--help")[1].partition("--help ")[2]
         assert commands.strip(), group
         assert "..." not in commands
 

@@ -1,4 +1,4 @@
-"""`llm2llm diff`: two runs that differ in known ways."""
+"""`llm2llm inspect diff`: two runs that differ in known ways."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`llm2llm why` and `llm2llm diff` on runs that lie on a real server: whole, half there, damaged, out of reach."""
+"""`llm2llm inspect why` and `inspect diff` on runs on a real server: whole, half there, damaged, out of reach."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""`llm2llm why`: the chain of a kept, a rejected and a seed row, in both layouts; damaged runs; unknown ids."""
+"""`llm2llm inspect why`: the chain of a kept, a rejected and a seed row, in both layouts; damaged runs; unknown ids."""
 
 import json
 import random

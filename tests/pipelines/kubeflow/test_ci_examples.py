@@ -11,7 +11,6 @@ import pytest
 import yaml
 
 from llm2llm.pipelines.cli import main as cli
-from llm2llm.pipelines.cli.cluster import COMMANDS
 
 EXAMPLES = sorted((Path(str(resources.files("llm2llm.pipelines"))) / "ci").glob("*.yaml"))
 
@@ -29,13 +28,13 @@ def scripts(value: Any) -> list[str]:
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_every_command_of_an_example_parses(example: Path) -> None:
     lines = scripts(yaml.safe_load(example.read_text()))
-    commands = {**cli.cli.commands, **{one.name: one for one in COMMANDS}}
     ours = [shlex.split(line)[1:] for line in lines if line.startswith("llm2llm ")]
     assert [words[0] for words in ours] == ["preflight", "plan", "submit", "submit", "schedule"]
-    for name, *arguments in ours:
-        command = commands[name]
-        assert isinstance(command, click.Command)
-        assert command.make_context(name, list(arguments)).params["config"] == "llm2llm.yaml"
+    for words in ours:
+        command: click.Command = cli.cli
+        while isinstance(command, click.Group):
+            command = command.commands[words.pop(0)]
+        assert command.make_context(str(command.name), words).params["config"] == "llm2llm.yaml"
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)

@@ -29,12 +29,12 @@ from tests.support.kfp_server import KfpServer
         ("promote.registry", "/srv/registry"),
     ],
 )
-@pytest.mark.parametrize("command", ["submit", "schedule"])
+@pytest.mark.parametrize("command", ["submit", "schedule set"])
 def test_a_path_is_refused_by_name_and_nothing_is_sent(
     command: str, key: str, value: str, kfp_server: KfpServer, run: Run
 ) -> None:
-    cron = ("--cron", "0 2 * * 0") if command == "schedule" else ()
-    code, out, err = run(command, "quickstart", *cron, "--host", kfp_server.url, "--set", f"{key}={value}")
+    cron = ("--cron", "0 2 * * 0") if command == "schedule set" else ()
+    code, out, err = run(*command.split(), "quickstart", *cron, "--host", kfp_server.url, "--set", f"{key}={value}")
     assert (code, out) == (2, "")
     assert err.startswith(f"error: {key} ({value}): on this machine, and no pod of a cluster sees it; ")
     assert "s3://bucket/" in err

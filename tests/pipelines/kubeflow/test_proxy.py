@@ -39,7 +39,7 @@ def test_a_host_that_only_the_proxy_knows_is_reached_through_it(
     variable: str, proxy: ProxyServer, kfp_server: KfpServer, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host = f"http://{NAME}"
-    assert run("schedules", "--host", host)[0] == 2  # without a proxy there is no such name
+    assert run("schedule", "list", "--host", host)[0] == 2  # without a proxy there is no such name
     monkeypatch.setenv(variable, f"http://{proxy.address}")
     code, _, err = run("submit", "quickstart", "--host", host)
     assert (code, err) == (0, "")
@@ -62,7 +62,7 @@ def test_https_is_tunnelled_and_the_token_is_not_shown_to_the_proxy(
     kfp_server.token = "token"
     monkeypatch.setenv(TOKEN_VARIABLE, "token")
     monkeypatch.setenv("HTTPS_PROXY", f"http://{proxy.address}")
-    code, _, err = run("schedules", "--host", f"https://{NAME}/", "--ca-file", str(certificate))
+    code, _, err = run("schedule", "list", "--host", f"https://{NAME}/", "--ca-file", str(certificate))
     assert (code, err) == (0, "")
     assert set(proxy.requests) == {f"CONNECT {NAME}:443"}
 
@@ -71,7 +71,7 @@ def test_https_is_tunnelled_and_the_token_is_not_shown_to_the_proxy(
 def test_no_proxy_wins(listed: str, proxy: ProxyServer, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", f"http://{proxy.address}")
     monkeypatch.setenv("NO_PROXY", listed)
-    assert run("schedules", "--host", f"http://{NAME}")[0] == 2
+    assert run("schedule", "list", "--host", f"http://{NAME}")[0] == 2
     assert proxy.requests == []
 
 
@@ -79,7 +79,7 @@ def test_loopback_and_names_inside_the_cluster_are_asked_directly(
     proxy: ProxyServer, kfp_server: KfpServer, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", f"http://{proxy.address}")
-    assert run("schedules", "--host", kfp_server.url)[0] == 0
+    assert run("schedule", "list", "--host", kfp_server.url)[0] == 0
     assert proxy.requests == []
     assert proxy_for("http://ml-pipeline.kubeflow.svc.cluster.local:8888") is None
     assert proxy_for("http://ml-pipeline.example.org:8888") is not None
@@ -97,11 +97,11 @@ def test_a_password_reaches_the_proxy_and_nothing_that_is_printed(
         said = out + repr(connect(host)) + repr(proxy_for(host)) + str(proxy_for(host))
         for status in (502, 500):
             proxy.status = status
-            code, out, err = run("schedules", "--host", host)
+            code, out, err = run("schedule", "list", "--host", host)
             assert code == 2
             said += out + err
         proxy.stop()
-        said += "".join(run("schedules", "--host", host)[1:])
+        said += "".join(run("schedule", "list", "--host", host)[1:])
         assert f"through the proxy http://{proxy.address} of HTTP_PROXY" in said
         assert not any(secret in said for secret in SECRETS)
     finally:
@@ -115,7 +115,7 @@ def test_a_proxy_that_wants_another_password_says_so(
     proxy = ProxyServer(urlsplit(kfp_server.url).port or 0, "me:other")
     try:
         monkeypatch.setenv(variable, f"http://me:{PASSWORD}@{proxy.address}")
-        code, out, err = run("schedules", "--host", f"{scheme}://{NAME}")
+        code, out, err = run("schedule", "list", "--host", f"{scheme}://{NAME}")
         assert code == 2
         assert f"the proxy http://{proxy.address} of {variable}" in err
         assert "407" in err

@@ -1,4 +1,4 @@
-"""`llm2llm schedule` through the real kfp.Client: after no request may two schedules be enabled (`kfp_server`)."""
+"""`llm2llm schedule ...` through the real kfp.Client: after no request may two schedules be enabled (`kfp_server`)."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +16,7 @@ from llm2llm.pipelines.kubeflow.submit import Compiled
 from tests.support.cluster import Run
 from tests.support.kfp_server import KfpServer
 
-WEEKLY = ("schedule", "quickstart", "--cron", "0 2 * * 0")
+WEEKLY = ("schedule", "set", "quickstart", "--cron", "0 2 * * 0")
 EPOCHS = next(name for name in to_parameters(load_config("quickstart")) if name.endswith("epochs"))
 """A parameter of the form that a schedule may change."""
 quiet = seconds_until_quiet  # the fixture replaces it in its module
@@ -193,7 +193,7 @@ def test_a_run_that_goes_on_survives_the_replacement_of_its_schedule(kfp_server:
     assert f"a run of the replaced schedule {old} goes on" in out
     assert kfp_server.runs["r"]["state"] == "RUNNING"
     assert len(kfp_server.enabled()) == 1
-    assert "replaced; deleted when its run has ended" in run("schedules", "--host", kfp_server.url)[1]
+    assert "replaced; deleted when its run has ended" in run("schedule", "list", "--host", kfp_server.url)[1]
     kfp_server.runs["r"]["state"] = "SUCCEEDED"
     assert "unchanged" in run(*WEEKLY, "--parameter", f"{EPOCHS}=2", "--host", kfp_server.url)[1]
     assert old not in kfp_server.recurring
@@ -216,15 +216,15 @@ def test_the_way_back_to_an_earlier_config_does_not_end_its_run(kfp_server: KfpS
 def test_a_paused_schedule_stays_paused_until_it_is_resumed(kfp_server: KfpServer, run: Run) -> None:
     host = ("--host", kfp_server.url)
     run(*WEEKLY, *host)
-    assert run("schedule", "--pause", "quickstart", *host)[1] == "quickstart: paused\n"
-    assert run("schedule", "--pause", "quickstart", *host)[1] == "quickstart: unchanged\n"
+    assert run("schedule", "pause", "quickstart", *host)[1] == "quickstart: paused\n"
+    assert run("schedule", "pause", "quickstart", *host)[1] == "quickstart: unchanged\n"
     assert "it is paused" in run(*WEEKLY, *host)[1]
     assert "it stays paused" in run(*WEEKLY, "--parameter", f"{EPOCHS}=2", *host)[1]
-    assert "paused" in run("schedules", *host)[1]
+    assert "paused" in run("schedule", "list", *host)[1]
     assert kfp_server.enabled() == []
-    assert run("schedule", "--resume", "quickstart", *host)[1] == "quickstart: resumed\n"
+    assert run("schedule", "resume", "quickstart", *host)[1] == "quickstart: resumed\n"
     assert len(kfp_server.enabled()) == 1
-    assert run("schedule", "--resume", "quickstart", *host)[1] == "quickstart: unchanged\n"
+    assert run("schedule", "resume", "quickstart", *host)[1] == "quickstart: unchanged\n"
 
 
 def test_a_schedule_that_is_paused_while_a_run_of_the_one_before_it_goes_on_stays_paused(
@@ -236,15 +236,15 @@ def test_a_schedule_that_is_paused_while_a_run_of_the_one_before_it_goes_on_stay
     (first,) = kfp_server.recurring
     kfp_server.runs["r"] = going_on(first)
     run(*changed)
-    assert run("schedule", "--pause", "quickstart", *host)[1].endswith("quickstart: paused\n")
-    assert run("schedule", "--pause", "quickstart", *host)[1].endswith("quickstart: unchanged\n")
+    assert run("schedule", "pause", "quickstart", *host)[1].endswith("quickstart: paused\n")
+    assert run("schedule", "pause", "quickstart", *host)[1].endswith("quickstart: unchanged\n")
     assert "it is paused" in run(*changed)[1]
     assert "it stays paused" in run(*WEEKLY, *host)[1]
     assert "it is paused" in run(*WEEKLY, *host)[1]
     assert kfp_server.enabled() == []
     assert (kfp_server.runs["r"]["state"], len(kfp_server.recurring)) == ("RUNNING", 2)
     kfp_server.runs["r"]["state"] = "SUCCEEDED"
-    assert "quickstart: resumed" in run("schedule", "--resume", "quickstart", *host)[1]
+    assert "quickstart: resumed" in run("schedule", "resume", "quickstart", *host)[1]
     assert len(kfp_server.enabled()) == len(kfp_server.recurring) == 1
     assert "quickstart: replaced" in run(*changed)[1]
 
@@ -255,7 +255,7 @@ def test_a_paused_schedule_that_is_replaced_while_its_run_goes_on_stays_paused(k
     run(*WEEKLY, *host)
     (first,) = kfp_server.recurring
     kfp_server.runs["r"] = going_on(first)
-    run("schedule", "--pause", "quickstart", *host)
+    run("schedule", "pause", "quickstart", *host)
     assert "it stays paused" in run(*changed)[1]
     assert "it is paused" in run(*changed)[1]
     assert kfp_server.enabled() == []
@@ -266,12 +266,12 @@ def test_a_schedule_is_deleted_but_not_under_a_run(kfp_server: KfpServer, run: R
     run(*WEEKLY, *host)
     (key,) = kfp_server.recurring
     kfp_server.runs["r"] = going_on(key)
-    code, _, err = run("schedule", "--delete", "quickstart", *host)
+    code, _, err = run("schedule", "delete", "quickstart", *host)
     assert code == 2
     assert "would end with it" in err
-    assert run("schedule", "--delete", "quickstart", "--force", *host)[:2] == (0, "quickstart: deleted\n")
+    assert run("schedule", "delete", "quickstart", "--force", *host)[:2] == (0, "quickstart: deleted\n")
     assert kfp_server.recurring == {}
-    assert run("schedules", *host)[1] == "no schedules of llm2llm\n"
+    assert run("schedule", "list", *host)[1] == "no schedules of llm2llm\n"
 
 
 def test_other_peoples_schedules_are_left_alone(kfp_server: KfpServer, run: Run) -> None:
@@ -283,7 +283,7 @@ def test_other_peoples_schedules_are_left_alone(kfp_server: KfpServer, run: Run)
         "mode": "DISABLE",
     }
     run(*WEEKLY, *host)
-    run("schedule", "--delete", "quickstart", *host)
+    run("schedule", "delete", "quickstart", *host)
     assert list(kfp_server.recurring) == ["theirs"]
 
 
@@ -308,7 +308,7 @@ def test_two_that_somebody_else_enabled_are_refused(kfp_server: KfpServer, run: 
 
 def test_an_unknown_name_is_refused_with_the_nearest(kfp_server: KfpServer, run: Run) -> None:
     run(*WEEKLY, "--host", kfp_server.url)
-    code, _, err = run("schedule", "--pause", "quickstrat", "--host", kfp_server.url)
+    code, _, err = run("schedule", "pause", "quickstrat", "--host", kfp_server.url)
     assert code == 2
     assert "did you mean 'quickstart'?" in err
 
@@ -325,13 +325,29 @@ def test_one_lost_answer_changes_nothing_about_the_outcome(
     assert len(kfp_server.recurring) == len(kfp_server.enabled()) == 1
 
 
+def test_the_words_of_before_still_work_and_say_the_new_ones(kfp_server: KfpServer, run: Run) -> None:
+    host = ("--host", kfp_server.url)
+    code, out, err = run("schedule", "quickstart", "--cron", "0 2 * * 0", *host)
+    assert (code, out.partition(";")[0]) == (0, "quickstart: created")
+    assert "use `llm2llm schedule set`" in err
+    for before, now, says in (("--pause", "pause", "paused"), ("--resume", "resume", "resumed")):
+        code, out, err = run("schedule", before, "quickstart", *host)
+        assert (code, out) == (0, f"quickstart: {says}\n")
+        assert f"use `llm2llm schedule {now}`" in err
+    code, out, err = run("schedules", *host)
+    assert (code, "quickstart" in out) == (0, True)
+    assert "use `llm2llm schedule list`" in err
+    assert run("schedule", "--delete", "quickstart", *host)[:2] == (0, "quickstart: deleted\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("quickstart",), "--cron: missing"),
-        (("--cron", "0 2 * * 0"), "give one of CONFIG"),
-        (("quickstart", "--pause", "x"), "give one of CONFIG"),
-        (("quickstart", "--cron", "weekly"), "five fields"),
+        (("set", "quickstart"), "--cron: missing"),
+        (("set", "--cron", "0 2 * * 0"), "Missing argument 'CONFIG'"),
+        (("set", "quickstart", "--pause", "x"), "No such option '--pause'"),
+        (("set", "quickstart", "--cron", "weekly"), "five fields"),
+        (("sett", "quickstart"), "did you mean 'set'"),
     ],
 )
 def test_half_a_command_is_refused(arguments: tuple[str, ...], says: str, run: Run) -> None:

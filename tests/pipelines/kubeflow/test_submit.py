@@ -376,7 +376,7 @@ def test_a_server_for_one_user_is_not_told_a_namespace_and_the_user_is_told_so(k
     assert code == 0
     assert "team-a" not in "".join(kfp_server.bodies)
     assert err.startswith(f"warning: --namespace team-a: {kfp_server.url} serves one user and ignores it")
-    assert run("schedules", "--host", kfp_server.url)[2] == ""
+    assert run("schedule", "list", "--host", kfp_server.url)[2] == ""
 
 
 def test_a_token_does_not_travel_in_the_clear(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -433,7 +433,7 @@ def test_kfps_own_context_is_used(kfp_server: KfpServer, run: Run, tmp_path: Pat
     kfp_server.multi_user = True
     assert "--namespace" in run("submit", "quickstart", "--host", kfp_server.url)[2]
     (tmp_path / "context.json").write_text('{"namespace": "team-a"}')
-    assert run("schedules", "--host", kfp_server.url)[0] == 0
+    assert run("schedule", "list", "--host", kfp_server.url)[0] == 0
     assert run("submit", "quickstart", "--host", kfp_server.url)[0] == 0
     assert run("submit", "quickstart", "--host", kfp_server.url, "--namespace", "team-b")[0] == 0
     assert any('"namespace": "team-a"' in body for body in kfp_server.bodies)
