@@ -93,10 +93,10 @@ def test_every_example_is_a_command_that_parses(words: str, line: str) -> None:
 
 
 def test_every_command_has_an_example_in_its_help(run: Run) -> None:
-    for words, command in commands_of(cli):
+    for words, _ in commands_of(cli):
         if words != ("stage",):
             assert " ".join(words) in EXAMPLES, "add one to cli/examples.py"
-            assert "Examples:" in command.get_help(click.Context(command)), words
+            assert "Examples:" in run(*words, "--help")[1], words
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
