@@ -94,8 +94,12 @@ images:
 	done
 
 # The comparisons of the README: each prints its table, and leaves it with a plot in build/bench.
-bench-selection bench-dedupe bench-leaks bench-teachers bench-storage bench-students bench-answers bench-why: bench-%: $(VENV)/dev.done
+bench-dedupe bench-leaks bench-teachers bench-storage bench-students bench-answers bench-why: bench-%: $(VENV)/dev.done
 	$(BIN)/python -m tests.bench.$* $(ARGUMENTS)
+
+# Which errors to write from: a sweep; interrupted, the same command goes on.
+bench-selection: $(VENV)/train.done
+	$(BIN)/llm2llm sweep selection --output build/bench/selection $(ARGUMENTS)
 
 # Every overlay and component of manifests/: rendered, held against schemas of three Kubernetes versions, and our policies.
 manifests: $(VENV)/dev.done

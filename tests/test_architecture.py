@@ -17,6 +17,8 @@ PACKAGE = "llm2llm"
 LAYERS = (
     {"pipelines.__main__"},
     {"pipelines.cli"},
+    # Many runs, on this machine or in a cluster.
+    {"pipelines.sweep"},
     # Both start from what Kubeflow gets: `llm2llm run` compiles the pipeline, `preflight` reads its placement.
     {"pipelines.local", "pipelines.checks"},
     {"pipelines.kubeflow"},

@@ -47,7 +47,7 @@ def prepare(
             rows["pool"],
             stage.task,
             stage.prepare,
-            stage.random_seed,
+            stage.prepare.draws_by(stage.random_seed),
             rows["replay"],
         )
         for note in prepared.notes:

@@ -35,10 +35,16 @@ class PrepareSettings(RowsSettings):
     """Which share of the rows to draw as seeds, when `seed_count` is 0."""
     validation_fraction: float = Field(0.2, gt=0, lt=1)
     """Which share of the seed rows to set apart as validation, when no validation rows are given."""
+    random_seed: int | None = Field(None, ge=0)
+    """Decides which rows are drawn, apart from the random seed of training; empty: the run's `random_seed`."""
     contradictions: Literal["refuse", "drop"] = "refuse"
     """What to do with one question that has two answers: stop and name the rows, or drop every one of them."""
     leak: LeakSettings = LeakSettings()
     """What keeps rows like those of validation and test out of seeds, pool and general rows; as `dedupe.leak`."""
+
+    def draws_by(self, random_seed: int) -> int:
+        """The random seed of the draws, given the run's."""
+        return random_seed if self.random_seed is None else self.random_seed
 
     @model_validator(mode="after")
     def _one_way_to_choose(self) -> Self:

@@ -124,7 +124,7 @@ def data_checks(config: Config) -> Iterator[Check]:
     if len(inputs) == len(config.data.model_dump()):
         rows = {name: one.examples for name, one in inputs.items()}
         prepared = prepare(rows["seeds"], rows["validation"], rows["test"], rows["pool"], config.task, config.prepare,
-                           config.random_seed, rows["replay"])  # fmt: skip
+                           config.prepare.draws_by(config.random_seed), rows["replay"])  # fmt: skip
         counts = {name: len(getattr(prepared, name)) for name in ("seeds", "validation", "test", "pool")}
         if config.data.replay:
             counts["replay"] = len(prepared.replay)

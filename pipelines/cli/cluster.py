@@ -52,7 +52,7 @@ running = _options(
 )  # fmt: skip
 
 
-def _connected(host: str | None, token_file: Path | None, ca_file: Path | None, namespace: str) -> Any:
+def connected(host: str | None, token_file: Path | None, ca_file: Path | None, namespace: str) -> Any:
     """`connect`, and a warning where the server ignores what it was given."""
     from llm2llm.pipelines.kubeflow.client import connect
 
@@ -121,7 +121,7 @@ def submit(
                  "root": pipeline_root}  # fmt: skip
         click.echo(submitting.dry_run(compiled, flags))
         return 0
-    cluster = _connected(host, token_file, ca_file, namespace)
+    cluster = connected(host, token_file, ca_file, namespace)
     experiment_id = cluster.experiment_id(experiment, create_experiment or experiment == "Default")
     uploaded = submitting.upload(cluster, compiled)
     click.echo(f"version    {compiled.version}{' (was there)' if uploaded[2] else ''}")
@@ -190,7 +190,7 @@ def schedule_set(
     six = scheduling.six_fields(cron)
     loaded, compiled = _compiled(config, overrides, parameters)
     service_account = service_account or loaded.placement.service_account
-    cluster = _connected(host, token_file, ca_file, namespace)
+    cluster = connected(host, token_file, ca_file, namespace)
     experiment_id = cluster.experiment_id(experiment, create_experiment or experiment == "Default")
     uploaded = submitting.upload(cluster, compiled)
     done = scheduling.set_schedule(
@@ -206,7 +206,7 @@ def schedule_list(host: str | None, namespace: str, token_file: Path | None, ca_
     """List the schedules in a cluster that `llm2llm schedule set` made."""
     from llm2llm.pipelines.kubeflow.schedule import our_schedules, schedules_table
 
-    click.echo(schedules_table(our_schedules(_connected(host, token_file, ca_file, namespace))))
+    click.echo(schedules_table(our_schedules(connected(host, token_file, ca_file, namespace))))
 
 
 @schedule.command("pause")
@@ -216,7 +216,7 @@ def schedule_pause(name: str, host: str | None, namespace: str, token_file: Path
     """Disable a schedule. Runs that go on do so."""
     from llm2llm.pipelines.kubeflow import schedule as scheduling
 
-    cluster = _connected(host, token_file, ca_file, namespace)
+    cluster = connected(host, token_file, ca_file, namespace)
     click.echo(f"{name}: {scheduling.pause(cluster, name, click.echo)}")
 
 
@@ -227,7 +227,7 @@ def schedule_resume(name: str, host: str | None, namespace: str, token_file: Pat
     """Enable a paused schedule again."""
     from llm2llm.pipelines.kubeflow import schedule as scheduling
 
-    cluster = _connected(host, token_file, ca_file, namespace)
+    cluster = connected(host, token_file, ca_file, namespace)
     click.echo(f"{name}: {scheduling.resume(cluster, name, click.echo)}")
 
 
@@ -241,7 +241,7 @@ def schedule_delete(
     """Delete a schedule."""
     from llm2llm.pipelines.kubeflow import schedule as scheduling
 
-    scheduling.remove(_connected(host, token_file, ca_file, namespace), name, force)
+    scheduling.remove(connected(host, token_file, ca_file, namespace), name, force)
     click.echo(f"{name}: deleted")
 
 
@@ -277,7 +277,7 @@ def preflight(
     if ask_cluster:
         from llm2llm.pipelines.checks.cluster import cluster_checks
 
-        connecting = (lambda: _connected(host, token_file, ca_file, namespace)) if host else None
+        connecting = (lambda: connected(host, token_file, ca_file, namespace)) if host else None
         account = service_account or loaded.placement.service_account
         for check in cluster_checks(load_config(config, overrides), namespace, kube_context, account, connecting):
             click.echo(shown(check))

@@ -6,6 +6,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "run tickets.yaml -o out --set train.epochs=2 --set random_seed=1",
         "run tickets.yaml -o out --runner docker",
     ),
+    "sweep": (
+        "sweep selection --output selection",
+        "sweep mine.yaml -o out --submit --host https://kubeflow.example.org/pipeline --pipeline-root s3://bucket/runs",
+    ),
     "compile": ("compile tickets.yaml -o pipeline.yaml --set placement.profile=gke",),
     "plan": ("plan tickets.yaml --set placement.profile=gke",),
     "preflight": (

@@ -25,6 +25,7 @@ from llm2llm.pipelines.cli.groups import NamedGroup, PanelGroup, add_examples, o
 from llm2llm.pipelines.cli.inspect import diff, why
 from llm2llm.pipelines.cli.registry import registry
 from llm2llm.pipelines.cli.storage import clean
+from llm2llm.pipelines.cli.sweep import sweep
 
 EXIT_FAILED = 1
 EXIT_USER_ERROR = 2
@@ -304,7 +305,7 @@ def completion(shell: str) -> None:
     click.echo(kind(cli, {}, "llm2llm", "_LLM2LLM_COMPLETE").source())
 
 
-for command in (*COMMANDS, registry, clean, export):
+for command in (*COMMANDS, registry, clean, export, sweep):
     cli.add_command(command)
 for command in (why, diff):
     inspect_group.add_command(command)

@@ -57,6 +57,26 @@ def load_config(source: str, overrides: Iterable[str] = (), resolve: bool = Fals
         raise UserError(
             f"{source}: no such file, and no shipped config ({', '.join(shipped)}){did_you_mean(source, shipped)}"
         )
+    values = read_mapping(path, source, "a config")
+    for override in overrides:
+        _override(values, override)
+    inline_prompts(values, path.resolve().parent)
+    if resolve:
+        resolve_paths(values, path.resolve().parent)
+    return check_config(values, path.name)
+
+
+def read_mapping(path: Path, source: str, what: str) -> dict[str, Any]:
+    """The keys and values of a YAML file in which no key stands twice.
+
+    Args:
+        path: The file.
+        source: What the user calls it.
+        what: What it holds, for the message, such as `a config`.
+
+    Raises:
+        UserError: It cannot be read, is not YAML, or holds something else.
+    """
     try:
         values = yaml.load(_unicode(path, source), _KeysOnce)  # noqa: S506  # a SafeLoader
     except OSError as problem:
@@ -64,13 +84,8 @@ def load_config(source: str, overrides: Iterable[str] = (), resolve: bool = Fals
     except yaml.YAMLError as problem:
         raise UserError(f"{source}: not YAML: {_in_a_line(problem)}") from None
     if not isinstance(values, dict):
-        raise UserError(f"{source}: a config is a mapping of keys to values")
-    for override in overrides:
-        _override(values, override)
-    inline_prompts(values, path.resolve().parent)
-    if resolve:
-        resolve_paths(values, path.resolve().parent)
-    return check_config(values, path.name)
+        raise UserError(f"{source}: {what} is a mapping of keys to values")
+    return values
 
 
 def _unicode(path: Path, source: str) -> str:

@@ -83,7 +83,7 @@ def run_local(config: Config, output: Path, runner: Runner = "subprocess", fresh
         if not folder.is_dir():
             raise UserError(f"{'student' if model == config.student else 'model'} {model}: no such folder")
     output = output.expanduser().absolute()
-    with _held(output):
+    with held(output):
         if fresh:
             _discard(output)
         config = _with_places(_snapshot_inputs(config, output), output)
@@ -265,7 +265,7 @@ def _stopped_by_signals() -> Iterator[None]:
 
 
 @contextmanager
-def _held(output: Path) -> Iterator[None]:
+def held(output: Path) -> Iterator[None]:
     """Holds the output folder, so that two runs do not write into one.
 
     Raises:

@@ -101,6 +101,41 @@ def paired_difference(
     return Difference((only_second - only_first) / n, float(low), float(high))
 
 
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """A mean of `n` values with its interval; of fewer than two values no interval is known."""
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+def t_interval(values: Sequence[float], level: float = 0.95) -> Mean:
+    """The mean of independent values with its interval by Student's t (Student 1908).
+
+    Given differences of pairs it is the interval of the paired t test.
+
+    Args:
+        values: One for each independent repetition, such as a random seed.
+        level: How often intervals made so hold the true mean.
+
+    Raises:
+        ValueError: No values.
+    """
+    n = len(values)
+    if n == 0:
+        raise ValueError("no values to average")
+    mean = fsum(values) / n
+    if n == 1:
+        return Mean(mean, None, None, 1)
+    from scipy.stats import t
+
+    spread = sqrt(fsum((value - mean) ** 2 for value in values) / (n - 1) / n)
+    half = float(t.ppf((1 + level) / 2, n - 1)) * spread
+    return Mean(mean, mean - half, mean + half, n)
+
+
 def pass_at_k(n: int, correct: int, k: int) -> float:
     """The probability that at least one of k answers is right, estimated from n answers without bias.
 

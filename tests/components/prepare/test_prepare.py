@@ -417,3 +417,9 @@ class TestRepeatable:
 def test_seed_count_and_seed_fraction_contradict_each_other() -> None:
     with pytest.raises(UserError, match=r"prepare: seed_count 5 and seed_fraction 0\.5 contradict each other; set one"):
         PrepareSettings.load({"seed_fraction": 0.5, "seed_count": 5}, "prepare")
+
+
+def test_the_draw_may_have_a_random_seed_of_its_own() -> None:
+    """So that the data and what happens in training can vary apart."""
+    assert PrepareSettings().draws_by(7) == 7
+    assert PrepareSettings(random_seed=0).draws_by(7) == 0

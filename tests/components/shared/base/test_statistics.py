@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from llm2llm.components.shared.base.statistics import (
     Z_95,
+    Mean,
     calibration_error,
     mcnemar_p,
     paired_difference,
     pass_at_k,
     reliability_bins,
+    t_interval,
     wilson_interval,
 )
 
@@ -216,3 +219,14 @@ class TestCalibration:
             reliability_bins([1.5], [True])
         with pytest.raises(ValueError, match="at least 1"):
             reliability_bins([0.5], [True], 0)
+
+
+def test_a_t_interval_is_scipys_and_of_one_value_nothing_is_known() -> None:
+    values = [0.7, 0.9, 0.5, 0.65]
+    found = t_interval(values, level=0.9)
+    expected = stats.t.interval(0.9, 3, loc=fmean(values), scale=stats.sem(values))
+    assert (found.low, found.high) == pytest.approx(expected)
+    assert (found.value, found.n) == (pytest.approx(fmean(values)), 4)
+    assert t_interval([0.5]) == Mean(0.5, None, None, 1)
+    with pytest.raises(ValueError, match="no values"):
+        t_interval([])

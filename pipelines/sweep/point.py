@@ -1,0 +1,34 @@
+"""One point of a sweep in a process of its own.
+
+python -m llm2llm.pipelines.sweep.point CONFIG OUTPUT RUNNER [KEY=VALUE ...]
+
+It ends when the sweep that started it is gone. Exit codes as `llm2llm run`; the last line of the output says what was
+wrong.
+"""
+
+import sys
+from pathlib import Path
+from typing import cast
+
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.base.process import EXIT_USER_ERROR, end_with_parent
+from llm2llm.pipelines.config import load_config
+from llm2llm.pipelines.local.run import RunFailed, Runner, run_local
+
+
+def main(source: str, output: str, runner: str, *overrides: str) -> int:
+    """Runs the config into the folder; an interrupted run there goes on."""
+    end_with_parent()
+    try:
+        run_local(load_config(source, overrides, resolve=True), Path(output), cast(Runner, runner))
+    except UserError as problem:
+        print(f"error: {problem}", flush=True)
+        return EXIT_USER_ERROR
+    except RunFailed as problem:
+        print(f"error: {problem}", flush=True)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,213 @@
+"""What a sweep comes to: means over random seeds with t intervals, and paired differences from the baseline.
+
+What varies independently is one value for an interval. With several data seeds that is a data seed: its runs with
+different training seeds share their rows, and are averaged first. With one data seed it is a training seed, and the
+interval speaks of these rows only.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import fsum
+from typing import Any
+
+from llm2llm.components.shared.base.statistics import Mean, t_interval
+from llm2llm.pipelines.sweep.points import Point
+from llm2llm.pipelines.sweep.settings import SweepSettings
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished point."""
+
+    point: Point
+    split: str
+    """Which rows its accuracies are on: `test`, or `validation` where there are no test rows."""
+    accuracy: tuple[float, ...]
+    """Of each iteration, in [0, 1]."""
+    training_rows: tuple[int, ...]
+    """Of each iteration."""
+    best: int
+    """The iteration that validation chooses."""
+    generated: int
+    kept: int
+    teacher_calls: int
+    input_tokens: int | None
+    output_tokens: int | None
+    usd: float | None
+    """What the teacher's tokens cost; None where a price is not known."""
+    seconds: float | None
+    """Of all stages; None for a run in a cluster."""
+    control: float | None
+    """Accuracy of the seeds alone, trained for as many steps; None where it was not asked for."""
+
+    @property
+    def added(self) -> tuple[int, ...]:
+        """Rows beyond those of iteration 0, of each iteration."""
+        return tuple(rows - self.training_rows[0] for rows in self.training_rows)
+
+
+def outcome_of(point: Point, summary: Mapping[str, Any]) -> Outcome:
+    """A point's figures, from the summary of its run."""
+    iterations = summary["iterations"]
+    split = "test" if all("test" in one["accuracy"] for one in iterations) else "validation"
+    calls = summary["teacher_calls"]
+    stages = summary.get("seconds_by_stage")
+    control = (summary.get("control") or {}).get("accuracy", {}).get(split)
+    return Outcome(
+        point=point,
+        split=split,
+        accuracy=tuple(one["accuracy"][split]["value"] for one in iterations),
+        training_rows=tuple(one["training_rows"] for one in iterations),
+        best=[one["iteration"] for one in iterations].index(summary["best_iteration"]),
+        generated=summary["rows"]["generated"],
+        kept=summary["rows"]["kept"],
+        teacher_calls=calls["total"],
+        input_tokens=calls.get("input_tokens"),
+        output_tokens=calls.get("output_tokens"),
+        usd=calls.get("usd"),
+        seconds=None if stages is None else fsum(stages.values()),
+        control=control["value"] if control else None,
+    )
+
+
+Measure = Callable[[Outcome], float | None]
+
+MEASURES: dict[str, tuple[str, Measure]] = {
+    "start": ("iteration 0", lambda one: one.accuracy[0]),
+    "control": ("seeds alone, equal steps", lambda one: one.control),
+    "chosen": ("chosen by validation", lambda one: one.accuracy[one.best]),
+    "last": ("last iteration", lambda one: one.accuracy[-1]),
+}
+"""The accuracies of the table: what each is called, and how it is had. One that no point has is left out."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One arm of one config."""
+
+    config: str
+    arm: str
+    split: str
+    runs: int
+    """Finished points."""
+    means: Mapping[str, Mean]
+    """By the names of `MEASURES`."""
+    differences: Mapping[str, Mean]
+    """From the baseline arm, paired by random seeds; also `curve`, the mean over all iterations after 0. None for the
+    baseline itself."""
+    added: float
+    """Rows in the last training set beyond iteration 0's, on the average."""
+    teacher_calls: float
+    usd: float | None
+    seconds: float | None
+
+
+def rows_of(sweep: SweepSettings, outcomes: Sequence[Outcome]) -> list[Row]:
+    """The table, in the sweep's order of configs and arms; arms without a finished point are left out."""
+    grouped: dict[tuple[str, str], list[Outcome]] = defaultdict(list)
+    for one in outcomes:
+        grouped[one.point.config, one.point.arm].append(one)
+    configs = list(dict.fromkeys(one.point.config for one in outcomes))
+    measures: dict[str, Measure] = {name: measure for name, (_, measure) in MEASURES.items()}
+    rows = []
+    for config in configs:
+        baseline = grouped.get((config, sweep.compared_with), [])
+        longest = max(len(one.accuracy) for one in outcomes if one.point.config == config)
+        compared: dict[str, Measure] = {**measures, "curve": partial(_over_curve, longest=longest)}
+        for arm in sweep.arms:
+            held = grouped.get((config, arm), [])
+            if not held:
+                continue
+            means = {name: _mean(sweep, held, measure) for name, measure in measures.items()}
+            differences = {}
+            if arm != sweep.compared_with:
+                differences = {name: _difference(sweep, held, baseline, one) for name, one in compared.items()}
+            rows.append(
+                Row(
+                    config=config,
+                    arm=arm,
+                    split=held[0].split,
+                    runs=len(held),
+                    means={name: mean for name, mean in means.items() if mean},
+                    differences={name: mean for name, mean in differences.items() if mean},
+                    added=fsum(one.added[-1] for one in held) / len(held),
+                    teacher_calls=fsum(one.teacher_calls for one in held) / len(held),
+                    usd=_average([one.usd for one in held]),
+                    seconds=_average([one.seconds for one in held]),
+                )
+            )
+    return rows
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """The mean of an arm after one iteration."""
+
+    added: float
+    accuracy: Mean
+
+
+def curves_of(sweep: SweepSettings, outcomes: Sequence[Outcome]) -> dict[tuple[str, str], list[CurvePoint]]:
+    """(config, arm) -> its learning curve. Where a loop has ended, its last accuracy stands for what follows."""
+    found: dict[tuple[str, str], list[CurvePoint]] = {}
+    for config in dict.fromkeys(one.point.config for one in outcomes):
+        of_config = [one for one in outcomes if one.point.config == config]
+        longest = max(len(one.accuracy) for one in of_config)
+        for arm in sweep.arms:
+            held = [one for one in of_config if one.point.arm == arm]
+            if held:
+                found[config, arm] = [_curve_point(sweep, held, place) for place in range(longest)]
+    return found
+
+
+def _curve_point(sweep: SweepSettings, held: Sequence[Outcome], place: int) -> CurvePoint:
+    mean = _mean(sweep, held, lambda one: _carried(one.accuracy, place))
+    assert mean is not None, "every point has an accuracy"
+    return CurvePoint(fsum(_carried(one.added, place) for one in held) / len(held), mean)
+
+
+def _carried(values: Sequence[float], place: int) -> float:
+    return values[min(place, len(values) - 1)]
+
+
+def _over_curve(one: Outcome, longest: int) -> float | None:
+    after = [_carried(one.accuracy, place) for place in range(1, longest)]
+    return fsum(after) / len(after) if after else None
+
+
+def _seeds(point: Point) -> tuple[int, int]:
+    return point.data_seed, point.training_seed
+
+
+def _independent(sweep: SweepSettings, values: Mapping[tuple[int, int], float]) -> list[float]:
+    """One value for each data seed, or for each training seed where there is one data seed."""
+    by_unit: dict[int, list[float]] = defaultdict(list)
+    for (data_seed, training_seed), value in sorted(values.items()):
+        by_unit[data_seed if len(sweep.seeds.data) > 1 else training_seed].append(value)
+    return [fsum(held) / len(held) for held in by_unit.values()]
+
+
+def _values(held: Sequence[Outcome], measure: Measure) -> dict[tuple[int, int], float]:
+    return {_seeds(one.point): value for one in held if (value := measure(one)) is not None}
+
+
+def _mean(sweep: SweepSettings, held: Sequence[Outcome], measure: Measure) -> Mean | None:
+    values = _independent(sweep, _values(held, measure))
+    return t_interval(values) if values else None
+
+
+def _difference(
+    sweep: SweepSettings, held: Sequence[Outcome], baseline: Sequence[Outcome], measure: Measure
+) -> Mean | None:
+    """Over the seeds of which both arms have finished."""
+    first, second = _values(baseline, measure), _values(held, measure)
+    pairs = {seeds: second[seeds] - first[seeds] for seeds in first.keys() & second.keys()}
+    values = _independent(sweep, pairs)
+    return t_interval(values) if values else None
+
+
+def _average(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fsum(known) / len(known) if known and len(known) == len(values) else None
