@@ -8,13 +8,15 @@ Every row that was asked for is a candidate in the end, or a reject with a reaso
 import random
 import re
 from collections import Counter
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field, replace
 
 from llm2llm.components.shared import tasks
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Call, Example, Reason, Reject, StudentError, content_id
 from llm2llm.components.shared.similarity import question_key
+from llm2llm.components.shared.similarity.rouge import rouge_l_of_words
+from llm2llm.components.shared.similarity.words import words
 from llm2llm.components.shared.tasks import FORMS, Task
 from llm2llm.components.teacher_augment.checks import PASSED, REASONS, Usual, failed_check, same_choices, usual
 from llm2llm.components.teacher_augment.context import Context
@@ -119,15 +121,21 @@ def teacher_augment(
         used=used,
     )
     wanted = sum(request.count for request in context.requests)
-    written = _Written(seen={question_key(row) for row in training_set} if settings.rows_per_iteration else set())
+    written = _Written(
+        seen={question_key(row) for row in training_set} if settings.asks_again else set(),
+        questions=[words(row.question) for row in training_set] if settings.ask_again_above else [],
+    )
     bounds = usual(seeds) if context.requests and settings.asks_models else None
     offline: list[Call] = []
-    for round_number in range(settings.attempts if settings.rows_per_iteration and settings.asks_models else 1):
+    first = context.requests
+    for round_number in range(settings.attempts if settings.asks_again else 1):
         missing = wanted - len(written.candidates)
         if round_number:
-            context = replace(
-                context, requests=_again(context.requests, missing, f"{random_seed}:{iteration}:{round_number}")
-            )
+            if settings.rows_per_iteration:
+                asked = _again(context.requests, missing, f"{random_seed}:{iteration}:{round_number}")
+            else:
+                asked = _again_of_same(first, written.candidates.values())
+            context = replace(context, requests=asked)
             if not missing or written.out_of_money or written.failed_fraction > settings.max_failed_fraction:
                 break
         replies = _write(context)
@@ -147,6 +155,8 @@ class _Written:
 
     seen: set[str]
     """Ids of rows that were written, and the questions of the training set where rejects are asked for again."""
+    questions: list[list[str]] = field(default_factory=list)
+    """The words of all questions that a row may be a near copy of, where near copies are asked for again."""
     candidates: dict[str, Example] = field(default_factory=dict)
     rejects: list[Reject] = field(default_factory=list)
     requested: int = 0
@@ -169,6 +179,26 @@ def _again(requests: Sequence[Request], missing: int, seed: str) -> list[Request
     return sorted(asked, key=lambda request: request.parent.id)
 
 
+def _again_of_same(requests: Sequence[Request], written: Iterable[Example]) -> list[Request]:
+    """Requests of each parent for the rows of its own that are missing."""
+    there = Counter(row.parent_id for row in written)
+    asked = [replace(request, count=request.count - there[request.parent.id]) for request in requests]
+    return [request for request in asked if request.count > 0]
+
+
+def _near_copy(row: Example, context: Context, written: _Written) -> Problem | None:
+    """Says what a row is a near copy of, if of anything, and notes its question."""
+    threshold = context.settings.ask_again_above
+    if threshold is None or context.settings.chosen_strategy.keeps_question:
+        return None
+    own = words(row.question)
+    score = float(rouge_l_of_words([own], written.questions).max()) if written.questions else 0.0
+    if score > threshold:
+        return Problem("near_copy", f"ROUGE-L {score:.2f} with a question that is there, above {threshold}")
+    written.questions.append(own)
+    return None
+
+
 def _take(
     replies: Sequence[Reply], context: Context, verifier: OpenTeacher | None, bounds: Usual | None, written: _Written
 ) -> None:
@@ -186,6 +216,8 @@ def _take(
                     checked = Problem("copy", "the teacher wrote the same row twice in this iteration")
                 elif question_key(checked) in written.seen and not context.settings.chosen_strategy.keeps_question:
                     checked = Problem("copy", "the question is in the training set already")
+                else:
+                    checked = _near_copy(checked, context, written) or checked
             if isinstance(checked, Problem):
                 rejects.append(_reject(reply, draft, checked, context, len(rejects)))
             else:

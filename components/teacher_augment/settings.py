@@ -81,6 +81,11 @@ class TeacherAugmentSettings(ModelSettings):
     """How often a language model is asked for the same until its answer can be used; with `rows_per_iteration` also how
     often rows that were rejected are asked for. An answer that is cut off, empty,
     a refusal or not of the form asked for cannot. Busy and broken servers are another matter: see `tries`."""
+    ask_again_above: float | None = Field(None, gt=0, le=1)
+    """A language model's row whose question has this ROUGE-L F1 with one of the training set, or one written before it,
+    is a near copy and is asked for again, of the same parent, at most `attempts` times (the reference implementation of
+    LLM2LLM: above 0.95, until there is one that is none). Numbers are not masked here. Null: near copies are left to
+    `dedupe`, and nothing is asked again for them."""
     max_failed_fraction: float = Field(0.1, ge=0, le=1)
     """The stage fails when more than this share of the requested rows did not come in a form that can be used."""
 
@@ -128,6 +133,11 @@ class TeacherAugmentSettings(ModelSettings):
     def chosen_strategy(self) -> Strategy:
         """What `strategy` names."""
         return STRATEGIES[self.strategy]
+
+    @property
+    def asks_again(self) -> bool:
+        """Whether a language model is asked for other rows in the place of those that were rejected."""
+        return self.asks_models and (self.rows_per_iteration > 0 or self.ask_again_above is not None)
 
     @property
     def asks_models(self) -> bool:
@@ -179,6 +189,8 @@ class TeacherAugmentSettings(ModelSettings):
         return self
 
     def _check_offline(self) -> None:
+        if self.ask_again_above is not None:
+            raise ValueError(f"ask_again_above: only a language model is asked again, and teacher is {self.teacher!r}")
         if self.offline_teacher is None:
             who = f"strategy {self.strategy!r}"
         else:

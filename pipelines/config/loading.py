@@ -57,13 +57,45 @@ def load_config(source: str, overrides: Iterable[str] = (), resolve: bool = Fals
         raise UserError(
             f"{source}: no such file, and no shipped config ({', '.join(shipped)}){did_you_mean(source, shipped)}"
         )
-    values = read_mapping(path, source, "a config")
+    values = _with_base(path, source)
     for override in overrides:
         _override(values, override)
     inline_prompts(values, path.resolve().parent)
     if resolve:
         resolve_paths(values, path.resolve().parent)
     return check_config(values, path.name)
+
+
+def _with_base(path: Path, source: str) -> dict[str, Any]:
+    """The values of a config; with `base: NAME`, a shipped config, those that it does not set itself are the base's.
+
+    Sections are merged key by key; lists and other values stand as a whole. A base has no base of its own.
+    """
+    values = read_mapping(path, source, "a config")
+    if (base := values.pop("base", None)) is None:
+        return values
+    shipped = shipped_configs()
+    if not isinstance(base, str) or base not in shipped:
+        raise UserError(
+            f"{source}: base {base!r} is no shipped config{did_you_mean(str(base), shipped)}; there are "
+            f"{', '.join(shipped)}"
+        )
+    below = read_mapping(shipped[base], base, "a config")
+    if "base" in below:
+        raise UserError(
+            f"{source}: base {base!r} has a base itself, {below['base']!r}; name that, or copy what it sets"
+        )
+    if "name" not in values:
+        raise UserError(f"{source}: name: missing; a config with a base has a name of its own")
+    return _merged(below, values)
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        there = merged.get(key)
+        merged[key] = _merged(there, value) if isinstance(there, Mapping) and isinstance(value, Mapping) else value
+    return merged
 
 
 def read_mapping(path: Path, source: str, what: str) -> dict[str, Any]:

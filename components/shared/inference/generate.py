@@ -144,7 +144,7 @@ def _generate(
     padded = tokenizer.pad({"input_ids": [question.prompt for question, _ in wanted]}, return_tensors="pt")
     ids, mask = padded["input_ids"].to(model.device), padded["attention_mask"].to(model.device)
     seeds = [
-        _seed(settings.sampling_seed, question.example.id, number) if question.samples > 1 else None
+        _seed(settings.sampling_seed, question.example.id, number) if question.draws else None
         for question, number in wanted
     ]
     sampling = GumbelSampling(seeds, [settings.temperature] * len(seeds))

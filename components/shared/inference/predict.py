@@ -134,6 +134,7 @@ def _questions(
                     example=example,
                     prompt=prompt,
                     samples=0 if scored else settings.samples if on_seeds else 1,
+                    drawn=on_seeds and settings.draw_seeds,
                     limit=max(0, min(longest, room)),
                     measured=completions,
                 )
@@ -169,7 +170,7 @@ def _ask_vllm(
         {
             "prompt": question.prompt,
             "limit": question.limit,
-            "temperature": settings.temperature if question.samples > 1 else 0.0,
+            "temperature": settings.temperature if question.draws else 0.0,
             "seed": seed_of(settings.sampling_seed, question.example.id, number),
         }
         for question in questions

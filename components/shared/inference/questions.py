@@ -22,11 +22,18 @@ class StudentQuestion:
     example: Example
     prompt: list[int]
     samples: int = 1
-    """Answers to write; 0: none. 1 is the greedy one, more are drawn."""
+    """Answers to write; 0: none. More than one are drawn."""
+    drawn: bool = False
+    """Whether a single answer is drawn, too, rather than greedy."""
     limit: int = 0
     """The longest answer in tokens: as the settings say, or what the student's context leaves."""
     measured: list[Encoded] = field(default_factory=list)
     """The prompt with completions of which the likelihood is wanted."""
+
+    @property
+    def draws(self) -> bool:
+        """Whether its answers are drawn."""
+        return self.drawn or self.samples > 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,10 +31,13 @@ class AnswerSettings(Settings):
     samples: int = Field(1, ge=1, le=1000)
     """Answers to each seed. 1: the greedy one. More: that many are drawn at `temperature`, and each seed has an error
     rate; their score is then that of the first samples. Validation and test are always answered once, greedily."""
+    draw_seeds: bool = False
+    """Whether the one answer to each seed, with `samples: 1`, is drawn at `temperature` rather than greedy, as in the
+    reference implementation of LLM2LLM: then a seed may be an error by bad luck."""
     temperature: float = Field(0.8, gt=0, le=2)
-    """`samples` above 1 only: sampling temperature."""
+    """Of answers that are drawn: sampling temperature."""
     sampling_seed: int = 0
-    """`samples` above 1 only: decides what is drawn, row by row, whatever the batches."""
+    """Of answers that are drawn: decides what is drawn, row by row, whatever the batches."""
     hardness: bool = False
     """Whether to measure each seed's loss and, where the task has labels or choices, the probability of each label
     with margin and EL2N: the student reads every label of a row. The selections `hard` and `learnable` need it, and
@@ -46,6 +49,11 @@ class AnswerSettings(Settings):
 
     @model_validator(mode="after")
     def _modes_fit(self) -> Self:
+        if self.mode == "score" and self.draw_seeds:
+            raise ValueError(
+                "draw_seeds: answers are drawn only with mode 'generate', and this is mode 'score'; remove draw_seeds "
+                "or set mode: generate"
+            )
         if self.mode == "score" and self.samples > 1:
             raise ValueError(
                 f"samples: {self.samples} answers are drawn only with mode 'generate', and this is mode 'score'; "

@@ -1,5 +1,6 @@
 """Configs: the shipped ones are whole, and every mistake is named with its key, its value and the fix."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from llm2llm.pipelines.config import (
 from llm2llm.pipelines.config.configured import configured
 from llm2llm.pipelines.config.form import MOST_BYTES, describe_form
 
-NAMES = ["casehold", "gsm8k", "quickstart", "quickstart-random", "snips", "sst2", "trec"]
+PAPER = ["casehold", "gsm8k", "snips", "sst2", "trec"]
+NAMES = sorted([*PAPER, *(f"paper-{name}" for name in PAPER), "quickstart", "quickstart-random"])
 
 
 def minimal(**values: Any) -> dict[str, Any]:
@@ -148,6 +150,64 @@ def test_shipped_configs_are_commented(name: str) -> None:
     lines = shipped_configs()[name].read_text().splitlines()
     assert lines[0].startswith("# ")
     assert sum("#" in line for line in lines) >= 5
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_papers_configs_have_the_reference_implementations_settings(name: str) -> None:
+    """As `SqueezeAILab/LLM2LLM` has them; everything else is as in the config that it is based on."""
+    ours, plain = load_config(f"paper-{name}"), load_config(name)
+    assert ours.train.batch_size * ours.train.gradient_accumulation == 128
+    assert (ours.train.epochs, ours.train.learning_rate, ours.train.scheduler, ours.train.warmup) == (
+        3, 2e-5, "cosine", 0.03,
+    )  # fmt: skip
+    assert ours.max_iterations + 1 == 10
+    assert (ours.evaluate.draw_seeds, ours.evaluate.temperature, ours.evaluate.samples) == (True, 0.7, 1)
+    augment = ours.teacher_augment
+    assert (augment.temperature, augment.ask_again_above, augment.examples_per_error) == (1.0, 0.95, 1)
+    assert (augment.checks, augment.verify, augment.strategy) == ([], "none", "llm2llm")
+    assert augment.prompts["llm2llm"].count("a good answer is") == 1, "one worked example"
+    assert (ours.filter_errors.selection, ours.filter_errors.patience) == ("wrong", 0)
+    assert (ours.data, ours.task, ours.student, ours.prepare) == (plain.data, plain.task, plain.student, plain.prepare)
+    assert "Deviations" in shipped_configs()[f"paper-{name}"].read_text()
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_papers_worked_examples_are_answers_that_the_task_takes(name: str) -> None:
+    from llm2llm.components.shared import tasks
+
+    config = load_config(f"paper-{name}")
+    text = config.teacher_augment.prompts["llm2llm"]
+    (row,) = json.loads(text.split("a good answer is\n")[1].split("\nWhat stands")[0])["examples"]
+    assert tasks.normalise(config.task, row["answer"], row.get("choices", []), row.get("rationale"))[0] == row["answer"]
+    given = json.loads(text.split("For the example\n")[1].split("\na good answer is")[0])
+    assert given["question"] != row["question"]
+
+
+def test_a_config_may_start_from_a_shipped_one(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("base: snips\nname: mine\ntrain: {epochs: 7}\ntask: trec\ndata: {validation: v.jsonl}\n")
+    mine, base = load_config(str(path)), load_config("snips")
+    assert (mine.name, mine.train.epochs, mine.task.name) == ("mine", 7, "trec")
+    assert mine.train.learning_rate == base.train.learning_rate
+    assert (mine.data.seeds, mine.data.validation) == (base.data.seeds, "v.jsonl")
+    assert load_config(str(path), ["train.epochs=9"]).train.epochs == 9
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("base: snip\nname: mine\n", "base 'snip' is no shipped config; did you mean 'snips'"),
+        ("base: paper-snips\nname: mine\n", "base 'paper-snips' has a base itself, 'snips'"),
+        ("base: snips\n", "name: missing; a config with a base has a name of its own"),
+        ("base: [snips]\nname: mine\n", "is no shipped config"),
+        ("base: snips\nname: mine\ntrain: {epoch: 3}\n", "train.epoch: unknown key; did you mean 'epochs'"),
+    ],
+)
+def test_a_base_that_is_none_is_refused(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(UserError) as refused:
+        load_config(str(tmp_path / "mine.yaml"))
+    assert said in str(refused.value)
 
 
 def test_the_random_config_differs_from_the_quickstart_in_its_strategy_alone() -> None:

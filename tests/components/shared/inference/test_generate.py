@@ -105,6 +105,26 @@ def draw(
 SAMPLED = AnswerSettings(samples=5, temperature=1.0)
 
 
+def test_the_one_answer_to_a_seed_may_be_drawn_and_those_to_test_are_not(
+    rows: list[Example], colours: Task, taught_student: Path
+) -> None:
+    """`draw_seeds`, as in the reference implementation."""
+
+    def completions(**settings: Any) -> dict[str, list[str]]:
+        splits: Any = {"seeds": rows, "test": rows}
+        asked = AnswerSettings(**settings).model_copy(update={"temperature": 3.0})
+        found, _ = predict(taught_student, splits, 0, None, colours, asked)
+        return {split: [one.completion for one in found if one.split == split] for split in splits}
+
+    greedy, drawn = completions(), completions(draw_seeds=True)
+    assert greedy["seeds"] == greedy["test"] == drawn["test"]
+    assert drawn["seeds"] != greedy["seeds"]
+    assert drawn == completions(draw_seeds=True, batch_size=3), "the same whatever the batches"
+    assert drawn != completions(draw_seeds=True, sampling_seed=1)
+    with pytest.raises(UserError, match="draw_seeds: answers are drawn only with mode 'generate'"):
+        AnswerSettings.load({"mode": "score", "draw_seeds": True}, "evaluate")
+
+
 def test_samples_depend_on_the_row_alone(rows: list[Example], colours: Task, taught_student: Path) -> None:
     """Not on the batches, nor on the order, nor on what other rows there are."""
     model, tokenizer = load_student(taught_student, SAMPLED)
