@@ -30,6 +30,7 @@ def dedupe(
         iteration: The iteration whose training set this is, from 1.
     """
     given = locals()
+    from llm2llm.components.dedupe.coverage import hardness_by_seed
     from llm2llm.components.dedupe.dedupe import dedupe as deduped
     from llm2llm.components.dedupe.settings import DedupeStage
     from llm2llm.components.shared.data.artifacts import write_artifact
@@ -43,6 +44,7 @@ def dedupe(
         new = read_rows(candidates.path, "candidates", Example)
         training = read_rows(training_set.path, "examples", Example)
         protected = read_splits(splits.path) if splits else {}
+        before = read_journal(previous_journal)
         for name in ("validation", "test"):
             if not protected.get(name):
                 print(f"dedupe: no {name} rows are given, so nothing is checked against them", flush=True)
@@ -54,9 +56,10 @@ def dedupe(
             stage.dedupe,
             iteration,
             stage.task.form if stage.task else None,
+            hardness_by_seed(before.errors, iteration),
         )
         write_artifact(next_training_set, "examples", done.training_set)
-        write_journal(journal, read_journal(previous_journal).with_more(rejects=done.rejects))
+        write_journal(journal, before.with_more(rejects=done.rejects))
         if done.recall is not None:
             print(f"dedupe: MinHash proposed {done.recall:.1%} of the near copies of a sample", flush=True)
         print(

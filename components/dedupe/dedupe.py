@@ -1,15 +1,16 @@
 """From candidates to the next training set: what leaks, and what copies, stays out.
 
 In order of cost: the firewall against validation and test; rows with the same text; near copies by ROUGE-L; copies by
-meaning. Of rows that copy one another the earliest is kept: a row of the training set, else the candidate with the
-smallest id. So the order in which candidates come changes nothing.
+meaning; with `coverage` all but those that cover most. Of rows that copy one another the earliest is kept: a row of the
+training set, else the candidate with the smallest id. So the order in which candidates come changes nothing.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from llm2llm.components.dedupe.copies import find_copies, measured_recall
+from llm2llm.components.dedupe.coverage import covering
 from llm2llm.components.dedupe.settings import DedupeSettings
 from llm2llm.components.shared.data.schemas import Example, Reject
 from llm2llm.components.shared.leakage.firewall import compared_text, find_leaks, leak_reject, masks_numbers, reject
@@ -45,9 +46,10 @@ def dedupe(
     settings: DedupeSettings,
     iteration: int,
     form: str | None = None,
+    hardness: Mapping[str, float] | None = None,
 ) -> Deduped:
     """The next training set, and the rejects: `in_test`, `in_validation`, `copy`, `near_copy`, `template` (one too many
-    that differ in their numbers only), `semantic_copy`.
+    that differ in their numbers only), `semantic_copy`, `covered`.
 
     The question and the choices are compared, not the answer; of strategies that write new rationales for old
     questions, the rationale as well.
@@ -60,6 +62,7 @@ def dedupe(
         settings: See `DedupeSettings`.
         iteration: The iteration whose training set this is.
         form: The task's form; numeric tasks are compared without their numbers. None: not known.
+        hardness: Id of a seed -> how hard it is, for `coverage.weigh_by_hardness`.
 
     Raises:
         TeacherHasSeenTheTest: Too many candidates leak.
@@ -105,6 +108,12 @@ def dedupe(
     kept = [n for n in range(len(distinct)) if n not in found]
     checks = _checks(settings, bool(test), bool(validation))
     new_rows = [rows[firsts[n]] for n in kept]
+    if settings.coverage is not None:
+        dropped = covering(new_rows, training, settings.coverage, hardness or {})
+        detail = f"{len(new_rows)} rows for {settings.coverage.keep}"
+        for place, (score, nearest) in dropped.items():
+            rejects.append(reject(new_rows[place], "dedupe", iteration, "covered", detail, score, nearest))
+        new_rows = [row for place, row in enumerate(new_rows) if place not in dropped]
     added = [replace(row, iteration=iteration, checks=[*row.checks, *checks]) for row in new_rows]
     return Deduped(
         training_set=sorted([*training_set, *added], key=lambda row: (row.iteration, row.id)),

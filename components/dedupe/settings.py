@@ -1,10 +1,28 @@
 """What can be set about `dedupe`."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from llm2llm.components.shared.base.settings import Settings, StageSettings
 from llm2llm.components.shared.leakage.settings import LeakSettings, SemanticSettings
 from llm2llm.components.shared.tasks import AnyTask
+
+
+class CoverageSettings(Settings):
+    """Of more new rows than are wanted, those that cover most of all new rows are kept. So that there are more, let the
+    teacher write more: `teacher_augment.examples_per_error` or `rows_per_iteration`; what is dropped was paid for."""
+
+    keep: int = Field(ge=1)
+    """How many new rows join the training set in an iteration, at most."""
+    by: Literal["facility_location", "k_center"] = "facility_location"
+    """`facility_location`: rows that stand for many (Wei, Iyer and Bilmes 2015); `k_center`: rows farthest from those
+    that are there (Sener and Savarese 2018), outliers first. Rows of the training set cover, too."""
+    model: str = ""
+    """Folder of an embedding model, as in `semantic`; empty: TF-IDF of the words."""
+    weigh_by_hardness: bool = False
+    """Whether a row matters by the hardness of the seed that it was written for: the loss that the selection ranked it
+    by, out of fold where the folds' students were asked. Rows of seeds without one matter as the mean of the others."""
 
 
 class DedupeSettings(Settings):
@@ -25,6 +43,8 @@ class DedupeSettings(Settings):
     expectation, measured in each run; what it proposes is compared exactly."""
     semantic: SemanticSettings | None = None
     """Looks for copies by meaning as well; null: not."""
+    coverage: CoverageSettings | None = None
+    """Keeps, of more new rows than are wanted, those that cover most; null: every row is kept that is no copy."""
     leak: LeakSettings = LeakSettings()
     """What keeps validation and test rows out; a number is its `rouge_l`."""
     max_leak_fraction: float = Field(0.1, ge=0, le=1)

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from llm2llm.components.filter_errors.decision import best_iteration, decide, is_better, on_validation
-from llm2llm.components.filter_errors.diversity import k_center
 from llm2llm.components.filter_errors.selections import SELECTIONS, Chosen, fails, select, tier
 from llm2llm.components.filter_errors.settings import FilterErrorsSettings
 from llm2llm.components.filter_errors.suspects import find_suspects
@@ -20,6 +19,7 @@ from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Decision, Example, Prediction, Reject, Score, StudentError
 from llm2llm.components.shared.inference.difficulty import difficulty, share_solved
 from llm2llm.components.shared.judge.cost import total
+from llm2llm.components.shared.similarity.diversity import k_center
 
 
 @dataclass(frozen=True)
@@ -157,14 +157,15 @@ def _retired(rejects: Sequence[Reject], training_set: Sequence[Example], after: 
     """The parents for which nothing was kept in `after` iterations or more.
 
     Nothing was kept in an iteration when it left rejects of the parent but no training row; without the training set
-    that cannot be told. Rows that were not written for want of money are no failure of the teacher's.
+    that cannot be told. Rows that were not written for want of money, or were not needed, are no failure of the
+    teacher's.
     """
     if not after or not training_set:
         return set()
     kept = {(row.parent_id, row.iteration) for row in training_set if row.generated}
     failed: dict[str, set[int]] = defaultdict(set)
     for reject in rejects:
-        tried = reject.parent_id is not None and reject.reason != "over_budget"
+        tried = reject.parent_id is not None and reject.reason not in ("over_budget", "covered")
         if tried and (reject.parent_id, reject.iteration) not in kept:
             failed[str(reject.parent_id)].add(reject.iteration)
     return {parent for parent, iterations in failed.items() if len(iterations) >= after}

@@ -10,6 +10,7 @@ REASONS: Mapping[Reason, str] = {
     "changed_numbers": "a paraphrase whose numbers are not those of the question",
     "control_tokens": "holds a control token of a chat template",
     "copy": "the same as a training row or as another generated row",
+    "covered": "one of more rows than were wanted, and other rows cover it",
     "disagrees": "too few blind solutions have the answer that the teacher gave",
     "empty": "the teacher answered with nothing",
     "exhausted": "the teacher has nothing new to write from",

@@ -35,7 +35,8 @@ _ASKED = (("teacher_augment",), ("teacher_augment", "verification", "by"), ("eva
 """Models that are asked, beside those in `teacher_augment.teachers`."""
 _PLACES = (("teacher_augment", "ledger"), ("train", "checkpoint_uri"), ("promote", "registry"),
            ("evaluate", "judge", "ledger"), ("prepare", "leak", "semantic", "model"),
-           ("dedupe", "leak", "semantic", "model"), ("dedupe", "semantic", "model"))  # fmt: skip
+           ("dedupe", "leak", "semantic", "model"), ("dedupe", "semantic", "model"),
+           ("dedupe", "coverage", "model"))  # fmt: skip
 """Folders, or places in object storage."""
 
 

@@ -49,7 +49,8 @@ def model_stages(config: "Config") -> list[str]:
     found = [stage for stage in LOADS_MODELS if not (stage == "evaluate" and config.evaluate.shards > 1)]
     if config.in_pod:
         found.append("teacher_augment")
-    if config.dedupe.semantic is not None or config.dedupe.leak.semantic is not None:
+    covers = config.dedupe.coverage is not None and config.dedupe.coverage.model
+    if config.dedupe.semantic is not None or config.dedupe.leak.semantic is not None or covers:
         found.append("dedupe")
     return found
 

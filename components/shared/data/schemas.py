@@ -26,7 +26,7 @@ Reason = Literal[
     "over_budget", "exhausted",
     "wrong_arithmetic", "gives_answer_away", "boilerplate", "control_tokens", "unusual_length", "other_script",
     "noise", "no_answer", "same_answer", "wrong_answer", "changed_numbers", "disagrees", "judged_wrong", "not_judged",
-    "copy", "near_copy", "template", "semantic_copy", "in_test", "in_validation",
+    "copy", "near_copy", "template", "semantic_copy", "covered", "in_test", "in_validation",
 ]  # fmt: skip
 """Why a row is rejected; `report.reasons` says it in words."""
 SPLITS: tuple[Split, ...] = ("seeds", "validation", "test")

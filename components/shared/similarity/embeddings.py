@@ -17,7 +17,7 @@ BLOCK = 1_000  # queries compared at once
 Vectors = NDArray[np.float32]
 
 
-def embed(texts: Sequence[str], model: str) -> Vectors:
+def embed(texts: Sequence[str], model: str, key: str = "semantic.model") -> Vectors:
     """One vector of length 1 for each text: shape (texts, dimensions).
 
     Args:
@@ -25,6 +25,7 @@ def embed(texts: Sequence[str], model: str) -> Vectors:
         model: Folder of a Model2Vec model, or of a transformers encoder whose token vectors are averaged, as
             sentence-transformers models do (Reimers and Gurevych 2019). Nothing is fetched, and no code in the folder
             is run.
+        key: The setting that names the model, for messages.
 
     Raises:
         UserError: No such folder, or a package that it needs is not installed.
@@ -32,14 +33,14 @@ def embed(texts: Sequence[str], model: str) -> Vectors:
     try:
         config = json.loads((Path(model) / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as problem:
-        raise UserError(f"semantic.model {model}: not the folder of an embedding model: {problem}") from None
+        raise UserError(f"{key} {model}: not the folder of an embedding model: {problem}") from None
     try:
         vectors = _model2vec(texts, model) if config.get("model_type") == "model2vec" else _transformers(texts, model)
     except ModuleNotFoundError as missing:
         fix = "model2vec" if missing.name == "model2vec" else "'llm2llm[train]'"
-        raise UserError(f"semantic.model {model}: needs the package {missing.name}: pip install {fix}") from None
+        raise UserError(f"{key} {model}: needs the package {missing.name}: pip install {fix}") from None
     except (OSError, ValueError) as problem:
-        raise UserError(f"semantic.model {model}: cannot be loaded: {str(problem).splitlines()[0]}") from problem
+        raise UserError(f"{key} {model}: cannot be loaded: {str(problem).splitlines()[0]}") from problem
     return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12), dtype=np.float32)
 
 

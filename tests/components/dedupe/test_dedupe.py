@@ -21,7 +21,16 @@ from llm2llm.components.shared.data.journal import read_journal
 from llm2llm.components.shared.data.parquet import read_rows
 from llm2llm.components.shared.data.schemas import Example, Reject
 from llm2llm.components.shared.similarity import rouge_l, text_of, words
-from tests.support.builders import content, journal_artifact, outputs_of, rows_artifact, score, splits_artifact
+from tests.support import builders
+from tests.support.builders import (
+    content,
+    journal_artifact,
+    outputs_of,
+    rows_artifact,
+    score,
+    splits_artifact,
+    student_error,
+)
 
 Make = Callable[..., Example]
 
@@ -38,7 +47,7 @@ def new(example: Make) -> Make:
     """A candidate."""
 
     def make(question: str, answer: str = "blue", **fields: object) -> Example:
-        return example(question, answer, parent_id="seed", checks=["valid answer"], **fields)
+        return example(question, answer, **{"parent_id": "seed", "checks": ["valid answer"], **fields})
 
     return make
 
@@ -493,3 +502,75 @@ def test_new_rationales_for_an_old_question_are_no_copies(example: Make, new: Ma
     assert (again, reasons(rejects)) == (training, ["copy"])
     _, rejects = go([other], [seed], test=[example(question, "7")], form="numeric")
     assert reasons(rejects) == ["in_test"], "against the test only the question counts"
+
+
+class TestCoverage:
+    """Of more new rows than are wanted, those that cover most."""
+
+    KINDS = ("play some music by artist", "will it rain in town", "book a table at place")
+
+    def rows(self, new: Make) -> list[Example]:
+        return [new(f"{kind} {i}", parent_id=f"p{n}") for n, kind in enumerate(self.KINDS) for i in range(4)]
+
+    def go(self, rows, training=(), **coverage):
+        return go(rows, training, near_copy=None, coverage=coverage)
+
+    @pytest.mark.parametrize("by", ["facility_location", "k_center"])
+    def test_one_of_each_kind_is_kept_and_the_rest_says_why(self, new, by: str) -> None:
+        kept, rejects = self.go(self.rows(new), keep=3, by=by)
+        assert {row.question.rsplit(" ", 1)[0] for row in kept} == set(self.KINDS)
+        assert len(rejects) == 9
+        for one in rejects:
+            assert (one.reason, one.detail) == ("covered", "12 rows for 3")
+            assert one.neighbour is not None
+            assert one.neighbour.rsplit(" ", 1)[0] == one.question.rsplit(" ", 1)[0], "the row that covers it"
+            assert 0 < one.score <= 1
+
+    def test_the_training_set_covers_too(self, new, example) -> None:
+        there = [example(f"{kind} there", "red") for kind in self.KINDS[:2]]
+        kept, _ = self.go(self.rows(new), there, keep=1)
+        (added,) = (row for row in kept if row not in there)
+        assert added.question.startswith(self.KINDS[2])
+
+    def test_the_order_of_the_rows_changes_nothing_and_few_rows_are_all_kept(self, new) -> None:
+        rows = self.rows(new)
+        assert self.go(rows, keep=5) == self.go(rows[::-1], keep=5)
+        assert len(self.go(rows, keep=12)[0]) == 12
+        assert len(go(rows, near_copy=None)[0]) == 12, "off by default"
+
+    def test_hard_seeds_rows_matter_more(self, new) -> None:
+        checked = DedupeSettings(near_copy=None, coverage={"keep": 1, "weigh_by_hardness": True})
+        for hard in range(3):
+            hardness = {f"p{n}": 5.0 if n == hard else 0.1 for n in range(3)}
+            done = dedupe(self.rows(new), [], [], [], checked, 1, None, hardness)
+            assert done.training_set[0].question.startswith(self.KINDS[hard])
+
+    def test_the_stage_reads_the_hardness_that_the_folds_found(self, tmp_path: Path, new, example) -> None:
+        seeds = [example("one seed", "red"), example("another seed", "red")]
+        rows = [
+            new(f"{kind} {i}", parent_id=seed.id)
+            for seed, kind in zip(seeds, self.KINDS[:2], strict=True)
+            for i in range(3)
+        ]
+        errors = [student_error(seed, 0, hardness=float(n)) for n, seed in enumerate(seeds)]
+        outputs = outputs_of("dedupe", tmp_path)
+        coverage = {"keep": 1, "weigh_by_hardness": True}
+        dedupe_stage.python_func(
+            candidates=rows_artifact(tmp_path, "candidates", "candidates", rows),
+            training_set=rows_artifact(tmp_path, "training", "examples", seeds),
+            previous_journal=journal_artifact(tmp_path, errors=errors),
+            settings=settings_text({"dedupe": {"near_copy": None, "coverage": coverage}}),
+            iteration=1,
+            **outputs,
+        )
+        (added,) = (row for row in read_rows(outputs["next_training_set"].path, "examples", Example) if row.generated)
+        assert added.parent_id == seeds[1].id
+
+    def test_what_was_not_needed_is_no_failure_of_the_teachers(self, example) -> None:
+        from llm2llm.components.filter_errors.filter_errors import _retired
+
+        rejects = [builders.reject(i, "covered", parent_id="p") for i in (1, 2, 3)]
+        assert _retired(rejects, [example("a", "red")], 3) == set()
+        assert _retired([builders.reject(i, "copy", parent_id="p") for i in (1, 2, 3)], [example("a", "red")], 3) == {
+            "p"
+        }

@@ -5,12 +5,10 @@ from dataclasses import replace
 from math import ceil, exp, log
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm2llm.components.filter_errors.diversity import k_center, tf_idf
 from llm2llm.components.filter_errors.filter_errors import Filtered, filter_errors
 from llm2llm.components.filter_errors.settings import FilterErrorsSettings, needs
 from llm2llm.components.shared.base.errors import UserError
@@ -217,30 +215,6 @@ class TestCap:
         seeds = [example("will it rain", "red"), example("will it rain soon", "red"), example("play a song", "red")]
         rows = [given_answers(row, min(i, 1), 0, 4) for i, row in enumerate(seeds)]
         assert chosen(run(seeds, rows, selection="wrong", max_errors=2)) == {"will it rain", "play a song"}
-
-    def test_k_center_takes_the_farthest_next(self) -> None:
-        texts = ["a b", "a b c", "x y", "a x", "p q"]
-        assert k_center(texts, 3) == [0, 2, 4]
-        assert k_center(texts, 9) == [0, 2, 4, 3, 1]
-        assert k_center(texts, 2, centres=1) == [2, 4]
-        assert k_center(texts, 0) == []
-        assert k_center(["", "", "..."], 2) == [0, 1], "texts without words are alike"
-
-    @given(st.lists(st.text("ab ", max_size=6), min_size=1, max_size=12), st.integers(1, 12))
-    def test_k_center_is_the_greedy_choice(self, texts: list[str], count: int) -> None:
-        vectors = tf_idf(texts).toarray()
-        far = 1 - vectors @ vectors.T
-        places = k_center(texts, count)
-        assert len(set(places)) == len(places) == min(count, len(texts))
-        for step in range(1, len(places)):
-            nearest = far[:, places[:step]].min(axis=1)
-            rest = [i for i in range(len(texts)) if i not in places[:step]]
-            assert nearest[places[step]] >= nearest[rest].max() - 1e-9
-
-    def test_tf_idf_is_that_of_scikit_learn(self) -> None:
-        """TfidfVectorizer(token_pattern=r"\\w+").fit_transform(["a b b", "b c"]), columns a, b, c."""
-        expected = [[0.5749618, 0.8181804, 0.0], [0.0, 0.5797387, 0.8148025]]
-        assert tf_idf(["a b b", "b c"]).toarray() == pytest.approx(np.array(expected), abs=1e-6)
 
 
 answers = st.tuples(st.integers(0, 4), st.integers(0, 4), st.floats(0, 9), st.floats(0, 9), st.sampled_from(LABELS))

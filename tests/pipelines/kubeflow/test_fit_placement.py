@@ -41,6 +41,8 @@ def token(placement: PlacementSettings) -> list[str]:
         (("teacher_augment={teacher: openai, model: m}",), ALWAYS),
         (("dedupe.semantic={model: /models/embeddings}",), [*ALWAYS, "dedupe"]),
         (("dedupe.leak={semantic: {model: /models/embeddings}}",), [*ALWAYS, "dedupe"]),
+        (("dedupe.coverage={keep: 9, model: /models/embeddings}",), [*ALWAYS, "dedupe"]),
+        (("dedupe.coverage={keep: 9}",), ALWAYS),
         (("placement.model_stages=[train]",), ["train"]),
     ],
 )

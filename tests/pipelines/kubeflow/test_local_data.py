@@ -91,6 +91,8 @@ def test_models_that_a_stage_loads_are_looked_at_and_names_at_an_endpoint_are_no
     assert run(*dry, teacher % "openai")[0] == 0
     semantic = "dedupe={semantic: {model: ./embedder}}"
     assert "dedupe.semantic.model (./embedder): on this machine" in run(*dry, semantic)[2]
+    coverage = "dedupe={coverage: {keep: 9, model: ./embedder}}"
+    assert "dedupe.coverage.model (./embedder): on this machine" in run(*dry, coverage)[2]
 
 
 @given(st.from_regex(r"[A-Za-z0-9]+(/[A-Za-z0-9][A-Za-z0-9._-]*)?", fullmatch=True))

@@ -113,7 +113,7 @@ def test_the_one_answer_to_a_seed_may_be_drawn_and_those_to_test_are_not(
     def completions(**settings: Any) -> dict[str, list[str]]:
         splits: Any = {"seeds": rows, "test": rows}
         asked = AnswerSettings(**settings).model_copy(update={"temperature": 3.0})
-        found, _ = predict(taught_student, splits, 0, None, colours, asked)
+        found = predict(taught_student, splits, 0, None, colours, asked)
         return {split: [one.completion for one in found if one.split == split] for split in splits}
 
     greedy, drawn = completions(), completions(draw_seeds=True)
