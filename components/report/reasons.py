@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from llm2llm.components.shared.data.schemas import Reason
 
 REASONS: Mapping[Reason, str] = {
+    "ambiguous": "more like the seeds of another label than like those of its own",
     "boilerplate": "holds talk around the example, such as a greeting or an offer to help",
     "call_failed": "the teacher could not be reached or answered with an error",
     "changed_numbers": "a paraphrase whose numbers are not those of the question",

@@ -36,12 +36,15 @@ PLACEHOLDERS = {
     "question": "a question, with its choices, without its answer",
     "answer": "the right answer",
     "new_answer": "the answer that a changed example should have; null for any other than the old one",
+    "answers": "the right answers that the new examples should have, in order",
+    "labels": "two labels, each with examples",
+    "difference": "what tells two labels apart",
     "skill": "a skill's name",
     "skills": "the names of all skills",
 }
 """Everything that a prompt can be given, and what it is."""
 
-MAY_BE_LEFT_OUT = frozenset({"task", "count", "new_answer"})
+MAY_BE_LEFT_OUT = frozenset({"task", "count", "new_answer", "difference"})
 """Without any other placeholder that a prompt is given, it would ask the same whatever the data is."""
 
 _PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")

@@ -38,6 +38,20 @@ class SkillsSettings(Settings):
     """How many examples of a skill it is shown when it writes for the skill."""
 
 
+class ContrastSettings(Settings):
+    """For strategy `contrast`."""
+
+    examples: int = Field(3, ge=1, le=50)
+    """How many seeds of each of the two labels the teacher is shown."""
+    neighbours: int = Field(3, ge=1, le=100)
+    """How many seeds of each label, the nearest, say how like the label a row is."""
+    margin: float = Field(0.0, ge=0, lt=1)
+    """By how much of its cosine a row may be more like another label than like its own without being ambiguous; rows
+    on a border are like both."""
+    rewrites: int = Field(1, ge=0, le=5)
+    """How often a row that is ambiguous is written anew before it is dropped; each time is a call."""
+
+
 class VerificationSettings(Settings):
     """How generated rows are verified, where `verify` says so."""
 
@@ -122,6 +136,8 @@ class TeacherAugmentSettings(ModelSettings):
 
     skills: SkillsSettings = SkillsSettings()
     """`skills` only."""
+    contrast: ContrastSettings = ContrastSettings()
+    """`contrast` only."""
     grammar: str | dict[str, Any] | None = None
     """`grammar` only: the YAML file, `builtin:...`, or its content."""
     eda_share: float = Field(0.1, gt=0, le=1)

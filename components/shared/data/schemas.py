@@ -25,7 +25,8 @@ Reason = Literal[
     "call_failed", "truncated", "empty", "refused", "unparseable", "missing", "invalid", "no_patterns",
     "over_budget", "exhausted",
     "wrong_arithmetic", "gives_answer_away", "boilerplate", "control_tokens", "unusual_length", "other_script",
-    "noise", "no_answer", "same_answer", "wrong_answer", "changed_numbers", "disagrees", "judged_wrong", "not_judged",
+    "noise", "no_answer", "same_answer", "wrong_answer", "changed_numbers", "ambiguous", "disagrees", "judged_wrong",
+    "not_judged",
     "copy", "near_copy", "template", "semantic_copy", "covered", "in_test", "in_validation",
 ]  # fmt: skip
 """Why a row is rejected; `report.reasons` says it in words."""

@@ -4,6 +4,7 @@ A strategy is a file here that makes a `Strategy`, its prompt in `../prompts`, a
 """
 
 from llm2llm.components.teacher_augment.strategies import (
+    contrast,
     cot,
     counterfactual,
     eda,
@@ -24,6 +25,7 @@ STRATEGIES: dict[str, Strategy] = {
     "skills": skills.STRATEGY,
     "paraphrase": paraphrase.STRATEGY,
     "counterfactual": counterfactual.STRATEGY,
+    "contrast": contrast.STRATEGY,
     "self": self_guide.STRATEGY,
 }
 """Name, as `strategy` has it in a config -> strategy."""
