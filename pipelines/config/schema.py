@@ -6,6 +6,7 @@ from llm2llm.components.shared.tasks import TASKS
 from llm2llm.pipelines.config.config import Config
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
+BASE = "A shipped config whose values stand where this file sets none; sections are merged key by key."
 
 
 def config_schema() -> dict[str, Any]:
@@ -24,6 +25,10 @@ def config_schema() -> dict[str, Any]:
         "anyOf": [{"enum": sorted(TASKS)}, {"$ref": "#/$defs/Task"}],
     }
     schema["$defs"]["PlacementSettings"].pop("required", None)
+    # With a base, what is not set here is the base's.
+    schema["properties"] = {"base": {"type": "string", "description": BASE}, **schema["properties"]}
+    schema["anyOf"] = [{"required": ["base", "name"]}, {"required": schema.pop("required")}]
+    schema["$defs"]["DataSettings"].pop("required", None)
     return {"$schema": DRAFT, "title": "A config of llm2llm", **schema}
 
 

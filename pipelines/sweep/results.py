@@ -54,7 +54,8 @@ def outcome_of(point: Point, summary: Mapping[str, Any]) -> Outcome:
     split = "test" if all("test" in one["accuracy"] for one in iterations) else "validation"
     calls = summary["teacher_calls"]
     stages = summary.get("seconds_by_stage")
-    control = (summary.get("control") or {}).get("accuracy", {}).get(split)
+    controls = [one for one in summary.get("controls", []) if one["name"] == "steps"]
+    control = controls[0]["accuracy"].get(split) if controls else None
     return Outcome(
         point=point,
         split=split,

@@ -60,7 +60,9 @@ def test_a_pair_counts_when_both_of_it_have_finished() -> None:
 
 
 def test_the_chosen_iteration_is_validations_and_the_control_is_shown_where_there_is_one() -> None:
-    with_control = outcome("random", [0.1, 0.8, 0.6], best=1, control={"accuracy": {"test": {"value": 0.55}}})
+    with_control = outcome(
+        "random", [0.1, 0.8, 0.6], best=1, controls=[{"name": "steps", "accuracy": {"test": {"value": 0.55}}}]
+    )
     (row,) = rows_of(sweep_of(["random"], seeds=THREE), [with_control])
     assert (row.means["chosen"].value, row.means["last"].value, row.means["control"].value) == (0.8, 0.6, 0.55)
     sweep = sweep_of(["random"], seeds=THREE)
