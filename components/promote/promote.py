@@ -117,6 +117,7 @@ def decide(
     registry: str,
     run: str,
     decision: Decision,
+    scores: Sequence[Score],
     seeds: Sequence[Example],
     validation: Sequence[Example],
     task: Task,
@@ -133,6 +134,7 @@ def decide(
         registry: Folder or s3:// prefix, as `versions.registry_uri` gives it.
         run: Its id.
         decision: The run's last one.
+        scores: Those of all its iterations: the candidate is the best of so many students.
         seeds: The run's, for `tried`.
         validation: The rows to compare on.
         task: Grades, and says whether right answers are slices.
@@ -155,7 +157,7 @@ def decide(
         now = history[-1] if history else None
         version, record, answers = _candidate(registry, run, decision)
         verdict = _judged(
-            version, record, answers, history, validation, task, config, settings, random_seed,
+            version, record, answers, scores, history, validation, task, config, settings, random_seed,
             Verdict(
                 outcome="kept", reason="", run=run, iteration=decision.iteration, mode=settings.mode,
                 registry=registry, incumbent_generation=now.number if now else 0, rounds=round_,
@@ -209,6 +211,7 @@ def _judged(
     version: str,
     record: Record,
     answers: Answers,
+    scores: Sequence[Score],
     history: Sequence[Generation],
     validation: Sequence[Example],
     task: Task,
@@ -255,6 +258,7 @@ def _judged(
         task,
         settings,
         random_seed,
+        _students(scores, rows),
         incumbent.left_out,
         incumbent.answered_now,
     )
@@ -266,6 +270,12 @@ def _judged(
         comparison=comparison,
     )
     return _concluded(verdict, incumbent.version, checks(comparison, settings))
+
+
+def _students(scores: Sequence[Score], rows: Sequence[Example]) -> list[dict[str, bool]]:
+    """What the student of each iteration answers right on validation."""
+    right = [set(score.correct_ids) for score in scores if score.split == "validation"]
+    return [{row.id: row.id in one for row in rows} for one in right]
 
 
 def _first(candidate: Contender) -> Check:

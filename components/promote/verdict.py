@@ -46,6 +46,9 @@ class SliceChange:
     """The candidate's accuracy less the incumbent's."""
     counts: bool
     """Whether it has enough rows to block a promotion."""
+    p: float = 1.0
+    """The one-sided p-value of McNemar's exact test that it fell, adjusted by Holm's method for all slices that count;
+    1 for one that does not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +67,7 @@ class Comparison:
     high: float
     """The paired bootstrap interval of the gain, at 1 - `level`."""
     p: float
-    """The two-sided p-value of McNemar's exact test."""
+    """The two-sided p-value of McNemar's exact test, of these two students alone."""
     test: Literal["bootstrap", "mcnemar"]
     """Which of the two decides."""
     level: float
@@ -74,6 +77,10 @@ class Comparison:
     """Validation rows that the incumbent was trained on, and that were left out for it."""
     answered_now: int
     """Rows that the incumbent was asked for this comparison; its answers to the others came with it."""
+    students: int = 1
+    """How many students of the run the candidate was the best of, on these rows."""
+    p_best: float | None = None
+    """The two-sided p-value that allows for that (`best_of_p`); None where there was no other student."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

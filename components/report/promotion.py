@@ -63,6 +63,12 @@ def comparison_sentences(comparison: Mapping[str, Any]) -> list[str]:
         f"Both answer {comparison['both']:,} of them right, only the candidate {comparison['only_candidate']:,}, only "
         f"the version in production {comparison['only_incumbent']:,}, neither {comparison['neither']:,}.",
     ]
+    if comparison.get("p_best") is not None:
+        sentences.insert(
+            1,
+            f"It is the best of {comparison['students']} students of its run on these rows. A permutation test that "
+            f"allows for the choice must agree: {probability(comparison['p_best'])}.",
+        )
     if comparison["left_out"]:
         sentences.append(
             f"The version in production was trained on {count(comparison['left_out'], 'validation row')} of this run, "

@@ -7,7 +7,7 @@ from typing import Any
 
 from llm2llm.components.promote.promote import decide, keep_candidate
 from llm2llm.components.promote.settings import PromoteSettings
-from llm2llm.components.shared.data.schemas import Example, Prediction
+from llm2llm.components.shared.data.schemas import Example, Prediction, Score
 from llm2llm.components.shared.registry.production import Generation
 from llm2llm.components.shared.tasks import Task
 from tests.support.builders import call, decision, example, prediction, score
@@ -88,12 +88,22 @@ def finish(
     config: dict[str, Any] = CONFIG,
     iteration: int = 0,
     seeds: Sequence[Example] = SEEDS,
+    scores: Sequence[Score] = (),
     **settings: Any,
 ) -> tuple[dict[str, Any], Generation | None]:
     """Decides on the candidate of a run, in mode promote unless it is said."""
     checked = PromoteSettings(registry=registry, **{"mode": "promote", **settings})
     return decide(
-        registry, run, decision(iteration, best=iteration), seeds, validation, TASK, config, checked, random_seed=0
+        registry,
+        run,
+        decision(iteration, best=iteration),
+        scores,
+        seeds,
+        validation,
+        TASK,
+        config,
+        checked,
+        random_seed=0,
     )
 
 

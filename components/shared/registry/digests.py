@@ -24,7 +24,7 @@ _NOT_THE_GRADE = (
 )
 """Keys of `evaluate`, and of its judge, that do not change the one answer to a validation row or its grade."""
 
-_CONDITIONS = {"test", "level", "min_gain", "max_slice_drop", "min_slice_rows", "slices"}
+_CONDITIONS = {"test", "level", "min_gain", "max_slice_drop", "slice_level", "min_slice_rows", "slices"}
 """Keys of `promote` that say what is good enough."""
 
 

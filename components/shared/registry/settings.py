@@ -22,11 +22,17 @@ class PromoteSettings(Settings):
     bootstrap interval of the difference lies above 0; on fewer than 50 rows, where it is too narrow, the p-value must
     be below `level` as well. `mcnemar`: McNemar's exact test gives a p-value below `level`."""
     level: float = Field(0.05, gt=0, lt=1)
-    """The test's two-sided level: 0.05 takes a 95% interval, or a p-value below 0.05."""
+    """The test's two-sided level: 0.05 takes a 95% interval, or a p-value below 0.05. The best of several students of a
+    run must also be better by a permutation test at this level that allows for the choice."""
     min_gain: float = Field(0.0, ge=0, lt=1)
     """The least gain in validation accuracy, as a share: 0.01 is one point."""
     max_slice_drop: float = Field(0.05, ge=0, le=1)
-    """No slice of the validation rows may fall by more than this share of its rows."""
+    """No slice of the validation rows may fall by more than this share of its rows, beyond chance: of many small slices
+    some always fall, whatever the student."""
+    slice_level: float = Field(0.05, gt=0, le=1)
+    """How seldom a student that is worse on no slice is refused for one: a slice has fallen beyond chance when the
+    one-sided p-value of McNemar's exact test, adjusted by Holm's method for all slices, is at most this. 1: any fall of
+    more than `max_slice_drop` refuses."""
     min_slice_rows: int = Field(20, ge=1)
     """Slices with fewer rows are reported and block nothing: one answer moves them too far."""
     slices: list[Slice] = Field(default=["label", "skills"])
