@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from llm2llm.components.promote.compare import checks, compare
-from llm2llm.components.promote.incumbent import read_incumbent
+from llm2llm.components.promote.compare import Measures, checks, compare
+from llm2llm.components.promote.incumbent import Incumbent, read_incumbent
 from llm2llm.components.promote.verdict import Check, Contender, Verdict, to_json
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.statistics import wilson_interval
@@ -31,7 +31,8 @@ from llm2llm.components.shared.registry.records import (
 )
 from llm2llm.components.shared.registry.settings import PromoteSettings
 from llm2llm.components.shared.storage import NotThere, delete_folder
-from llm2llm.components.shared.tasks import Task
+from llm2llm.components.shared.tasks import Task, load_task
+from llm2llm.components.shared.tasks.measured import measured, metric_of
 
 ROUNDS = 100
 """How often a run decides anew because another moved the pointer: each time at least one other run has come through, so
@@ -62,6 +63,13 @@ def keep_candidate(
     """
     correct = _answers(predictions, validation, iteration)
     task = config.get("task") or {}
+    metric, measures = "accuracy", {}
+    if isinstance(task, Mapping) and task.get("metric", metric) != metric:
+        loaded = load_task(task)
+        if decides := metric_of(loaded):
+            metric = loaded.metric
+            asked = [one for one in predictions if one.split == "validation"]
+            measures = measured(loaded, decides, validation, asked)
     data = {key: value for key, value in (config.get("data") or {}).items() if isinstance(value, str) and value}
     record = Record(
         name=str(config.get("name") or "student"),
@@ -89,7 +97,9 @@ def keep_candidate(
     )
     documents = {
         RECORD: to_document(record),
-        ANSWERS: to_document(Answers(graded_with=digests.of_grading(config), correct=correct)),
+        ANSWERS: to_document(
+            Answers(graded_with=digests.of_grading(config), correct=correct, metric=metric, measures=measures)
+        ),
         TRAINED_ON: to_document(trained_on),
         CARD: render_card(record).encode("utf-8", "replace"),
     }
@@ -259,6 +269,7 @@ def _judged(
         settings,
         random_seed,
         _students(scores, rows),
+        _measures(incumbent, answers, scores, validation, task),
         incumbent.left_out,
         incumbent.answered_now,
     )
@@ -276,6 +287,31 @@ def _students(scores: Sequence[Score], rows: Sequence[Example]) -> list[dict[str
     """What the student of each iteration answers right on validation."""
     right = [set(score.correct_ids) for score in scores if score.split == "validation"]
     return [{row.id: row.id in one for row in rows} for one in right]
+
+
+def _measures(
+    incumbent: Incumbent, answers: Answers, scores: Sequence[Score], validation: Sequence[Example], task: Task
+) -> Measures | None:
+    """What the metric keeps of all answers; None for the accuracy.
+
+    Raises:
+        UserError: The candidate's were measured by another metric.
+    """
+    if metric_of(task) is None:
+        return None
+    if answers.metric != task.metric:
+        raise UserError(
+            f"promote: the candidate was stored under the metric {answers.metric}, and this is {task.metric}: "
+            "task.metric must be the same in the whole run"
+        )
+    ids = sorted(row.id for row in validation)
+    students = []
+    for score in scores:
+        if score.split == "validation" and score.metric == task.metric and score.measures:
+            width = len(score.measures) // len(ids)
+            rows = [score.measures[start : start + width] for start in range(0, len(score.measures), width)]
+            students.append(dict(zip(ids, rows, strict=True)))
+    return Measures(incumbent.measures, answers.measures, students)
 
 
 def _first(candidate: Contender) -> Check:

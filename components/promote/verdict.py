@@ -62,12 +62,13 @@ class Comparison:
     neither: int
     """How many rows each answers right."""
     gain: float
-    """The candidate's accuracy less the incumbent's, in [-1, 1]."""
+    """The candidate's figure by the metric less the incumbent's, in [-1, 1]."""
     low: float
     high: float
     """The paired bootstrap interval of the gain, at 1 - `level`."""
     p: float
-    """The two-sided p-value of McNemar's exact test, of these two students alone."""
+    """The two-sided p-value of these two students alone: of McNemar's exact test, or of a permutation test for another
+    metric than the accuracy."""
     test: Literal["bootstrap", "mcnemar"]
     """Which of the two decides."""
     level: float
@@ -79,6 +80,11 @@ class Comparison:
     """Rows that the incumbent was asked for this comparison; its answers to the others came with it."""
     students: int = 1
     """How many students of the run the candidate was the best of, on these rows."""
+    metric: str = "accuracy"
+    """What gain, interval and p-values are of (`task.metric`)."""
+    candidate_value: float | None = None
+    incumbent_value: float | None = None
+    """Its figures on these rows; None for the accuracy."""
     p_best: float | None = None
     """The two-sided p-value that allows for that (`best_of_p`); None where there was no other student."""
 

@@ -54,12 +54,15 @@ def promotion_headline(verdict: Mapping[str, Any]) -> str:
 
 def comparison_sentences(comparison: Mapping[str, Any]) -> list[str]:
     """A paired comparison in words with figures."""
-    test = "the paired bootstrap" if comparison["test"] == "bootstrap" else "McNemar's exact test"
+    metric = comparison.get("metric", "accuracy")
+    paired = "McNemar's exact test" if metric == "accuracy" else "a permutation test"
+    test = "the paired bootstrap" if comparison["test"] == "bootstrap" else paired
+    of = "" if metric == "accuracy" else f" of {metric}"
     gain, level = signed_points(comparison["gain"]), comparison["level"]
     sentences = [
-        f"On the same {count(comparison['rows'], 'validation row')} the candidate is at {gain} against the version in "
-        f"production ({100 * (1 - level):g}% paired bootstrap interval {signed_interval(comparison)}; McNemar's exact "
-        f"test: {probability(comparison['p'])}); {test} decides, at level {level:g}.",
+        f"On the same {count(comparison['rows'], 'validation row')} the candidate is at {gain}{of} against the version "
+        f"in production ({100 * (1 - level):g}% paired bootstrap interval {signed_interval(comparison)}; {paired}: "
+        f"{probability(comparison['p'])}); {test} decides, at level {level:g}.",
         f"Both answer {comparison['both']:,} of them right, only the candidate {comparison['only_candidate']:,}, only "
         f"the version in production {comparison['only_incumbent']:,}, neither {comparison['neither']:,}.",
     ]

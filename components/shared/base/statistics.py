@@ -177,6 +177,48 @@ def paired_difference(
     return Difference((only_second - only_first) / n, float(low), float(high))
 
 
+def bootstrapped(
+    first: "NDArray[Any]",
+    second: "NDArray[Any] | None" = None,
+    value: Callable[["NDArray[Any]"], "NDArray[Any]"] = share_right,
+    random_seed: int = 0,
+    resamples: int = 2_000,
+    level: float = 0.95,
+) -> Difference:
+    """A figure of one student, or that of a second less that of the first, with its bootstrap interval.
+
+    As `paired_difference`, for any figure that is made of sums over rows.
+
+    Args:
+        first: What `value` needs of each answer, as (rows, measures).
+        second: The same of a second student, for the same rows in the same order.
+        value: From the sums of the measures over rows, in the last axis, to a figure.
+        random_seed: The same seed gives the same interval.
+        resamples: How often to draw.
+        level: How much of the resampled figures the interval holds.
+
+    Raises:
+        ValueError: No rows, or not the same shape.
+    """
+    import numpy as np
+
+    if not len(first) or (second is not None and second.shape != first.shape):
+        raise ValueError("no rows to draw from, or others")
+
+    def figure(weights: "NDArray[Any]") -> "NDArray[Any]":
+        before = value(weights @ first)
+        return before if second is None else value(weights @ second) - before
+
+    random, n = np.random.default_rng(random_seed), len(first)
+    part = max(1, min(resamples, 2_000_000 // n))
+    drawn = []
+    for start in range(0, resamples, part):
+        counts = random.multinomial(n, np.full(n, 1 / n), size=min(part, resamples - start))
+        drawn.append(figure(counts.astype(np.float64)))
+    low, high = np.quantile(np.concatenate(drawn), [(1 - level) / 2, (1 + level) / 2])
+    return Difference(float(figure(np.ones(n))), float(low), float(high))
+
+
 def pass_at_k(n: int, correct: int, k: int) -> float:
     """The probability that at least one of k answers is right, estimated from n answers without bias.
 

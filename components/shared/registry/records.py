@@ -92,6 +92,10 @@ class Answers:
     """`digests.of_grading`: answers that were asked or graded another way do not compare."""
     correct: dict[str, bool]
     """By the row's id."""
+    metric: str = "accuracy"
+    """What decided (`task.metric`)."""
+    measures: dict[str, list[float]] = field(default_factory=dict)
+    """What the metric keeps of each answer, by the row's id; empty for the accuracy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

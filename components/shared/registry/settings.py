@@ -20,12 +20,13 @@ class PromoteSettings(Settings):
     test: Literal["bootstrap", "mcnemar"] = "bootstrap"
     """How a student must be better than the one in production, on the same validation rows. `bootstrap`: the paired
     bootstrap interval of the difference lies above 0; on fewer than 50 rows, where it is too narrow, the p-value must
-    be below `level` as well. `mcnemar`: McNemar's exact test gives a p-value below `level`."""
+    be below `level` as well. `mcnemar`: McNemar's exact test gives a p-value below `level`; for another `task.metric`
+    than the accuracy a permutation test takes its place."""
     level: float = Field(0.05, gt=0, lt=1)
     """The test's two-sided level: 0.05 takes a 95% interval, or a p-value below 0.05. The best of several students of a
     run must also be better by a permutation test at this level that allows for the choice."""
     min_gain: float = Field(0.0, ge=0, lt=1)
-    """The least gain in validation accuracy, as a share: 0.01 is one point."""
+    """The least gain on validation, by `task.metric`, as a share: 0.01 is one point."""
     max_slice_drop: float = Field(0.05, ge=0, le=1)
     """No slice of the validation rows may fall by more than this share of its rows, beyond chance: of many small slices
     some always fall, whatever the student."""

@@ -2,18 +2,23 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from llm2llm.components.evaluate.evaluate import with_metrics
+from llm2llm.components.promote import incumbent as incumbents
 from llm2llm.components.promote.compare import checks, compare
-from llm2llm.components.promote.promote import decide
+from llm2llm.components.promote.incumbent import read_incumbent
+from llm2llm.components.promote.promote import decide, keep_candidate
 from llm2llm.components.promote.settings import PromoteSettings
 from llm2llm.components.shared.base.statistics import best_of_p
+from llm2llm.components.shared.data.schemas import Example, Prediction
 from llm2llm.components.shared.tasks import Task
-from tests.support.builders import decision, example, score
+from tests.support.builders import decision, example, prediction, score
 from tests.support.paired_students import paired_students
-from tests.support.registry_makers import CONFIG, SEEDS, TASK, VALIDATION, keep
+from tests.support.registry_makers import CONFIG, SEEDS, TASK, VALIDATION, finish, keep, model_folder
 
 PLATEAU = (0.0, 0.02, 0.04, *8 * (0.05,))
 LEVEL = 0.05
@@ -96,3 +101,61 @@ def test_the_best_of_a_run_must_beat_the_choice_too(tmp_path: Path) -> None:
     assert alone["outcome"] == "promoted"
     assert made
     assert alone["comparison"]["p_best"] is None
+
+
+class TestOtherMetrics:
+    """95 rows of `red` to 5 of `green`, four times: a student that always says `red` is right in 95%."""
+
+    ROWS = tuple(example(f"row {i}", "green" if i % 20 == 0 else "red") for i in range(400))
+    LABELLED = TASK.model_copy(update={"metric": "macro_f1"})
+
+    def verdict(self, tmp_path: Path, metric: str) -> dict[str, Any]:
+        """Of a student that says `red` to all but one, against one that finds all `green` and 7% of `red` too much."""
+        task = TASK.model_copy(update={"metric": metric})
+        config = CONFIG | {"task": task.model_dump(mode="json")}
+        registry = str(tmp_path / metric)
+        for run, said in (
+            ("run-1", lambda i, row: "green" if row.answer == "green" or i % 12 == 1 else "red"),
+            ("run-2", lambda i, row: "green" if i == 0 else "red"),
+        ):
+            answers = [prediction(row, said(i, row), "validation") for i, row in enumerate(self.ROWS)]
+            right = sum(one.outcome == "correct" for one in answers)
+            plain = score(0, "validation", right, len(self.ROWS))
+            scores = [with_metrics(plain, task, {"validation": self.ROWS}, answers)]
+            keep_candidate(
+                registry, run, model_folder(tmp_path / "model", run.encode()), answers, scores, SEEDS, SEEDS,
+                self.ROWS, [], config, 0, random_seed=0,
+            )  # fmt: skip
+            settings = PromoteSettings(registry=registry, mode="promote", slices=[])
+            found, _ = decide(
+                registry, run, decision(0, best=0), scores, SEEDS, self.ROWS, task, config, settings, random_seed=0
+            )
+        return found
+
+    def test_macro_f1_refuses_what_accuracy_would_promote(self, tmp_path: Path) -> None:
+        promoted, refused = (self.verdict(tmp_path, metric) for metric in ("accuracy", "macro_f1"))
+        assert promoted["outcome"] == "promoted"
+        assert refused["outcome"] == "kept"
+        assert refused["comparison"]["metric"] == "macro_f1"
+        assert refused["comparison"]["incumbent_value"] > 0.7 > refused["comparison"]["candidate_value"]
+        assert refused["comparison"]["high"] < 0
+        assert refused["comparison"]["answered_now"] == 0, "what the metric needs came with the version"
+        assert "points of macro_f1 (" in refused["reason"]
+        assert promoted["candidate"]["accuracy"] == refused["candidate"]["accuracy"]
+
+    def test_a_version_of_another_metric_is_asked_again(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked: list[str] = []
+
+        def answer(uri: str, version: str, rows: list[Example], task: Task, config: Any) -> list[Prediction]:
+            asked.extend(row.id for row in rows)
+            return [prediction(row, row.answer, "validation") for row in rows]
+
+        monkeypatch.setattr(incumbents, "_asked", answer)
+        registry = str(tmp_path / "registry")
+        version = keep(registry, "run-1", tmp_path / "model", lambda i: i < 60)
+        finish(registry, "run-1")
+        found = read_incumbent(registry, version, VALIDATION, self.LABELLED, CONFIG)
+        assert len(asked) == len(VALIDATION)
+        assert found.measures.keys() == found.correct.keys()
+        assert not read_incumbent(registry, version, VALIDATION, TASK, CONFIG).measures
+        assert len(asked) == len(VALIDATION)

@@ -16,11 +16,11 @@ from llm2llm.components.promote.promote import keep_candidate
 from llm2llm.components.promote.settings import PromoteSettings
 from llm2llm.components.shared import storage
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.data.schemas import Example
+from llm2llm.components.shared.data.schemas import Example, Prediction
 from llm2llm.components.shared.registry import versions
 from llm2llm.components.shared.registry.production import current, generations, move
 from llm2llm.components.shared.tasks import Task
-from tests.support.builders import example
+from tests.support.builders import example, prediction
 from tests.support.registry_makers import CONFIG, SEEDS, TASK, VALIDATION, finish, keep, model_folder, predictions, rows
 
 
@@ -247,9 +247,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Example]:
     """What the incumbent is asked; it answers all of it right. The real asking is in test_promote_stage."""
     questions: list[Example] = []
 
-    def answer(uri: str, version: str, rows: list[Example], task: Task, config: Any) -> dict[str, bool]:
+    def answer(uri: str, version: str, rows: list[Example], task: Task, config: Any) -> list[Prediction]:
         questions.extend(rows)
-        return {row.id: True for row in rows}
+        return [prediction(row, row.answer, "validation") for row in rows]
 
     monkeypatch.setattr(incumbents, "_asked", answer)
     return questions
