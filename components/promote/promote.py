@@ -157,7 +157,7 @@ def decide(
 
     Raises:
         UserError: There is no candidate, or one of another iteration; the version in production is damaged or cannot be
-            asked; no access.
+            asked; a file of the candidate is not as its hash says; no access.
     """
     for round_ in range(1, ROUNDS + 1):
         history = generations(registry)
@@ -176,6 +176,7 @@ def decide(
         if verdict.outcome != "promoted":
             break
         versions.enter(registry, run, version)
+        versions.verify_version(registry, version)
         after = replace(verdict, generation=now.number + 1 if now else 1)
         made = move(registry, to=version, kind="promote", after=now, run=run, verdict=to_json(after))
         if made:

@@ -196,6 +196,18 @@ def test_killed_between_version_and_pointer_it_ends_whole(tmp_path: Path, monkey
     assert (made.version, verdict["outcome"]) == (version, "promoted")
 
 
+def test_a_candidate_that_was_damaged_meanwhile_is_not_promoted(registry: str, tmp_path: Path) -> None:
+    keep(registry, "run-1", tmp_path / "model", lambda i: i < 60)
+    weights = storage.join(versions.candidate_uri(registry, "run-1"), "model.safetensors")
+    storage.write_bytes(weights, b"x" * len(storage.read_bytes(weights)))
+    with pytest.raises(UserError, match=r"model\.safetensors was changed: its SHA-256 .* run its stage promote again"):
+        finish(registry, "run-1")
+    assert current(registry) is None
+    version = keep(registry, "run-1", tmp_path / "model", lambda i: i < 60)
+    finish(registry, "run-1")
+    assert current(registry).version == version
+
+
 def test_the_loser_of_a_race_decides_again_against_the_winner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     registry = str(tmp_path / "registry")
     keep(registry, "slow", tmp_path / "model", lambda i: i < 65)
