@@ -12,7 +12,7 @@ from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.registry import digests
 from llm2llm.components.shared.registry.records import Answers, Record, TrainedOn
 from llm2llm.components.shared.registry.versions import find_version, read_document
-from llm2llm.components.shared.tasks import Task
+from llm2llm.components.shared.tasks import FORMS, Task
 from llm2llm.components.shared.tasks.measured import measured, metric_of
 
 
@@ -72,17 +72,41 @@ def read_incumbent(
 def _asked(uri: str, version: str, rows: Sequence[Example], task: Task, config: Mapping[str, Any]) -> list[Prediction]:
     from llm2llm.components.shared.storage import fetched
 
+    folder: Path = fetched(uri)
+    return ask(
+        folder,
+        rows,
+        task,
+        config,
+        f"{version}, which is in production, has no answers to {len(rows):,} of the validation rows and",
+    )
+
+
+def ask(student: Path, rows: Sequence[Example], task: Task, config: Mapping[str, Any], who: str) -> list[Prediction]:
+    """The graded answers of a student, asked in one place and once for each row.
+
+    Args:
+        student: Its folder, or a name on the hub.
+        rows: What to ask.
+        task: Of these rows.
+        config: The run's, which says how students are asked.
+        who: Must be asked; for the error.
+
+    Raises:
+        UserError: It cannot be loaded here.
+    """
     settings = AnswerSettings.load(config.get("evaluate") or {}, "evaluate").model_copy(
         update={"shards": 1, "samples": 1, "hardness": False}
     )
     if settings.backend == "vllm" and find_spec("vllm") is None:
         settings = settings.model_copy(update={"backend": "transformers", "gpus": 1})
-    folder: Path = fetched(uri)
+    if settings.mode == "score" and not FORMS[task.form].has_classes:
+        settings = settings.model_copy(update={"mode": "generate"})
     try:
         from llm2llm.components.shared.inference.predict import predict
     except ModuleNotFoundError as problem:
         raise UserError(
-            f"promote: {version}, which is in production, has no answers to {len(rows):,} of the validation rows and "
-            f"must be asked, which needs the package {problem.name}: run the stage promote in the image of evaluate"
+            f"promote: {who} must be asked, which needs the package {problem.name}: run the stage promote in the image "
+            "of evaluate"
         ) from None
-    return predict(folder, {"validation": rows}, iteration=0, fold=None, task=task, settings=settings)
+    return predict(student, {"validation": rows}, iteration=0, fold=None, task=task, settings=settings)

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from llm2llm.components.promote.compare import Measures, checks, compare
+from llm2llm.components.promote.guards import guard_changes, guard_check
 from llm2llm.components.promote.incumbent import Incumbent, read_incumbent
-from llm2llm.components.promote.verdict import Check, Contender, Verdict, to_json
+from llm2llm.components.promote.verdict import Check, Contender, GuardChange, Verdict, to_json
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.statistics import wilson_interval
 from llm2llm.components.shared.data.schemas import Call, Decision, Example, Prediction, Score
@@ -30,7 +31,7 @@ from llm2llm.components.shared.registry.records import (
     to_document,
 )
 from llm2llm.components.shared.registry.settings import PromoteSettings
-from llm2llm.components.shared.storage import NotThere, delete_folder
+from llm2llm.components.shared.storage import NotThere, delete_folder, fetched
 from llm2llm.components.shared.tasks import Task, load_task
 from llm2llm.components.shared.tasks.measured import measured, metric_of
 
@@ -159,6 +160,7 @@ def decide(
         UserError: There is no candidate, or one of another iteration; the version in production is damaged or cannot be
             asked; a file of the candidate is not as its hash says; no access.
     """
+    forgotten: dict[str, list[GuardChange]] = {}
     for round_ in range(1, ROUNDS + 1):
         history = generations(registry)
         if mine := next((one for one in history if one.run == run and one.kind == "promote"), None):
@@ -173,6 +175,13 @@ def decide(
                 registry=registry, incumbent_generation=now.number if now else 0, rounds=round_,
             ),
         )  # fmt: skip
+        if settings.guards and verdict.outcome in ("promoted", "would_promote"):
+            if version not in forgotten:
+                forgotten[version] = _forgotten(registry, run, record, config, settings)
+            check = guard_check(forgotten[version], settings)
+            verdict = _concluded(
+                replace(verdict, guards=forgotten[version]), now.version if now else None, [*verdict.checks, check]
+            )
         if verdict.outcome != "promoted":
             break
         versions.enter(registry, run, version)
@@ -198,6 +207,19 @@ def decide(
         )
         tried.write_tried(uri, to_json(verdict))
     return to_json(verdict), None
+
+
+def _forgotten(
+    registry: str, run: str, record: Record, config: Mapping[str, Any], settings: PromoteSettings
+) -> list[GuardChange]:
+    uri = versions.candidate_uri(registry, run)
+    return guard_changes(
+        fetched(uri),
+        str(config.get("student", record.student)),
+        versions.read_document(uri, TrainedOn),
+        config,
+        settings,
+    )
 
 
 def _candidate(registry: str, run: str, decision: Decision) -> tuple[str, Record, Answers]:

@@ -90,10 +90,25 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GuardChange:
+    """One guard set under the model that the candidate was fine-tuned from, and under the candidate."""
+
+    name: str
+    """Its task's."""
+    n: int
+    before: float
+    after: float
+    """Accuracies, in [0, 1]."""
+    max_loss: float
+    p: float
+    """The one-sided p-value of McNemar's exact test that it fell."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
     """One condition of a promotion."""
 
-    name: Literal["better", "min_gain", "slices", "first", "new", "not_rolled_back", "comparable"]
+    name: Literal["better", "min_gain", "slices", "first", "new", "not_rolled_back", "comparable", "guards"]
     """`first`: with nothing in production, that it answers something right. `new`: that it is not in production
     already. `not_rolled_back`: that no person took this very version out of production. `comparable`: that rows are
     left to compare on."""
@@ -129,6 +144,8 @@ class Verdict:
     checks: list[Check] = field(default_factory=list)
     """The conditions, in the order in which they were looked at; a failed one that makes the rest pointless is the
     last."""
+    guards: list[GuardChange] = field(default_factory=list)
+    """What it has forgotten; empty where nothing was asked, as when a check before had failed."""
     rounds: int = 0
     """How often it was decided: above 1 when another run moved the pointer in between."""
 

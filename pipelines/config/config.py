@@ -94,6 +94,10 @@ class Config(Settings):
             check_judge(self.task, self.evaluate.judge)
         except ValueError as problem:
             raise ValueError(f"evaluate.{problem}") from None
+        if self.promote.guards and self.student == SCRATCH:
+            raise ValueError(
+                "promote.guards: a student from scratch has nothing to forget; name a pretrained one, or remove them"
+            )
         if bool(self.data.replay) != (self.train.replay_fraction > 0):
             raise ValueError(
                 f"data.replay {self.data.replay!r} and train.replay_fraction {self.train.replay_fraction:g} belong "

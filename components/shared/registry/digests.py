@@ -24,7 +24,7 @@ _NOT_THE_GRADE = (
 )
 """Keys of `evaluate`, and of its judge, that do not change the one answer to a validation row or its grade."""
 
-_CONDITIONS = {"test", "level", "min_gain", "max_slice_drop", "slice_level", "min_slice_rows", "slices"}
+_CONDITIONS = {"test", "level", "min_gain", "max_slice_drop", "slice_level", "min_slice_rows", "slices", "guards"}
 """Keys of `promote` that say what is good enough."""
 
 
@@ -77,7 +77,8 @@ def of_grading(config: Mapping[str, Any]) -> str:
 
 def of_conditions(settings: PromoteSettings) -> str:
     """A digest of what a student must reach to enter production: 64 hexadecimal digits."""
-    return _of_json(settings.model_dump(include=_CONDITIONS) | {"slices": sorted(settings.slices)})
+    values = settings.model_dump(mode="json", include=_CONDITIONS) | {"slices": sorted(settings.slices)}
+    return _of_json(_portable(values))
 
 
 def _graded(value: Any) -> Any:

@@ -52,7 +52,7 @@ class Task(Settings):
     match: Literal["exact", "normalised", "judge"] = "normalised"
     """`text`: when an answer is right. `exact`: it is the same text; `normalised`: the same but for case, white space
     and punctuation at the ends; `judge`: that, or a language model (`evaluate.judge`) says so by the `rubric`."""
-    metric: Annotated[str, one_of(METRICS)] = Field(
+    metric: str = Field(
         "accuracy",
         description=f"What patience, the best iteration and promotion go by: {in_words(METRICS)}.",
     )
