@@ -16,6 +16,7 @@ from llm2llm.components.shared.registry.digests import of_conditions
 from llm2llm.components.shared.registry.production import current
 from llm2llm.components.shared.tasks import Task
 from llm2llm.components.shared.training.settings import FineTuneSettings
+from llm2llm.pipelines.checks.preflight import guard_checks
 from llm2llm.pipelines.config import load_config
 from tests.support.builders import example, prediction
 from tests.support.registry_makers import CONFIG, SEEDS, finish, keep
@@ -153,3 +154,14 @@ def test_an_overtrained_student_is_refused_and_one_with_replay_passes(
     before = {one["guards"][0]["before"] for one in outcomes.values()}
     assert len(before) == 1
     assert before.pop() > 0.8
+
+
+def test_preflight_reads_guards(tmp_path: Path, guard: dict[str, Any]) -> None:
+    others = guard | {"file": written(tmp_path / "broken.jsonl", [{"query": "a", "answer": "b"}])}
+    promotion = {"registry": "r", "guards": [guard, others]}
+    config = load_config("quickstart", ["student=a/b", f"promote={json.dumps(promotion)}"])
+    good, bad = guard_checks(config)
+    assert (good.status, good.what) == ("ok", "promote.guards[0]")
+    assert good.detail.startswith("100 rows of ")
+    assert (bad.status, bad.what) == ("fail", "promote.guards[1]")
+    assert "broken.jsonl" in bad.detail
