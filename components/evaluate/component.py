@@ -31,7 +31,8 @@ def evaluate(
         journal: The journal, with one more score for each split.
         metrics: Accuracy with its 95% Wilson interval, the metric that decides, macro-F1 and balanced accuracy (labels
             and choices), unparseable answers, calibration error and gain over iteration 0, for each split; precision
-            and recall of each of up to ten labels, on validation, else the seeds; with several answers to each seed
+            and recall of each of up to ten labels, on validation, else the seeds; a label's
+            threshold with its recall and false-positive rate (evaluate.threshold); with several answers to each seed
             pass@k and the shares of solved, flaky, unsolved and format-only seeds; rows/s and the seconds that
             importing, loading and the first token took.
         confusion: Right labels against answers, of validation, else of the seeds; for labels and choices.
@@ -52,6 +53,8 @@ def evaluate(
         merged,
         score_figures,
         scored,
+        threshold_figures,
+        thresholds,
         with_metrics,
     )
     from llm2llm.components.evaluate.settings import EvaluateStage
@@ -90,7 +93,11 @@ def evaluate(
         write_confusion(confusion, confused)
         by_label = {name: round(value, 4) for name, value in label_figures(confused).items()}
         # Kubeflow shows the metadata, which must stay small.
-        write_metrics(metrics, score_figures(scores, answered) | (by_label if len(by_label) <= LABELS_SHOWN else {}))
+        at_threshold = threshold_figures(thresholds(stage.evaluate, stage.task, rows, answered))
+        write_metrics(
+            metrics,
+            score_figures(scores, answered) | at_threshold | (by_label if len(by_label) <= LABELS_SHOWN else {}),
+        )
         # Times are shown and not kept in the file: the same student and rows leave the same files.
         for name, value in figures.items():
             metrics.log_metric(name, round(value, 3))

@@ -23,6 +23,14 @@ from llm2llm.components.shared.judge.cost import total
 from llm2llm.components.shared.tasks import FORMS, Task
 from llm2llm.components.shared.tasks.forms.metrics import CLASS_METRICS
 from llm2llm.components.shared.tasks.measured import matrix, measured, metric_of
+from llm2llm.components.shared.tasks.threshold import (
+    Flagged,
+    check_threshold,
+    choose_threshold,
+    flagged,
+    in_words,
+    probabilities,
+)
 
 LABELS_SHOWN = 20
 """Figures of single labels that Kubeflow is handed: precision and recall of ten."""
@@ -159,6 +167,50 @@ def with_metrics(
     figure = bootstrapped(matrix(metric, measures), value=metric.value)
     kept = [number for one in measures.values() for number in one] if score.split == "validation" else []
     return replace(score, value=figure.value, value_low=figure.low, value_high=figure.high, measures=kept)
+
+
+def thresholds(
+    settings: AnswerSettings,
+    task: Task,
+    splits: Mapping[Split, Sequence[Example]],
+    predictions: Sequence[Prediction],
+) -> dict[Split, Flagged]:
+    """What the threshold that is chosen on validation comes to on validation and test; empty where none is wanted, or
+    validation has no row to choose it by.
+
+    Raises:
+        UserError: The task or the mode has no such probabilities.
+    """
+    wanted = settings.threshold
+    if wanted is None:
+        return {}
+    try:
+        check_threshold(task, wanted, settings.mode)
+    except ValueError as problem:
+        raise UserError(f"evaluate.{problem}") from None
+    found: dict[Split, Flagged] = {}
+    threshold: float | None = None
+    for split in ("validation", "test"):
+        now = [one for one in predictions if one.split == split]
+        positives, negatives = probabilities(wanted.label, splits.get(split, []), now)
+        if threshold is None and negatives:
+            threshold = choose_threshold(negatives, positives, wanted.max_false_positive_rate)
+        if threshold is None or not now:
+            break
+        found[split] = flagged(wanted.label, threshold, positives, negatives)
+        print(f"evaluate: {split} at the threshold {threshold:.4f}: {in_words(found[split])}", flush=True)
+    return found
+
+
+def threshold_figures(found: Mapping[Split, Flagged]) -> dict[str, float]:
+    """What Kubeflow shows of it: `threshold`, `<split>_recall_at_threshold`, `<split>_false_positive_rate`."""
+    figures: dict[str, float] = {}
+    for split, one in found.items():
+        figures["threshold"] = one.threshold
+        for name, value in (("recall_at_threshold", one.recall), ("false_positive_rate", one.false_positive_rate)):
+            if value is not None:
+                figures[f"{split}_{name}"] = value
+    return {name: round(value, 6) for name, value in figures.items()}
 
 
 def label_figures(

@@ -27,6 +27,7 @@ from llm2llm.components.shared.registry.records import (
     Record,
     Rows,
     Teaching,
+    Threshold,
     TrainedOn,
     to_document,
 )
@@ -34,6 +35,7 @@ from llm2llm.components.shared.registry.settings import PromoteSettings
 from llm2llm.components.shared.storage import NotThere, delete_folder, fetched
 from llm2llm.components.shared.tasks import Task, load_task
 from llm2llm.components.shared.tasks.measured import measured, metric_of
+from llm2llm.components.shared.tasks.threshold import ThresholdSettings, choose_threshold, flagged, probabilities
 
 ROUNDS = 100
 """How often a run decides anew because another moved the pointer: each time at least one other run has come through, so
@@ -84,6 +86,7 @@ def keep_candidate(
         validation=_rows(validation),
         accuracy=_accuracies(history, iteration),
         baseline=_accuracies(history, 0),
+        threshold=_threshold(predictions, validation, config),
         teaching=_teaching([call for call in calls if call.iteration <= iteration]),
         # A run on one machine copies its inputs into a folder of its own; the file's name is what says something.
         data={key: value.rpartition("/")[2] if value.startswith("/") else value for key, value in data.items()},
@@ -396,6 +399,28 @@ def _answers(predictions: Sequence[Prediction], validation: Sequence[Example], i
 def _rows(rows: Sequence[Example]) -> Rows:
     return Rows(
         n=len(rows), generated=sum(row.generated for row in rows), digest=digests.of_ids(row.id for row in rows)
+    )
+
+
+def _threshold(
+    predictions: Sequence[Prediction], validation: Sequence[Example], config: Mapping[str, Any]
+) -> Threshold | None:
+    wanted = (config.get("evaluate") or {}).get("threshold")
+    if not wanted:
+        return None
+    settings = ThresholdSettings.load(wanted, "evaluate.threshold")
+    asked = [one for one in predictions if one.split == "validation"]
+    positives, negatives = probabilities(settings.label, validation, asked)
+    if not negatives:
+        return None
+    threshold = choose_threshold(negatives, positives, settings.max_false_positive_rate)
+    found = flagged(settings.label, threshold, positives, negatives)
+    return Threshold(
+        label=settings.label,
+        threshold=threshold,
+        max_false_positive_rate=settings.max_false_positive_rate,
+        recall=found.recall,
+        false_positive_rate=found.false_positive_rate,
     )
 
 

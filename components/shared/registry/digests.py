@@ -19,7 +19,7 @@ _NOT_THE_STUDENT = {
 """Keys of a config that have no say in what the student becomes, by section; nor has a `ledger` in any."""
 
 _NOT_THE_GRADE = (
-    *("backend", "gpus", "shards", "batch_size", "samples", "temperature", "sampling_seed", "hardness"),
+    *("backend", "gpus", "shards", "batch_size", "samples", "temperature", "sampling_seed", "hardness", "threshold"),
     *("trust_remote_code", "ledger", "budget", "prices"),
 )
 """Keys of `evaluate`, and of its judge, that do not change the one answer to a validation row or its grade."""
