@@ -20,7 +20,7 @@ IMAGES ?= ghcr.io/llm2llm
 EXTRAS ?= cpu train
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
-.PHONY: quickstart quickstart-random test test-fast docs check lint types compile images locks manifests gitops e2e vllm mlmd clean bench-selection bench-dedupe bench-leaks bench-teachers bench-storage bench-students bench-answers bench-why
+.PHONY: quickstart quickstart-random test test-fast docs check lint types compile images locks manifests gitops e2e vllm mlmd clean bench-selection bench-dedupe bench-leaks bench-teachers bench-storage bench-students bench-answers bench-why bench-gates
 
 $(VENV)/train.done: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "llm2llm needs Python 3.11 or newer; set PYTHON=python3.11" >&2; exit 2; }
@@ -94,7 +94,7 @@ images:
 	done
 
 # The comparisons of the README: each prints its table, and leaves it with a plot in build/bench.
-bench-dedupe bench-leaks bench-teachers bench-storage bench-students bench-answers bench-why: bench-%: $(VENV)/dev.done
+bench-dedupe bench-leaks bench-teachers bench-storage bench-students bench-answers bench-why bench-gates: bench-%: $(VENV)/dev.done
 	$(BIN)/python -m tests.bench.$* $(ARGUMENTS)
 
 # Which errors to write from: a sweep; interrupted, the same command goes on.

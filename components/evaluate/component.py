@@ -29,9 +29,12 @@ def evaluate(
         settings: task and evaluate of the config, as JSON.
         predictions: Every answer with its grade (predictions).
         journal: The journal, with one more score for each split.
-        metrics: Accuracy with its 95% Wilson interval, unparseable answers, calibration error and gain over iteration
-            0, for each split; with several answers to each seed pass@k and the shares of solved, flaky, unsolved and
-            format-only seeds; rows/s and the seconds that importing, loading and the first token took.
+        metrics: Accuracy with its 95% Wilson interval, the metric that decides, macro-F1 and balanced accuracy (labels
+            and choices), unparseable answers, calibration error and gain over iteration 0, for each split; precision
+            and recall of each of up to ten labels, on validation, else the seeds; a label's
+            threshold with its recall and false-positive rate (evaluate.threshold); with several answers to each seed
+            pass@k and the shares of solved, flaky, unsolved and format-only seeds; rows/s and the seconds that
+            importing, loading and the first token took.
         confusion: Right labels against answers, of validation, else of the seeds; for labels and choices.
         model: The student, as train saved it; not needed with shard_predictions.
         shard_predictions: What the shards of predict have answered (predictions): then nobody is asked here.
@@ -42,7 +45,18 @@ def evaluate(
     import time
     from pathlib import Path
 
-    from llm2llm.components.evaluate.evaluate import check_asked, confusion_of, merged, score_figures, scored
+    from llm2llm.components.evaluate.evaluate import (
+        LABELS_SHOWN,
+        check_asked,
+        confusion_of,
+        label_figures,
+        merged,
+        score_figures,
+        scored,
+        threshold_figures,
+        thresholds,
+        with_metrics,
+    )
     from llm2llm.components.evaluate.settings import EvaluateStage
     from llm2llm.components.shared.base.errors import UserError
     from llm2llm.components.shared.data.artifacts import write_artifact, write_confusion, write_metrics
@@ -72,11 +86,18 @@ def evaluate(
             figures["import_seconds"] = importing + figures.get("import_seconds", 0.0)
         else:
             raise UserError("evaluate: neither a model nor shard_predictions; give one of the two")
-        scores = scored(so_far.scores, answered, counts)
+        scores = [with_metrics(score, stage.task, rows, answered) for score in scored(so_far.scores, answered, counts)]
         write_artifact(predictions, "predictions", answered)
         write_journal(journal, so_far.with_more(scores=scores))
-        write_confusion(confusion, confusion_of(stage.task, rows, answered))
-        write_metrics(metrics, score_figures(scores, answered))
+        confused = confusion_of(stage.task, rows, answered)
+        write_confusion(confusion, confused)
+        by_label = {name: round(value, 4) for name, value in label_figures(confused).items()}
+        # Kubeflow shows the metadata, which must stay small.
+        at_threshold = threshold_figures(thresholds(stage.evaluate, stage.task, rows, answered))
+        write_metrics(
+            metrics,
+            score_figures(scores, answered) | at_threshold | (by_label if len(by_label) <= LABELS_SHOWN else {}),
+        )
         # Times are shown and not kept in the file: the same student and rows leave the same files.
         for name, value in figures.items():
             metrics.log_metric(name, round(value, 3))

@@ -9,6 +9,7 @@ from typing import get_args
 
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.statistics import (
+    bootstrapped,
     calibration_error,
     mcnemar_p,
     paired_difference,
@@ -20,7 +21,19 @@ from llm2llm.components.shared.inference.difficulty import difficulty
 from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.judge.cost import total
 from llm2llm.components.shared.tasks import FORMS, Task
+from llm2llm.components.shared.tasks.forms.metrics import CLASS_METRICS
+from llm2llm.components.shared.tasks.measured import matrix, measured, metric_of
+from llm2llm.components.shared.tasks.threshold import (
+    Flagged,
+    check_threshold,
+    choose_threshold,
+    flagged,
+    in_words,
+    probabilities,
+)
 
+LABELS_SHOWN = 20
+"""Figures of single labels that Kubeflow is handed: precision and recall of ten."""
 NO_LABEL = "(no label)"
 """The column of a confusion matrix for answers that could not be read, or that are none of the labels."""
 
@@ -55,7 +68,8 @@ def evaluate(
     from llm2llm.components.shared.inference.predict import predict
 
     predictions = predict(student, splits, iteration, None, task, settings)
-    return predictions, scored(history, predictions, {"training_rows": training_rows})
+    scores = scored(history, predictions, {"training_rows": training_rows})
+    return predictions, [with_metrics(score, task, splits, predictions) for score in scores]
 
 
 def check_asked(splits: Mapping[Split, Sequence[Example]], history: Sequence[Score], iteration: int) -> None:
@@ -131,6 +145,93 @@ def scored(history: Sequence[Score], predictions: Sequence[Prediction], training
     return scores
 
 
+def with_metrics(
+    score: Score, task: Task, splits: Mapping[Split, Sequence[Example]], predictions: Sequence[Prediction]
+) -> Score:
+    """The score with the figure of the metric that decides, and with those of labels where the form has classes."""
+    now = [one for one in predictions if one.split == score.split]
+    rows = splits[score.split]
+    score = replace(score, metric=task.metric)
+    if FORMS[task.form].has_classes:
+        found = {
+            name: float(one.value(matrix(one, measured(task, one, rows, now)).sum(axis=0)))
+            for name, one in CLASS_METRICS.items()
+        }
+        score = replace(score, macro_f1=found["macro_f1"], balanced_accuracy=found["balanced_accuracy"])
+        print(
+            f"evaluate: {score.split} " + ", ".join(f"{name} {value:.1%}" for name, value in found.items()), flush=True
+        )
+    if (metric := metric_of(task)) is None:
+        return score
+    measures = measured(task, metric, rows, now)
+    figure = bootstrapped(matrix(metric, measures), value=metric.value)
+    kept = [number for one in measures.values() for number in one] if score.split == "validation" else []
+    return replace(score, value=figure.value, value_low=figure.low, value_high=figure.high, measures=kept)
+
+
+def thresholds(
+    settings: AnswerSettings,
+    task: Task,
+    splits: Mapping[Split, Sequence[Example]],
+    predictions: Sequence[Prediction],
+) -> dict[Split, Flagged]:
+    """What the threshold that is chosen on validation comes to on validation and test; empty where none is wanted, or
+    validation has no row to choose it by.
+
+    Raises:
+        UserError: The task or the mode has no such probabilities.
+    """
+    wanted = settings.threshold
+    if wanted is None:
+        return {}
+    try:
+        check_threshold(task, wanted, settings.mode)
+    except ValueError as problem:
+        raise UserError(f"evaluate.{problem}") from None
+    found: dict[Split, Flagged] = {}
+    threshold: float | None = None
+    for split in ("validation", "test"):
+        now = [one for one in predictions if one.split == split]
+        positives, negatives = probabilities(wanted.label, splits.get(split, []), now)
+        if threshold is None and negatives:
+            threshold = choose_threshold(negatives, positives, wanted.max_false_positive_rate)
+        if threshold is None or not now:
+            break
+        found[split] = flagged(wanted.label, threshold, positives, negatives)
+        print(f"evaluate: {split} at the threshold {threshold:.4f}: {in_words(found[split])}", flush=True)
+    return found
+
+
+def threshold_figures(found: Mapping[Split, Flagged]) -> dict[str, float]:
+    """What Kubeflow shows of it: `threshold`, `<split>_recall_at_threshold`, `<split>_false_positive_rate`."""
+    figures: dict[str, float] = {}
+    for split, one in found.items():
+        figures["threshold"] = one.threshold
+        for name, value in (("recall_at_threshold", one.recall), ("false_positive_rate", one.false_positive_rate)):
+            if value is not None:
+                figures[f"{split}_{name}"] = value
+    return {name: round(value, 6) for name, value in figures.items()}
+
+
+def label_figures(
+    confusion: tuple[list[str], list[list[int]]] | None,
+) -> dict[str, float]:
+    """`precision_<label>` and `recall_<label>` of a confusion matrix as `confusion_of` gives it: of the answers with a
+    label, the share that is right, and of the rows with it, the share that was found. A label that nobody gave has no
+    precision, and one without rows no recall."""
+    if confusion is None:
+        return {}
+    categories, cells = confusion
+    figures = {}
+    for number, label in enumerate(categories):
+        if label == NO_LABEL:
+            continue
+        for name, rows in (("precision", sum(row[number] for row in cells)), ("recall", sum(cells[number]))):
+            if rows:
+                figures[f"{name}_{label}"] = cells[number][number] / rows
+    return figures
+
+
 def score_figures(scores: Sequence[Score], predictions: Sequence[Prediction]) -> dict[str, float]:
     """What Kubeflow shows of an evaluation: `<split>_accuracy`, `_low`, `_high` and the like, and `sample_figures`."""
     figures = {
@@ -143,6 +244,9 @@ def score_figures(scores: Sequence[Score], predictions: Sequence[Prediction]) ->
             ("unparseable", score.unparseable),
             ("calibration_error", score.calibration_error),
             ("gain", score.gain),
+            ("macro_f1", score.macro_f1),
+            ("balanced_accuracy", score.balanced_accuracy),
+            (score.metric, score.value),
         )
         if value is not None
     }
@@ -188,6 +292,8 @@ def score_split(predictions: Sequence[Prediction], training: Mapping[str, int]) 
         high=high,
         **training,
         correct_ids=sorted(p.example_id for p in predictions if p.outcome == "correct"),
+        metric="accuracy",
+        measures=[],
         calibration_error=calibration_error(confidences, were_right) if confidences else None,
         **total(predictions),
     )

@@ -37,6 +37,7 @@ def filter_errors(
     from llm2llm.components.shared.data.parquet import read_rows
     from llm2llm.components.shared.data.schemas import Example, Prediction
     from llm2llm.components.shared.stage import running_stage
+    from llm2llm.components.shared.tasks.measured import metric_of
 
     with running_stage("filter_errors", given, FilterErrorsStage) as stage:
         check_folds(stage.filter_errors, bool(fold_predictions), iteration < stage.max_iterations)
@@ -56,6 +57,7 @@ def filter_errors(
             rejects=so_far.rejects,
             training_set=training,
             labels=stage.task.labels if stage.task else [],
+            metric=metric_of(stage.task) if stage.task else None,
             random_seed=stage.random_seed,
         )
         write_journal(journal, so_far.with_more(errors=found.errors, decisions=[found.decision]))

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from llm2llm.components.filter_errors.selections import SELECTIONS
 from llm2llm.components.filter_errors.settings import FilterErrorsSettings
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.base.statistics import mcnemar_p
+from llm2llm.components.shared.base.statistics import best_of_p, mcnemar_p
 from llm2llm.components.shared.data.schemas import Reject, Score
+from llm2llm.components.shared.tasks.forms.metrics import Metric
+from llm2llm.components.shared.tasks.measured import matrix
 
 
 def decide(
@@ -19,6 +21,7 @@ def decide(
     iteration: int,
     max_iterations: int,
     settings: FilterErrorsSettings,
+    metric: Metric | None = None,
 ) -> tuple[bool, str]:
     """Whether another iteration follows, and why.
 
@@ -33,6 +36,7 @@ def decide(
         iteration: The one just evaluated.
         max_iterations: The last that may run.
         settings: `patience` and `patience_level`.
+        metric: What validation goes by; None: the accuracy.
     """
     also = "".join(f"; {words}" for words in others)
     if errors == 0:
@@ -48,25 +52,27 @@ def decide(
                 return False, f"validation has not improved since iteration {best} (patience {settings.patience})"
         elif (gone := iteration - reference) >= settings.patience:
             now, then = on_validation(history, iteration), on_validation(history, reference)
-            if not is_better(now, then, settings.patience_level):
+            if not is_better(now, then, settings.patience_level, metric):
+                what, test = ("", "McNemar") if metric is None else (f"{now.metric} ", "permutation")
                 return False, (
-                    f"validation is not better than in iteration {reference} beyond noise ({now.accuracy:.1%} against "
-                    f"{then.accuracy:.1%}, McNemar p = {_p(now, then):.2g}), {gone} iterations later (patience "
-                    f"{settings.patience})"
+                    f"validation is not better than in iteration {reference} beyond noise ({what}{now.decides:.1%} "
+                    f"against {then.decides:.1%}, {test} p = {_p(now, then, metric):.2g}), {gone} iterations later "
+                    f"(patience {settings.patience})"
                 )
     if SELECTIONS[name].are_failures:
         return True, f"{errors} {'seed still needs' if errors == 1 else 'seeds still need'} help{also}"
     return True, f"{errors} seed{'s' * (errors != 1)} chosen ({name}){also}"
 
 
-def is_better(now: Score, then: Score, level: float) -> bool:
-    """Whether more answers are right than then, and the difference is no noise by McNemar's exact test.
+def is_better(now: Score, then: Score, level: float, metric: Metric | None = None) -> bool:
+    """Whether the figure that decides is higher than then, and the difference is no noise by McNemar's exact test, or
+    by a permutation test for another metric than the accuracy.
 
     Raises:
         UserError: The two are not of the same rows.
     """
-    p = _p(now, then)
-    return now.correct > then.correct and p < level
+    p = _p(now, then, metric)
+    return now.decides > then.decides and p < level
 
 
 def on_validation(history: Sequence[Score], iteration: int) -> Score:
@@ -82,7 +88,7 @@ def on_validation(history: Sequence[Score], iteration: int) -> Score:
 
 
 def best_iteration(history: Sequence[Score]) -> int:
-    """The iteration with the highest validation accuracy, the earliest of equals. Test scores are never looked at.
+    """The iteration with the highest figure on validation, the earliest of equals. Test scores are never looked at.
 
     Raises:
         UserError: A history without validation scores.
@@ -90,16 +96,34 @@ def best_iteration(history: Sequence[Score]) -> int:
     scores = [score for score in history if score.split == "validation"]
     if not scores:
         raise UserError("filter_errors: the history has no validation scores to decide by")
-    return min(scores, key=lambda score: (-score.accuracy, score.iteration)).iteration
+    return min(scores, key=lambda score: (-score.decides, score.iteration)).iteration
 
 
-def _p(now: Score, then: Score) -> float:
+def _p(now: Score, then: Score, metric: Metric | None) -> float:
     if now.n != then.n:
         raise UserError(
             f"filter_errors: {now.n} answers on validation cannot be paired with the {then.n} of iteration "
             f"{then.iteration}: they must be of the same rows"
         )
+    if metric is not None:
+        first, second = (_rows(score) for score in (then, now))
+        return best_of_p(matrix(metric, first), [matrix(metric, second)], metric.value)
     # Rows that neither answers right say nothing about the difference.
     right_now, right_then = set(now.correct_ids), set(then.correct_ids)
     either = sorted(right_now | right_then)
     return mcnemar_p([row in right_then for row in either], [row in right_now for row in either]) if either else 1.0
+
+
+def _rows(score: Score) -> list[list[float]]:
+    """What the metric keeps of each answer of a score.
+
+    Raises:
+        UserError: Nothing was kept, as under another metric.
+    """
+    width, rest = divmod(len(score.measures), score.n)
+    if not width or rest:
+        raise UserError(
+            f"filter_errors: the validation scores of iteration {score.iteration} go by {score.metric} and hold no "
+            "measures of the answers: task.metric must be the same in the whole run"
+        )
+    return [score.measures[start : start + width] for start in range(0, len(score.measures), width)]

@@ -20,6 +20,7 @@ from llm2llm.components.shared.data.schemas import Decision, Example, Prediction
 from llm2llm.components.shared.inference.difficulty import difficulty, share_solved
 from llm2llm.components.shared.judge.cost import total
 from llm2llm.components.shared.similarity.diversity import k_center
+from llm2llm.components.shared.tasks.forms.metrics import Metric
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ def filter_errors(
     rejects: Sequence[Reject] = (),
     training_set: Sequence[Example] = (),
     labels: Sequence[str] = (),
+    metric: Metric | None = None,
     random_seed: int = 0,
 ) -> Filtered:
     """Finds the seeds that the student needs help with and decides whether another iteration follows.
@@ -67,6 +69,7 @@ def filter_errors(
         rejects: The rejects of all iterations so far.
         training_set: What the student was trained on: with the rejects it says for which seeds nothing was kept.
         labels: The label set of a label task.
+        metric: What patience and the best iteration go by; None: the accuracy.
         random_seed: Decides the draws of `skills` and `random`.
 
     Raises:
@@ -95,14 +98,16 @@ def filter_errors(
     count = None if answered is None else len(chosen)
     best = best_iteration(history)
     reference = past_decisions[-1].reference_iteration if past_decisions else None
-    go_on, reason = decide(name, count, others, history, rejects, reference, iteration, max_iterations, settings)
+    go_on, reason = decide(
+        name, count, others, history, rejects, reference, iteration, max_iterations, settings, metric
+    )
     errors = [_error(by_id[row.answered.example_id], row.answered, row.hardness) for row in chosen]
     errors += [_error(by_id[row.example_id], row, None, suspect=True) for row in suspects]
     # Without the reference of earlier iterations this one's answers are to be beaten only if it is the best.
     beaten = best == iteration
     if reference is not None:
         beaten = is_better(
-            on_validation(history, iteration), on_validation(history, reference), settings.patience_level
+            on_validation(history, iteration), on_validation(history, reference), settings.patience_level, metric
         )
     decision = Decision(
         iteration=iteration,

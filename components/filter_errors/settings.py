@@ -47,9 +47,11 @@ class FilterErrorsSettings(Settings):
     suspect_after: int = Field(3, ge=1)
     """In so many iterations in a row a seed must get the same wrong answer before its label is suspected."""
     patience: int = Field(0, ge=0)
-    """Stop when validation is not better than so many iterations ago, beyond noise; 0: never for this reason."""
+    """Stop when validation is not better than so many iterations ago, beyond noise; 0: never for this reason. What
+    better means is `task.metric`."""
     patience_level: float = Field(0.05, gt=0, le=1)
-    """An improvement counts when the p-value of McNemar's exact test is below this."""
+    """An improvement counts when the p-value of McNemar's exact test (of a permutation test for another metric than the
+    accuracy) is below this."""
 
     @property
     def chosen_selection(self) -> Selection:

@@ -91,7 +91,16 @@ def promote(
             found, made = pending(registry, run, decision, candidate, stage.promote), None
         else:
             found, made = decide(
-                registry, run, decision, seeds, validation, stage.task, run_config, stage.promote, stage.random_seed
+                registry,
+                run,
+                decision,
+                so_far.scores,
+                seeds,
+                validation,
+                stage.task,
+                run_config,
+                stage.promote,
+                stage.random_seed,
             )
         write_text(verdict.path, verdict_text(found) + "\n")
         verdict.metadata.update({"kind": "verdict", "schema_version": found["schema_version"]})

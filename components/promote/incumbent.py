@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.data.schemas import Example
+from llm2llm.components.shared.data.schemas import Example, Prediction
 from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.registry import digests
 from llm2llm.components.shared.registry.records import Answers, Record, TrainedOn
 from llm2llm.components.shared.registry.versions import find_version, read_document
-from llm2llm.components.shared.tasks import Task
+from llm2llm.components.shared.tasks import FORMS, Task
+from llm2llm.components.shared.tasks.measured import measured, metric_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,8 @@ class Incumbent:
     record: Record
     correct: dict[str, bool] = field(default_factory=dict)
     """By the id of each validation row that it was not trained on."""
+    measures: dict[str, list[float]] = field(default_factory=dict)
+    """What the metric keeps of each of these answers; empty for the accuracy."""
     left_out: int = 0
     """Validation rows that it was trained on."""
     answered_now: int = 0
@@ -49,30 +52,61 @@ def read_incumbent(
         if row.id not in ids and digests.of_question(row.question, row.choices) not in questions
     ]
     answers = read_document(uri, Answers)
+    metric = metric_of(task)
     known = answers.correct if answers.graded_with == digests.of_grading(config) else {}
+    if metric is not None:
+        known = {
+            row: right for row, right in known.items() if answers.metric == task.metric and row in answers.measures
+        }
     missing = [row for row in fresh if row.id not in known]
     correct = {row.id: known[row.id] for row in fresh if row.id in known}
+    measures = {row: answers.measures[row] for row in correct} if metric else {}
     if missing:
         print(f"promote: asking {version}, which is in production, {len(missing):,} validation rows", flush=True)
-        correct |= _asked(uri, version, missing, task, config)
-    return Incumbent(version, record, correct, len(validation) - len(fresh), len(missing))
+        said = _asked(uri, version, missing, task, config)
+        correct |= {one.example_id: one.outcome == "correct" for one in said}
+        measures |= measured(task, metric, missing, said) if metric else {}
+    return Incumbent(version, record, correct, measures, len(validation) - len(fresh), len(missing))
 
 
-def _asked(uri: str, version: str, rows: Sequence[Example], task: Task, config: Mapping[str, Any]) -> dict[str, bool]:
+def _asked(uri: str, version: str, rows: Sequence[Example], task: Task, config: Mapping[str, Any]) -> list[Prediction]:
     from llm2llm.components.shared.storage import fetched
 
+    folder: Path = fetched(uri)
+    return ask(
+        folder,
+        rows,
+        task,
+        config,
+        f"{version}, which is in production, has no answers to {len(rows):,} of the validation rows and",
+    )
+
+
+def ask(student: Path, rows: Sequence[Example], task: Task, config: Mapping[str, Any], who: str) -> list[Prediction]:
+    """The graded answers of a student, asked in one place and once for each row.
+
+    Args:
+        student: Its folder, or a name on the hub.
+        rows: What to ask.
+        task: Of these rows.
+        config: The run's, which says how students are asked.
+        who: Must be asked; for the error.
+
+    Raises:
+        UserError: It cannot be loaded here.
+    """
     settings = AnswerSettings.load(config.get("evaluate") or {}, "evaluate").model_copy(
         update={"shards": 1, "samples": 1, "hardness": False}
     )
     if settings.backend == "vllm" and find_spec("vllm") is None:
         settings = settings.model_copy(update={"backend": "transformers", "gpus": 1})
-    folder: Path = fetched(uri)
+    if settings.mode == "score" and not FORMS[task.form].has_classes:
+        settings = settings.model_copy(update={"mode": "generate"})
     try:
         from llm2llm.components.shared.inference.predict import predict
     except ModuleNotFoundError as problem:
         raise UserError(
-            f"promote: {version}, which is in production, has no answers to {len(rows):,} of the validation rows and "
-            f"must be asked, which needs the package {problem.name}: run the stage promote in the image of evaluate"
+            f"promote: {who} must be asked, which needs the package {problem.name}: run the stage promote in the image "
+            "of evaluate"
         ) from None
-    found = predict(folder, {"validation": rows}, iteration=0, fold=None, task=task, settings=settings)
-    return {row.example_id: row.outcome == "correct" for row in found}
+    return predict(student, {"validation": rows}, iteration=0, fold=None, task=task, settings=settings)

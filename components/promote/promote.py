@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from llm2llm.components.promote.compare import checks, compare
-from llm2llm.components.promote.incumbent import read_incumbent
-from llm2llm.components.promote.verdict import Check, Contender, Verdict, to_json
+from llm2llm.components.promote.compare import Measures, checks, compare
+from llm2llm.components.promote.guards import guard_changes, guard_check
+from llm2llm.components.promote.incumbent import Incumbent, read_incumbent
+from llm2llm.components.promote.verdict import Check, Contender, GuardChange, Verdict, to_json
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.statistics import wilson_interval
 from llm2llm.components.shared.data.schemas import Call, Decision, Example, Prediction, Score
@@ -26,12 +27,15 @@ from llm2llm.components.shared.registry.records import (
     Record,
     Rows,
     Teaching,
+    Threshold,
     TrainedOn,
     to_document,
 )
 from llm2llm.components.shared.registry.settings import PromoteSettings
-from llm2llm.components.shared.storage import NotThere, delete_folder
-from llm2llm.components.shared.tasks import Task
+from llm2llm.components.shared.storage import NotThere, delete_folder, fetched
+from llm2llm.components.shared.tasks import Task, load_task
+from llm2llm.components.shared.tasks.measured import measured, metric_of
+from llm2llm.components.shared.tasks.threshold import ThresholdSettings, choose_threshold, flagged, probabilities
 
 ROUNDS = 100
 """How often a run decides anew because another moved the pointer: each time at least one other run has come through, so
@@ -62,6 +66,13 @@ def keep_candidate(
     """
     correct = _answers(predictions, validation, iteration)
     task = config.get("task") or {}
+    metric, measures = "accuracy", {}
+    if isinstance(task, Mapping) and task.get("metric", metric) != metric:
+        loaded = load_task(task)
+        if decides := metric_of(loaded):
+            metric = loaded.metric
+            asked = [one for one in predictions if one.split == "validation"]
+            measures = measured(loaded, decides, validation, asked)
     data = {key: value for key, value in (config.get("data") or {}).items() if isinstance(value, str) and value}
     record = Record(
         name=str(config.get("name") or "student"),
@@ -75,6 +86,7 @@ def keep_candidate(
         validation=_rows(validation),
         accuracy=_accuracies(history, iteration),
         baseline=_accuracies(history, 0),
+        threshold=_threshold(predictions, validation, config),
         teaching=_teaching([call for call in calls if call.iteration <= iteration]),
         # A run on one machine copies its inputs into a folder of its own; the file's name is what says something.
         data={key: value.rpartition("/")[2] if value.startswith("/") else value for key, value in data.items()},
@@ -89,7 +101,9 @@ def keep_candidate(
     )
     documents = {
         RECORD: to_document(record),
-        ANSWERS: to_document(Answers(graded_with=digests.of_grading(config), correct=correct)),
+        ANSWERS: to_document(
+            Answers(graded_with=digests.of_grading(config), correct=correct, metric=metric, measures=measures)
+        ),
         TRAINED_ON: to_document(trained_on),
         CARD: render_card(record).encode("utf-8", "replace"),
     }
@@ -117,6 +131,7 @@ def decide(
     registry: str,
     run: str,
     decision: Decision,
+    scores: Sequence[Score],
     seeds: Sequence[Example],
     validation: Sequence[Example],
     task: Task,
@@ -133,6 +148,7 @@ def decide(
         registry: Folder or s3:// prefix, as `versions.registry_uri` gives it.
         run: Its id.
         decision: The run's last one.
+        scores: Those of all its iterations: the candidate is the best of so many students.
         seeds: The run's, for `tried`.
         validation: The rows to compare on.
         task: Grades, and says whether right answers are slices.
@@ -145,8 +161,9 @@ def decide(
 
     Raises:
         UserError: There is no candidate, or one of another iteration; the version in production is damaged or cannot be
-            asked; no access.
+            asked; a file of the candidate is not as its hash says; no access.
     """
+    forgotten: dict[str, list[GuardChange]] = {}
     for round_ in range(1, ROUNDS + 1):
         history = generations(registry)
         if mine := next((one for one in history if one.run == run and one.kind == "promote"), None):
@@ -155,15 +172,23 @@ def decide(
         now = history[-1] if history else None
         version, record, answers = _candidate(registry, run, decision)
         verdict = _judged(
-            version, record, answers, history, validation, task, config, settings, random_seed,
+            version, record, answers, scores, history, validation, task, config, settings, random_seed,
             Verdict(
                 outcome="kept", reason="", run=run, iteration=decision.iteration, mode=settings.mode,
                 registry=registry, incumbent_generation=now.number if now else 0, rounds=round_,
             ),
         )  # fmt: skip
+        if settings.guards and verdict.outcome in ("promoted", "would_promote"):
+            if version not in forgotten:
+                forgotten[version] = _forgotten(registry, run, record, config, settings)
+            check = guard_check(forgotten[version], settings)
+            verdict = _concluded(
+                replace(verdict, guards=forgotten[version]), now.version if now else None, [*verdict.checks, check]
+            )
         if verdict.outcome != "promoted":
             break
         versions.enter(registry, run, version)
+        versions.verify_version(registry, version)
         after = replace(verdict, generation=now.number + 1 if now else 1)
         made = move(registry, to=version, kind="promote", after=now, run=run, verdict=to_json(after))
         if made:
@@ -185,6 +210,19 @@ def decide(
         )
         tried.write_tried(uri, to_json(verdict))
     return to_json(verdict), None
+
+
+def _forgotten(
+    registry: str, run: str, record: Record, config: Mapping[str, Any], settings: PromoteSettings
+) -> list[GuardChange]:
+    uri = versions.candidate_uri(registry, run)
+    return guard_changes(
+        fetched(uri),
+        str(config.get("student", record.student)),
+        versions.read_document(uri, TrainedOn),
+        config,
+        settings,
+    )
 
 
 def _candidate(registry: str, run: str, decision: Decision) -> tuple[str, Record, Answers]:
@@ -209,6 +247,7 @@ def _judged(
     version: str,
     record: Record,
     answers: Answers,
+    scores: Sequence[Score],
     history: Sequence[Generation],
     validation: Sequence[Example],
     task: Task,
@@ -255,6 +294,8 @@ def _judged(
         task,
         settings,
         random_seed,
+        _students(scores, rows),
+        _measures(incumbent, answers, scores, validation, task),
         incumbent.left_out,
         incumbent.answered_now,
     )
@@ -266,6 +307,37 @@ def _judged(
         comparison=comparison,
     )
     return _concluded(verdict, incumbent.version, checks(comparison, settings))
+
+
+def _students(scores: Sequence[Score], rows: Sequence[Example]) -> list[dict[str, bool]]:
+    """What the student of each iteration answers right on validation."""
+    right = [set(score.correct_ids) for score in scores if score.split == "validation"]
+    return [{row.id: row.id in one for row in rows} for one in right]
+
+
+def _measures(
+    incumbent: Incumbent, answers: Answers, scores: Sequence[Score], validation: Sequence[Example], task: Task
+) -> Measures | None:
+    """What the metric keeps of all answers; None for the accuracy.
+
+    Raises:
+        UserError: The candidate's were measured by another metric.
+    """
+    if metric_of(task) is None:
+        return None
+    if answers.metric != task.metric:
+        raise UserError(
+            f"promote: the candidate was stored under the metric {answers.metric}, and this is {task.metric}: "
+            "task.metric must be the same in the whole run"
+        )
+    ids = sorted(row.id for row in validation)
+    students = []
+    for score in scores:
+        if score.split == "validation" and score.metric == task.metric and score.measures:
+            width = len(score.measures) // len(ids)
+            rows = [score.measures[start : start + width] for start in range(0, len(score.measures), width)]
+            students.append(dict(zip(ids, rows, strict=True)))
+    return Measures(incumbent.measures, answers.measures, students)
 
 
 def _first(candidate: Contender) -> Check:
@@ -327,6 +399,28 @@ def _answers(predictions: Sequence[Prediction], validation: Sequence[Example], i
 def _rows(rows: Sequence[Example]) -> Rows:
     return Rows(
         n=len(rows), generated=sum(row.generated for row in rows), digest=digests.of_ids(row.id for row in rows)
+    )
+
+
+def _threshold(
+    predictions: Sequence[Prediction], validation: Sequence[Example], config: Mapping[str, Any]
+) -> Threshold | None:
+    wanted = (config.get("evaluate") or {}).get("threshold")
+    if not wanted:
+        return None
+    settings = ThresholdSettings.load(wanted, "evaluate.threshold")
+    asked = [one for one in predictions if one.split == "validation"]
+    positives, negatives = probabilities(settings.label, validation, asked)
+    if not negatives:
+        return None
+    threshold = choose_threshold(negatives, positives, settings.max_false_positive_rate)
+    found = flagged(settings.label, threshold, positives, negatives)
+    return Threshold(
+        label=settings.label,
+        threshold=threshold,
+        max_false_positive_rate=settings.max_false_positive_rate,
+        recall=found.recall,
+        false_positive_rate=found.false_positive_rate,
     )
 
 

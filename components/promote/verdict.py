@@ -46,6 +46,9 @@ class SliceChange:
     """The candidate's accuracy less the incumbent's."""
     counts: bool
     """Whether it has enough rows to block a promotion."""
+    p: float = 1.0
+    """The one-sided p-value of McNemar's exact test that it fell, adjusted by Holm's method for all slices that count;
+    1 for one that does not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,12 +62,13 @@ class Comparison:
     neither: int
     """How many rows each answers right."""
     gain: float
-    """The candidate's accuracy less the incumbent's, in [-1, 1]."""
+    """The candidate's figure by the metric less the incumbent's, in [-1, 1]."""
     low: float
     high: float
     """The paired bootstrap interval of the gain, at 1 - `level`."""
     p: float
-    """The two-sided p-value of McNemar's exact test."""
+    """The two-sided p-value of these two students alone: of McNemar's exact test, or of a permutation test for another
+    metric than the accuracy."""
     test: Literal["bootstrap", "mcnemar"]
     """Which of the two decides."""
     level: float
@@ -74,13 +78,37 @@ class Comparison:
     """Validation rows that the incumbent was trained on, and that were left out for it."""
     answered_now: int
     """Rows that the incumbent was asked for this comparison; its answers to the others came with it."""
+    students: int = 1
+    """How many students of the run the candidate was the best of, on these rows."""
+    metric: str = "accuracy"
+    """What gain, interval and p-values are of (`task.metric`)."""
+    candidate_value: float | None = None
+    incumbent_value: float | None = None
+    """Its figures on these rows; None for the accuracy."""
+    p_best: float | None = None
+    """The two-sided p-value that allows for that (`best_of_p`); None where there was no other student."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuardChange:
+    """One guard set under the model that the candidate was fine-tuned from, and under the candidate."""
+
+    name: str
+    """Its task's."""
+    n: int
+    before: float
+    after: float
+    """Accuracies, in [0, 1]."""
+    max_loss: float
+    p: float
+    """The one-sided p-value of McNemar's exact test that it fell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
     """One condition of a promotion."""
 
-    name: Literal["better", "min_gain", "slices", "first", "new", "not_rolled_back", "comparable"]
+    name: Literal["better", "min_gain", "slices", "first", "new", "not_rolled_back", "comparable", "guards"]
     """`first`: with nothing in production, that it answers something right. `new`: that it is not in production
     already. `not_rolled_back`: that no person took this very version out of production. `comparable`: that rows are
     left to compare on."""
@@ -116,6 +144,8 @@ class Verdict:
     checks: list[Check] = field(default_factory=list)
     """The conditions, in the order in which they were looked at; a failed one that makes the rest pointless is the
     last."""
+    guards: list[GuardChange] = field(default_factory=list)
+    """What it has forgotten; empty where nothing was asked, as when a check before had failed."""
     rounds: int = 0
     """How often it was decided: above 1 when another run moved the pointer in between."""
 

@@ -142,3 +142,25 @@ def most_confused(confusion: Sequence[Mapping[str, Any]], limit: int) -> list[di
     wrong = [cell for cell in confusion if cell["given"] is not None and cell["given"] != cell["right"]]
     wrong.sort(key=lambda cell: (-cell["n"], cell["right"], cell["given"]))
     return [{**cell, "of": totals[cell["right"]]} for cell in wrong[:limit]]
+
+
+def label_scores(confusion: Sequence[Mapping[str, Any]], limit: int) -> list[dict[str, Any]]:
+    """The labels that rows have with the lowest F1, lowest first: `label`, `n` (rows), `precision` (of the answers with
+    it, the share that is right; None where nobody gave it), `recall` (of its rows, the share that was found), `f1`."""
+    right, given = Counter[str](), Counter[str | None]()
+    found: Counter[str] = Counter()
+    for cell in confusion:
+        right[cell["right"]] += cell["n"]
+        given[cell["given"]] += cell["n"]
+        found[cell["right"]] += cell["n"] if cell["given"] == cell["right"] else 0
+    scores = [
+        {
+            "label": label,
+            "n": n,
+            "precision": found[label] / given[label] if given[label] else None,
+            "recall": found[label] / n,
+            "f1": 2 * found[label] / (n + given[label]),
+        }
+        for label, n in right.items()
+    ]
+    return sorted(scores, key=lambda one: (one["f1"], one["label"]))[:limit]

@@ -54,15 +54,24 @@ def promotion_headline(verdict: Mapping[str, Any]) -> str:
 
 def comparison_sentences(comparison: Mapping[str, Any]) -> list[str]:
     """A paired comparison in words with figures."""
-    test = "the paired bootstrap" if comparison["test"] == "bootstrap" else "McNemar's exact test"
+    metric = comparison.get("metric", "accuracy")
+    paired = "McNemar's exact test" if metric == "accuracy" else "a permutation test"
+    test = "the paired bootstrap" if comparison["test"] == "bootstrap" else paired
+    of = "" if metric == "accuracy" else f" of {metric}"
     gain, level = signed_points(comparison["gain"]), comparison["level"]
     sentences = [
-        f"On the same {count(comparison['rows'], 'validation row')} the candidate is at {gain} against the version in "
-        f"production ({100 * (1 - level):g}% paired bootstrap interval {signed_interval(comparison)}; McNemar's exact "
-        f"test: {probability(comparison['p'])}); {test} decides, at level {level:g}.",
+        f"On the same {count(comparison['rows'], 'validation row')} the candidate is at {gain}{of} against the version "
+        f"in production ({100 * (1 - level):g}% paired bootstrap interval {signed_interval(comparison)}; {paired}: "
+        f"{probability(comparison['p'])}); {test} decides, at level {level:g}.",
         f"Both answer {comparison['both']:,} of them right, only the candidate {comparison['only_candidate']:,}, only "
         f"the version in production {comparison['only_incumbent']:,}, neither {comparison['neither']:,}.",
     ]
+    if comparison.get("p_best") is not None:
+        sentences.insert(
+            1,
+            f"It is the best of {comparison['students']} students of its run on these rows. A permutation test that "
+            f"allows for the choice must agree: {probability(comparison['p_best'])}.",
+        )
     if comparison["left_out"]:
         sentences.append(
             f"The version in production was trained on {count(comparison['left_out'], 'validation row')} of this run, "

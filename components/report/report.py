@@ -14,7 +14,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from llm2llm.components.report.answers import confusion_table, most_confused
+from llm2llm.components.report.answers import confusion_table, label_scores, most_confused
 from llm2llm.components.report.charts import (
     Bar,
     Fill,
@@ -299,6 +299,7 @@ def _answers(summary: Mapping[str, Any]) -> dict[str, Any] | None:
         "matrix": confusion_table(confusion, MATRIX_LABELS) if confusion else None,
         "labels": len({cell["right"] for cell in confusion}) if confusion else 0,
         "confused": most_confused(confusion, CONFUSED_SHOWN) if confusion else [],
+        "by_label": label_scores(confusion, CONFUSED_SHOWN) if confusion else [],
         # Made of numbers and of words that stand in the code.
         "reliability": Markup(reliability_chart(split, reliability)) if reliability else None,  # noqa: S704
         "calibration_error": scored["calibration_error"],

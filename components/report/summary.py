@@ -15,13 +15,16 @@
             n           answers
             unparseable answers that could not be read; they count as wrong
             calibration_error   the expected calibration error, in [0, 1]; null where no answer has a confidence
+            macro_f1, balanced_accuracy     in [0, 1]; null where answers are no labels or choices
+            decides     the metric that decisions go by: name, value, low, high (95% bootstrap); null where it is the
+                        accuracy
             gain        against iteration 0 on the same rows; null in iteration 0, or without a comparison:
                 value       accuracy less that of iteration 0
                 low, high   its 95% paired bootstrap interval
                 p           of McNemar's exact test, two-sided
         go_on           whether another iteration follows
         reason          why or why not
-    best_iteration      by validation accuracy; the earliest of equals
+    best_iteration      by the metric that decides, on validation; the earliest of equals
     rows
         seeds           user's rows in the training set
         generated       kept + rejected: every row that was asked of the teacher
@@ -205,6 +208,11 @@ def _accuracy(score: Score) -> dict[str, Any]:
         "n": score.n,
         "unparseable": score.unparseable,
         "calibration_error": score.calibration_error,
+        "macro_f1": score.macro_f1,
+        "balanced_accuracy": score.balanced_accuracy,
+        "decides": None
+        if score.value is None
+        else {"name": score.metric, "value": score.value, "low": score.value_low, "high": score.value_high},
         "gain": None
         if score.gain is None
         else {"value": score.gain, "low": score.gain_low, "high": score.gain_high, "p": score.gain_p},

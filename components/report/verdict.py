@@ -125,6 +125,8 @@ def _none_better(first: Mapping[str, Any], last: Mapping[str, Any], summary: Map
     later = len(summary["iterations"]) - 1
     score = first["accuracy"].get("validation")
     figure = f" ({percent(score['value'])}, {_basis(score)})" if score else ""
+    if decides := (score or {}).get("decides"):
+        figure = f" ({decides['name']} {percent(decides['value'])}, 95% interval {interval(decides)})"
     return (
         f"By validation, {'the one later iteration is' if later == 1 else f'none of the {later} later iterations is'} "
         f"{'not ' if later == 1 else ''}better than iteration {first['iteration']}{figure}, although the training set "
@@ -146,6 +148,11 @@ def _best(first: Mapping[str, Any], best: Mapping[str, Any], summary: Mapping[st
     figure = ""
     if score and base:
         figure = f", with {percent(score['value'])} against {percent(base['value'])} in iteration {first['iteration']}"
+        if (now := score.get("decides")) and (then := base.get("decides")):
+            figure = (
+                f", with a {now['name']} of {percent(now['value'])} against {percent(then['value'])} in iteration "
+                f"{first['iteration']}"
+            )
     return (
         f"By validation, iteration {best['iteration']} is the best{figure}; its student was trained on "
         f"{count(best['training_rows'], 'row')}, {count(added, 'generated row')} among them."

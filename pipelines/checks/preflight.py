@@ -70,6 +70,7 @@ def local_checks(config: Config, folders: Iterable[str] = ()) -> Iterator[Check]
         folders: Places that must be writable, beside those that the config names: the pipeline root.
     """
     yield from carefully("data", data_checks, config)
+    yield from carefully("promote.guards", guard_checks, config)
     judge = config.evaluate.judge
     written = {
         "ledger": config.teacher_augment.ledger,
@@ -130,6 +131,27 @@ def data_checks(config: Config) -> Iterator[Check]:
             counts["replay"] = len(prepared.replay)
         sets = ", ".join(f"{count:,} {name}" for name, count in counts.items())
         yield Check(OK, "prepare", "; ".join([sets, *prepared.notes]))
+
+
+def guard_checks(config: Config) -> Iterator[Check]:
+    """Every row of every guard set is read."""
+    from llm2llm.components.shared.ingest.read_inputs import read_inputs
+    from llm2llm.components.shared.ingest.settings import RowsSettings
+    from llm2llm.components.shared.ingest.sources import is_file_source, is_here, shown_source
+
+    for number, guard in enumerate(config.promote.guards):
+        what = f"promote.guards[{number}]"
+        local = is_file_source(guard.file) or is_here(guard.file)
+        if not local and (unseen := _unseen_dataset(what, guard.file)):
+            yield unseen
+            continue
+        failures: dict[str, UserError] = {}
+        found = read_inputs({"guard": guard.file}, guard.task, RowsSettings(), failed=failures.__setitem__)
+        if failures:
+            yield Check(FAIL, what, str(failures["guard"]))
+        else:
+            rows = f"{len(found['guard'].examples):,} rows of {shown_source(guard.file)}, task {guard.task.name}"
+            yield Check(OK, what, rows)
 
 
 def _unseen_dataset(what: str, source: str) -> Check | None:

@@ -36,6 +36,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "registry list": ("registry list --registry s3://bucket/registry",),
     "registry show": ("registry show --registry s3://bucket/registry --check",),
     "registry promote": ("registry promote tickets-425ec42714a9 --registry s3://bucket/registry --yes",),
+    "registry verify": ("registry verify --registry s3://bucket/registry",),
     "registry rollback": ("registry rollback --registry s3://bucket/registry",),
     "export": ("export out --to train.jsonl --format messages", "export out --to test.csv --rows test"),
     "grade": ("grade --task gsm8k --input completions.jsonl --output graded.jsonl",),

@@ -17,6 +17,7 @@ yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 
 _CAME = {"promote": "promoted by run {run}", "by_hand": "taken by hand from run {run}", "rollback": "rolled back to"}
 EXIT_DECLINED = 1
+EXIT_DAMAGED = 1
 
 
 @click.group()
@@ -43,7 +44,7 @@ def list_command(uri: str, as_json: bool) -> None:
 @registry.command("show")
 @click.argument("version", required=False)
 @registry_option
-@click.option("--check", is_flag=True, help="Fetch every file and hold it against its hash.")
+@click.option("--check", is_flag=True, help="Read every file and hold it against its hash.")
 @json_option
 def show_command(version: str | None, uri: str, check: bool, as_json: bool) -> None:
     """Show a version.
@@ -57,6 +58,36 @@ def show_command(version: str | None, uri: str, check: bool, as_json: bool) -> N
 
     found = show_version(registry_uri(uri), version, check)
     click.echo(json.dumps(found, indent=2, sort_keys=True) if as_json else printable(_show_text(found)))
+
+
+@registry.command("verify")
+@click.argument("version", required=False)
+@registry_option
+@json_option
+def verify_command(version: str | None, uri: str, as_json: bool) -> int:
+    """Read every byte of the versions again, and hold it against its hash.
+
+    VERSION: this one only. `rollback` and promotion do the same with what they put into production. Exit codes: 0 all
+    are whole; 1 one is damaged, and the file is named.
+    """
+    from llm2llm.components.shared.registry.overview import verify_registry
+    from llm2llm.components.shared.registry.versions import registry_uri
+    from llm2llm.pipelines.inspect.wording import printable
+
+    found = verify_registry(registry_uri(uri), version)
+    lines = [
+        f"{'*' if one['in_production'] else ' '} {one['version']}: "
+        + (
+            f"DAMAGED: {one['damage']}"
+            if one["damage"]
+            else f"whole, {one['files']} files, {one['bytes'] / 1e6:,.1f} MB"
+        )
+        for one in found
+    ]
+    click.echo(
+        json.dumps(found, indent=2, sort_keys=True) if as_json else printable("\n".join(lines or ["no versions yet"]))
+    )
+    return EXIT_DAMAGED if any(one["damage"] for one in found) else 0
 
 
 @registry.command("rollback")
@@ -119,7 +150,9 @@ def _move(address: str, target: str, kind: Any, now: Any, run: str | None, as_js
     from dataclasses import asdict
 
     from llm2llm.components.shared.registry.production import current, move
+    from llm2llm.components.shared.registry.versions import verify_version
 
+    verify_version(address, target)
     made = move(address, to=target, kind=kind, after=now, run=run)
     if made is None:
         winner = current(address)

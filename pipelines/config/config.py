@@ -15,6 +15,7 @@ from llm2llm.components.shared.judge.settings import check_judge
 from llm2llm.components.shared.llm.backends import BACKENDS
 from llm2llm.components.shared.llm.settings import IN_POD, ModelSettings
 from llm2llm.components.shared.tasks import FORMS, Task
+from llm2llm.components.shared.tasks.threshold import check_threshold
 from llm2llm.components.shared.training.settings import SCRATCH, FineTuneSettings
 from llm2llm.components.stages import STAGES
 from llm2llm.components.teacher_augment.settings import TeacherAugmentSettings, check_task
@@ -92,8 +93,13 @@ class Config(Settings):
         try:
             check_mode(self.task, self.evaluate)
             check_judge(self.task, self.evaluate.judge)
+            check_threshold(self.task, self.evaluate.threshold, self.evaluate.mode)
         except ValueError as problem:
             raise ValueError(f"evaluate.{problem}") from None
+        if self.promote.guards and self.student == SCRATCH:
+            raise ValueError(
+                "promote.guards: a student from scratch has nothing to forget; name a pretrained one, or remove them"
+            )
         if bool(self.data.replay) != (self.train.replay_fraction > 0):
             raise ValueError(
                 f"data.replay {self.data.replay!r} and train.replay_fraction {self.train.replay_fraction:g} belong "

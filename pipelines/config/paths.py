@@ -55,6 +55,9 @@ def resolve_paths(values: dict[str, Any], folder: Path) -> None:
 
     for *sections, key in _FILES:
         resolve(_within(values, sections), key, is_file=True)
+    guards = _within(values, ["promote", "guards"])
+    for guard in guards if isinstance(guards, list) else []:
+        resolve(guard, "file", is_file=True)
     if values.get("student") != SCRATCH:
         resolve(values, "student")
     several = _within(values, ["teacher_augment", "teachers"])

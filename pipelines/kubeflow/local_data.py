@@ -73,6 +73,8 @@ def _places(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         within = values.get(section) if section else values
         for name in names:
             yield from _named(f"{section}.{name}".removeprefix("."), (within or {}).get(name))
+    for number, guard in enumerate((values.get("promote") or {}).get("guards") or []):
+        yield from _named(f"promote.guards[{number}].file", guard.get("file"))
     yield from _models(values, "")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from llm2llm.components.promote.promote import decide, keep_candidate
 from llm2llm.components.promote.settings import PromoteSettings
-from llm2llm.components.shared.data.schemas import Example, Prediction
+from llm2llm.components.shared.data.schemas import Example, Prediction, Score
 from llm2llm.components.shared.registry.production import Generation
 from llm2llm.components.shared.tasks import Task
 from tests.support.builders import call, decision, example, prediction, score
@@ -61,14 +61,16 @@ def keep(
     iteration: int = 0,
     config: dict[str, Any] = CONFIG,
     content: bytes | None = None,
+    as_it_is: bool = False,
 ) -> str:
-    """Stores the candidate of a run that answers the i-th validation row right if `right(i)`."""
+    """Stores the candidate of a run that answers the i-th validation row right if `right(i)`; `folder` is made to look
+    like a student's, unless it is one already (`as_it_is`)."""
     correct = sum(right(i) for i in range(len(validation)))
     history = [score(iteration, "validation", correct, len(validation)), score(iteration, "test", correct, 100)]
     return keep_candidate(
         registry,
         run,
-        model_folder(folder, content or run.encode()),
+        folder if as_it_is else model_folder(folder, content or run.encode()),
         predictions(validation, right, iteration),
         history,
         training,
@@ -88,12 +90,22 @@ def finish(
     config: dict[str, Any] = CONFIG,
     iteration: int = 0,
     seeds: Sequence[Example] = SEEDS,
+    scores: Sequence[Score] = (),
     **settings: Any,
 ) -> tuple[dict[str, Any], Generation | None]:
     """Decides on the candidate of a run, in mode promote unless it is said."""
     checked = PromoteSettings(registry=registry, **{"mode": "promote", **settings})
     return decide(
-        registry, run, decision(iteration, best=iteration), seeds, validation, TASK, config, checked, random_seed=0
+        registry,
+        run,
+        decision(iteration, best=iteration),
+        scores,
+        seeds,
+        validation,
+        TASK,
+        config,
+        checked,
+        random_seed=0,
     )
 
 

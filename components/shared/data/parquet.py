@@ -45,8 +45,9 @@ def _arrow_type(hint: Any) -> tuple[pa.DataType, bool]:
         nullable = True
     if typing.get_origin(hint) is typing.Literal:
         hint = str
-    if hint == list[str]:
-        return pa.list_(pa.field("element", pa.string(), nullable=False)), nullable
+    if hint in (list[str], list[float]):
+        element = pa.string() if hint == list[str] else pa.float64()
+        return pa.list_(pa.field("element", element, nullable=False)), nullable
     return {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}[hint], nullable
 
 
@@ -162,12 +163,23 @@ def _read_parquet(path: str | os.PathLike[str], kind: str, row_type: type[R]) ->
             f"{os.fspath(path)}: {kind!r} rows of schema version {version}, this llm2llm reads version {VERSION}; "
             "make the file again with this version"
         )
-    if not table.schema.equals(schema(kind)):
+    if not _columns_fit(table.schema, kind):
         raise UserError(
             f"{os.fspath(path)}: says that it holds {kind!r} rows, but its columns are others: "
             f"{', '.join(table.schema.names)}"
         )
     return [row_type(**row) for row in table.to_pylist()]
+
+
+def _columns_fit(found: pa.Schema, kind: str) -> bool:
+    """Whether a file's columns are those of the kind; an older file may lack some that have a default."""
+    has_default = {
+        f.name
+        for f in dataclasses.fields(KINDS[kind])
+        if f.default is not dataclasses.MISSING or f.default_factory is not dataclasses.MISSING
+    }
+    wanted = [one for one in schema(kind) if one.name in found.names or one.name not in has_default]
+    return bool(found.equals(pa.schema(wanted)))
 
 
 def _read_json_lines(path: str | os.PathLike[str], kind: str, row_type: type[R]) -> list[R]:

@@ -223,6 +223,19 @@ class Score:
     """General rows that were mixed in."""
     correct_ids: list[str] = field(default_factory=list)
     """The ids of the rows whose first answer is right, sorted: iterations are compared row by row."""
+    metric: str = "accuracy"
+    """What decides (`task.metric`)."""
+    value: float | None = None
+    """Its figure, in [0, 1]; None where it is the accuracy. So are the fields below."""
+    value_low: float | None = None
+    value_high: float | None = None
+    """Its 95% bootstrap interval."""
+    measures: list[float] = field(default_factory=list)
+    """Validation only: what the metric keeps of each answer, as many numbers for each, in the order of the rows' ids;
+    empty where it is the accuracy."""
+    macro_f1: float | None = None
+    balanced_accuracy: float | None = None
+    """For labels and choices, whatever decides."""
     calibration_error: float | None = None
     """The expected calibration error, in [0, 1], of the answers that have a `confidence`; None where none has one."""
     gain: float | None = None
@@ -238,6 +251,11 @@ class Score:
     judge_output_tokens: int | None = None
     judge_usd: float | None = None
     """What the judge cost: those of the predictions, summed; None where any of them is not known."""
+
+    @property
+    def decides(self) -> float:
+        """The figure that decisions go by, in [0, 1]: that of the metric."""
+        return self.accuracy if self.value is None else self.value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

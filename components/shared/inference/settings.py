@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from llm2llm.components.shared.base.settings import Settings
 from llm2llm.components.shared.judge.settings import JudgeSettings
 from llm2llm.components.shared.tasks import FORMS, Task
+from llm2llm.components.shared.tasks.threshold import ThresholdSettings
 
 
 class AnswerSettings(Settings):
@@ -44,6 +45,9 @@ class AnswerSettings(Settings):
     so does the search for wrong labels."""
     judge: JudgeSettings | None = None
     """The model that grades the answers of a task with `match: judge`."""
+    threshold: ThresholdSettings | None = None
+    """For guardrails, with mode `score` and two labels: chooses on validation from which probability on a row is
+    flagged as `label`, so that at most `max_false_positive_rate` of the others are, and tells the recall."""
     trust_remote_code: bool = False
     """Whether to run code that a model repository brings along. Off: such a model is refused."""
 

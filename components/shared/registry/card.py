@@ -133,6 +133,13 @@ def _scores(record: Record) -> list[str]:
             f"| {split} | {score.accuracy:.1%} | {score.low:.1%} to {score.high:.1%} | {score.n:,} | "
             f"{score.unparseable:,} | {_share(record.baseline.get(split))} |"
         )
+    if (at := record.threshold) and at.recall is not None:
+        lines += [
+            "",
+            f"Flag a row as {_code(at.label)} when that label's probability is at least {at.threshold:.4f}: on "
+            f"validation this finds {at.recall:.1%} of them and flags {at.false_positive_rate or 0:.1%} of the others, "
+            f"of at most {at.max_false_positive_rate:.1%} that were allowed. It was chosen on these rows.",
+        ]
     return [
         *lines,
         "",

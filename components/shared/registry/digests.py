@@ -19,12 +19,12 @@ _NOT_THE_STUDENT = {
 """Keys of a config that have no say in what the student becomes, by section; nor has a `ledger` in any."""
 
 _NOT_THE_GRADE = (
-    *("backend", "gpus", "shards", "batch_size", "samples", "temperature", "sampling_seed", "hardness"),
+    *("backend", "gpus", "shards", "batch_size", "samples", "temperature", "sampling_seed", "hardness", "threshold"),
     *("trust_remote_code", "ledger", "budget", "prices"),
 )
 """Keys of `evaluate`, and of its judge, that do not change the one answer to a validation row or its grade."""
 
-_CONDITIONS = {"test", "level", "min_gain", "max_slice_drop", "min_slice_rows", "slices"}
+_CONDITIONS = {"test", "level", "min_gain", "max_slice_drop", "slice_level", "min_slice_rows", "slices", "guards"}
 """Keys of `promote` that say what is good enough."""
 
 
@@ -69,12 +69,16 @@ def of_config(config: Mapping[str, Any]) -> str:
 
 def of_grading(config: Mapping[str, Any]) -> str:
     """A digest of how a config has validation rows asked and graded: 64 hexadecimal digits."""
-    return _of_json(_portable({"task": config.get("task"), "evaluate": _graded(config.get("evaluate"))}))
+    task = config.get("task")
+    if isinstance(task, Mapping):  # what decides changes no grade
+        task = {key: value for key, value in task.items() if key != "metric"}
+    return _of_json(_portable({"task": task, "evaluate": _graded(config.get("evaluate"))}))
 
 
 def of_conditions(settings: PromoteSettings) -> str:
     """A digest of what a student must reach to enter production: 64 hexadecimal digits."""
-    return _of_json(settings.model_dump(include=_CONDITIONS) | {"slices": sorted(settings.slices)})
+    values = settings.model_dump(mode="json", include=_CONDITIONS) | {"slices": sorted(settings.slices)}
+    return _of_json(_portable(values))
 
 
 def _graded(value: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from llm2llm.components.shared.base.errors import UserError
@@ -14,11 +13,12 @@ from llm2llm.components.shared.registry.versions import (
     damage,
     find_version,
     read_document,
+    verify_version,
     version_of,
     version_uri,
     versions,
 )
-from llm2llm.components.shared.storage import NotThere, download_folder, list_uris, read_manifest
+from llm2llm.components.shared.storage import NotThere, list_uris, read_manifest
 
 
 def list_registry(registry: str) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def show_version(registry: str, version: str | None, check: bool = False) -> dic
     Args:
         registry: Folder or s3:// prefix.
         version: Its name; None: the one in production.
-        check: Whether to fetch every file and hold it against its hash.
+        check: Whether to read every file and hold it against its hash.
 
     Raises:
         UserError: There is none, or it is damaged.
@@ -63,8 +63,7 @@ def show_version(registry: str, version: str | None, check: bool = False) -> dic
         version = history[-1].version
     uri = find_version(registry, version)
     if check:
-        with TemporaryDirectory(prefix="llm2llm-check-") as folder:
-            download_folder(uri, f"{folder}/{version}")
+        verify_version(registry, version)
     entries = read_manifest(uri)
     verdicts = [one.verdict for one in history if one.version == version and one.verdict]
     return {
@@ -78,6 +77,33 @@ def show_version(registry: str, version: str | None, check: bool = False) -> dic
         "verdict": verdicts[-1] if verdicts else None,
         **_record(uri),
     }
+
+
+def verify_registry(registry: str, version: str | None = None) -> list[dict[str, Any]]:
+    """Reads every byte of every version again and holds it against its hash: `version`, `in_production`, `files` (how
+    many), `bytes` and `damage` (empty: none) of each; the one in production first.
+
+    Args:
+        registry: Folder or s3:// prefix.
+        version: This one only; None: all that there are, and the one in production.
+
+    Raises:
+        UserError: There is no registry or no such version, or it cannot be read.
+    """
+    if version is not None and version not in versions(registry):
+        find_version(registry, version)
+    known = {one["version"]: one for one in list_registry(registry)["versions"] if not one["removed"]}
+    checked = []
+    for name in known if version is None else [version]:
+        found: dict[str, Any] = {"version": name, "in_production": known[name]["in_production"]}
+        try:
+            entries = verify_version(registry, name)
+        except UserError as problem:
+            checked.append(found | {"files": 0, "bytes": 0, "damage": str(problem)})
+        else:
+            size = sum(entry.size for entry in entries.values())
+            checked.append(found | {"files": len(entries), "bytes": size, "damage": ""})
+    return checked
 
 
 def rollback_target(registry: str, version: str | None) -> tuple[str, Generation]:

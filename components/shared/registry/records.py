@@ -55,6 +55,17 @@ class Teaching:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Threshold:
+    """A threshold for a label, chosen on validation, and what it came to there."""
+
+    label: str
+    threshold: float
+    max_false_positive_rate: float
+    recall: float | None
+    false_positive_rate: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """What a student is and how it was made. `llm2llm.json`. No times and no run: the pointer has those."""
 
@@ -74,6 +85,8 @@ class Record:
     """By split: `seeds`, `validation`, `test`."""
     baseline: dict[str, Accuracy]
     """The same of iteration 0, which was trained on the seeds alone."""
+    threshold: Threshold | None = None
+    """From which probability on a label counts as given (`evaluate.threshold`); None where none was wanted."""
     teaching: list[Teaching] = field(default_factory=list)
     data: dict[str, str] = field(default_factory=dict)
     """Where the rows came from: `seeds`, `validation`, `test`, as the config names them."""
@@ -92,6 +105,10 @@ class Answers:
     """`digests.of_grading`: answers that were asked or graded another way do not compare."""
     correct: dict[str, bool]
     """By the row's id."""
+    metric: str = "accuracy"
+    """What decided (`task.metric`)."""
+    measures: dict[str, list[float]] = field(default_factory=dict)
+    """What the metric keeps of each answer, by the row's id; empty for the accuracy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

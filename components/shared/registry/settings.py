@@ -5,8 +5,21 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from llm2llm.components.shared.base.settings import Settings
+from llm2llm.components.shared.tasks import AnyTask
 
 Slice = Literal["label", "skills"]
+
+
+class Guard(Settings):
+    """Rows of another task, which a student is asked to see what it has forgotten."""
+
+    file: str = Field(min_length=1)
+    """A file of rows or a data set, as `data.test`. A hundred rows and more tell a loss of 10 points from chance."""
+    task: AnyTask
+    """The task of these rows: a shipped one's name, or a task of your own."""
+    max_loss: float = Field(0.05, ge=0, le=1)
+    """The share of these rows that the student may answer worse than the model that it was fine-tuned from: 0.05 is 5
+    points."""
 
 
 class PromoteSettings(Settings):
@@ -20,18 +33,29 @@ class PromoteSettings(Settings):
     test: Literal["bootstrap", "mcnemar"] = "bootstrap"
     """How a student must be better than the one in production, on the same validation rows. `bootstrap`: the paired
     bootstrap interval of the difference lies above 0; on fewer than 50 rows, where it is too narrow, the p-value must
-    be below `level` as well. `mcnemar`: McNemar's exact test gives a p-value below `level`."""
+    be below `level` as well. `mcnemar`: McNemar's exact test gives a p-value below `level`; for another `task.metric`
+    than the accuracy a permutation test takes its place."""
     level: float = Field(0.05, gt=0, lt=1)
-    """The test's two-sided level: 0.05 takes a 95% interval, or a p-value below 0.05."""
+    """The test's two-sided level: 0.05 takes a 95% interval, or a p-value below 0.05. The best of several students of a
+    run must also be better by a permutation test at this level that allows for the choice."""
     min_gain: float = Field(0.0, ge=0, lt=1)
-    """The least gain in validation accuracy, as a share: 0.01 is one point."""
+    """The least gain on validation, by `task.metric`, as a share: 0.01 is one point."""
     max_slice_drop: float = Field(0.05, ge=0, le=1)
-    """No slice of the validation rows may fall by more than this share of its rows."""
+    """No slice of the validation rows may fall by more than this share of its rows, beyond chance: of many small slices
+    some always fall, whatever the student."""
+    slice_level: float = Field(0.05, gt=0, le=1)
+    """How seldom a student that is worse on no slice is refused for one: a slice has fallen beyond chance when the
+    one-sided p-value of McNemar's exact test, adjusted by Holm's method for all slices, is at most this. 1: any fall of
+    more than `max_slice_drop` refuses."""
     min_slice_rows: int = Field(20, ge=1)
     """Slices with fewer rows are reported and block nothing: one answer moves them too far."""
     slices: list[Slice] = Field(default=["label", "skills"])
     """What a slice is: the rows with one right answer (`label`; classification and multiple choice), the rows with one
     skill (`skills`; where rows have skills). Empty: no slices."""
+    guards: list[Guard] = Field(default=[])
+    """Forgetting: sets of rows of other tasks, such as `[{file: general.jsonl, task: {name: general, form: text}}]`.
+    Before a promotion the student and the model that it was fine-tuned from are asked them, and a student that has lost
+    more than `max_loss` of a set, beyond chance (as `slice_level` has it), is refused. Empty: nothing is asked."""
     only_if_new: bool = False
     """Whether a run ends early when seeds, config and the pool or replay rows that it uses are those that the version
     in production was made from. Fixed when the pipeline is compiled."""
@@ -46,7 +70,7 @@ class PromoteSettings(Settings):
 
     @model_validator(mode="after")
     def _needs_a_registry(self) -> Self:
-        for key in ("only_if_new", "hub_repo", "model_registry_url"):
+        for key in ("only_if_new", "hub_repo", "model_registry_url", "guards"):
             if getattr(self, key) and not self.registry:
                 raise ValueError(f"{key} needs promote.registry: set the folder or s3:// prefix, or remove {key}")
         if self.model_registry_url and not self.model_registry_url.startswith(("http://", "https://")):

@@ -28,6 +28,7 @@ from llm2llm.components.shared.registry.records import (
     from_document,
 )
 from llm2llm.components.shared.storage import (
+    Entry,
     NotThere,
     create_bytes,
     join,
@@ -36,6 +37,7 @@ from llm2llm.components.shared.storage import (
     read_bytes,
     s3,
     upload_folder,
+    verify_folder,
 )
 from llm2llm.components.shared.storage.folders import MANIFEST, parse_manifest
 from llm2llm.components.shared.storage.model_cache import PICKLES
@@ -153,6 +155,14 @@ def enter(registry: str, run: str, version: str) -> None:
     manifest = unchanged()
     if found := damage(source):
         raise UserError(f"{found}: the candidate of run {run} cannot be promoted; run its stage promote again")
+    try:
+        verify_folder(source)
+    except UserError as problem:
+        unchanged()
+        place = str(problem).rpartition(": ")[0]
+        raise UserError(
+            f"{place}: the candidate of run {run} cannot be promoted; run its stage promote again"
+        ) from None
     names = list(parse_manifest(manifest, source))
     if isinstance(parse(registry), S3Name):
         _copy_on_server(source, target, names)
@@ -168,7 +178,7 @@ def damage(uri: str) -> str:
     """What is wrong with a stored folder, in words: no manifest, or none that can be read, a file missing or of another
     size; empty: nothing.
 
-    What was changed without changing its size is found when the folder is fetched.
+    What was changed without changing its size is found by `verify_version`, and when the folder is fetched.
 
     Raises:
         UserError: It cannot be told: no permission, no server.
@@ -225,6 +235,29 @@ def find_version(registry: str, version: str) -> str:
     known = versions(registry)
     there = f"; there are {', '.join(known)}" if 0 < len(known) <= 10 else ""
     raise UserError(f"no version {version!r} in {registry}{did_you_mean(version, known)}{there}")
+
+
+def verify_version(registry: str, version: str) -> dict[str, Entry]:
+    """Reads every byte of a version again, and holds it against its hashes and the hash in the version's name.
+
+    Returns:
+        What its manifest says of each file.
+
+    Raises:
+        UserError: There is none of this name, or it is damaged; the file is named.
+    """
+    uri = find_version(registry, version)
+    fix = "restore it from a copy, or take another version"
+    try:
+        entries = verify_folder(uri)
+        name = _name(uri, read_bytes(join(uri, MANIFEST)))
+    except NotThere:
+        raise UserError(f"version {version} is damaged: {uri}: a file went away meanwhile; {fix}") from None
+    except UserError as problem:
+        raise UserError(f"version {version} is damaged: {str(problem).rpartition(': ')[0]}; {fix}") from None
+    if name != version:
+        raise UserError(f"version {version} is damaged: {join(uri, MANIFEST)} is that of {name}; {fix}")
+    return entries
 
 
 def read_document(uri: str, kind: type[D]) -> D:

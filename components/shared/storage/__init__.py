@@ -35,6 +35,7 @@ from llm2llm.components.shared.storage.folders import (
     download_folder,
     read_manifest,
     upload_folder,
+    verify_folder,
 )
 from llm2llm.components.shared.storage.generations import append_generation, latest_generation
 from llm2llm.components.shared.storage.model_cache import content_of, fetched
@@ -72,5 +73,6 @@ __all__ = [
     "read_manifest",
     "size",
     "upload_folder",
+    "verify_folder",
     "write_bytes",
 ]

@@ -25,6 +25,8 @@ from llm2llm.components.shared.storage.objects import Uri, delete, read_bytes, w
 from llm2llm.components.shared.storage.uris import Place, join, parse
 
 MANIFEST = "MANIFEST.json"
+PART = 1 << 26
+"""Bytes that are read at once to hold a file against its hash."""
 _VERSION = 1
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -142,6 +144,35 @@ def read_manifest(uri: Uri) -> Manifest:
     return parse_manifest(data, join(uri, MANIFEST))
 
 
+def verify_folder(uri: Uri) -> Manifest:
+    """Reads every file of a folder again, a few at once and in parts, and holds it against its hash; nothing is kept.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        NotThere: There is no such folder, or its upload never ended.
+        UserError: The first file by name that is missing, truncated or changed; no permission.
+    """
+    entries = read_manifest(uri)
+
+    def damage(name: str) -> UserError | None:
+        place, digest, length = join(uri, name), hashlib.sha256(), 0
+        try:
+            while data := read_bytes(place, length, length + PART):
+                digest.update(data)
+                length += len(data)
+                if len(data) < PART:
+                    break
+        except NotThere:
+            return _damaged(place, "is missing")
+        return _difference(place, length, digest.hexdigest(), entries[name])
+
+    if found := next(filter(None, _each(damage, sorted(entries))), None):
+        raise found
+    return entries
+
+
 def delete_folder(uri: Uri) -> None:
     """Removes a folder and all below it; the manifest goes first, so that no reader finds a part of it.
 
@@ -208,11 +239,18 @@ def _take_down(uri: Uri) -> Manifest:
 
 def _check(uri: Uri, folder: Path, name: str, entry: Entry) -> None:
     arrived = (folder / name).stat().st_size
+    same_size = arrived == entry.size and bool(entry.sha256)
+    if found := _difference(join(uri, name), arrived, _sha256(folder / name) if same_size else entry.sha256, entry):
+        raise found
+
+
+def _difference(uri: str, arrived: int, sha256: str, entry: Entry) -> UserError | None:
     if arrived != entry.size:
         what = "truncated" if arrived < entry.size else "changed"
-        raise _damaged(join(uri, name), f"was {what}: {arrived:,} bytes instead of {entry.size:,}")
-    if entry.sha256 and _sha256(folder / name) != entry.sha256:
-        raise _damaged(join(uri, name), "was changed: its SHA-256 is not the manifest's")
+        return _damaged(uri, f"was {what}: {arrived:,} bytes instead of {entry.size:,}")
+    if sha256 != entry.sha256:
+        return _damaged(uri, "was changed: its SHA-256 is not the manifest's")
+    return None
 
 
 def _damaged(uri: str, what: str) -> UserError:

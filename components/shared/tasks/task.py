@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from llm2llm.components.shared.base.settings import Settings, in_words, one_of
 from llm2llm.components.shared.tasks.chat import ChatSettings
-from llm2llm.components.shared.tasks.forms import FORMS, forms_with, forms_with_field
+from llm2llm.components.shared.tasks.forms import FORMS, METRICS, forms_with, forms_with_field, metrics_of
 
 
 class Columns(Settings):
@@ -52,6 +52,10 @@ class Task(Settings):
     match: Literal["exact", "normalised", "judge"] = "normalised"
     """`text`: when an answer is right. `exact`: it is the same text; `normalised`: the same but for case, white space
     and punctuation at the ends; `judge`: that, or a language model (`evaluate.judge`) says so by the `rubric`."""
+    metric: str = Field(
+        "accuracy",
+        description=f"What patience, the best iteration and promotion go by: {in_words(METRICS)}.",
+    )
     rubric: str = ""
     """`match: judge` only: what the judge goes by, such as what a right answer must say and what it may leave out."""
     rationale: bool = False
@@ -77,6 +81,10 @@ class Task(Settings):
             elif getattr(self, field) != Task.model_fields[field].default:
                 known = _named(forms_with_field(field))
                 raise ValueError(f"{field}: only for {known}, this is form {self.form!r}; remove {field}")
+        if self.metric not in (known_metrics := metrics_of(self.form)):
+            raise ValueError(
+                f"metric: {self.metric!r} is not for form {self.form!r}; it has {', '.join(map(repr, known_metrics))}"
+            )
         if self.match == "judge" and not form.has_free_text:
             known = _named(forms_with("has_free_text"))
             raise ValueError(f"match: 'judge' is for {known}, and this is form {self.form!r}; remove match")

@@ -11,16 +11,21 @@ from hypothesis import strategies as st
 from llm2llm.components.evaluate.evaluate import (
     NO_LABEL,
     confusion_of,
+    label_figures,
     merged,
     sample_figures,
+    score_figures,
     score_split,
     scored,
+    with_metrics,
 )
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.statistics import calibration_error, mcnemar_p, paired_difference, pass_at_k
 from llm2llm.components.shared.data.schemas import Example, Prediction, Score
 from llm2llm.components.shared.models.student_folder import COUNTS
 from llm2llm.components.shared.tasks import TASKS, Task
+from tests.support.builders import example as make_example
+from tests.support.builders import prediction as made_prediction
 
 TRAINED = {"training_rows": 10}
 
@@ -202,3 +207,32 @@ class TestConfusion:
         row = example("?", "pink")
         with pytest.raises(UserError, match="the answer 'pink' is none of the labels"):
             confusion_of(colours, {"seeds": [row]}, [self.answered(row, "red", "seeds")])
+
+
+def test_labels_have_their_metrics_and_the_one_that_decides_has_an_interval() -> None:
+    rows = [make_example(f"row {i}", "spam" if i % 20 == 0 else "ham") for i in range(100)]
+    task = Task(name="mail", form="classification", labels=["ham", "spam"], metric="macro_f1")
+    said = [made_prediction(row, "ham", "validation") for row in rows]
+    (plain,) = scored([], said, TRAINED)
+    score = with_metrics(plain, task, {"validation": rows}, said)
+    assert score.macro_f1 == score.value == score.decides == pytest.approx(190 / 195 / 2)
+    assert score.balanced_accuracy == 0.5
+    assert score.accuracy == 0.95
+    assert score.value_low is not None
+    assert score.value_high is not None
+    assert score.value_low < score.value < score.value_high < 0.5
+    assert (len(score.measures), score.metric) == (200, "macro_f1")
+    assert score_figures([score], said)["validation_macro_f1"] == 0.4872
+    confused = confusion_of(task, {"validation": rows}, said)
+    assert label_figures(confused) == {"precision_ham": 0.95, "recall_ham": 1.0, "recall_spam": 0.0}
+    by_accuracy = with_metrics(plain, task.model_copy(update={"metric": "accuracy"}), {"validation": rows}, said)
+    assert (by_accuracy.value, by_accuracy.measures, by_accuracy.decides) == (None, [], 0.95)
+    assert by_accuracy.macro_f1 == score.macro_f1
+
+
+def test_a_form_without_labels_has_none_of_them() -> None:
+    rows = [make_example("row", "1")]
+    said = [made_prediction(rows[0], "1")]
+    score = with_metrics(scored([], said, TRAINED)[0], Task(name="sums", form="numeric"), {"seeds": rows}, said)
+    assert (score.macro_f1, score.balanced_accuracy, score.value) == (None, None, None)
+    assert label_figures(None) == {}

@@ -1,5 +1,6 @@
 """`filter_errors`: which seeds are errors, and whether the loop goes on."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.settings_text import settings_text
 from llm2llm.components.shared.data.journal import read_journal
 from llm2llm.components.shared.data.schemas import Decision, Example, Prediction, Reject, Score, StudentError
+from llm2llm.components.shared.tasks.forms.metrics import CLASS_METRICS
+from llm2llm.components.shared.tasks.measured import matrix
 from tests.support.builders import content, journal_artifact, outputs_of, prediction, rows_artifact
 
 WRONG = FilterErrorsSettings(selection="wrong", format_only="set_apart")
@@ -282,6 +285,53 @@ class TestPatienceBeyondNoise:
         predictions = [answered(row, "wrong", 2) for row in seeds]
         with pytest.raises(UserError, match="no validation scores of iteration 2 to decide by"):
             decide(seeds, predictions, [on_validation("--", 0)], 2, 9, self.PATIENT, past_decisions=[first])
+
+
+class TestAnotherMetric:
+    """Of 100 rows 8 are of class 1. `said` is what a student answers to those, and how many others it takes for one."""
+
+    METRIC = CLASS_METRICS["macro_f1"]
+
+    def score(self, iteration: int, found: int, false: int) -> Score:
+        measures = [[1.0, float(i < found)] for i in range(8)] + [[0.0, float(i < false)] for i in range(92)]
+        correct = found + 92 - false
+        value = float(self.METRIC.value(matrix(self.METRIC, measures).sum(axis=0)))
+        flat = [number for one in measures for number in one]
+        return replace(score(iteration, correct / 100), metric="macro_f1", value=value, measures=flat)
+
+    def run_through(self, seeds, said: list[tuple[int, int]]) -> list[Decision]:
+        decisions: list[Decision] = []
+        scores: list[Score] = []
+        for iteration, one in enumerate(said):
+            scores.append(self.score(iteration, *one))
+            found = filter_errors(
+                seeds, [answered(row, "wrong", iteration) for row in seeds], scores, iteration, 9,
+                WRONG.model_copy(update={"patience": 1}), past_decisions=decisions, metric=self.METRIC,
+            )  # fmt: skip
+            decisions.append(found.decision)
+        return decisions
+
+    def test_the_best_iteration_is_that_of_the_metric(self, seeds) -> None:
+        # Accuracies 92%, 93%, 90%: the third finds all of the rare class.
+        assert [one.best_iteration for one in self.run_through(seeds, [(0, 0), (1, 0), (8, 10)])] == [0, 1, 2]
+
+    def test_patience_goes_by_it_beyond_noise(self, seeds) -> None:
+        worse, better = (self.run_through(seeds, [(0, 0), one])[-1] for one in ((1, 1), (8, 10)))
+        assert not worse.go_on
+        assert re.search(r"iteration 0 beyond noise \(macro_f1 .* against 47.9%, permutation p = 0\.", worse.reason)
+        assert better.go_on
+        assert better.reference_iteration == 1
+
+    def test_scores_without_what_it_needs_are_refused(self, seeds) -> None:
+        scores = [score(0, 0.5), self.score(1, 5, 0)]
+        first = filter_errors(seeds, [answered(row, "wrong") for row in seeds], scores[:1], 0, 9, WRONG).decision
+        with pytest.raises(
+            UserError, match=r"iteration 0 go by accuracy and hold no measures .* the same in the whole"
+        ):
+            filter_errors(
+                seeds, [answered(row, "wrong", 1) for row in seeds], scores, 1, 9, WRONG,
+                past_decisions=[first], metric=self.METRIC,
+            )  # fmt: skip
 
 
 class TestStops:

@@ -16,11 +16,11 @@ from llm2llm.components.promote.promote import keep_candidate
 from llm2llm.components.promote.settings import PromoteSettings
 from llm2llm.components.shared import storage
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.data.schemas import Example
+from llm2llm.components.shared.data.schemas import Example, Prediction
 from llm2llm.components.shared.registry import versions
 from llm2llm.components.shared.registry.production import current, generations, move
 from llm2llm.components.shared.tasks import Task
-from tests.support.builders import example
+from tests.support.builders import example, prediction
 from tests.support.registry_makers import CONFIG, SEEDS, TASK, VALIDATION, finish, keep, model_folder, predictions, rows
 
 
@@ -97,8 +97,8 @@ def test_a_better_student_takes_its_place_and_the_old_one_stays_there(tmp_path: 
         (lambda i: i < 62, {"test": "mcnemar"}, ["better"], r"McNemar p = 0.5, level 0.05"),
         (lambda i: i < 58, {"test": "mcnemar", "level": 0.99}, ["better", "min_gain"], "-2.0 points"),
         (lambda i: i < 80, {"min_gain": 0.25}, ["min_gain"], r"gain of \+20.0 points is below the 25.0"),
-        # Better by 20 points, but 20 of 34 rows with the label red fall.
-        (lambda i: i % 3 != 0 or i >= 60, {}, ["slices"], "label: red by .* points"),
+        # Better by 14 points, but 12 of 34 rows with the label red are lost, and none is won.
+        (lambda i: i % 3 != 0 or 36 <= i < 60, {}, ["slices"], "label: red by .* points"),
     ],
 )
 def test_a_student_that_fails_one_condition_is_kept_out(
@@ -196,6 +196,18 @@ def test_killed_between_version_and_pointer_it_ends_whole(tmp_path: Path, monkey
     assert (made.version, verdict["outcome"]) == (version, "promoted")
 
 
+def test_a_candidate_that_was_damaged_meanwhile_is_not_promoted(registry: str, tmp_path: Path) -> None:
+    keep(registry, "run-1", tmp_path / "model", lambda i: i < 60)
+    weights = storage.join(versions.candidate_uri(registry, "run-1"), "model.safetensors")
+    storage.write_bytes(weights, b"x" * len(storage.read_bytes(weights)))
+    with pytest.raises(UserError, match=r"model\.safetensors was changed: its SHA-256 .* run its stage promote again"):
+        finish(registry, "run-1")
+    assert current(registry) is None
+    version = keep(registry, "run-1", tmp_path / "model", lambda i: i < 60)
+    finish(registry, "run-1")
+    assert current(registry).version == version
+
+
 def test_the_loser_of_a_race_decides_again_against_the_winner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     registry = str(tmp_path / "registry")
     keep(registry, "slow", tmp_path / "model", lambda i: i < 65)
@@ -247,9 +259,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Example]:
     """What the incumbent is asked; it answers all of it right. The real asking is in test_promote_stage."""
     questions: list[Example] = []
 
-    def answer(uri: str, version: str, rows: list[Example], task: Task, config: Any) -> dict[str, bool]:
+    def answer(uri: str, version: str, rows: list[Example], task: Task, config: Any) -> list[Prediction]:
         questions.extend(rows)
-        return {row.id: True for row in rows}
+        return [prediction(row, row.answer, "validation") for row in rows]
 
     monkeypatch.setattr(incumbents, "_asked", answer)
     return questions

@@ -168,6 +168,7 @@ def test_summary_has_one_entry_for_each_iteration() -> None:
     low, high = wilson_interval(500, 1000)
     assert iterations[0]["accuracy"]["test"] == {
         "value": 0.5, "low": low, "high": high, "n": 1000, "unparseable": 7, "calibration_error": None, "gain": None,
+        "macro_f1": None, "balanced_accuracy": None, "decides": None,
     }  # fmt: skip
 
 

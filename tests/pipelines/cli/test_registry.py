@@ -98,6 +98,60 @@ def test_show_checks_every_byte_when_asked(three: tuple[str, list[str]]) -> None
         called("show", "--check", "--registry", uri)
 
 
+def damage(uri: str, version: str) -> str:
+    """Changes one byte of a version's weights, and not their size."""
+    weights = storage.join(versions.version_uri(uri, version), "model.safetensors")
+    data = storage.read_bytes(weights)
+    storage.write_bytes(weights, data[:-1] + bytes([data[-1] ^ 1]))
+    return weights
+
+
+def test_verify_names_the_file_whose_hash_is_another(three: tuple[str, list[str]]) -> None:
+    uri, found = three
+    whole = called("verify", "--registry", uri)
+    assert whole.return_value == 0
+    assert [line.split(":")[0] for line in whole.output.splitlines()] == [
+        f"* {found[2]}",
+        f"  {found[1]}",
+        f"  {found[0]}",
+    ]
+    weights = damage(uri, found[1])
+    bad = called("verify", "--registry", uri)
+    assert bad.return_value == 1
+    assert f"{found[1]}: DAMAGED: version {found[1]} is damaged: {weights} was changed" in bad.output.replace("\n", "")
+    assert bad.output.count("DAMAGED") == 1
+    assert called("verify", found[0], "--registry", uri).return_value == 0
+    values = json.loads(called("verify", found[1], "--registry", uri, "--json").output)
+    assert [(one["version"], bool(one["damage"])) for one in values] == [(found[1], True)]
+    with pytest.raises(UserError, match=r"no version 'colours-0' in"):
+        called("verify", "colours-0", "--registry", uri)
+
+
+def test_verify_finds_a_manifest_that_was_changed_with_its_file(three: tuple[str, list[str]]) -> None:
+    uri, found = three
+    folder = versions.version_uri(uri, found[0])
+    storage.upload_folder(folder, f"{folder}-new")
+    Path(f"{folder}-new/model.safetensors").write_bytes(b"others")
+    Path(f"{folder}-new/MANIFEST.json").unlink()
+    storage.upload_folder(f"{folder}-new", folder)
+    with pytest.raises(UserError, match=f"version {found[0]} is damaged: .*MANIFEST.json is that of colours-"):
+        called("show", found[0], "--check", "--registry", uri)
+
+
+def test_nothing_damaged_is_put_into_production(three: tuple[str, list[str]]) -> None:
+    uri, found = three
+    weights = damage(uri, found[1])
+    with pytest.raises(
+        UserError, match=rf"version {found[1]} is damaged: {weights} was changed.*; restore it from a copy"
+    ):
+        called("rollback", "--registry", uri, "--yes")
+    candidate = storage.join(versions.candidate_uri(uri, "run-9"), "model.safetensors")
+    storage.write_bytes(candidate, b"x" * len(storage.read_bytes(candidate)))
+    with pytest.raises(UserError, match=r"model\.safetensors was changed"):
+        called("promote", "run-9", "--registry", uri, "--yes")
+    assert len(generations(uri)) == 3
+
+
 def test_rollback_goes_back_step_by_step_and_deletes_nothing(three: tuple[str, list[str]]) -> None:
     uri, found = three
     result = called("rollback", "--registry", uri, answer="y\n")

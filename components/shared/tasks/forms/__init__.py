@@ -5,6 +5,7 @@ A form is a file here that makes a `Form`, and a line in `FORMS`.
 
 from llm2llm.components.shared.tasks.forms import classification, multiple_choice, numeric, text
 from llm2llm.components.shared.tasks.forms.base import Form
+from llm2llm.components.shared.tasks.forms.metrics import ACCURACY, CLASS_METRICS, Metric
 
 FORMS: dict[str, Form] = {
     "classification": classification.FORM,
@@ -13,6 +14,19 @@ FORMS: dict[str, Form] = {
     "text": text.FORM,
 }
 """Name, as `task.form` has it -> form."""
+
+
+def metrics_of(form: str) -> dict[str, Metric]:
+    """The metrics that tasks of a form can be decided by, by name."""
+    return {
+        "accuracy": ACCURACY,
+        **(CLASS_METRICS if FORMS[form].has_classes else {}),
+        **FORMS[form].metrics,
+    }
+
+
+METRICS = {name: metric for form in FORMS for name, metric in metrics_of(form).items()}
+"""All of them, by name."""
 
 
 def forms_with_field(field: str) -> tuple[str, ...]:

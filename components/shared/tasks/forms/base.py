@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from llm2llm.components.shared.tasks.forms.metrics import Metric
+
 if TYPE_CHECKING:  # a task looks its form up here
     from llm2llm.components.shared.tasks.task import Task
 
@@ -56,6 +58,9 @@ class Form:
     """(task, number of a row's choices) -> what the row may be answered with, in order. They are what mode `score`
     compares, what class weights, slices and the confusion matrix count, and what EL2N and margin are of. None where
     answers are open."""
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    """Metrics of the form's own, by the name that `task.metric` has; beside accuracy and, with `classes`, those of
+    labels."""
     has_labels: bool = False
     """Whether the answer is one of `task.labels`, the same for all rows: rows are drawn by label."""
     has_choices: bool = False

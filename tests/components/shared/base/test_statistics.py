@@ -13,7 +13,9 @@ from scipy import stats
 from llm2llm.components.shared.base.statistics import (
     Z_95,
     Mean,
+    best_of_p,
     calibration_error,
+    holm,
     mcnemar_p,
     paired_difference,
     pass_at_k,
@@ -115,6 +117,11 @@ class TestMcNemar:
         rng = np.random.default_rng(0)
         draws = rng.random((500, 2, 100)) < 0.7
         assert fmean(mcnemar_p(list(one), list(other)) < 0.05 for one, other in draws) <= 0.05
+
+    def test_looks_one_way_where_it_is_told_to(self) -> None:
+        before, after = [True] * 5 + [False], [False] * 5 + [True]
+        assert mcnemar_p(before, after, "worse") == pytest.approx(7 / 64)
+        assert mcnemar_p(after, before, "worse") == pytest.approx(63 / 64)
 
     def test_other_rows_are_refused(self) -> None:
         with pytest.raises(ValueError, match="paired outcomes must be of the same rows, got 2 and 1"):
@@ -230,3 +237,45 @@ def test_a_t_interval_is_scipys_and_of_one_value_nothing_is_known() -> None:
     assert t_interval([0.5]) == Mean(0.5, None, None, 1)
     with pytest.raises(ValueError, match="no values"):
         t_interval([])
+
+
+class TestSeveralTests:
+    def test_holm_by_hand(self) -> None:
+        """statsmodels.stats.multitest.multipletests(p, method="holm")"""
+        assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+        assert holm([0.9, 0.8]) == [1.0, 1.0]
+        assert holm([]) == []
+
+    def test_the_best_of_one_is_mcnemars_mid_p(self) -> None:
+        # 14 rows differ, 11 to 3: P(more than 11) + P(11) / 2, twice.
+        first, second = measured([0] * 11 + [1] * 3 + [1] * 40), measured([1] * 11 + [0] * 3 + [1] * 40)
+        mid = 2 * (sum(comb(14, k) for k in range(12, 15)) + comb(14, 11) / 2) / 2**14
+        assert best_of_p(first, [second], swaps=40_000) == pytest.approx(mid, abs=0.004)
+        assert best_of_p(second, [first]) == 1.0
+
+    def test_the_best_of_several_must_gain_more_than_one_and_less_than_by_bonferroni(self) -> None:
+        random = np.random.default_rng(0)
+        first = measured([0] * 12 + [1] * 4 + [1] * 84)
+        students = [measured([1] * 12 + [0] * 4 + [1] * 84)]
+        alone = best_of_p(first, students)
+        # The others share half of what tells the first from the best, so they are no four new chances.
+        for _ in range(4):
+            right = np.array([1] * 6 + [0] * 6 + [0] * 2 + [1] * 86)
+            right[random.choice(100, 6, replace=False)] = 0
+            students.append(measured(right))
+        assert alone < best_of_p(first, students) < 5 * alone
+
+    def test_students_alike_in_all_answers_are_one(self) -> None:
+        first, second = measured([0] * 8 + [1] * 20), measured([1] * 7 + [0] * 1 + [1] * 20)
+        assert best_of_p(first, [second] * 9) == best_of_p(first, [second])
+        assert best_of_p(first, [first]) == 1.0
+
+    def test_nothing_or_others_to_compare_are_refused(self) -> None:
+        for students in ([], [measured([1])]):
+            with pytest.raises(ValueError, match="at least one student, of the same rows"):
+                best_of_p(measured([1, 0]), students)
+
+
+def measured(right: object) -> np.ndarray:
+    column = np.asarray(right, dtype=float)
+    return np.stack([column, np.ones(len(column))], axis=1)

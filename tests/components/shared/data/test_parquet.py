@@ -39,7 +39,8 @@ COLUMNS = {
     "outcome:string attempts:int64 input_tokens:int64? output_tokens:int64? usd:double?",
     "scores": "iteration:int64 split:string n:int64 correct:int64 unparseable:int64 accuracy:double low:double "
     "high:double training_rows:int64 rows_too_long:int64 rows_truncated:int64 rows_replayed:int64 correct_ids:list "
-    "calibration_error:double? gain:double? gain_low:double? gain_high:double? "
+    "metric:string value:double? value_low:double? value_high:double? measures:doubles macro_f1:double? "
+    "balanced_accuracy:double? calibration_error:double? gain:double? gain_low:double? gain_high:double? "
     "gain_p:double? judge_calls:int64 judge_input_tokens:int64? "
     "judge_output_tokens:int64? judge_usd:double?",
     "decisions": "iteration:int64 selection:string errors:int64? suspects:int64 retired:int64 go_on:bool reason:string "
@@ -58,10 +59,11 @@ def test_the_schemas_are_those_of_version_5() -> None:
 def test_schema(kind: str) -> None:
     columns = []
     for field in schema(kind):
-        name = "list" if pa.types.is_list(field.type) else str(field.type)
+        name = str(field.type)
+        if pa.types.is_list(field.type):
+            name = {pa.string(): "list", pa.float64(): "doubles"}[field.type.value_type]
         columns.append(f"{field.name}:{name}{'?' if field.nullable else ''}")
         if pa.types.is_list(field.type):
-            assert field.type.value_type == pa.string()
             assert not field.type.value_field.nullable
     assert " ".join(columns) == COLUMNS[kind]
 
@@ -71,6 +73,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "int64": st.integers(-(2**63), 2**63 - 1),
     "double": st.floats(allow_nan=False),
     "bool": st.booleans(),
+    "doubles": st.lists(st.floats(allow_nan=False), max_size=3),
     "list": st.lists(st.text(st.characters(codec="utf-8"), max_size=5), max_size=3),
 }
 
@@ -156,6 +159,18 @@ def test_another_version_is_refused(tmp_path: Path) -> None:
     path = foreign(tmp_path / "rows", {b"llm2llm": b'{"kind": "examples", "version": 99}'})
     with pytest.raises(UserError, match=r"/rows: 'examples' rows of schema version 99, this llm2llm reads version 5"):
         read_rows(path, "examples", Example)
+
+
+def test_a_file_from_before_a_field_with_a_default_is_read(tmp_path: Path) -> None:
+    scores = [
+        Score(iteration=0, split="test", n=2, correct=1, unparseable=0, accuracy=0.5, low=0, high=1, training_rows=3)
+    ]
+    write_rows(tmp_path / "new", "scores", scores)
+    pq.write_table(pq.read_table(tmp_path / "new").drop(["measures", "macro_f1"]), tmp_path / "old")
+    assert read_rows(tmp_path / "old", "scores", Score) == scores
+    pq.write_table(pq.read_table(tmp_path / "new").drop(["n"]), tmp_path / "broken")
+    with pytest.raises(UserError, match="its columns are others"):
+        read_rows(tmp_path / "broken", "scores", Score)
 
 
 def test_other_columns_under_our_name_are_refused(tmp_path: Path) -> None:
