@@ -31,7 +31,9 @@ def evaluate(
         journal: The journal, with one more score for each split.
         metrics: Accuracy with its 95% Wilson interval, unparseable answers, calibration error and gain over iteration
             0, for each split; with several answers to each seed pass@k and the shares of solved, flaky, unsolved and
-            format-only seeds; rows/s and the seconds that importing, loading and the first token took.
+            format-only seeds; for answers with fields the shares of valid JSON and of answers that fit the schema, and
+            precision, recall and F1 of the fields; rows/s and the seconds that importing, loading and the first token
+            took.
         confusion: Right labels against answers, of validation, else of the seeds; for labels and choices.
         model: The student, as train saved it; not needed with shard_predictions.
         shard_predictions: What the shards of predict have answered (predictions): then nobody is asked here.
@@ -42,7 +44,14 @@ def evaluate(
     import time
     from pathlib import Path
 
-    from llm2llm.components.evaluate.evaluate import check_asked, confusion_of, merged, score_figures, scored
+    from llm2llm.components.evaluate.evaluate import (
+        check_asked,
+        confusion_of,
+        field_figures,
+        merged,
+        score_figures,
+        scored,
+    )
     from llm2llm.components.evaluate.settings import EvaluateStage
     from llm2llm.components.shared.base.errors import UserError
     from llm2llm.components.shared.data.artifacts import write_artifact, write_confusion, write_metrics
@@ -76,7 +85,7 @@ def evaluate(
         write_artifact(predictions, "predictions", answered)
         write_journal(journal, so_far.with_more(scores=scores))
         write_confusion(confusion, confusion_of(stage.task, rows, answered))
-        write_metrics(metrics, score_figures(scores, answered))
+        write_metrics(metrics, score_figures(scores, answered) | field_figures(stage.task, rows, answered))
         # Times are shown and not kept in the file: the same student and rows leave the same files.
         for name, value in figures.items():
             metrics.log_metric(name, round(value, 3))

@@ -1,14 +1,21 @@
 """Rows made examples of a task: question, answer, choices and rationale found, checked and put in the task's terms."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from llm2llm.components.shared import tasks
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Example, content_id
-from llm2llm.components.shared.ingest.answer_numbers import counts_from, has_choices, kind_of, resolve, takes_several
+from llm2llm.components.shared.ingest.answer_numbers import (
+    counts_from,
+    has_choices,
+    holds_json,
+    kind_of,
+    resolve,
+    takes_several,
+)
 from llm2llm.components.shared.ingest.columns import (
     cell,
     choice_cells,
@@ -107,8 +114,9 @@ def _example(
         question, given, left_out = text_cell(content.question, row_format), content.answer, content.after
     choices, keys = choice_cells(row, columns) if has_choices(task) else ([], [])
     rationale = None if columns.rationale is None else text_cell(cell(row, columns.rationale), columns.rationale)
+    several = isinstance(given, list) and given and not holds_json(task)
     accepted = [_accepted(one, row_format, column, task, columns, choices, keys, rationale, first)
-                for one in (given if isinstance(given, list) and given else [given])]  # fmt: skip
+                for one in (given if several else [given])]  # fmt: skip
     answers = list(dict.fromkeys(answer for answer, _ in accepted))
     if len(answers) > 1 and not takes_several(task):
         raise ValueError(f"{len(answers)} right answers, {answers}; form {task.form!r} takes one (column {column!r})")
@@ -143,7 +151,8 @@ def _accepted(
     rationale: str | None, first: int | None,
 ) -> tuple[str, str | None]:  # fmt: skip
     """(answer, rationale) of one right answer as it stands in a row, in the form's own terms."""
-    text = text_cell(given, column)
+    is_json = holds_json(task) and isinstance(given, (Mapping, list))
+    text = given if is_json else text_cell(given, column)
     try:
         found = keyed_choice(given, choices, keys)
         if found is None and (task.labels or choices):

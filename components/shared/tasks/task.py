@@ -1,13 +1,16 @@
 """What a task is: plain data. The functions that give it meaning are those of its form, `FORMS[task.form]`."""
 
 from collections.abc import Iterable
-from typing import Annotated, Literal, Self
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+import yaml
+from pydantic import Field, field_validator, model_validator
 
 from llm2llm.components.shared.base.settings import Settings, in_words, one_of
 from llm2llm.components.shared.tasks.chat import ChatSettings
 from llm2llm.components.shared.tasks.forms import FORMS, forms_with, forms_with_field
+from llm2llm.components.shared.tasks.json_schema import expanded
 
 
 class Columns(Settings):
@@ -19,7 +22,8 @@ class Columns(Settings):
     are joined, with an empty line between them."""
     answer: str = "answer"
     """The right answer: a label, a letter or number of a choice, a number, a text. For form `text` it may be a list of
-    right answers: the first is what the student is trained on, the others count as right too."""
+    right answers: the first is what the student is trained on, the others count as right too. For form `json` it is
+    JSON text, or a nested column that is the answer itself."""
     answer_numbers: Literal["auto", "text", "from_zero", "from_one"] = "auto"
     """What a whole number in the answer column is, where answers are labels or choices: `text`, the label's or choice's
     own; `from_zero` or `from_one`, its place. `auto`: text where only that is possible, a place counted from 0 where a
@@ -56,6 +60,11 @@ class Task(Settings):
     """`match: judge` only: what the judge goes by, such as what a right answer must say and what it may leave out."""
     rationale: bool = False
     """`numeric`: whether the student writes a rationale, then `#### number`, as in GSM8K."""
+    answer_schema: dict[str, Any] | None = None
+    """`json`: the JSON schema of every answer, or a JSON or YAML file that has it, on the machine where the config is
+    read. Known are type, enum, const, properties, required, additionalProperties (false where nothing is said), items,
+    minItems, maxItems, minLength, maxLength, pattern, minimum, maximum, anyOf, oneOf, and `$ref` within the schema.
+    Lists are compared in their order, but `uniqueItems: true` makes one a set, and `x-unordered: true` a multiset."""
     choice_count: int | None = None
     """`multiple_choice`: how many choices each row must have; None for any number from 2 to 26."""
     columns: Columns = Columns()
@@ -66,6 +75,18 @@ class Task(Settings):
     """The longest completion, in tokens, that the student may generate; raised where a right answer is longer."""
     chat: ChatSettings = ChatSettings()
     """How the student's chat template is used."""
+
+    @field_validator("answer_schema", mode="before")
+    @classmethod
+    def _read_schema(cls, value: Any) -> Any:
+        if value is None:
+            return None
+        if isinstance(value, str):
+            try:
+                value = yaml.safe_load(Path(value).expanduser().read_text(encoding="utf-8"))
+            except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
+                raise ValueError(f"neither a schema nor a JSON or YAML file that can be read: {problem}") from None
+        return expanded(value)
 
     @model_validator(mode="after")
     def _form_fits(self) -> Self:
