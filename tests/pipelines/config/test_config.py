@@ -23,7 +23,10 @@ from llm2llm.pipelines.config import (
 from llm2llm.pipelines.config.configured import configured
 from llm2llm.pipelines.config.form import MOST_BYTES, describe_form
 
-NAMES = ["casehold", "gsm8k", "quickstart", "quickstart-random", "snips", "sst2", "trec"]
+NAMES = [
+    *["casehold", "extraction", "gsm8k", "quickstart", "quickstart-random", "several-labels", "snips", "spans"],
+    *["sst2", "trec"],
+]
 
 
 def minimal(**values: Any) -> dict[str, Any]:
