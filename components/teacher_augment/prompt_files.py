@@ -165,6 +165,7 @@ def about(task: Task) -> str:
     return "\n".join(filter(None, (said, FORMS[task.form].in_words(task))))
 
 
-def shown(question: str, choices: Sequence[str]) -> dict[str, Any]:
+def shown(question: str, choices: Sequence[str], tools: Sequence[str] = ()) -> dict[str, Any]:
     """The value of the placeholder `question`."""
-    return {"question": question, **({"choices": list(choices)} if choices else {})}
+    offered = {"tools": [json.loads(one) for one in tools]} if tools else {}
+    return {"question": question, **({"choices": list(choices)} if choices else {}), **offered}

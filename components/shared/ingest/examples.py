@@ -13,6 +13,7 @@ from llm2llm.components.shared.ingest.answer_numbers import (
     has_choices,
     holds_json,
     kind_of,
+    offers_tools,
     resolve,
     takes_several,
 )
@@ -24,6 +25,7 @@ from llm2llm.components.shared.ingest.columns import (
     list_cell,
     question_cell,
     text_cell,
+    tool_cells,
 )
 from llm2llm.components.shared.ingest.formats import read_row
 from llm2llm.components.shared.tasks import Columns, Task
@@ -121,12 +123,18 @@ def _example(
     if len(answers) > 1 and not takes_several(task):
         raise ValueError(f"{len(answers)} right answers, {answers}; form {task.form!r} takes one (column {column!r})")
     answer, rationale = accepted[0]
+    tools = tool_cells(row, columns.tools) if columns.tools is not None and offers_tools(task) else []
+    try:
+        tasks.check_tools(task, answer, tools)
+    except ValueError as problem:
+        raise ValueError(f"{problem} (column {column!r})") from None
     return Example(
-        id=content_id(question, choices, rationale, answer),
+        id=content_id(question, choices, rationale, answer, tools),
         question=question,
         choices=choices,
         rationale=rationale,
         answer=answer,
+        tools=tools,
         also_right=answers[1:],
         skills=[] if columns.skills is None else list_cell(row, columns.skills),
         source=place,
@@ -136,7 +144,8 @@ def _example(
 
 def _own(place: str, row: dict[str, Any], task: Task) -> Example:
     """A row that llm2llm wrote, with the columns that it has always."""
-    optional = {name: name for name in ("rationale", "skills") if not is_empty(row.get(name)) and row[name] != []}
+    names = ("rationale", "skills", "tools")
+    optional = {name: name for name in names if not is_empty(row.get(name)) and row[name] != []}
     columns = OWN.model_copy(update=optional)
     try:
         example, _ = _example(place, row, "columns", task, columns, None)

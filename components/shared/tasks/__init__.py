@@ -20,9 +20,9 @@ from llm2llm.components.shared.tasks.forms.base import FieldCount, Form
 from llm2llm.components.shared.tasks.shipped import casehold, gsm8k, snips, sst2, trec
 from llm2llm.components.shared.tasks.task import Columns, Task
 
-__all__ = ["FORMS", "TASKS", "AnyTask", "Columns", "FieldScore", "Form", "Task", "answer_schema", "field_scores",
-           "grade", "load_task", "matches", "normalise", "parse", "prompt", "rationale_in", "row_score", "target",
-           "teacher_schema"]  # fmt: skip
+__all__ = ["FORMS", "TASKS", "AnyTask", "Columns", "FieldScore", "Form", "Task", "answer_schema",
+           "answers_with_calls", "check_tools", "field_scores", "grade", "load_task", "matches", "normalise",
+           "parse", "prompt", "rationale_in", "row_score", "target", "teacher_schema"]  # fmt: skip
 
 
 TASKS: dict[str, Task] = {module.TASK.name: module.TASK for module in (gsm8k, casehold, snips, trec, sst2)}
@@ -52,9 +52,16 @@ def load_task(value: str | Mapping[str, Any]) -> Task:
     return Task.load({**shipped, **values}, "task")
 
 
-def prompt(task: Task, question: str, choices: list[str]) -> str:
-    """What the student is shown, word for word the same in training and evaluation; it ends with the answer cue."""
+def prompt(task: Task, question: str, choices: list[str], tools: Sequence[str] = ()) -> str:
+    """What the student is shown, word for word the same in training and evaluation; it ends with the answer cue.
+
+    Args:
+        task: Gives instruction and cues.
+        question, choices: Of the row.
+        tools: Of the row, where its student has no template that shows them.
+    """
     parts = [task.instruction] if task.instruction else []
+    parts += ["Tools:", *tools] if tools else []
     parts.append(f"{task.question_cue}: {question}")
     parts += [f"{letter}. {choice}" for letter, choice in zip(ascii_uppercase, choices, strict=False)]
     parts.append(f"{task.answer_cue}:")
@@ -180,6 +187,21 @@ def field_scores(task: Task, answers: Iterable[tuple[str | None, str]]) -> list[
             for name in {(field, kind), (field, ""), ("", "")}:
                 found[name].append(count)
     return [FieldScore.of(*name, found[name]) for name in sorted(found)]
+
+
+def answers_with_calls(task: Task) -> bool:
+    """Whether an answer is a list of tool calls, `[{"name": ..., "arguments": {...}}]`."""
+    return FORMS[task.form].check_tools is not None and task.answer_schema is None
+
+
+def check_tools(task: Task, answer: str, tools: Sequence[str]) -> None:
+    """Holds the calls of an answer against the tools that its row offers.
+
+    Raises:
+        ValueError: Names the call and what is wrong with it.
+    """
+    if (check := FORMS[task.form].check_tools) is not None:
+        check(task, answer, tools)
 
 
 def teacher_schema(task: Task, count: int) -> dict[str, Any]:

@@ -35,6 +35,9 @@ class Columns(Settings):
     """A worked solution, where it has a column of its own. `numeric` also finds it before `####` in the answer."""
     skills: str | None = None
     """A list of what it takes to answer, for the selection `skills`."""
+    tools: str | None = None
+    """`json`: a list of the tools that the row offers, as OpenAI's API has them, or its JSON text. Without a
+    `task.answer_schema` the answer is a list of calls, `[{name, arguments}]`, each of one of these tools."""
     id: str | None = None
     """The user's own row ids; they must be unique, and are kept beside ours."""
 

@@ -31,7 +31,7 @@ def write(context: Context) -> list[Reply]:
         if hinted:
             asked += "\n" + render(hint, answer=parent.answer)[-1]["content"]
         student = context.teacher_for(parent.id, part.number)
-        text = tasks.prompt(context.task, asked, parent.choices)
+        text = tasks.prompt(context.task, asked, parent.choices, parent.tools)
         request = student.request([{"role": "user", "content": text}], None, "rationale", parent.id)
         return Query(student, request, lambda answer: _read(answer, part, context.task))
 

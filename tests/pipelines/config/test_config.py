@@ -25,7 +25,7 @@ from llm2llm.pipelines.config.form import MOST_BYTES, describe_form
 
 NAMES = [
     *["casehold", "extraction", "gsm8k", "quickstart", "quickstart-random", "several-labels", "snips", "spans"],
-    *["sst2", "trec"],
+    *["sst2", "tool-calls", "trec"],
 ]
 
 

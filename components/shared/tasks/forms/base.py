@@ -9,7 +9,7 @@
 The rest of llm2llm asks a form what it can do and never which one it is.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +87,9 @@ class Form:
     """Whether a rationale calculates, and ends at the answer."""
     holds_json: bool = False
     """Whether an answer is an object or a list: rows and teachers may give it as it is, and rows have its JSON text."""
+    check_tools: Callable[["Task", str, Sequence[str]], None] | None = None
+    """(task, answer, the row's tools) -> raises ValueError: a call of a tool that the row does not offer, or with
+    arguments that it does not take. None where rows offer no tools."""
     fits: Callable[["Task", str], bool] | None = None
     """(task, parsed) -> whether an answer that can be read is of the kind that right ones are. None where whatever can
     be read is."""
@@ -94,7 +97,7 @@ class Form:
     """(task, parsed, answer) -> by field and kind of the answers' parts, how many are right, wrong and missing. A kind,
     which may be empty, tells parts of one field apart, such as labels. None where an answer is right as a whole or not
     at all."""
-    constraint: Callable[["Task"], dict[str, Any]] | None = None
+    constraint: Callable[["Task"], dict[str, Any] | None] | None = None
     """(task) -> JSON schema that a student's decoding is held to where the backend can. None where there is none."""
     leak_rouge_l: float = ROUGE_L
     """From which ROUGE-L on a row leaks. Short texts share most of their words by chance."""

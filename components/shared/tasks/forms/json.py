@@ -8,8 +8,10 @@ grade    the same value by the schema, see `json_schema`: {"year": 1.999e3, "nam
 import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from llm2llm.components.shared.base.errors import did_you_mean
 from llm2llm.components.shared.base.text import repair_control_characters
 from llm2llm.components.shared.data.jsonl import is_text
 from llm2llm.components.shared.tasks import json_schema
@@ -26,6 +28,19 @@ MAX_VALUES = 200
 """Places at which a value may begin that are tried."""
 
 
+CALLS: json_schema.Schema = {
+    "type": "array",
+    "x-unordered": True,
+    "items": {
+        "type": "object",
+        "properties": {"name": {"type": "string"}, "arguments": {"type": "object"}},
+        "required": ["name", "arguments"],
+        "additionalProperties": False,
+    },
+}
+"""The schema of tool calls: some at once, in any order."""
+
+
 def check_schema(task: "Task") -> None:
     """Refuses a task without a schema, or with one of neither objects nor lists.
 
@@ -33,8 +48,11 @@ def check_schema(task: "Task") -> None:
         ValueError: Names the key and the fix.
     """
     if task.answer_schema is None:
+        if task.columns.tools is not None:
+            return
         raise ValueError(
-            "answer_schema: missing; form 'json' needs the JSON schema of an answer, or a file that has it"
+            "answer_schema: missing; form 'json' needs the JSON schema of an answer, or a file that has it; for tool "
+            "calls columns.tools, the column with each row's tools"
         )
     kind = task.answer_schema.get("type")
     if kind not in ("object", "array"):
@@ -46,8 +64,7 @@ def check_schema(task: "Task") -> None:
 
 def schema_of(task: "Task") -> json_schema.Schema:
     """The schema of a task's answers."""
-    assert task.answer_schema is not None, "check_schema has seen to it"
-    return task.answer_schema
+    return CALLS if task.answer_schema is None else task.answer_schema
 
 
 def target(task: "Task", answer: str, rationale: str | None) -> str:
@@ -63,11 +80,59 @@ def parse(task: "Task", completion: str) -> str | None:
     """
     text = completion.strip()[:MAX_TEXT]
     text = text[fence.end() :] if (fence := _FENCE.match(text)) else text
+    if task.answer_schema is None:
+        calls = _calls(_values(text.removeprefix("[TOOL_CALLS]")))  # Mistral's mark, which begins as a list does
+        return None if calls is None else json_schema.written(json_schema.tidied(calls, CALLS))
     wanted = dict if schema_of(task)["type"] == "object" else list
     values = [value for value in _values(text) if isinstance(value, wanted)]
     if not values or (len(values) > 1 and not _OPENER.match(text)):
         return None
     return json_schema.written(json_schema.tidied(values[0], schema_of(task)))
+
+
+def _calls(values: list[Any]) -> list[Any] | None:
+    """Tool calls in whatever form chat templates have them: a list of calls, or one after another between marks; with
+    `arguments` or `parameters`, as an object or as its JSON text. None where there is none, or anything else."""
+    found = []
+    for value in [one for outer in values for one in (outer if isinstance(outer, list) else [outer])]:
+        call = value.get("function", value) if isinstance(value, dict) else None
+        if not isinstance(call, dict) or not isinstance(call.get("name"), str):
+            return None
+        arguments = call.get("arguments", call.get("parameters"))
+        try:
+            arguments = json_schema.read(arguments) if isinstance(arguments, str) else arguments
+        except ValueError:
+            return None
+        if not isinstance(arguments, dict | None):
+            return None
+        # Null is the same as none: nested columns of Parquet fill in the names of other rows' arguments.
+        given = {name: inner for name, inner in (arguments or {}).items() if inner is not None}
+        found.append({"name": call["name"], "arguments": given})
+    return found if values else None
+
+
+def check_tools(task: "Task", answer: str, tools: Sequence[str]) -> None:
+    """Refuses a call of a tool that the row does not offer, or with arguments that it does not take.
+
+    Raises:
+        ValueError: Names the call and what is wrong.
+    """
+    if task.answer_schema is not None:
+        return
+    offered = {one["name"]: one for one in (json.loads(tool)["function"] for tool in tools)}
+    for call in json_schema.read(answer):
+        name = call["name"]
+        if name not in offered:
+            raise ValueError(
+                f"the answer calls {name!r}, and the row offers {', '.join(offered) or 'no tool'}"
+                f"{did_you_mean(name, offered)}"
+            )
+        try:
+            schema = json_schema.expanded(offered[name].get("parameters") or {"type": "object"})
+        except ValueError as problem:
+            raise ValueError(f"the parameters of tool {name!r}: {problem}") from None
+        if wrong := json_schema.misfit(call["arguments"], schema):
+            raise ValueError(f"the arguments of the call of {name!r} do not fit its parameters: {wrong}")
 
 
 def _values(text: str) -> list[Any]:
@@ -106,6 +171,10 @@ def normalise(task: "Task", answer: Any, choices: list[str], rationale: str | No
         value = json_schema.read(answer) if isinstance(answer, str) else json_schema.plain(answer)
     except ValueError as problem:
         raise ValueError(f"the answer is not JSON: {problem}") from None
+    if task.answer_schema is None:
+        value = _calls(value if isinstance(value, list) else [value]) if value != [] else []
+        if value is None:
+            raise ValueError("the answer is no list of tool calls, [{name, arguments}]")
     tidy = json_schema.tidied(_repaired(value), schema_of(task))
     if wrong := json_schema.misfit(tidy, schema_of(task)):
         raise ValueError(f"the answer does not fit task.answer_schema: {wrong}")
@@ -141,6 +210,11 @@ def in_words(task: "Task") -> str:
     return f"Every answer is JSON that fits this schema: {shown}"
 
 
+def constraint(task: "Task") -> dict[str, Any] | None:
+    """What decoding is held to; nothing for tool calls, whose form is that of the student's chat template."""
+    return None if task.answer_schema is None else json_schema.for_decoding(schema_of(task))
+
+
 def fits(task: "Task", parsed: str) -> bool:
     """Whether a parsed value fits the schema."""
     return not json_schema.misfit(json_schema.read(parsed), schema_of(task))
@@ -170,8 +244,9 @@ FORM = Form(
     in_words=in_words,
     takes={"answer_schema": check_schema},
     holds_json=True,
+    check_tools=check_tools,
     fits=fits,
     field_counts=field_counts,
-    constraint=lambda task: json_schema.for_decoding(schema_of(task)),
+    constraint=constraint,
     leak_rouge_l=0.8,
 )

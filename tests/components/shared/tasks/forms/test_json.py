@@ -250,3 +250,65 @@ def test_what_the_teacher_is_given_and_what_decoding_is_held_to() -> None:
     answer = tasks.answer_schema(open_task)["properties"]["answer"]
     assert answer["type"] == "string"
     assert tasks.normalise(open_task, '{"b": 1.0, "a": 2}', [], None)[0] == '{"a": 2, "b": 1}'
+
+
+WEATHER = json.dumps(
+    {
+        "type": "function",
+        "function": {
+            "name": "get_weather",
+            "description": "Today's weather.",
+            "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+        },
+    }
+)
+CALLS = Task(name="calls", form="json", columns=tasks.Columns(tools="tools"))
+CALL = '[{"name": "get_weather", "arguments": {"city": "Oslo"}}]'
+
+
+@pytest.mark.parametrize(
+    "completion",
+    [
+        CALL,
+        '{"name": "get_weather", "parameters": {"city": "Oslo"}}',
+        '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Oslo"}}\n</tool_call>',
+        '[TOOL_CALLS] [{"name": "get_weather", "arguments": {"city": "Oslo", "day": null}, "id": "call00000"}]',
+        '[{"type": "function", "function": {"name": "get_weather", "arguments": "{\\"city\\": \\"Oslo\\"}"}}]',
+    ],
+)
+def test_calls_in_the_forms_that_models_write(completion: str) -> None:
+    assert tasks.grade(CALLS, completion, CALL) == (CALL, "correct")
+    assert tasks.grade(CALLS, completion.replace("Oslo", "Rome"), CALL)[1] == "wrong"
+
+
+@pytest.mark.parametrize("completion", ["It is sunny.", '{"city": "Oslo"}', '[{"name": "x", "arguments": [1]}]', "[1]"])
+def test_what_is_no_call_is_not_read(completion: str) -> None:
+    assert tasks.parse(CALLS, completion) is None
+
+
+def test_two_calls_in_any_order() -> None:
+    two = '<tool_call>{"name": "b"}</tool_call><tool_call>{"name": "a", "arguments": {"n": 1.0}}</tool_call>'
+    right = '[{"name": "a", "arguments": {"n": 1}}, {"name": "b", "arguments": {}}]'
+    assert tasks.grade(CALLS, two, right)[1] == "correct"
+    assert tasks.grade(CALLS, "[]", "[]") == ("[]", "correct")
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (
+            CALL.replace("get_weather", "get_wether"),
+            "the answer calls 'get_wether', and the row offers get_weather; did",
+        ),
+        (
+            CALL.replace('"Oslo"', "3"),
+            "arguments of the call of 'get_weather' do not fit its parameters: city: must be",
+        ),
+        (CALL.replace('"city": "Oslo"', ""), "do not fit its parameters: lacks 'city'"),
+    ],
+)
+def test_calls_are_held_against_the_rows_tools(answer: str, says: str) -> None:
+    normal, _ = tasks.normalise(CALLS, answer, [], None)
+    tasks.check_tools(CALLS, CALL, [WEATHER])
+    with pytest.raises(ValueError, match=says):
+        tasks.check_tools(CALLS, normal, [WEATHER])
