@@ -61,6 +61,8 @@ def prompt(task: Task, question: str, choices: list[str], tools: Sequence[str] =
         tools: Of the row, where its student has no template that shows them.
     """
     parts = [task.instruction] if task.instruction else []
+    if words := FORMS[task.form].before_question(task):
+        parts.append(words)
     parts += ["Tools:", *tools] if tools else []
     parts.append(f"{task.question_cue}: {question}")
     parts += [f"{letter}. {choice}" for letter, choice in zip(ascii_uppercase, choices, strict=False)]

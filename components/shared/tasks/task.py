@@ -55,7 +55,13 @@ class Task(Settings):
     answer_cue: str = "Answer"
     """The word after which the student answers."""
     labels: list[str] = Field(default=[])
-    """`classification`: every label. `columns.answer_numbers` says what numbers in a user's rows are."""
+    """`classification`: every label. `columns.answer_numbers` says what numbers in a user's rows are. A mapping
+    `{label: description}` sets `label_descriptions` as well."""
+    label_descriptions: dict[str, str] = Field(default={})
+    """`classification`: what labels mean, for those that have a description: when a question has this label."""
+    describe_labels_to: Literal["teacher", "both", "nobody"] = "teacher"
+    """`classification`: who is shown the descriptions: the teacher, which writes, checks and judges rows by them, or
+    also the student, before every question, in training and evaluation alike."""
     match: Literal["exact", "normalised", "judge"] = "normalised"
     """`text`: when an answer is right. `exact`: it is the same text; `normalised`: the same but for case, white space
     and punctuation at the ends; `judge`: that, or a language model (`evaluate.judge`) says so by the `rubric`."""
@@ -78,6 +84,16 @@ class Task(Settings):
     """The longest completion, in tokens, that the student may generate; raised where a right answer is longer."""
     chat: ChatSettings = ChatSettings()
     """How the student's chat template is used."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _labels_with_descriptions(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not isinstance(labels := values.get("labels"), dict):
+            return values
+        if values.get("label_descriptions"):
+            raise ValueError("label_descriptions: given twice, here and in labels; keep one of them")
+        described = {label: text for label, text in labels.items() if text is not None}
+        return {**values, "labels": list(labels), "label_descriptions": described}
 
     @field_validator("answer_schema", mode="before")
     @classmethod

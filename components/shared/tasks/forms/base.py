@@ -65,6 +65,8 @@ class Form:
 
     in_words: Callable[["Task"], str] = no_words
     """(task) -> what every teacher is told of the answers beside the task's description; empty: nothing."""
+    before_question: Callable[["Task"], str] = no_words
+    """(task) -> what the student is shown between the instruction and every question; empty: nothing."""
 
     takes: Mapping[str, Callable[["Task"], None]] = field(default_factory=dict)
     """The fields of a task that only some forms have, each with a check that raises ValueError: what is wrong with its

@@ -35,6 +35,50 @@ def check_labels(task: "Task") -> None:
         raise ValueError(f"labels: no empty label and no white space around one, got {bad[0]!r}")
 
 
+def check_descriptions(task: "Task") -> None:
+    """Refuses descriptions of what is no label, and empty ones.
+
+    Raises:
+        ValueError: Names the label and the fix.
+    """
+    for label, text in task.label_descriptions.items():
+        if label not in task.labels:
+            raise ValueError(f"label_descriptions: {label!r} is no label{did_you_mean(label, task.labels)}")
+        if not text.strip():
+            raise ValueError(f"label_descriptions: that of {label!r} is empty; write one, or leave the label out")
+
+
+def check_described(task: "Task") -> None:
+    """Refuses to show the student descriptions that there are not.
+
+    Raises:
+        ValueError: Names the key and the fix.
+    """
+    if task.describe_labels_to == "both" and not task.label_descriptions:
+        raise ValueError("describe_labels_to: 'both', and no label has a description; set label_descriptions")
+
+
+def descriptions(task: "Task") -> str:
+    """The labels with what they mean, a line for each; empty where none has a description."""
+    if not task.label_descriptions:
+        return ""
+    known = task.label_descriptions
+    lines = [
+        f"- {label}: {' '.join(known[label].split())}" if label in known else f"- {label}" for label in task.labels
+    ]
+    return "\n".join(["Labels:", *lines])
+
+
+def in_words(task: "Task") -> str:
+    """What the teacher is told of the labels."""
+    return "" if task.describe_labels_to == "nobody" else descriptions(task)
+
+
+def before_question(task: "Task") -> str:
+    """What the student is shown of the labels."""
+    return descriptions(task) if task.describe_labels_to == "both" else ""
+
+
 def classes(task: "Task", choices: int) -> list[str]:
     """The labels."""
     return list(task.labels)
@@ -124,7 +168,13 @@ FORM = Form(
     matches=matches,
     normalise=normalise,
     teacher_properties=teacher_properties,
-    takes={"labels": check_labels},
+    in_words=in_words,
+    before_question=before_question,
+    takes={
+        "labels": check_labels,
+        "label_descriptions": check_descriptions,
+        "describe_labels_to": check_described,
+    },
     classes=classes,
     has_labels=True,
 )
