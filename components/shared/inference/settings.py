@@ -74,3 +74,10 @@ def check_mode(task: Task, settings: AnswerSettings) -> None:
             f"mode: 'score' compares labels or choices, and task {task.name!r} is of form {task.form!r}; set mode: "
             "generate"
         )
+    writes_first = FORMS[task.form].has_classes and task.rationale and task.rationale_as == "before"
+    if writes_first and (settings.mode == "score" or settings.hardness):
+        key = "mode: 'score'" if settings.mode == "score" else "hardness: true"
+        raise ValueError(
+            f"{key} measures labels alone, and the student of task {task.name!r} writes a rationale first; set "
+            "task.rationale_as: second_task, or mode: generate and hardness: false"
+        )

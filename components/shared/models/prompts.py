@@ -76,6 +76,17 @@ def encode(tokenizer: Any, task: Task, example: Example) -> Encoded:
     return Encoded(_prompt_ids(tokenizer, asked.around, asked.question, asked.marks), ids)
 
 
+def encode_rationale(tokenizer: Any, task: Task, example: Example) -> Encoded:
+    """A row's second task: prompt and rationale.
+
+    Raises:
+        UserError: The template leaves out the question or the answer, or refuses them.
+    """
+    assert example.rationale, "only rows with a rationale have a second task"
+    prompt = tasks.rationale_prompt(task, example.question, example.choices)
+    return _encode(tokenizer, task.chat, prompt, " ", example.rationale)
+
+
 def answer_tokens(tokenizer: Any, task: Task, example: Example) -> int:
     """How many tokens a student must write to answer a row as it is taught to, the one that ends the answer included.
 

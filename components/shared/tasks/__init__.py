@@ -21,8 +21,9 @@ from llm2llm.components.shared.tasks.shipped import casehold, gsm8k, snips, sst2
 from llm2llm.components.shared.tasks.task import Columns, Task
 
 __all__ = ["FORMS", "TASKS", "AnyTask", "Columns", "FieldScore", "Form", "Task", "answer_schema",
-           "answers_with_calls", "check_tools", "field_scores", "grade", "load_task", "matches", "normalise",
-           "parse", "prompt", "rationale_in", "row_score", "target", "teacher_schema"]  # fmt: skip
+           "answers_with_calls", "check_tools", "field_scores", "grade", "is_second_task", "load_task", "matches",
+           "normalise", "parse", "prompt", "rationale_in", "rationale_prompt", "row_score", "target",
+           "teacher_schema"]  # fmt: skip
 
 
 TASKS: dict[str, Task] = {module.TASK.name: module.TASK for module in (gsm8k, casehold, snips, trec, sst2)}
@@ -68,6 +69,16 @@ def prompt(task: Task, question: str, choices: list[str], tools: Sequence[str] =
     parts += [f"{letter}. {choice}" for letter, choice in zip(ascii_uppercase, choices, strict=False)]
     parts.append(f"{task.answer_cue}:")
     return "\n".join(parts)
+
+
+def is_second_task(task: Task) -> bool:
+    """Whether rationales are trained beside answers, and not before them."""
+    return task.rationale and task.rationale_as == "second_task"
+
+
+def rationale_prompt(task: Task, question: str, choices: list[str]) -> str:
+    """What the student is shown where a rationale is the second task: as `prompt`, with another cue at the end."""
+    return prompt(task, question, choices).removesuffix(f"{task.answer_cue}:") + "Rationale:"
 
 
 def target(task: Task, answer: str, rationale: str | None) -> str:

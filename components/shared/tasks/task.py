@@ -68,7 +68,11 @@ class Task(Settings):
     rubric: str = ""
     """`match: judge` only: what the judge goes by, such as what a right answer must say and what it may leave out."""
     rationale: bool = False
-    """`numeric`: whether the student writes a rationale, then `#### number`, as in GSM8K."""
+    """`numeric`, `classification`, `multiple_choice`: whether the student is taught rationales: it writes one, then
+    `#### answer`, as in GSM8K. See also `rationale_as`."""
+    rationale_as: Literal["before", "second_task"] = "before"
+    """`classification`, `multiple_choice` with `rationale`: `before` the answer, or as a `second_task`: a training row
+    has a twin that asks for the rationale alone, and evaluation asks for the answer alone (Distilling Step-by-Step)."""
     answer_schema: dict[str, Any] | None = None
     """`json`: the JSON schema of every answer, or a JSON or YAML file that has it, on the machine where the config is
     read. Known are type, enum, const, properties, required, additionalProperties (false where nothing is said), items,

@@ -66,6 +66,12 @@ def _reply(part: Request, told: QueryResult[Draft | Problem]) -> Reply:
     return Reply(part, told.call, drafts, problems, told.teacher.name)
 
 
+def _unfit(task: Task) -> str:
+    if tasks.is_second_task(task):
+        return "takes the rationale that the student writes before its answer; set task.rationale_as: before"
+    return needs_rationales(task)
+
+
 STRATEGY = Strategy(
-    about="the student's own rationales", write=write, asks="student", keeps_question=True, unfit=needs_rationales
+    about="the student's own rationales", write=write, asks="student", keeps_question=True, unfit=_unfit
 )

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from llm2llm.components.shared.base.errors import did_you_mean
 from llm2llm.components.shared.base.text import after_cues, folded, is_negated
-from llm2llm.components.shared.tasks.forms.base import Form
+from llm2llm.components.shared.tasks.forms.base import Form, accept
+from llm2llm.components.shared.tasks.forms.rationales import (
+    after_rationale,
+    asked_of_teacher,
+    check_rationale_as,
+    kept,
+    rationale_in,
+    with_rationale,
+)
 from llm2llm.components.shared.tasks.options import number_in, option_of, text_of_value
 
 if TYPE_CHECKING:
@@ -86,12 +94,12 @@ def classes(task: "Task", choices: int) -> list[str]:
 
 def target(task: "Task", answer: str, rationale: str | None) -> str:
     """The completion that the student is trained on."""
-    return answer
+    return with_rationale(task, answer, rationale)
 
 
 def parse(task: "Task", completion: str) -> str | None:
     """The label that a completion gives; None when it names none, or several and no telling which."""
-    text = completion.strip()
+    text = after_rationale(task, completion).strip()
     cued = next((part.strip() for part in reversed(after_cues(text))), "")
     for part in (text, cued, text.split("\n", 1)[0], cued.split("\n", 1)[0]):
         if (label := _same_label(task, part)) is not None:
@@ -143,14 +151,14 @@ def matches(task: "Task", parsed: str, answer: str) -> bool:
 
 
 def normalise(task: "Task", answer: Any, choices: list[str], rationale: str | None) -> tuple[str, str | None]:
-    """(label, None) of a row. A number is a label's own text, in any spelling; it is never an index here.
+    """(label, rationale) of a row. A number is a label's own text, in any spelling; it is never an index here.
 
     Raises:
         ValueError: Not in the label set.
     """
     place = option_of(answer, task.labels)
     if place is not None:
-        return task.labels[place], None
+        return task.labels[place], kept(task, rationale)
     text = text_of_value(answer)
     known = task.labels if len(task.labels) <= 20 else [*task.labels[:20], "..."]
     raise ValueError(f"the answer {text!r} is not in the label set {known}{did_you_mean(text, task.labels)}")
@@ -158,7 +166,8 @@ def normalise(task: "Task", answer: Any, choices: list[str], rationale: str | No
 
 def teacher_properties(task: "Task") -> dict[str, Any]:
     """JSON schema of what the teacher returns beside the question."""
-    return {"answer": {"type": "string", "enum": task.labels, "description": "the right label"}}
+    answer = {"type": "string", "enum": task.labels, "description": "the right label"}
+    return {**asked_of_teacher(task), "answer": answer}
 
 
 FORM = Form(
@@ -168,12 +177,15 @@ FORM = Form(
     matches=matches,
     normalise=normalise,
     teacher_properties=teacher_properties,
+    rationale_in=rationale_in,
     in_words=in_words,
     before_question=before_question,
     takes={
         "labels": check_labels,
         "label_descriptions": check_descriptions,
         "describe_labels_to": check_described,
+        "rationale": accept,
+        "rationale_as": check_rationale_as,
     },
     classes=classes,
     has_labels=True,
