@@ -14,9 +14,9 @@ from llm2llm.components.shared import tasks
 from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.models.prompts import answer_tokens, encode, encode_prompt
 from llm2llm.components.shared.tasks import Task
-from tests.components.shared.inference.test_special_text import CHATML
 from tests.components.shared.models.test_chat_templates import SHIPPED
 from tests.components.shared.tasks.forms.test_json import CALL, CALLS, WEATHER
+from tests.support.students import CHATML
 
 ROW = Example(id="1", question="Is it warm in Oslo?", answer=CALL, tools=[WEATHER])
 TEMPLATES = {name: file.read_text("utf-8") for name, file in SHIPPED.items()} | {"chatml": CHATML, "none": ""}
