@@ -337,8 +337,9 @@ def _keyed(value: Any, schema: Schema) -> Any:
 
 
 def written(value: Any) -> str:
-    """The text of a value: one line, as `json.dumps` writes it, with every letter as itself."""
-    return json.dumps(value, ensure_ascii=False)
+    """The text of a value, with every letter as itself and no blank between its parts, as vLLM's decoder has it when it
+    may write no blanks at will."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def fields(value: Any, schema: Schema) -> Counter[tuple[str, str, str]]:

@@ -62,8 +62,8 @@ def test_drafts_are_held_to_the_schema() -> None:
         {"question": "6 pots for him", "answer": 6},
     )
     assert {row.question: row.answer for row in got.candidates} == {
-        "3 hats, whenever": '{"item": "hat", "count": 3}',
-        "4 cups, soon please": '{"item": "cup", "count": 4}',
+        "3 hats, whenever": '{"item":"hat","count":3}',
+        "4 cups, soon please": '{"item":"cup","count":4}',
     }
     assert sorted((one.reason, one.detail.rpartition("schema: ")[2]) for one in got.rejects) == [
         ("invalid", "count: 0 is not within minimum and maximum"),
@@ -119,4 +119,4 @@ def test_verification_compares_values(verify: Any) -> None:
     )  # fmt: skip
     settings = TeacherAugmentSettings(model=teacher.model, verify=verify)
     got = teacher_augment([wrong], [parent], [], set(), ORDERS, settings, 1, 0, [teacher])
-    assert [row.answer for row in got.candidates] == ['{"item": "hat", "count": 3}']
+    assert [row.answer for row in got.candidates] == ['{"item":"hat","count":3}']

@@ -1,6 +1,6 @@
 r"""Form `json`: the answer is an object or a list by a JSON schema: extraction, several labels, spans, tool calls.
 
-target   {"name": "Ann", "year": 1999}
+target   {"name":"Ann","year":1999}
 read     the JSON value that a completion is, alone, in a code fence, or between words where there is no other
 grade    the same value by the schema, see `json_schema`: {"year": 1.999e3, "name": "Ann"} is right as well
 """

@@ -53,13 +53,13 @@ def text_of(**more: Any) -> str:
 @pytest.mark.parametrize(
     ("completion", "parsed"),
     [
-        ('{"number": "7", "total": 12, "due": null}', '{"number": "7", "total": 12, "due": null}'),
-        ('{"due":null,\n "total":1.2e1,"number":"7"}', '{"number": "7", "total": 12, "due": null}'),
-        ('```json\n{"number": "7"}\n```', '{"number": "7"}'),
-        ('```\n{"number": "7"}', '{"number": "7"}'),
-        ('The answer is {"number": "7"}.', '{"number": "7"}'),
-        ('{"number": "7"}\n{"number": "8"}', '{"number": "7"}'),
-        ('{"number": "7"} and so on, [1, 2]', '{"number": "7"}'),
+        ('{"number": "7", "total": 12, "due": null}', '{"number":"7","total":12,"due":null}'),
+        ('{"due":null,\n "total":1.2e1,"number":"7"}', '{"number":"7","total":12,"due":null}'),
+        ('```json\n{"number": "7"}\n```', '{"number":"7"}'),
+        ('```\n{"number": "7"}', '{"number":"7"}'),
+        ('The answer is {"number": "7"}.', '{"number":"7"}'),
+        ('{"number": "7"}\n{"number": "8"}', '{"number":"7"}'),
+        ('{"number": "7"} and so on, [1, 2]', '{"number":"7"}'),
         ('either {"number": "7"} or {"number": "8"}', None),
         ('{"number": "7", "address": {"city": "Rome"}', None),
         ('so: {"number": "7", "address": {"city": "Rome"}', None),
@@ -70,7 +70,7 @@ def text_of(**more: Any) -> str:
         ("none", None),
         ("", None),
         ("[" * 100_000, None),
-        ('{"number": "7"}\nQuestion: the next one\nAnswer: {"number": "8"}', '{"number": "7"}'),
+        ('{"number": "7"}\nQuestion: the next one\nAnswer: {"number": "8"}', '{"number":"7"}'),
     ],
 )
 def test_parse(completion: str, parsed: str | None) -> None:
@@ -121,7 +121,7 @@ def rewritten(value: Any, draw: random.Random, name: str = "") -> Any:
         return {one: rewritten(value[one], draw, one) for one in names}
     if isinstance(value, list):
         return draw.sample(value, len(value)) if name in ("tags", "lines") else value
-    return float(value) if isinstance(value, int) and float(value) == value else value
+    return float(value) if isinstance(value, int) and value < 2**53 else value
 
 
 @given(ANSWERS, st.randoms(use_true_random=False), st.sampled_from([None, 1, "\t"]), st.booleans())
@@ -177,7 +177,7 @@ def test_a_wrong_answer_is_refused_by_its_place(answer: Any, says: str) -> None:
 
 def test_a_set_of_labels_is_taught_in_the_schemas_order() -> None:
     assert tasks.normalise(INVOICE, {**BASE, "tags": ["disputed", "paid"]}, [], None)[0].endswith(
-        '["paid", "disputed"]}'
+        '["paid","disputed"]}'
     )
 
 
@@ -249,7 +249,7 @@ def test_what_the_teacher_is_given_and_what_decoding_is_held_to() -> None:
     )
     answer = tasks.answer_schema(open_task)["properties"]["answer"]
     assert answer["type"] == "string"
-    assert tasks.normalise(open_task, '{"b": 1.0, "a": 2}', [], None)[0] == '{"a": 2, "b": 1}'
+    assert tasks.normalise(open_task, '{"b": 1.0, "a": 2}', [], None)[0] == '{"a":2,"b":1}'
 
 
 WEATHER = json.dumps(
@@ -263,7 +263,7 @@ WEATHER = json.dumps(
     }
 )
 CALLS = Task(name="calls", form="json", columns=tasks.Columns(tools="tools"))
-CALL = '[{"name": "get_weather", "arguments": {"city": "Oslo"}}]'
+CALL = '[{"name":"get_weather","arguments":{"city":"Oslo"}}]'
 
 
 @pytest.mark.parametrize(
@@ -304,7 +304,7 @@ def test_two_calls_in_any_order() -> None:
             CALL.replace('"Oslo"', "3"),
             "arguments of the call of 'get_weather' do not fit its parameters: city: must be",
         ),
-        (CALL.replace('"city": "Oslo"', ""), "do not fit its parameters: lacks 'city'"),
+        (CALL.replace('"city":"Oslo"', ""), "do not fit its parameters: lacks 'city'"),
     ],
 )
 def test_calls_are_held_against_the_rows_tools(answer: str, says: str) -> None:
