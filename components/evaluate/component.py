@@ -31,8 +31,9 @@ def evaluate(
         journal: The journal, with one more score for each split.
         metrics: Accuracy with its 95% Wilson interval, the metric that decides, macro-F1 and balanced accuracy (labels
             and choices), unparseable answers, calibration error and gain over iteration 0, for each split; precision
-            and recall of each of up to ten labels, on validation, else the seeds; a label's
-            threshold with its recall and false-positive rate (evaluate.threshold); with several answers to each seed
+            and recall of each of up to ten labels, on validation, else the seeds; a label's threshold with its recall
+            and false-positive rate (evaluate.threshold); for answers with fields the shares of valid JSON and of
+            answers that fit the schema, and precision, recall and F1 of the fields; with several answers to each seed
             pass@k and the shares of solved, flaky, unsolved and format-only seeds; rows/s and the seconds that
             importing, loading and the first token took.
         confusion: Right labels against answers, of validation, else of the seeds; for labels and choices.
@@ -49,6 +50,7 @@ def evaluate(
         LABELS_SHOWN,
         check_asked,
         confusion_of,
+        field_figures,
         label_figures,
         merged,
         score_figures,
@@ -96,7 +98,10 @@ def evaluate(
         at_threshold = threshold_figures(thresholds(stage.evaluate, stage.task, rows, answered))
         write_metrics(
             metrics,
-            score_figures(scores, answered) | at_threshold | (by_label if len(by_label) <= LABELS_SHOWN else {}),
+            score_figures(scores, answered)
+            | field_figures(stage.task, rows, answered)
+            | at_threshold
+            | (by_label if len(by_label) <= LABELS_SHOWN else {}),
         )
         # Times are shown and not kept in the file: the same student and rows leave the same files.
         for name, value in figures.items():

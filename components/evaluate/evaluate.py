@@ -20,7 +20,7 @@ from llm2llm.components.shared.data.schemas import SPLITS, Difficulty, Example, 
 from llm2llm.components.shared.inference.difficulty import difficulty
 from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.judge.cost import total
-from llm2llm.components.shared.tasks import FORMS, Task
+from llm2llm.components.shared.tasks import FORMS, Task, field_scores, row_score
 from llm2llm.components.shared.tasks.forms.metrics import CLASS_METRICS
 from llm2llm.components.shared.tasks.measured import matrix, measured, metric_of
 from llm2llm.components.shared.tasks.threshold import (
@@ -251,6 +251,34 @@ def score_figures(scores: Sequence[Score], predictions: Sequence[Prediction]) ->
         if value is not None
     }
     return figures | {name: round(value, 4) for name, value in sample_figures(predictions).items()}
+
+
+def field_figures(
+    task: Task, splits: Mapping[Split, Sequence[Example]], predictions: Sequence[Prediction]
+) -> dict[str, float]:
+    """What the parts of the first answers come to, where answers have fields: for each split the shares
+    `<split>_valid_json` and `<split>_fits_schema`, the micro-averaged `<split>_precision`, `_recall` and `_f1` of all
+    fields, `<split>_row_score`, the mean over the rows, and `<split>_f1_<field>`; see `tasks.field_scores`."""
+    form = FORMS[task.form]
+    if form.field_counts is None:
+        return {}
+    figures: dict[str, float] = {}
+    for split in SPLITS:
+        right = {example.id: example.answer for example in splits.get(split, [])}
+        rows = [(p.parsed, right[p.example_id]) for p in predictions if p.split == split]
+        if not rows:
+            continue
+        read = [parsed for parsed, _ in rows if parsed is not None]
+        figures[f"{split}_valid_json"] = len(read) / len(rows)
+        figures[f"{split}_fits_schema"] = sum(form.fits is None or form.fits(task, one) for one in read) / len(rows)
+        figures[f"{split}_row_score"] = fmean(row_score(task, parsed, answer) for parsed, answer in rows)
+        for score in field_scores(task, rows):
+            values = {"precision": score.precision, "recall": score.recall, "f1": score.f1}
+            if not score.field:
+                figures |= {f"{split}_{name}": value for name, value in values.items() if value is not None}
+            elif not score.kind and score.f1 is not None:
+                figures[f"{split}_f1_{score.field}"] = score.f1
+    return {name: round(value, 4) for name, value in figures.items()}
 
 
 def sample_figures(predictions: Sequence[Prediction]) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """What the last student answered, counted: which label it took for which, how sure it was, what was cut off."""
 
+import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.statistics import reliability_bins, wilson_interval
 from llm2llm.components.shared.data.schemas import SPLITS, Example, Prediction, Score, Split
+from llm2llm.components.shared.tasks import FORMS, Task, field_scores
 
 SHORT_LABEL = 8
 """Characters of a label that fit over a column."""
@@ -17,6 +19,7 @@ def count_answers(
     examples: Mapping[Split, Sequence[Example]],
     history: Sequence[Score],
     has_labels: bool,
+    task: Task | None = None,
 ) -> dict[str, Any]:
     """The part `answers` of the summary.
 
@@ -25,6 +28,7 @@ def count_answers(
         examples: The rows that were asked, by split; without those of a split, its answers are in no confusion.
         history: All scores so far.
         has_labels: Whether an answer is one of a few labels or letters, so that one can be taken for another.
+        task: What the answers are of, for those that have fields; None: nothing is said of fields.
 
     Raises:
         UserError: The predictions are not those that the scores were counted from, or of other examples.
@@ -45,6 +49,7 @@ def count_answers(
             "truncated": sum(one.truncated for one in answers),
             "confusion": None if right is None else _confusion(answers, right),
             "reliability": _reliability(answers),
+            "fields": None if task is None or split not in examples else _fields(task, answers, examples[split], split),
         }
     return {"iteration": last, "splits": splits}
 
@@ -87,6 +92,23 @@ def _confusion(answers: Sequence[Prediction], right: Mapping[str, str]) -> list[
     cells = Counter((right[one.example_id], one.parsed) for one in answers)
     ordered = sorted(cells.items(), key=lambda cell: (cell[0][0], cell[0][1] is None, cell[0][1] or ""))
     return [{"right": answer, "given": given, "n": n} for (answer, given), n in ordered]
+
+
+def _fields(
+    task: Task, answers: Sequence[Prediction], examples: Sequence[Example], split: Split
+) -> dict[str, Any] | None:
+    """Fields of answers, scored; None where answers have none."""
+    form = FORMS[task.form]
+    if form.field_counts is None:
+        return None
+    right = _right_answers(answers, examples, split)
+    read = [one.parsed for one in answers if one.parsed is not None]
+    scores = field_scores(task, ((one.parsed, right[one.example_id]) for one in answers))
+    return {
+        "read": len(read),
+        "fit": sum(form.fits is None or form.fits(task, one) for one in read),
+        "scores": [dataclasses.asdict(score) for score in scores],
+    }
 
 
 def _reliability(answers: Sequence[Prediction]) -> list[dict[str, Any]] | None:

@@ -44,7 +44,7 @@ def answers(
         return None
     task = _task(config)
     has_labels = task is not None and FORMS[task.form].has_classes
-    return count_answers(predictions, splits, scores, has_labels)
+    return count_answers(predictions, splits, scores, has_labels, task)
 
 
 def _task(config: dict[str, Any]) -> Task | None:

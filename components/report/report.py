@@ -303,6 +303,7 @@ def _answers(summary: Mapping[str, Any]) -> dict[str, Any] | None:
         # Made of numbers and of words that stand in the code.
         "reliability": Markup(reliability_chart(split, reliability)) if reliability else None,  # noqa: S704
         "calibration_error": scored["calibration_error"],
+        "fields": shown.get("fields"),
     }
 
 

@@ -59,6 +59,11 @@
                         which; null where answers are free, or the rows were not given
             reliability from, to, n, confidence (mean), accuracy, low, high (95% Wilson): for each range of confidences
                         that has answers; null where no answer has a confidence
+            fields      null where answers have no fields, or the rows were not given
+                read    answers that are JSON
+                fit     those of them that fit the schema
+                scores  field, kind (both empty: all fields together), right, wrong, missing: parts of answers;
+                        precision, recall, f1 (null where there is nothing to count)
     promotion           the verdict of `promote` as it wrote it; null where nothing is promoted
     training            what the last training did with its rows
         training_rows   rows trained on, without those left out

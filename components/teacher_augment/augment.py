@@ -270,6 +270,8 @@ def _check(draft: Draft, reply: Reply, context: Context, bounds: Usual | None) -
         return Problem("invalid", "a choice is empty")
     try:
         answer, rationale = tasks.normalise(task, draft.answer, choices, draft.rationale)
+        tools = parent.tools if draft.tools is None else draft.tools
+        tasks.check_tools(task, answer, tools)
     except ValueError as problem:
         return Problem("invalid", str(problem))
     if not answer:
@@ -284,11 +286,12 @@ def _check(draft: Draft, reply: Reply, context: Context, bounds: Usual | None) -
         if found := _CONTROL.search(text):
             return Problem("invalid", f"holds the control character U+{ord(found[0]):04X}; a backslash may be lost")
     row = Example(
-        id=content_id(question, choices, rationale, answer),
+        id=content_id(question, choices, rationale, answer, tools),
         question=question,
         choices=choices,
         rationale=rationale,
         answer=answer,
+        tools=list(tools),
         skills=list(draft.skills),
         source="teacher",
         parent_id=parent.id,

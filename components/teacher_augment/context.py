@@ -71,7 +71,7 @@ class Context:
 
 def example_data(row: Example, error: StudentError | None = None) -> Mapping[str, Any]:
     """The value of the placeholder `example`: a row with its answer and, where there is one, the student's."""
-    data = shown(row.question, row.choices)
+    data = shown(row.question, row.choices, row.tools)
     if row.rationale:
         data["rationale"] = row.rationale
     data["right_answer"] = row.answer

@@ -8,7 +8,7 @@ from typing import Any
 from llm2llm.components.shared import tasks
 from llm2llm.components.shared.llm.json_answers import read_object
 from llm2llm.components.shared.llm.requests import LLMResponse
-from llm2llm.components.shared.tasks import Task
+from llm2llm.components.shared.tasks import FORMS, Task
 from llm2llm.components.teacher_augment.replies import Draft, Problem
 from llm2llm.components.teacher_augment.until_usable import RAW_LIMIT, Unusable
 
@@ -72,18 +72,25 @@ def _example(item: Any, task: Task) -> Draft | Problem:
     came = json.dumps(item)[:RAW_LIMIT]
     if not isinstance(item, dict):
         return Problem("unparseable", "an example is not an object", came)
-    question, answer = item.get("question"), item.get("answer")
+    question, answer = item.get("question"), _answer_text(task, item.get("answer"))
     choices, rationale = item.get("choices") or [], item.get("rationale")
-    if not isinstance(question, str) or not isinstance(answer, str | int | float) or isinstance(answer, bool):
+    if not isinstance(question, str) or answer is None:
         return Problem("unparseable", "an example lacks its question or answer", came)
     if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
         return Problem("unparseable", "an example's choices are no list of texts", came)
-    draft = Draft(question, str(answer), choices, rationale if isinstance(rationale, str) else None)
+    draft = Draft(question, answer, choices, rationale if isinstance(rationale, str) else None)
     try:
         tasks.normalise(task, draft.answer, [choice.strip() for choice in draft.choices], draft.rationale)
     except ValueError as problem:
         return Problem("invalid", str(problem), came)
     return draft
+
+
+def _answer_text(task: Task, answer: Any) -> str | None:
+    """An answer as text; None for what is no answer of the task's form."""
+    if FORMS[task.form].holds_json:
+        return answer if isinstance(answer, str) else json.dumps(answer) if isinstance(answer, dict | list) else None
+    return None if isinstance(answer, bool) or not isinstance(answer, str | int | float) else str(answer)
 
 
 def read_questions(response: LLMResponse, count: int) -> tuple[list[str], list[Problem]]:
@@ -126,10 +133,10 @@ def read_solution(response: LLMResponse, task: Task, choices: Sequence[str]) -> 
         Unusable: It gives no answer that the task knows.
     """
     found = object_in(response, "answer")
-    value, rationale = found["answer"], found.get("rationale")
-    if not isinstance(value, str | int | float) or isinstance(value, bool):
-        raise Unusable("unparseable", "the answer is neither text nor a number")
+    value, rationale = _answer_text(task, found["answer"]), found.get("rationale")
+    if value is None:
+        raise Unusable("unparseable", f"the answer is of another type than those of form {task.form!r}")
     try:
-        return tasks.normalise(task, str(value), list(choices), rationale if isinstance(rationale, str) else None)
+        return tasks.normalise(task, value, list(choices), rationale if isinstance(rationale, str) else None)
     except ValueError as problem:
         raise Unusable("invalid", str(problem)) from None

@@ -26,7 +26,7 @@ from typing import Any
 
 from llm2llm.components.shared.base.errors import UserError, did_you_mean
 from llm2llm.components.shared.llm.requests import Message
-from llm2llm.components.shared.tasks import Task
+from llm2llm.components.shared.tasks import FORMS, Task
 
 PLACEHOLDERS = {
     "task": "what the task is, in words: its description, or else its instruction",
@@ -164,9 +164,11 @@ def as_json(value: Any) -> str:
 
 def about(task: Task) -> str:
     """The value of the placeholder `task`."""
-    return task.description or task.instruction or f"The task is called {task.name}."
+    said = task.description or task.instruction or f"The task is called {task.name}."
+    return "\n".join(filter(None, (said, FORMS[task.form].in_words(task))))
 
 
-def shown(question: str, choices: Sequence[str]) -> dict[str, Any]:
+def shown(question: str, choices: Sequence[str], tools: Sequence[str] = ()) -> dict[str, Any]:
     """The value of the placeholder `question`."""
-    return {"question": question, **({"choices": list(choices)} if choices else {})}
+    offered = {"tools": [json.loads(one) for one in tools]} if tools else {}
+    return {"question": question, **({"choices": list(choices)} if choices else {}), **offered}

@@ -31,6 +31,8 @@ class Draft:
     rationale: str | None = None
     skills: list[str] = field(default_factory=list)
     """The skills that it was written for."""
+    tools: list[str] | None = None
+    """The tools that it offers; None: those of its parent."""
     checks: list[str] = field(default_factory=list)
     """The checks that the strategy itself has made."""
 

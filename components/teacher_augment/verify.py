@@ -68,7 +68,7 @@ def _solve(
     schema = tasks.answer_schema(context.task)
     questions: list[Query[Solution]] = []
     for row, teachers in zip(rows, by, strict=True):
-        messages = render(prompt, task=about(context.task), question=shown(row.question, row.choices))
+        messages = render(prompt, task=about(context.task), question=shown(row.question, row.choices, row.tools))
         read = partial(read_solution, task=context.task, choices=row.choices)
         for number, teacher in enumerate(teachers):
             request = replace(teacher.request(messages, schema, "resolve", row.parent_id, temperature), sample=number)
@@ -179,7 +179,7 @@ def _judgement(context: Context, row: Example, told: Sequence[QueryResult[Judgem
         if rationale or not row.rationale:
             return replace(
                 row,
-                id=content_id(row.question, row.choices, rationale, answer),
+                id=content_id(row.question, row.choices, rationale, answer, row.tools),
                 answer=answer,
                 rationale=rationale,
                 confidence=round(doubt, 6),

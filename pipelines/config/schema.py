@@ -19,6 +19,11 @@ def config_schema() -> dict[str, Any]:
     task = schema["$defs"]["Task"]
     # A mapping with a shipped task's name changes only the keys that it has.
     task["required"] = ["name"]
+    # What a config may say in other words: a mapping of labels to their descriptions, and a file's name.
+    labels, answers = task["properties"]["labels"], task["properties"]["answer_schema"]
+    described = {"type": "object", "additionalProperties": {"type": ["string", "null"]}}
+    labels["anyOf"] = [{"type": labels.pop("type"), "items": labels.pop("items")}, described]
+    answers["anyOf"].append({"type": "string"})
     about = schema["properties"]["task"].pop("description")
     schema["properties"]["task"] = {
         "description": about,

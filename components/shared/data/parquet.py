@@ -203,6 +203,7 @@ def _read_json_lines(path: str | os.PathLike[str], kind: str, row_type: type[R])
             raise UserError(f"{where}: field {'.'.join(map(str, first['loc']))!r}: {first['msg']}{got}") from None
         if without_id:
             assert isinstance(row, Example)
-            row = dataclasses.replace(row, id=content_id(row.question, row.choices, row.rationale, row.answer))
+            own = content_id(row.question, row.choices, row.rationale, row.answer, row.tools)
+            row = dataclasses.replace(row, id=own)
         rows.append(row)
     return rows

@@ -12,6 +12,7 @@ decisions    one row for each iteration: go on or stop, and the reason
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -45,6 +46,8 @@ class Example:
     rationale: str | None = None
     """The worked solution that leads to the answer, where the task has one."""
     answer: str
+    tools: list[str] = field(default_factory=list)
+    """The tools that the row offers, each a function's definition as JSON; part of the id, as choices are."""
     also_right: list[str] = field(default_factory=list)
     """Form `text`: other right answers, graded as right too; no part of the id."""
 
@@ -298,7 +301,7 @@ KINDS: dict[str, type[Row]] = {
 }
 
 
-def content_id(question: str, choices: list[str], rationale: str | None, answer: str) -> str:
+def content_id(question: str, choices: list[str], rationale: str | None, answer: str, tools: Sequence[str] = ()) -> str:
     """The id of an example: 20 hexadecimal digits (80 bits) of the SHA-256 of its content as canonical JSON."""
-    content = json.dumps([question, choices, rationale, answer], ensure_ascii=False, separators=(",", ":"))
+    content = json.dumps([question, [*choices, *tools], rationale, answer], ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:20]

@@ -25,7 +25,7 @@ from llm2llm.components.shared.llm.requests import LLMResponse
 from llm2llm.components.shared.models.load import end_tokens, load_tokenizer
 from llm2llm.components.shared.models.prompts import encode_prompt
 from llm2llm.components.shared.models.student_folder import read_losses
-from llm2llm.components.shared.tasks import Task
+from llm2llm.components.shared.tasks import FORMS, Task
 
 Replies = list[tuple[StudentQuestion, StudentReply]]
 
@@ -99,8 +99,10 @@ def predict_share(
     figures: dict[str, float] = {}
     if asked:
         started = time.monotonic()
-        ask = _ask_vllm if settings.backend == "vllm" else _ask_transformers
-        found, figures = ask(student, tokenizer, asked, settings)
+        if settings.backend == "vllm":
+            found, figures = _ask_vllm(student, tokenizer, asked, settings, _held_to(task, settings))
+        else:
+            found, figures = _ask_transformers(student, tokenizer, asked, settings)
         loading = figures["load_seconds"] + figures.get("import_seconds", 0.0)
         figures["rows_per_second"] = len(found) / max(1e-9, time.monotonic() - started - loading)
         replies += found
@@ -161,8 +163,18 @@ def _ask_transformers(
     return replies, figures
 
 
+def _held_to(task: Task, settings: AnswerSettings) -> dict[str, Any] | None:
+    """The JSON schema that decoding is held to; thoughts, which come before an answer, fit none."""
+    constraint = FORMS[task.form].constraint
+    return constraint(task) if constraint and settings.constrain and not task.chat.thinking else None
+
+
 def _ask_vllm(
-    student: Path, tokenizer: Any, batches: Sequence[list[StudentQuestion]], settings: AnswerSettings
+    student: Path,
+    tokenizer: Any,
+    batches: Sequence[list[StudentQuestion]],
+    settings: AnswerSettings,
+    schema: dict[str, Any] | None,
 ) -> tuple[Replies, dict[str, float]]:
     questions = [question for batch in batches for question in batch]
     ends = end_tokens(tokenizer.eos_token_id, _model_ends(student, settings))
@@ -177,7 +189,9 @@ def _ask_vllm(
         for number in range(question.samples)
     ]
     rows = [(one.prompt, one.completion) for question in questions for one in question.measured]
-    tokens, likelihoods, figures = ask_vllm(student, prompts, rows, ends, settings.gpus, settings.trust_remote_code)
+    tokens, likelihoods, figures = ask_vllm(
+        student, prompts, rows, ends, settings.gpus, settings.trust_remote_code, schema
+    )
     written = iter(to_answer(tokenizer, generated, ends) for generated in tokens)
     values = iter(likelihoods)
     replies = [

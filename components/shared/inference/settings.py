@@ -29,6 +29,10 @@ class AnswerSettings(Settings):
     max_new_tokens: int = Field(0, ge=0)
     """The longest completion in tokens; 0: as long as the task says, or as the longest right answer is. A number below
     that is refused."""
+    constrain: bool = True
+    """`vllm` and form `json` only: whether the student can write nothing but JSON that fits the schema, but for what a
+    grammar cannot hold: sets, patterns, lengths and bounds. transformers has no such decoder: there, and with
+    `task.chat.thinking`, the student writes freely, and what is no JSON counts as unparseable."""
     samples: int = Field(1, ge=1, le=1000)
     """Answers to each seed. 1: the greedy one. More: that many are drawn at `temperature`, and each seed has an error
     rate; their score is then that of the first samples. Validation and test are always answered once, greedily."""
@@ -81,4 +85,11 @@ def check_mode(task: Task, settings: AnswerSettings) -> None:
         raise ValueError(
             f"mode: 'score' compares labels or choices, and task {task.name!r} is of form {task.form!r}; set mode: "
             "generate"
+        )
+    writes_first = FORMS[task.form].has_classes and task.rationale and task.rationale_as == "before"
+    if writes_first and (settings.mode == "score" or settings.hardness):
+        key = "mode: 'score'" if settings.mode == "score" else "hardness: true"
+        raise ValueError(
+            f"{key} measures labels alone, and the student of task {task.name!r} writes a rationale first; set "
+            "task.rationale_as: second_task, or mode: generate and hardness: false"
         )

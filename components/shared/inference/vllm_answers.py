@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ def ask_vllm(
     ends: Sequence[int],
     gpus: int,
     trust_remote_code: bool,
+    schema: Mapping[str, Any] | None = None,
 ) -> tuple[list[list[int]], list[float], dict[str, float]]:
     """What a student in vLLM writes, and the likelihoods of what it is given.
 
@@ -54,6 +55,7 @@ def ask_vllm(
         ends: The tokens that end an answer.
         gpus: How many GPUs hold the student together.
         trust_remote_code: Whether to run code that a model repository brings along.
+        schema: The JSON schema that what is written is held to, without free white space; None: nothing.
 
     Returns:
         (token ids of each answer, with the end token if it ended; log-likelihood of each completion, in nats; figures:
@@ -81,6 +83,8 @@ def ask_vllm(
         "gpus": gpus,
         "trust_remote_code": trust_remote_code,
         "longest": longest,
+        "schema": schema,
+        "tokenizer": str(student),
     }
     _free_gpu_memory()
     with tempfile.TemporaryDirectory(prefix="llm2llm-vllm-") as folder:
@@ -193,10 +197,15 @@ def _reply(request: Request) -> Request:
     adapting = {}
     if adapter is not None:
         adapting = {"enable_lora": True, "max_lora_rank": adapter["rank"], "lora_target_modules": adapter["layers"]}
+    # Token ids come and go; only a schema must be compiled with the words behind them.
+    reading: dict[str, Any] = {"skip_tokenizer_init": True}
+    if request.get("schema") is not None:
+        constrained = {"backend": "xgrammar", "disable_any_whitespace": True}
+        reading = {"tokenizer": request["tokenizer"], "structured_outputs_config": constrained}
     try:
         llm = start_engine(
             model=request["model"],
-            skip_tokenizer_init=True,
+            **reading,
             trust_remote_code=request["trust_remote_code"],
             tensor_parallel_size=request["gpus"],
             max_model_len=request["longest"],
@@ -219,8 +228,10 @@ def _reply(request: Request) -> Request:
 def _write(llm: Any, request: Request) -> tuple[list[list[int]], float | None]:
     """The answers, and the seconds until the first token."""
     from vllm import SamplingParams
+    from vllm.sampling_params import StructuredOutputsParams
 
     prompts = request["prompts"]
+    schema = request.get("schema")
     sampling = [
         SamplingParams(
             temperature=one["temperature"],
@@ -228,6 +239,7 @@ def _write(llm: Any, request: Request) -> tuple[list[list[int]], float | None]:
             max_tokens=one["limit"],
             stop_token_ids=request["ends"],
             detokenize=False,
+            structured_outputs=None if schema is None else StructuredOutputsParams(json=schema),
         )
         for one in prompts
     ]

@@ -27,6 +27,16 @@ def takes_several(task: Task) -> bool:
     return FORMS[task.form].has_free_text
 
 
+def holds_json(task: Task) -> bool:
+    """Whether an answer is an object or a list, which a cell may hold as it is."""
+    return FORMS[task.form].holds_json
+
+
+def offers_tools(task: Task) -> bool:
+    """Whether each row of a task has tools of its own."""
+    return FORMS[task.form].check_tools is not None and task.columns.tools is not None
+
+
 def kind_of(task: Task, columns: Columns) -> AnswerNumbers:
     """What whole numbers are in an answer column: as the columns say; text where labels are numbers themselves."""
     kind = columns.answer_numbers

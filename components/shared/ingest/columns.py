@@ -4,6 +4,7 @@
 'red'
 """
 
+import json
 import math
 from collections.abc import Mapping
 from decimal import Decimal
@@ -128,6 +129,35 @@ def list_cell(row: Mapping[str, Any], column: str) -> list[str]:
     if not isinstance(value, list):
         raise ValueError(f"column {column!r} must hold a list, got {type(value).__name__}")
     return [text_cell(one, f"{column}[{place}]") for place, one in enumerate(value)]
+
+
+def tool_cells(row: Mapping[str, Any], column: str) -> list[str]:
+    """The tools of a row, each as JSON text: functions as OpenAI's API has them, with or without
+    `{"type": "function", "function": ...}` around them; fields that are null, as Parquet has them, are left out.
+
+    Raises:
+        ValueError: No list, or a tool without a name, or two of one name.
+    """
+    value = _opened(cell(row, column))
+    if not isinstance(value, list):
+        raise ValueError(f"column {column!r} must hold a list of tools, got {type(value).__name__}")
+    tools: dict[str, str] = {}
+    for place, one in enumerate(value):
+        tool = _opened(one)
+        function = tool.get("function", tool) if isinstance(tool, Mapping) else None
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str) or not function["name"]:
+            raise ValueError(f"{column}[{place}] must be a tool with a name, as {{name, description, parameters}}")
+        if function["name"] in tools:
+            raise ValueError(f"{column}[{place}]: there is a tool {function['name']!r} already")
+        kept = {"type": "function", "function": _without_nulls(function)}
+        tools[function["name"]] = json.dumps(kept, ensure_ascii=False)
+    return list(tools.values())
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _without_nulls(inner) for name, inner in value.items() if inner is not None}
+    return [_without_nulls(inner) for inner in value] if isinstance(value, list) else value
 
 
 def choice_cells(row: Mapping[str, Any], columns: Columns) -> tuple[list[str], list[str]]:

@@ -34,8 +34,8 @@ def plain_row(row: dict[str, Any]) -> dict[str, Any]:
     if plain == row:
         return row
     try:
-        choices = json.loads(plain.get("choices") or "[]")
+        choices, tools = (json.loads(plain.get(name) or "[]") for name in ("choices", "tools"))
     except ValueError:
         return row
-    own = content_id(plain["question"], choices, plain.get("rationale") or None, plain["answer"])
+    own = content_id(plain["question"], choices, plain.get("rationale") or None, plain["answer"], tools)
     return plain if own == row["id"] else row

@@ -1,14 +1,22 @@
 """Rows made examples of a task: question, answer, choices and rationale found, checked and put in the task's terms."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from llm2llm.components.shared import tasks
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Example, content_id
-from llm2llm.components.shared.ingest.answer_numbers import counts_from, has_choices, kind_of, resolve, takes_several
+from llm2llm.components.shared.ingest.answer_numbers import (
+    counts_from,
+    has_choices,
+    holds_json,
+    kind_of,
+    offers_tools,
+    resolve,
+    takes_several,
+)
 from llm2llm.components.shared.ingest.columns import (
     cell,
     choice_cells,
@@ -17,6 +25,7 @@ from llm2llm.components.shared.ingest.columns import (
     list_cell,
     question_cell,
     text_cell,
+    tool_cells,
 )
 from llm2llm.components.shared.ingest.formats import read_row
 from llm2llm.components.shared.tasks import Columns, Task
@@ -107,18 +116,25 @@ def _example(
         question, given, left_out = text_cell(content.question, row_format), content.answer, content.after
     choices, keys = choice_cells(row, columns) if has_choices(task) else ([], [])
     rationale = None if columns.rationale is None else text_cell(cell(row, columns.rationale), columns.rationale)
+    several = isinstance(given, list) and given and not holds_json(task)
     accepted = [_accepted(one, row_format, column, task, columns, choices, keys, rationale, first)
-                for one in (given if isinstance(given, list) and given else [given])]  # fmt: skip
+                for one in (given if several else [given])]  # fmt: skip
     answers = list(dict.fromkeys(answer for answer, _ in accepted))
     if len(answers) > 1 and not takes_several(task):
         raise ValueError(f"{len(answers)} right answers, {answers}; form {task.form!r} takes one (column {column!r})")
     answer, rationale = accepted[0]
+    tools = tool_cells(row, columns.tools) if columns.tools is not None and offers_tools(task) else []
+    try:
+        tasks.check_tools(task, answer, tools)
+    except ValueError as problem:
+        raise ValueError(f"{problem} (column {column!r})") from None
     return Example(
-        id=content_id(question, choices, rationale, answer),
+        id=content_id(question, choices, rationale, answer, tools),
         question=question,
         choices=choices,
         rationale=rationale,
         answer=answer,
+        tools=tools,
         also_right=answers[1:],
         skills=[] if columns.skills is None else list_cell(row, columns.skills),
         source=place,
@@ -128,7 +144,8 @@ def _example(
 
 def _own(place: str, row: dict[str, Any], task: Task) -> Example:
     """A row that llm2llm wrote, with the columns that it has always."""
-    optional = {name: name for name in ("rationale", "skills") if not is_empty(row.get(name)) and row[name] != []}
+    names = ("rationale", "skills", "tools")
+    optional = {name: name for name in names if not is_empty(row.get(name)) and row[name] != []}
     columns = OWN.model_copy(update=optional)
     try:
         example, _ = _example(place, row, "columns", task, columns, None)
@@ -143,7 +160,8 @@ def _accepted(
     rationale: str | None, first: int | None,
 ) -> tuple[str, str | None]:  # fmt: skip
     """(answer, rationale) of one right answer as it stands in a row, in the form's own terms."""
-    text = text_cell(given, column)
+    is_json = holds_json(task) and isinstance(given, (Mapping, list))
+    text = given if is_json else text_cell(given, column)
     try:
         found = keyed_choice(given, choices, keys)
         if found is None and (task.labels or choices):

@@ -29,7 +29,7 @@ from llm2llm.components.shared.tasks import Task
 
 ExportFormat = Literal["jsonl", "csv", "parquet", "messages", "prompt_completion"]
 EXPORT_FORMATS: tuple[str, ...] = get_args(ExportFormat)
-CONTENT = ("id", "question", "choices", "rationale", "answer", "also_right", "skills")
+CONTENT = ("id", "question", "choices", "rationale", "answer", "tools", "also_right", "skills")
 """The columns of a row without its lineage."""
 LINEAGE = tuple(one.name for one in dataclasses.fields(Example) if one.name not in CONTENT)
 """Where a row comes from, and how it was checked."""
@@ -83,14 +83,18 @@ def _cell(value: Any) -> str:
 
 
 def _trained(row: Example, export_format: ExportFormat, task: Task | None, lineage: bool) -> dict[str, Any]:
+    # Beside messages, the tools are what a chat template writes.
+    shown_tools = [] if export_format == "messages" else row.tools
     if task is not None:
-        prompt, target = tasks.prompt(task, row.question, row.choices), tasks.target(task, row.answer, row.rationale)
+        prompt = tasks.prompt(task, row.question, row.choices, shown_tools)
+        target = tasks.target(task, row.answer, row.rationale)
     else:
         choices = [f"{letter}. {choice}" for letter, choice in zip(ascii_uppercase, row.choices, strict=False)]
         prompt = "\n".join([row.question, *choices])
         target = f"{row.rationale}\n#### {row.answer}" if row.rationale else row.answer
+    offered = {"tools": [json.loads(one) for one in row.tools]} if row.tools else {}
     kept: dict[str, Any] = {name: getattr(row, name) for name in ("id", *LINEAGE)} if lineage else {}
     if export_format == "messages":
         turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": target}]
-        return {"messages": turns, **kept}
+        return {"messages": turns, **offered, **kept}
     return {"prompt": prompt, "completion": f" {target}", **kept}

@@ -88,9 +88,10 @@ def is_own(row: Mapping[str, Any]) -> bool:
         return False
     try:
         choices = list_cell(row, "choices")
+        tools = list_cell(row, "tools") if row.get("tools") else []
     except ValueError:
         return False
-    return bool(content_id(row["question"], choices, row["rationale"] or None, row["answer"]) == row["id"])
+    return bool(content_id(row["question"], choices, row["rationale"] or None, row["answer"], tools) == row["id"])
 
 
 def read_row(row: Mapping[str, Any], name: str) -> Content:

@@ -8,7 +8,14 @@ from typing import Any
 from llm2llm.components.shared import tasks
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.jsonl import json_lines, write_json_lines
-from llm2llm.components.shared.ingest.answer_numbers import counts_from, has_choices, kind_of, resolve, takes_several
+from llm2llm.components.shared.ingest.answer_numbers import (
+    counts_from,
+    has_choices,
+    holds_json,
+    kind_of,
+    resolve,
+    takes_several,
+)
 from llm2llm.components.shared.tasks import Task
 
 
@@ -39,8 +46,10 @@ def grade_file(source: str | os.PathLike[str], output: str | os.PathLike[str], t
         if not isinstance(row["completion"], str):
             raise UserError(f"{where}: `completion` must be text, got {type(row['completion']).__name__}")
         answers = row["answer"] if takes_several(task) and isinstance(row["answer"], list) else [row["answer"]]
-        if bad := [one for one in answers if not isinstance(one, (str, int, float)) or isinstance(one, bool)]:
-            raise UserError(f"{where}: `answer` must be text or a number, got {type(bad[0]).__name__}")
+        allowed = (str, dict, list) if holds_json(task) else (str, int, float)
+        if bad := [one for one in answers if not isinstance(one, allowed) or isinstance(one, bool)]:
+            wanted = "an object, a list or JSON text" if holds_json(task) else "text or a number"
+            raise UserError(f"{where}: `answer` must be {wanted}, got {type(bad[0]).__name__}")
         if not answers:
             raise UserError(f"{where}: `answer` is an empty list")
         choices = row.get("choices", list(ascii_uppercase[: task.choice_count or 26]))

@@ -13,9 +13,10 @@ What a row says is text, whatever it says: a special token's name in it (`</s>`,
 letter, and cannot end a turn or begin another one. The template's own special tokens stay what they are.
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -60,9 +61,8 @@ def encode_prompt(tokenizer: Any, task: Task, example: Example) -> list[int]:
     Raises:
         UserError: The template leaves out the question or the answer, or refuses them.
     """
-    question = tasks.prompt(task, example.question, example.choices)
-    marks, (question,) = _with_marks(tokenizer, [question])
-    return _prompt_ids(tokenizer, frame(tokenizer, task.chat), question, marks)
+    asked = _asked(tokenizer, task, example)
+    return _prompt_ids(tokenizer, asked.around, asked.question, asked.marks)
 
 
 def encode(tokenizer: Any, task: Task, example: Example) -> Encoded:
@@ -71,8 +71,20 @@ def encode(tokenizer: Any, task: Task, example: Example) -> Encoded:
     Raises:
         UserError: The template leaves out the question or the answer, or refuses them.
     """
-    prompt = tasks.prompt(task, example.question, example.choices)
-    return _encode(tokenizer, task.chat, prompt, " ", tasks.target(task, example.answer, example.rationale))
+    asked = _asked(tokenizer, task, example)
+    ids = _completion(tokenizer, asked.around, " ", asked.answer, asked.marks)
+    return Encoded(_prompt_ids(tokenizer, asked.around, asked.question, asked.marks), ids)
+
+
+def encode_rationale(tokenizer: Any, task: Task, example: Example) -> Encoded:
+    """A row's second task: prompt and rationale.
+
+    Raises:
+        UserError: The template leaves out the question or the answer, or refuses them.
+    """
+    assert example.rationale, "only rows with a rationale have a second task"
+    prompt = tasks.rationale_prompt(task, example.question, example.choices)
+    return _encode(tokenizer, task.chat, prompt, " ", example.rationale)
 
 
 def answer_tokens(tokenizer: Any, task: Task, example: Example) -> int:
@@ -81,8 +93,8 @@ def answer_tokens(tokenizer: Any, task: Task, example: Example) -> int:
     Raises:
         UserError: The template leaves out the question or the answer, or refuses them.
     """
-    marks, (answer,) = _with_marks(tokenizer, [tasks.target(task, example.answer, example.rationale)])
-    completion = _completion(tokenizer, frame(tokenizer, task.chat), " ", answer, marks)
+    asked = _asked(tokenizer, task, example)
+    completion = _completion(tokenizer, asked.around, " ", asked.answer, asked.marks)
     return completion.index(tokenizer.eos_token_id) + 1
 
 
@@ -105,6 +117,79 @@ def frame(tokenizer: Any, chat: ChatSettings) -> Frame | None:
     if key not in known:
         known[key] = _make_frame(tokenizer, chat)
     return known[key]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A row in its student's frame."""
+
+    around: Frame | None
+    marks: dict[str, str]
+    question: str
+    answer: str
+
+
+def _asked(tokenizer: Any, task: Task, example: Example) -> _Asked:
+    """A row's question and right answer, and the frame for them.
+
+    Tools go through the template where it shows them, and a call is then written as the template writes calls; where it
+    does not, they stand in the question, and calls are JSON.
+    """
+    question = tasks.prompt(task, example.question, example.choices)
+    answer = tasks.target(task, example.answer, example.rationale)
+    if not example.tools:
+        marks, (question, answer) = _with_marks(tokenizer, [question, answer])
+        return _Asked(frame(tokenizer, task.chat), marks, question, answer)
+    in_text = tasks.prompt(task, example.question, example.choices, example.tools)
+    marks, (question, in_text, answer, *tools) = _with_marks(tokenizer, [question, in_text, answer, *example.tools])
+    around = _frame_with_tools(tokenizer, task.chat, tuple(tools))
+    if around is None:
+        return _Asked(frame(tokenizer, task.chat), marks, in_text, answer)
+    calls = _calls_text(tokenizer, task, tools, answer, around) if tasks.answers_with_calls(task) else ""
+    return _Asked(replace(around, after="") if calls else around, marks, question, calls or answer)
+
+
+def _frame_with_tools(tokenizer: Any, chat: ChatSettings, tools: tuple[str, ...]) -> Frame | None:
+    """The frame of a template that is given tools; None where there is no template, or it does not show them."""
+    template = chat.template or tokenizer.chat_template
+    if not template:
+        return None
+    known = _TOOL_FRAMES.setdefault(tokenizer, {})
+    key = (str(template), chat, tools)
+    if key not in known:
+        try:
+            found = _make_frame(tokenizer, chat, tools)
+        except UserError:
+            known[key] = None
+        else:
+            names = [json.loads(tool)["function"]["name"] for tool in tools]
+            known[key] = found if all(name in found.before + found.between for name in names) else None
+    return known[key]
+
+
+_TOOL_FRAMES: "WeakKeyDictionary[Any, dict[tuple[str, ChatSettings, tuple[str, ...]], Frame | None]]" = (
+    WeakKeyDictionary()
+)
+
+
+def _calls_text(tokenizer: Any, task: Task, tools: Sequence[str], answer: str, around: Frame) -> str:
+    """Calls as the template writes them, with what ends the turn; empty where it has no form for them, or one that
+    could not be read."""
+    calls = [
+        {"id": f"call{number:05d}", "type": "function", "function": call}
+        for number, call in enumerate(json.loads(answer))
+    ]
+    system = [{"role": "system", "content": task.chat.system}] if task.chat.system else []
+    turns: list[dict[str, Any]] = [
+        *system, {"role": "user", "content": _QUESTION}, {"role": "assistant", "content": "", "tool_calls": calls},
+    ]  # fmt: skip
+    try:
+        whole = _render(tokenizer, turns, task.chat, tools=tools) if calls else ""
+    except UserError:
+        return ""
+    start = around.before + _QUESTION + around.between + around.opening
+    text = whole[len(start) :].lstrip() if whole.startswith(start) else ""
+    return text if tasks.grade(task, text, answer)[1] == "correct" else ""
 
 
 _FRAMES: "WeakKeyDictionary[Any, dict[tuple[str, ChatSettings], Frame]]" = WeakKeyDictionary()
@@ -157,11 +242,11 @@ def _plain_ids(tokenizer: Any, prompt: str, marks: dict[str, str]) -> list[int]:
     return ids + _ids(tokenizer, "".join(rest), marks)
 
 
-def _make_frame(tokenizer: Any, chat: ChatSettings) -> Frame:
+def _make_frame(tokenizer: Any, chat: ChatSettings, tools: Sequence[str] = ()) -> Frame:
     question = {"role": "user", "content": _QUESTION}
     answer = {"role": "assistant", "content": _ANSWER}
     system = [{"role": "system", "content": chat.system}] if chat.system else []
-    whole = _render(tokenizer, [*system, question, answer], chat)
+    whole = _render(tokenizer, [*system, question, answer], chat, tools=tools)
     for what, mark in (("question", _QUESTION), ("answer", _ANSWER)):
         if whole.count(mark) != 1:
             raise _template_error(tokenizer, chat, f"writes the {what} {whole.count(mark)} times instead of once")
@@ -169,7 +254,7 @@ def _make_frame(tokenizer: Any, chat: ChatSettings) -> Frame:
     if _ANSWER not in rest:
         raise _template_error(tokenizer, chat, "writes the answer before the question")
     between, after = rest.split(_ANSWER)
-    begun = _render(tokenizer, [*system, question], chat, generate=True).partition(_QUESTION)[2]
+    begun = _render(tokenizer, [*system, question], chat, generate=True, tools=tools).partition(_QUESTION)[2]
     opening = ""
     if chat.thinking:
         stem = begun.rstrip()
@@ -186,11 +271,17 @@ def _make_frame(tokenizer: Any, chat: ChatSettings) -> Frame:
     elif between.startswith(begun) and between[len(begun) :].isspace():
         # A space before the answer is better a part of its first token, as in all text that the student has read.
         between, opening = begun, between[len(begun) :]
-    spaced = _render(tokenizer, [*system, {**question, "content": f" {_QUESTION} "}, answer], chat)
+    spaced = _render(tokenizer, [*system, {**question, "content": f" {_QUESTION} "}, answer], chat, tools=tools)
     return Frame(before, between, opening, after, trims=f" {_QUESTION} " not in spaced)
 
 
-def _render(tokenizer: Any, messages: Messages, chat: ChatSettings | None, generate: bool = False) -> str:
+def _render(
+    tokenizer: Any,
+    messages: Sequence[Mapping[str, Any]],
+    chat: ChatSettings | None,
+    generate: bool = False,
+    tools: Sequence[str] = (),
+) -> str:
     """The messages in the template, with the date of the settings.
 
     Templates made for messages that are lists of parts get such lists. Where a system message is refused, it is put
@@ -202,6 +293,8 @@ def _render(tokenizer: Any, messages: Messages, chat: ChatSettings | None, gener
         joined = {**messages[1], "content": f"{messages[0]['content']}\n\n{messages[1]['content']}"}
         tries.insert(1, [joined, *messages[2:]])
     options: dict[str, Any] = {"enable_thinking": chat.thinking} if chat else {}
+    if tools:
+        options["tools"] = [json.loads(tool) for tool in tools]
     own = chat.template if chat else ""
     refusal = None
     shown = None

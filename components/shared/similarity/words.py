@@ -28,9 +28,10 @@ _WITHOUT_SPACES = [
 
 
 def question_key(example: Example) -> str:
-    """What rows with the same question have in common: the text and the choices, whatever the order of the choices, the
-    case, spaces and outer punctuation."""
-    return "\x1f".join([folded_or_same(example.question), *sorted(map(folded_or_same, example.choices))])
+    """What rows with the same question have in common: the text, the choices and the tools, whatever the order of
+    these, the case, spaces and outer punctuation."""
+    options = [*sorted(map(folded_or_same, example.choices)), *sorted(example.tools)]
+    return "\x1f".join([folded_or_same(example.question), *options])
 
 
 def folded_or_same(text: str) -> str:

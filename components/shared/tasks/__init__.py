@@ -4,7 +4,9 @@ A task is data (`task.Task`). Its form, one of `forms.FORMS`, has the functions 
 paper's five are constants: gsm8k, casehold, snips, trec, sst2.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from string import ascii_uppercase
 from typing import Annotated, Any
 
@@ -14,12 +16,14 @@ from llm2llm.components.shared.base.errors import UserError, did_you_mean
 from llm2llm.components.shared.base.thoughts import without_thoughts
 from llm2llm.components.shared.data.schemas import Outcome
 from llm2llm.components.shared.tasks.forms import FORMS
-from llm2llm.components.shared.tasks.forms.base import Form
+from llm2llm.components.shared.tasks.forms.base import FieldCount, Form
 from llm2llm.components.shared.tasks.shipped import casehold, gsm8k, snips, sst2, trec
 from llm2llm.components.shared.tasks.task import Columns, Task
 
-__all__ = ["FORMS", "TASKS", "AnyTask", "Columns", "Form", "Task", "answer_schema", "grade", "load_task", "matches",
-           "normalise", "parse", "prompt", "rationale_in", "target", "teacher_schema"]  # fmt: skip
+__all__ = ["FORMS", "TASKS", "AnyTask", "Columns", "FieldScore", "Form", "Task", "answer_schema",
+           "answers_with_calls", "check_tools", "field_scores", "grade", "is_second_task", "load_task", "matches",
+           "normalise", "parse", "prompt", "rationale_in", "rationale_prompt", "row_score", "target",
+           "teacher_schema"]  # fmt: skip
 
 
 TASKS: dict[str, Task] = {module.TASK.name: module.TASK for module in (gsm8k, casehold, snips, trec, sst2)}
@@ -49,13 +53,32 @@ def load_task(value: str | Mapping[str, Any]) -> Task:
     return Task.load({**shipped, **values}, "task")
 
 
-def prompt(task: Task, question: str, choices: list[str]) -> str:
-    """What the student is shown, word for word the same in training and evaluation; it ends with the answer cue."""
+def prompt(task: Task, question: str, choices: list[str], tools: Sequence[str] = ()) -> str:
+    """What the student is shown, word for word the same in training and evaluation; it ends with the answer cue.
+
+    Args:
+        task: Gives instruction and cues.
+        question, choices: Of the row.
+        tools: Of the row, where its student has no template that shows them.
+    """
     parts = [task.instruction] if task.instruction else []
+    if words := FORMS[task.form].before_question(task):
+        parts.append(words)
+    parts += ["Tools:", *tools] if tools else []
     parts.append(f"{task.question_cue}: {question}")
     parts += [f"{letter}. {choice}" for letter, choice in zip(ascii_uppercase, choices, strict=False)]
     parts.append(f"{task.answer_cue}:")
     return "\n".join(parts)
+
+
+def is_second_task(task: Task) -> bool:
+    """Whether rationales are trained beside answers, and not before them."""
+    return task.rationale and task.rationale_as == "second_task"
+
+
+def rationale_prompt(task: Task, question: str, choices: list[str]) -> str:
+    """What the student is shown where a rationale is the second task: as `prompt`, with another cue at the end."""
+    return prompt(task, question, choices).removesuffix(f"{task.answer_cue}:") + "Rationale:"
 
 
 def target(task: Task, answer: str, rationale: str | None) -> str:
@@ -111,6 +134,87 @@ def normalise(task: Task, answer: Any, choices: list[str], rationale: str | None
         raise ValueError(f"a student that repeats this row word for word would be graded {outcome}: its answer "
                          f"{answer!r} would be read as {parsed!r}")  # fmt: skip
     return answer, rationale
+
+
+def row_score(task: Task, parsed: str | None, answer: str, also_right: Sequence[str] = ()) -> float:
+    """How far an answer is right, in [0, 1]: where answers have fields the F1 of its parts, 1 for a right one; else 0
+    or 1. The best over the right answers."""
+    counts = FORMS[task.form].field_counts
+    best = 0.0
+    for one in (answer, *also_right):
+        if parsed is not None and matches(task, parsed, one):
+            return 1.0
+        if counts is not None:
+            best = max(best, FieldScore.of("", "", counts(task, parsed, one).values()).f1 or 0.0)
+    return best
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldScore:
+    """How well one field of the answers is found, over several rows."""
+
+    field: str
+    """Empty: all fields together (micro average)."""
+    kind: str
+    """Which of the field's parts; empty: all of them."""
+    right: int
+    wrong: int
+    missing: int
+    precision: float | None
+    """Of the parts that were given, the share that is right; None where none was given."""
+    recall: float | None
+    """Of the parts that should be there, the share that was given; None where there is none."""
+    f1: float | None
+    """Their harmonic mean; None where there are neither."""
+
+    @classmethod
+    def of(cls, field: str, kind: str, counts: Iterable[FieldCount]) -> "FieldScore":
+        """The score of counts, summed."""
+        counts = list(counts)
+        right, wrong, missing = (sum(getattr(one, name) for one in counts) for name in ("right", "wrong", "missing"))
+        return cls(
+            field=field,
+            kind=kind,
+            right=right,
+            wrong=wrong,
+            missing=missing,
+            precision=right / (right + wrong) if right + wrong else None,
+            recall=right / (right + missing) if right + missing else None,
+            f1=2 * right / (2 * right + wrong + missing) if right + wrong + missing else None,
+        )
+
+
+def field_scores(task: Task, answers: Iterable[tuple[str | None, str]]) -> list[FieldScore]:
+    """Precision, recall and F1 of each field, and of each of its kinds where it has such; first of all together.
+
+    Args:
+        task: Empty for one whose answers have no fields.
+        answers: (parsed, right answer) of each row.
+    """
+    counts = FORMS[task.form].field_counts
+    if counts is None:
+        return []
+    found: defaultdict[tuple[str, str], list[FieldCount]] = defaultdict(list)
+    for parsed, answer in answers:
+        for (field, kind), count in counts(task, parsed, answer).items():
+            for name in {(field, kind), (field, ""), ("", "")}:
+                found[name].append(count)
+    return [FieldScore.of(*name, found[name]) for name in sorted(found)]
+
+
+def answers_with_calls(task: Task) -> bool:
+    """Whether an answer is a list of tool calls, `[{"name": ..., "arguments": {...}}]`."""
+    return FORMS[task.form].check_tools is not None and task.answer_schema is None
+
+
+def check_tools(task: Task, answer: str, tools: Sequence[str]) -> None:
+    """Holds the calls of an answer against the tools that its row offers.
+
+    Raises:
+        ValueError: Names the call and what is wrong with it.
+    """
+    if (check := FORMS[task.form].check_tools) is not None:
+        check(task, answer, tools)
 
 
 def teacher_schema(task: Task, count: int) -> dict[str, Any]:

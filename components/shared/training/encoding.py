@@ -3,17 +3,21 @@
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from llm2llm.components.shared import tasks
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Example
-from llm2llm.components.shared.models.prompts import Encoded, encode, encode_general
+from llm2llm.components.shared.models.prompts import Encoded, encode, encode_general, encode_rationale
 from llm2llm.components.shared.tasks import FORMS, Task
 from llm2llm.components.shared.training.settings import FineTuneSettings
 
 IGNORED = -100
 """The label of a token that nothing is learnt from, as PyTorch's losses and transformers have it."""
+
+SECOND_TASK = ":rationale"
+"""What the id of a row's twin ends with, which asks for the rationale."""
 
 SHORTEST_PROMPT = 16
 """Tokens of a prompt that truncation leaves at least; what is left of a shorter one asks nothing."""
@@ -38,6 +42,8 @@ class Encoding:
     rows: list[Row]
     left_out: int
     truncated: int
+    second_tasks: int
+    """How many of the rows are twins that ask for a rationale."""
 
 
 def encode_rows(
@@ -68,6 +74,12 @@ def encode_rows(
         learnt = [len(one.completion) + (0 if completion_only else len(one.prompt) - 1) for one in own]
         weights = balanced_weights(examples, task, learnt)
     encoded = [(row, one, weights.get(row.answer, 1.0)) for row, one in zip(examples, own, strict=True)]
+    if tasks.is_second_task(task):
+        encoded += [
+            (replace(row, id=f"{row.id}{SECOND_TASK}"), encode_rationale(tokenizer, task, row), 1.0)
+            for row in examples
+            if row.rationale
+        ]
     encoded += [(row, encode_general(tokenizer, row, task.chat), 1.0) for row in replay]
     long = [(row.id, size) for row, one, _ in encoded if (size := len(one.prompt) + len(one.completion)) > limit]
     if long and settings.too_long == "refuse":
@@ -85,7 +97,8 @@ def encode_rows(
             rows.append(_row(example.id, fitting, settings.loss_on, weight))
     if not rows:
         raise UserError(f"train: every row has more than {limit} tokens; raise train.max_length or shorten the rows")
-    return Encoding(rows, left_out=len(encoded) - len(rows), truncated=truncated)
+    twins = sum(row.id.endswith(SECOND_TASK) for row in rows)
+    return Encoding(rows, left_out=len(encoded) - len(rows), truncated=truncated, second_tasks=twins)
 
 
 def fitted(row: Encoded, limit: int, truncate: bool) -> Encoded | None:

@@ -21,7 +21,9 @@ def build_student(seeds: list[Example], task: Task, settings: ScratchSettings, r
     strategy starts from the same base model.
     """
     texts = [
-        tasks.prompt(task, seed.question, seed.choices) + " " + tasks.target(task, seed.answer, seed.rationale)
+        tasks.prompt(task, seed.question, seed.choices, seed.tools)
+        + " "
+        + tasks.target(task, seed.answer, seed.rationale)
         for seed in seeds
     ]
     tokenizer = Tokenizer(models.BPE())

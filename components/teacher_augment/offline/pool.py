@@ -59,7 +59,7 @@ def write(
                     outcome="answered",
                     attempts=1,
                 ),
-                [Draft(row.question, row.answer, row.choices, row.rationale) for row in chosen],
+                [Draft(row.question, row.answer, row.choices, row.rationale, tools=row.tools) for row in chosen],
                 [Problem("exhausted", "the pool has no unused row left that fits")] * missing,
                 "pool",
             )

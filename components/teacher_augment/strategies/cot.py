@@ -24,7 +24,8 @@ def write(context: Context) -> list[Reply]:
     def question(part: Request) -> Query[Rows]:
         teacher = context.teacher_for(part.parent.id, part.number)
         parent = part.parent
-        messages = render(prompt, task=about(context.task), question=shown(parent.question, parent.choices))
+        asked = shown(parent.question, parent.choices, parent.tools)
+        messages = render(prompt, task=about(context.task), question=asked)
         request = teacher.request(messages, tasks.answer_schema(context.task), "rationale", parent.id)
         return Query(teacher, request, partial(_read, part=part, task=context.task))
 

@@ -54,7 +54,7 @@ def _input(context: Context, part: Request, usual: tuple[float, float]) -> Query
     messages = render(
         context.prompt("self_question"),
         task=about(context.task),
-        examples=[shown(seed.question, seed.choices) for seed in examples],
+        examples=[shown(seed.question, seed.choices, seed.tools) for seed in examples],
     )
     request = student.request(messages, _schema(context.task), "write", part.parent.id)
     return Query(student, request, partial(_read_input, task=context.task, usual=usual))
@@ -107,7 +107,7 @@ def _output(context: Context, part: Request, told: QueryResult[Asked | Problem])
     assert told.value is not None, "only what was written is answered"
     assert not isinstance(told.value, Problem), "only what passed the filters is answered"
     question, choices = told.value
-    text = tasks.prompt(context.task, question, choices)
+    text = tasks.prompt(context.task, question, choices, part.parent.tools)
     request = told.teacher.request(
         [{"role": "user", "content": text}], None, "rationale", part.parent.id, temperature=0.0
     )

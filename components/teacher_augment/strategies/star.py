@@ -31,7 +31,7 @@ def write(context: Context) -> list[Reply]:
         if hinted:
             asked += "\n" + render(hint, answer=parent.answer)[-1]["content"]
         student = context.teacher_for(parent.id, part.number)
-        text = tasks.prompt(context.task, asked, parent.choices)
+        text = tasks.prompt(context.task, asked, parent.choices, parent.tools)
         request = student.request([{"role": "user", "content": text}], None, "rationale", parent.id)
         return Query(student, request, lambda answer: _read(answer, part, context.task))
 
@@ -66,6 +66,12 @@ def _reply(part: Request, told: QueryResult[Draft | Problem]) -> Reply:
     return Reply(part, told.call, drafts, problems, told.teacher.name)
 
 
+def _unfit(task: Task) -> str:
+    if tasks.is_second_task(task):
+        return "takes the rationale that the student writes before its answer; set task.rationale_as: before"
+    return needs_rationales(task)
+
+
 STRATEGY = Strategy(
-    about="the student's own rationales", write=write, asks="student", keeps_question=True, unfit=needs_rationales
+    about="the student's own rationales", write=write, asks="student", keeps_question=True, unfit=_unfit
 )

@@ -226,7 +226,7 @@ def test_free_answers_have_no_confusion() -> None:
     rows, predictions = labelled([("A", "A")])
     counted = count_answers(predictions, {"test": rows}, scores_of(predictions), False)
     test = counted["splits"]["test"]
-    assert test == {"n": 1, "truncated": 0, "confusion": None, "reliability": None}
+    assert test == {"n": 1, "truncated": 0, "confusion": None, "reliability": None, "fields": None}
 
 
 def test_a_split_whose_rows_are_not_given_is_counted_all_the_same() -> None:

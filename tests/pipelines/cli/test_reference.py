@@ -96,3 +96,13 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_the_schema_is_json_that_editors_can_read() -> None:
     written = json.loads((ROOT / "pipelines" / "configs" / "schema.json").read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator.check_schema(written)
+
+
+def test_labels_and_schemas_in_other_words() -> None:
+    """A mapping of labels to descriptions, and the file of an answer's schema."""
+    labels = {"name": "t", "form": "classification", "labels": {"a": "the first", "b": None}}
+    answers = {"name": "t", "form": "json", "answer_schema": "answer.schema.json"}
+    for task in (labels, answers):
+        jsonschema.validate({**QUICKSTART, "task": task}, config_schema())
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**QUICKSTART, "task": {**labels, "labels": {"a": 1}}}, config_schema())

@@ -25,7 +25,8 @@ from llm2llm.pipelines.config.configured import configured
 from llm2llm.pipelines.config.form import MOST_BYTES, describe_form
 
 PAPER = ["casehold", "gsm8k", "snips", "sst2", "trec"]
-NAMES = sorted([*PAPER, *(f"paper-{name}" for name in PAPER), "quickstart", "quickstart-random"])
+JSON = ["extraction", "several-labels", "spans", "tool-calls"]
+NAMES = sorted([*PAPER, *(f"paper-{name}" for name in PAPER), *JSON, "quickstart", "quickstart-random"])
 
 
 def minimal(**values: Any) -> dict[str, Any]:

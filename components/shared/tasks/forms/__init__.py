@@ -3,12 +3,13 @@
 A form is a file here that makes a `Form`, and a line in `FORMS`.
 """
 
-from llm2llm.components.shared.tasks.forms import classification, multiple_choice, numeric, text
+from llm2llm.components.shared.tasks.forms import classification, json, multiple_choice, numeric, text
 from llm2llm.components.shared.tasks.forms.base import Form
 from llm2llm.components.shared.tasks.forms.metrics import ACCURACY, CLASS_METRICS, Metric
 
 FORMS: dict[str, Form] = {
     "classification": classification.FORM,
+    "json": json.FORM,
     "multiple_choice": multiple_choice.FORM,
     "numeric": numeric.FORM,
     "text": text.FORM,

@@ -9,7 +9,7 @@
 The rest of llm2llm asks a form what it can do and never which one it is.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,20 @@ def no_rationale(task: "Task", completion: str) -> str | None:
     return None
 
 
+def no_words(task: "Task") -> str:
+    """Nothing that the teacher's schema does not say."""
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldCount:
+    """Parts of answers, counted: those of an answer that are right, those that are wrong, right ones that it lacks."""
+
+    right: int
+    wrong: int
+    missing: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
     """The functions and properties of a form. They take the task for its own fields, such as its labels."""
@@ -50,6 +64,11 @@ class Form:
     """(task) -> JSON schema of what the teacher returns beside the question: keys of `Example`."""
     rationale_in: Callable[["Task", str], str | None] = no_rationale
     """(task, completion) -> its rationale, without the answer; None when there is none."""
+
+    in_words: Callable[["Task"], str] = no_words
+    """(task) -> what every teacher is told of the answers beside the task's description; empty: nothing."""
+    before_question: Callable[["Task"], str] = no_words
+    """(task) -> what the student is shown between the instruction and every question; empty: nothing."""
 
     takes: Mapping[str, Callable[["Task"], None]] = field(default_factory=dict)
     """The fields of a task that only some forms have, each with a check that raises ValueError: what is wrong with its
@@ -73,6 +92,20 @@ class Form:
     and a paraphrase keeps them."""
     checks_arithmetic: bool = False
     """Whether a rationale calculates, and ends at the answer."""
+    holds_json: bool = False
+    """Whether an answer is an object or a list: rows and teachers may give it as it is, and rows have its JSON text."""
+    check_tools: Callable[["Task", str, Sequence[str]], None] | None = None
+    """(task, answer, the row's tools) -> raises ValueError: a call of a tool that the row does not offer, or with
+    arguments that it does not take. None where rows offer no tools."""
+    fits: Callable[["Task", str], bool] | None = None
+    """(task, parsed) -> whether an answer that can be read is of the kind that right ones are. None where whatever can
+    be read is."""
+    field_counts: Callable[["Task", str | None, str], dict[tuple[str, str], FieldCount]] | None = None
+    """(task, parsed, answer) -> by field and kind of the answers' parts, how many are right, wrong and missing. A kind,
+    which may be empty, tells parts of one field apart, such as labels. None where an answer is right as a whole or not
+    at all."""
+    constraint: Callable[["Task"], dict[str, Any] | None] | None = None
+    """(task) -> JSON schema that a student's decoding is held to where the backend can. None where there is none."""
     leak_rouge_l: float = ROUGE_L
     """From which ROUGE-L on a row leaks. Short texts share most of their words by chance."""
 

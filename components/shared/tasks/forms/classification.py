@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from llm2llm.components.shared.base.errors import did_you_mean
 from llm2llm.components.shared.base.text import after_cues, folded, is_negated
-from llm2llm.components.shared.tasks.forms.base import Form
+from llm2llm.components.shared.tasks.forms.base import Form, accept
+from llm2llm.components.shared.tasks.forms.rationales import (
+    after_rationale,
+    asked_of_teacher,
+    check_rationale_as,
+    kept,
+    rationale_in,
+    with_rationale,
+)
 from llm2llm.components.shared.tasks.options import number_in, option_of, text_of_value
 
 if TYPE_CHECKING:
@@ -35,6 +43,50 @@ def check_labels(task: "Task") -> None:
         raise ValueError(f"labels: no empty label and no white space around one, got {bad[0]!r}")
 
 
+def check_descriptions(task: "Task") -> None:
+    """Refuses descriptions of what is no label, and empty ones.
+
+    Raises:
+        ValueError: Names the label and the fix.
+    """
+    for label, text in task.label_descriptions.items():
+        if label not in task.labels:
+            raise ValueError(f"label_descriptions: {label!r} is no label{did_you_mean(label, task.labels)}")
+        if not text.strip():
+            raise ValueError(f"label_descriptions: that of {label!r} is empty; write one, or leave the label out")
+
+
+def check_described(task: "Task") -> None:
+    """Refuses to show the student descriptions that there are not.
+
+    Raises:
+        ValueError: Names the key and the fix.
+    """
+    if task.describe_labels_to == "both" and not task.label_descriptions:
+        raise ValueError("describe_labels_to: 'both', and no label has a description; set label_descriptions")
+
+
+def descriptions(task: "Task") -> str:
+    """The labels with what they mean, a line for each; empty where none has a description."""
+    if not task.label_descriptions:
+        return ""
+    known = task.label_descriptions
+    lines = [
+        f"- {label}: {' '.join(known[label].split())}" if label in known else f"- {label}" for label in task.labels
+    ]
+    return "\n".join(["Labels:", *lines])
+
+
+def in_words(task: "Task") -> str:
+    """What the teacher is told of the labels."""
+    return "" if task.describe_labels_to == "nobody" else descriptions(task)
+
+
+def before_question(task: "Task") -> str:
+    """What the student is shown of the labels."""
+    return descriptions(task) if task.describe_labels_to == "both" else ""
+
+
 def classes(task: "Task", choices: int) -> list[str]:
     """The labels."""
     return list(task.labels)
@@ -42,12 +94,12 @@ def classes(task: "Task", choices: int) -> list[str]:
 
 def target(task: "Task", answer: str, rationale: str | None) -> str:
     """The completion that the student is trained on."""
-    return answer
+    return with_rationale(task, answer, rationale)
 
 
 def parse(task: "Task", completion: str) -> str | None:
     """The label that a completion gives; None when it names none, or several and no telling which."""
-    text = completion.strip()
+    text = after_rationale(task, completion).strip()
     cued = next((part.strip() for part in reversed(after_cues(text))), "")
     for part in (text, cued, text.split("\n", 1)[0], cued.split("\n", 1)[0]):
         if (label := _same_label(task, part)) is not None:
@@ -99,14 +151,14 @@ def matches(task: "Task", parsed: str, answer: str) -> bool:
 
 
 def normalise(task: "Task", answer: Any, choices: list[str], rationale: str | None) -> tuple[str, str | None]:
-    """(label, None) of a row. A number is a label's own text, in any spelling; it is never an index here.
+    """(label, rationale) of a row. A number is a label's own text, in any spelling; it is never an index here.
 
     Raises:
         ValueError: Not in the label set.
     """
     place = option_of(answer, task.labels)
     if place is not None:
-        return task.labels[place], None
+        return task.labels[place], kept(task, rationale)
     text = text_of_value(answer)
     known = task.labels if len(task.labels) <= 20 else [*task.labels[:20], "..."]
     raise ValueError(f"the answer {text!r} is not in the label set {known}{did_you_mean(text, task.labels)}")
@@ -114,7 +166,8 @@ def normalise(task: "Task", answer: Any, choices: list[str], rationale: str | No
 
 def teacher_properties(task: "Task") -> dict[str, Any]:
     """JSON schema of what the teacher returns beside the question."""
-    return {"answer": {"type": "string", "enum": task.labels, "description": "the right label"}}
+    answer = {"type": "string", "enum": task.labels, "description": "the right label"}
+    return {**asked_of_teacher(task), "answer": answer}
 
 
 FORM = Form(
@@ -124,7 +177,16 @@ FORM = Form(
     matches=matches,
     normalise=normalise,
     teacher_properties=teacher_properties,
-    takes={"labels": check_labels},
+    rationale_in=rationale_in,
+    in_words=in_words,
+    before_question=before_question,
+    takes={
+        "labels": check_labels,
+        "label_descriptions": check_descriptions,
+        "describe_labels_to": check_described,
+        "rationale": accept,
+        "rationale_as": check_rationale_as,
+    },
     classes=classes,
     has_labels=True,
 )

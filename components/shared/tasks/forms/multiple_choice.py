@@ -10,7 +10,15 @@ from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any
 
 from llm2llm.components.shared.base.text import after_cues
-from llm2llm.components.shared.tasks.forms.base import Form
+from llm2llm.components.shared.tasks.forms.base import Form, accept
+from llm2llm.components.shared.tasks.forms.rationales import (
+    after_rationale,
+    asked_of_teacher,
+    check_rationale_as,
+    kept,
+    rationale_in,
+    with_rationale,
+)
 from llm2llm.components.shared.tasks.options import option_of, text_of_value
 
 if TYPE_CHECKING:
@@ -43,7 +51,7 @@ def classes(task: "Task", choices: int) -> list[str]:
 
 def target(task: "Task", answer: str, rationale: str | None) -> str:
     """The completion that the student is trained on."""
-    return answer
+    return with_rationale(task, answer, rationale)
 
 
 def parse(task: "Task", completion: str) -> str | None:
@@ -53,7 +61,7 @@ def parse(task: "Task", completion: str) -> str | None:
     A letter beyond the task's `choice_count` is none.
     """
     letters = ascii_uppercase[: task.choice_count or 26]
-    text = completion.strip()
+    text = after_rationale(task, completion).strip()
     parts = [*reversed(after_cues(text)), text]
     for part in parts:
         match = _LETTER_FIRST.match(part)
@@ -77,8 +85,8 @@ def matches(task: "Task", parsed: str, answer: str) -> bool:
 
 
 def normalise(task: "Task", answer: Any, choices: list[str], rationale: str | None) -> tuple[str, str | None]:
-    """(letter, None) of a row, whose answer is a letter (`B`, `(b)`, `B. the text`) or the text of a choice. A number
-    is a choice's own text, in any spelling; it is never an index here.
+    """(letter, rationale) of a row, whose answer is a letter (`B`, `(b)`, `B. the text`) or the text of a choice. A
+    number is a choice's own text, in any spelling; it is never an index here.
 
     Raises:
         ValueError: Too few, too many or repeated choices, an answer that is none of them, or may be two.
@@ -107,7 +115,7 @@ def normalise(task: "Task", answer: Any, choices: list[str], rationale: str | No
         raise ValueError(
             f"the answer {text!r} is none of the choices: a letter {letters[0]} to {letters[-1]}, or a choice's text"
         )
-    return readings.pop(), None
+    return readings.pop(), kept(task, rationale)
 
 
 def teacher_properties(task: "Task") -> dict[str, Any]:
@@ -119,6 +127,7 @@ def teacher_properties(task: "Task") -> dict[str, Any]:
     letters = list(ascii_uppercase[: count or 26])
     return {
         "choices": choices,
+        **asked_of_teacher(task),
         "answer": {"type": "string", "enum": letters, "description": "the letter of the right choice"},
     }
 
@@ -130,7 +139,8 @@ FORM = Form(
     matches=matches,
     normalise=normalise,
     teacher_properties=teacher_properties,
-    takes={"choice_count": check_choice_count},
+    rationale_in=rationale_in,
+    takes={"choice_count": check_choice_count, "rationale": accept, "rationale_as": check_rationale_as},
     classes=classes,
     has_choices=True,
     leak_rouge_l=0.8,

@@ -22,8 +22,8 @@ from llm2llm.components.shared.data.schemas import KINDS, VERSION, Example, Pred
 
 # The columns of each kind; `?` marks those that may be null. Who changes this raises VERSION.
 COLUMNS = {
-    "examples": "id:string question:string choices:list rationale:string? answer:string also_right:list skills:list "
-    "source:string source_id:string? parent_id:string? iteration:int64 strategy:string? teacher:string? "
+    "examples": "id:string question:string choices:list rationale:string? answer:string tools:list also_right:list "
+    "skills:list source:string source_id:string? parent_id:string? iteration:int64 strategy:string? teacher:string? "
     "call_key:string? checks:list confidence:double?",
     "predictions": "example_id:string split:string iteration:int64 fold:int64? completion:string parsed:string? "
     "outcome:string truncated:bool samples:int64 samples_correct:int64 samples_unparseable:int64 confidence:double? "

@@ -18,7 +18,7 @@ from llm2llm.components.shared.inference.predict import predict_share
 from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.inference.vllm_answers import ask_vllm
 from llm2llm.components.shared.models.vllm import PYTHON_VARIABLE, vllm_is_here
-from llm2llm.components.shared.tasks import Task
+from llm2llm.components.shared.tasks import FORMS, Task
 from llm2llm.components.shared.training.settings import FineTuneSettings
 from tests.support.vllm_server import vllm_environment, vllm_python
 
@@ -120,6 +120,32 @@ def test_both_backends_score_alike_and_samples_depend_on_the_row(
     assert part == [by_id[p.example_id] for p in part]
     assert {p.samples for p in whole} == {6}
     assert any(0 < p.samples_correct < 6 for p in whole), "something is drawn"
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+@pytest.mark.usefixtures("vllm")
+def test_a_student_is_held_to_the_schema(unsure_student: Path, rows: list[Example]) -> None:
+    """One that has never seen JSON writes nothing but what fits, and not a blank that the task does not write."""
+    schema = {
+        "type": "object",
+        "properties": {"colour": {"enum": ["red", "green", "blue"]}, "is_nice": {"type": "boolean"}},
+        "required": ["colour"],
+    }
+    task = Task(name="colours", form="json", answer_schema=schema, max_new_tokens=32)
+    asked = [replace(row, answer=f'{{"colour": "{row.answer}"}}') for row in rows]
+    held = AnswerSettings(backend="vllm")
+    written, _ = predict_share(unsure_student, {"test": asked}, 0, None, task, held)
+    fits = FORMS["json"].fits
+    assert fits is not None
+    for one in written:
+        assert one.parsed is not None
+        assert fits(task, one.parsed)
+        assert one.completion == one.parsed
+    free, _ = predict_share(
+        unsure_student, {"test": asked}, 0, None, task, held.model_copy(update={"constrain": False})
+    )
+    assert all(one.parsed is None for one in free)
 
 
 @pytest.mark.vllm

@@ -22,7 +22,7 @@ from llm2llm.components.shared.tasks import Task
 from llm2llm.components.shared.tasks.chat import ChatSettings
 from llm2llm.components.shared.training.fine_tune import fine_tune
 from llm2llm.components.shared.training.settings import FineTuneSettings
-from tests.components.shared.inference.test_special_text import CHATML
+from tests.support.students import CHATML
 from tests.support.tiny_models import save_tiny
 
 SHIPPED = {file.stem: file for file in sorted((Path(trl.__file__).parent / "chat_templates").glob("*.jinja"))}

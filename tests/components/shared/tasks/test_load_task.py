@@ -13,6 +13,15 @@ from llm2llm.components.shared.tasks import FORMS, TASKS, Columns, Task, load_ta
 
 OWN: dict[str, Task] = {
     "classification": Task(name="own", form="classification", labels=["red", "blue"]),
+    "json": Task(
+        name="own",
+        form="json",
+        answer_schema={
+            "type": "object",
+            "required": ["name"],
+            "properties": {"name": {"type": "string"}, "tags": {"type": "array", "items": {"enum": ["a", "b"]}}},
+        },
+    ),
     "multiple_choice": Task(name="own", form="multiple_choice", choice_count=3),
     "numeric": Task(name="own", form="numeric", rationale=True),
     "text": Task(name="own", form="text"),
@@ -118,7 +127,7 @@ def test_a_task_of_ones_own() -> None:
     ("value", "says"),
     [
         ("gsm8", r"task: 'gsm8' is no shipped task \(gsm8k, casehold, .*\); did you mean 'gsm8k'\?; for a task"),
-        ("tone", r"task: 'tone' is no shipped task .*set task\.form to one of classification, multiple_choice"),
+        ("tone", r"task: 'tone' is no shipped task .*set task\.form to one of classification, json, multiple"),
         ({}, r"task\.name: missing"),
         ({"name": ["gsm8k"]}, r"task\.name: .*\(got \['gsm8k'\]\)"),
         ({"form": "text"}, r"task\.name: missing"),
@@ -133,8 +142,16 @@ def test_a_task_of_ones_own() -> None:
         ({"name": "x", "form": "classification", "labels": ["a", ""]}, "no empty label"),
         ({"name": "x", "form": "classification", "labels": ["a", " b"]}, "no empty label and no white space around"),
         ({"name": "x", "form": "classification", "labels": ["a", 1]}, r"task\.labels\.1: .*\(got 1\)"),
+        ({"name": "x", "form": "classification", "labels": {"a": "A", "b": " "}}, "that of 'b' is empty; write one"),
+        ({"name": "x", "form": "classification", "labels": {"a": "A", "b": 3}}, r"label_descriptions\.b: .*got 3"),
+        ({"name": "sst2", "label_descriptions": {"postive": "x"}}, "'postive' is no label; did you mean 'positive'"),
+        ({"name": "sst2", "labels": {"a": "x", "b": "y"}, "label_descriptions": {"a": "z"}}, "given twice"),
+        ({"name": "sst2", "describe_labels_to": "both"}, "describe_labels_to: 'both', and no label has a description"),
+        ({"name": "x", "form": "text", "label_descriptions": {"a": "b"}}, "label_descriptions: only for form 'class"),
         ({"name": "x", "form": "text", "labels": ["a", "b"]}, "labels: only for form 'classification'"),
-        ({"name": "x", "form": "text", "rationale": True}, "rationale: only for form 'numeric'"),
+        ({"name": "x", "form": "text", "rationale": True}, "rationale: only for form 'classification' or 'mult"),
+        ({"name": "snips", "rationale_as": "second_task"}, "rationale_as: 'second_task' says .*set rationale: true"),
+        ({"name": "gsm8k", "rationale_as": "second_task"}, "rationale_as: only for form 'classification' or 'multiple"),
         ({"name": "x", "form": "text", "choice_count": 4}, "choice_count: only for form 'multiple_choice'"),
         ({"name": "x", "form": "multiple_choice", "choice_count": 1}, "choice_count: from 2 to 26, got 1"),
         ({"name": "x", "form": "multiple_choice", "choice_count": 27}, "choice_count: from 2 to 26, got 27"),
@@ -143,6 +160,12 @@ def test_a_task_of_ones_own() -> None:
         ({"name": "x", "form": "text", "match": "judge"}, "rubric: missing; match 'judge' needs one"),
         ({"name": "x", "form": "text", "match": "judge", "rubric": " "}, "rubric: missing"),
         ({"name": "x", "form": "text", "rubric": "the year"}, "rubric: only for match 'judge', this is match 'norm"),
+        ({"name": "x", "form": "json"}, "answer_schema: missing; form 'json' needs the JSON schema"),
+        ({"name": "x", "form": "json", "answer_schema": {"type": "string"}}, "an object or a list, and .* 'string'"),
+        ({"name": "x", "form": "json", "answer_schema": {"type": "objct"}}, "type 'objct' is none of .*mean 'object'"),
+        ({"name": "x", "form": "json", "answer_schema": {"tpye": 1}}, "keyword 'tpye' is not supported; did you mean"),
+        ({"name": "x", "form": "json", "answer_schema": "no-such.json"}, "neither a schema nor a JSON or YAML file"),
+        ({"name": "x", "form": "text", "answer_schema": {"type": "object"}}, "answer_schema: only for form 'json'"),
         ({"name": "gsm8k", "match": "judge", "rubric": "x"}, "match: 'judge' is for form 'text', and this is form"),
     ],
 )  # fmt: skip
@@ -153,6 +176,10 @@ def test_load_task_refuses(value: Any, says: str) -> None:
 
 def check_schema(schema: dict[str, Any]) -> None:
     """A JSON schema that endpoints with structured output take: closed objects, every property required."""
+    if "anyOf" in schema:
+        for inner in schema["anyOf"]:
+            check_schema(inner)
+        return
     kind = schema["type"]
     if kind == "object":
         assert schema["additionalProperties"] is False
@@ -162,7 +189,7 @@ def check_schema(schema: dict[str, Any]) -> None:
     elif kind == "array":
         check_schema(schema["items"])
     else:
-        assert kind == "string"
+        assert kind in ("string", "null")
         assert "enum" not in schema or len(set(schema["enum"])) == len(schema["enum"]) > 1
 
 
@@ -174,6 +201,7 @@ def test_teacher_schema(task: Task) -> None:
     assert (examples["minItems"], examples["maxItems"]) == (3, 3)
     fields = {
         "classification": ["question", "answer"],
+        "json": ["question", "answer"],
         "multiple_choice": ["question", "choices", "answer"],
         "numeric": ["question", "rationale", "answer"],
         "text": ["question", "answer"],

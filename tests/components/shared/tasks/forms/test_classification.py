@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm2llm.components.shared import tasks
-from llm2llm.components.shared.tasks import TASKS, Task
+from llm2llm.components.shared.tasks import TASKS, Task, load_task
+from llm2llm.components.teacher_augment.prompt_files import about
 
 
 def labelled(*labels: str) -> Task:
@@ -201,3 +202,22 @@ def test_parse_gives_a_label_or_nothing(text: str) -> None:
     parsed = tasks.parse(SST2, text)
     assert parsed in (*SST2.labels, None)
     assert parsed == tasks.parse(SST2, text)
+
+
+def test_descriptions_of_labels() -> None:
+    """Given as a mapping, told to the teacher, and to the student where the task says so."""
+    values = {"name": "mail", "form": "classification", "labels": {"spam": "nobody asked\nfor it", "ham": None}}
+    task = load_task(values)
+    assert (task.labels, task.label_descriptions) == (["spam", "ham"], {"spam": "nobody asked\nfor it"})
+    assert task == load_task(
+        {**values, "labels": ["spam", "ham"], "label_descriptions": {"spam": "nobody asked\nfor it"}}
+    )
+    assert load_task(task.model_dump()) == task
+    assert about(task).endswith("Labels:\n- spam: nobody asked for it\n- ham")
+    plain = tasks.prompt(task.model_copy(update={"label_descriptions": {}}), "Buy now", [])
+    assert tasks.prompt(task, "Buy now", []) == plain
+    both = load_task({**values, "describe_labels_to": "both", "instruction": "Which?"})
+    assert tasks.prompt(both, "Buy now", []) == (
+        "Which?\nLabels:\n- spam: nobody asked for it\n- ham\nQuestion: Buy now\nAnswer:"
+    )
+    assert "spam" not in about(load_task({**values, "describe_labels_to": "nobody"}))
