@@ -16,8 +16,11 @@ from llm2llm.components.shared.base.text import repair_control_characters
 from llm2llm.components.shared.data.jsonl import is_text
 from llm2llm.components.shared.tasks import json_schema
 from llm2llm.components.shared.tasks.forms.base import FieldCount, Form
+from llm2llm.components.shared.tasks.forms.metrics import Metric
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from llm2llm.components.shared.tasks.task import Task
 
 _FENCE = re.compile(r"```[ \t]*[\w-]*\s*")
@@ -234,6 +237,21 @@ def field_counts(task: "Task", parsed: str | None, answer: str) -> dict[tuple[st
     return {name: FieldCount(count(both, name), count(given - both, name), count(right - both, name)) for name in names}
 
 
+def _parts(task: "Task", answer: str, parsed: str | None, right: bool) -> list[float]:
+    """Twice the right parts, and all parts of both sides: their quotient is the F1 of all fields together."""
+    counts = field_counts(task, parsed, answer).values()
+    both = sum(one.right for one in counts)
+    return [2.0 * both, 2.0 * both + sum(one.wrong + one.missing for one in counts)]
+
+
+def _f1(sums: "NDArray[Any]") -> "NDArray[Any]":
+    """1 where there is nothing to find and nothing was found."""
+    import numpy as np
+
+    found: NDArray[Any] = np.where(sums[..., 1] > 0, sums[..., 0] / np.maximum(sums[..., 1], 1.0), 1.0)
+    return found
+
+
 FORM = Form(
     about="a JSON object or list by a schema",
     target=target,
@@ -248,5 +266,6 @@ FORM = Form(
     fits=fits,
     field_counts=field_counts,
     constraint=constraint,
+    metrics={"field_f1": Metric(about="F1 of all fields together", measure=_parts, value=_f1)},
     leak_rouge_l=0.8,
 )

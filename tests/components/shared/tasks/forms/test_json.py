@@ -4,6 +4,7 @@ import json
 import random
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -312,3 +313,15 @@ def test_calls_are_held_against_the_rows_tools(answer: str, says: str) -> None:
     tasks.check_tools(CALLS, CALL, [WEATHER])
     with pytest.raises(ValueError, match=says):
         tasks.check_tools(CALLS, normal, [WEATHER])
+
+
+def test_the_f1_of_all_fields_may_decide() -> None:
+    metric = tasks.FORMS["json"].metrics["field_f1"]
+    task = INVOICE.model_copy(update={"metric": "field_f1"})
+    answers = [(text_of(), text_of()), (None, text_of()), (text_of(number="other"), text_of())]
+    sums = np.array([metric.measure(task, right, parsed, parsed == right) for parsed, right in answers]).sum(axis=0)
+    together = tasks.field_scores(task, answers)[0]
+    assert (together.field, together.kind) == ("", "")
+    assert float(metric.value(sums)) == pytest.approx(together.f1)
+    assert 0 < together.f1 < 1
+    assert float(metric.value(np.zeros(2))) == 1.0
