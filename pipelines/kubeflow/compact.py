@@ -57,6 +57,50 @@ def merge_components(spec: dict[str, Any]) -> None:
     """
     _merge(spec, [name for name, value in spec["components"].items() if "dag" not in value])
     _merge(spec, [name for name in spec["components"] if name.startswith("comp-for-loop")])
+    _wrap_loops(spec)
+
+
+def _wrap_loops(spec: dict[str, Any]) -> None:
+    """Puts a loop that several tasks share into a sub-graph of its own, which they share in its place.
+
+    Kubeflow's compiler makes a template for a loop's items where a task refers to the loop, called after the loop's
+    component, and refuses the second of that name: `template already exists` (argocompiler/dag.go, iterationItemTask).
+    A sub-graph it compiles once.
+    """
+    graphs = [spec["root"], *spec["components"].values()]
+    uses: dict[str, list[dict[str, Any]]] = {}
+    for graph in graphs:
+        for task in graph.get("dag", {}).get("tasks", {}).values():
+            if "parameterIterator" in task:
+                uses.setdefault(task["componentRef"]["name"], []).append(task)
+    for name, tasks in uses.items():
+        if len(tasks) > 1:
+            wrapper = name.replace("comp-for-loop", "comp-loop")
+            spec["components"][wrapper] = _wrapper(tasks[0], spec["components"][name])
+            for task in tasks:
+                task["componentRef"] = {"name": wrapper}
+                del task["parameterIterator"]
+
+
+def _wrapper(loop: dict[str, Any], inner: dict[str, Any]) -> dict[str, Any]:
+    """A sub-graph that holds nothing but a loop, takes what it takes and gives what it gives."""
+    name = re.sub(r" \d+$", "", loop["taskInfo"]["name"])
+    kept = {key: value for key, value in loop.items() if key != "dependentTasks"}
+    task: dict[str, Any] = {**kept, "taskInfo": {"name": name}, "inputs": {}}
+    wrapper: dict[str, Any] = {"dag": {"tasks": {name: task}}, "inputDefinitions": {}}
+    for kind, reference in _KINDS:
+        if given := loop["inputs"].get(kind, {}):
+            task["inputs"][kind] = {key: {reference: key} for key in given}
+            definitions = inner["inputDefinitions"][kind]
+            wrapper["inputDefinitions"][kind] = {key: dict(definitions[key]) for key in given}
+    outputs = inner["outputDefinitions"]["artifacts"]
+    wrapper["dag"]["outputs"] = {
+        "artifacts": {
+            key: {"artifactSelectors": [{"outputArtifactKey": key, "producerSubtask": name}]} for key in outputs
+        }
+    }
+    wrapper["outputDefinitions"] = {"artifacts": {key: dict(value) for key, value in outputs.items()}}
+    return wrapper
 
 
 def _merge(spec: dict[str, Any], names: list[str]) -> None:
@@ -142,7 +186,7 @@ def _shorten(component: dict[str, Any], components: dict[str, Any], prefix: str 
 
 
 def share_loops(spec: dict[str, Any]) -> None:
-    """Makes the loops of all iterations equal, so that `merge_components` keeps one of each.
+    """Makes the loops of all iterations equal, so that `merge_components` keeps one of each, in a sub-graph.
 
     A loop holds one task. Its name, and those of what goes in and out, say which iteration it is of; that becomes the
     loop's own parameter `iteration`, and inputs and outputs are called as the task calls them.
