@@ -15,8 +15,7 @@ def compact(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
     Large workflows hit limits of Argo and etcd (kubeflow/pipelines#10968, #4170). The pipeline does the same: executors
     that are equal, and run in the same place, become one; the functions' source stays in the image; components lose the
     descriptions and defaults of their inputs, which are all given here (those of the pipeline's own parameters, which
-    the UI's form shows, stay); sub-graphs lose inputs that nothing in them uses, and the compiler's prefix of the
-    others' names.
+    the UI's form shows, stay); sub-graphs lose inputs that nothing in them uses, and most of the others' names.
 
     Args:
         documents: The pipeline and, when anything is said about where stages run, the platform's part of it.
@@ -48,6 +47,15 @@ def compact(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
     _prune(spec["root"], components)
     _shorten(spec["root"], components)
     return documents
+
+
+def drop_type_versions(spec: dict[str, Any]) -> None:
+    """Removes the version 0.0.1 of every artifact's type, which no part of Kubeflow's backend reads; the artifacts that
+    it adds itself, the stages' logs, have none either. It would be in each artifact's description, six times."""
+    for component in [spec["root"], *spec["components"].values()]:
+        for side in ("inputDefinitions", "outputDefinitions"):
+            for definition in component.get(side, {}).get("artifacts", {}).values():
+                definition["artifactType"].pop("schemaVersion", None)
 
 
 def merge_components(spec: dict[str, Any]) -> None:
@@ -162,7 +170,8 @@ def iterators(task: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _shorten(component: dict[str, Any], components: dict[str, Any], prefix: str = "pipelinechannel--") -> None:
-    """Drops the compiler's prefix from names of sub-graphs' inputs, but for the items of loops."""
+    """Calls sub-graphs' inputs, but for the items of loops, as their makers call them: `journal` in place of
+    `pipelinechannel--filter-errors-3-journal`; where that would be two, with the task."""
     for task in component["dag"]["tasks"].values():
         inner = components[task["componentRef"]["name"]]
         if "dag" not in inner:
@@ -170,7 +179,12 @@ def _shorten(component: dict[str, Any], components: dict[str, Any], prefix: str 
         items = {iterator["itemInput"] for iterator in iterators(task)}
         for kind, reference in _KINDS:
             names = inner.get("inputDefinitions", {}).get(kind, {})
-            new = {name: name.removeprefix(prefix) for name in names if name.startswith(prefix) and name not in items}
+            given = [name for name in names if name.startswith(prefix) and name not in items]
+            outputs = [name.removeprefix(prefix).rpartition("-")[2] for name in given]
+            new = {
+                name: output if outputs.count(output) == 1 and output not in names else name.removeprefix(prefix)
+                for name, output in zip(given, outputs, strict=True)
+            }
             for place in (names, task.get("inputs", {}).get(kind, {})):
                 for name in [name for name in place if name in new]:
                     place[new[name]] = place.pop(name)
