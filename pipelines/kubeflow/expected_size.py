@@ -19,13 +19,18 @@ WORST: Version = "2.17"
 """Of the versions that are supported, the one under which a Workflow grows the most."""
 
 
+_FEWER = {"config": (), "model": ("kind",), "verdict": ("kind", "schema_version")}
+"""The fields beside the hash of artifacts that hold no rows and are handed to other stages."""
+
+
 def written_metadata() -> MetadataOf:
-    """The metadata of artifacts as stages write it: of rows all four fields, which others have some of."""
+    """The metadata of artifacts as stages write it."""
     numbers = count()
 
     def written(task: str, output: str) -> dict[str, Any]:
         digest = hashlib.sha256(f"{task} {output} {next(numbers)}".encode()).hexdigest()
-        return {"kind": output, "rows": 100_000, "schema_version": VERSION, SHA256: digest[:DIGITS]}
+        fields: dict[str, Any] = {"kind": output, "rows": 100_000, "schema_version": VERSION}
+        return {name: fields[name] for name in _FEWER.get(output, fields)} | {SHA256: digest[:DIGITS]}
 
     return written
 

@@ -155,6 +155,23 @@ def test_pods_of_a_chain_a_loop_and_an_exit_handler() -> None:
     assert guarded.pods == 1 + 1 + 4 + 2
 
 
+def test_a_loop_that_two_tasks_refer_to_is_refused_as_the_api_server_does() -> None:
+    """Its compiler makes the template of a loop's items once for each task, under one name."""
+    documents = compiled_config("quickstart", ["filter_errors.folds=2", "max_iterations=2"])
+    workflow_spec(documents, Backend())
+    components = documents[0]["components"]
+    (loop,) = (name for name in components if name.startswith("comp-for-loop"))
+    for graph in (documents[0]["root"], *components.values()):
+        for task in graph.get("dag", {}).get("tasks", {}).values():
+            if task["taskInfo"]["name"].startswith("folds "):
+                task |= {
+                    "componentRef": {"name": loop},
+                    "parameterIterator": {"itemInput": "fold", "items": {"raw": "[0]"}},
+                }
+    with pytest.raises(UserError, match=f'template name="{loop}-iteration": template already exists'):
+        workflow_spec(documents, Backend())
+
+
 def test_a_pipeline_without_documents_is_refused() -> None:
     with pytest.raises(UserError, match=r"no document has pipelineInfo"):
         workflow_size([{"platforms": {}}], version="2.17")
