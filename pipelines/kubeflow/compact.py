@@ -9,7 +9,7 @@ EXECUTE = ["python3", "-m", "llm2llm.pipelines.kubeflow.execute", "kfp.dsl.execu
 """In place of each function's source, which the image has: it would be in every pod's description, six times."""
 
 
-def compact(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def compact(documents: list[dict[str, Any]], for_cluster: bool = True) -> list[dict[str, Any]]:
     """A compiled pipeline without repetition: an unrolled loop says everything once for each iteration.
 
     Large workflows hit limits of Argo and etcd (kubeflow/pipelines#10968, #4170). The pipeline does the same: executors
@@ -19,6 +19,8 @@ def compact(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
     Args:
         documents: The pipeline and, when anything is said about where stages run, the platform's part of it.
+        for_cluster: Whether inputs of sub-graphs lose the names of the tasks that make them too. KFP's local runner
+            finds them by these, and takes a condition on one that it cannot find for false.
     """
     spec, *platforms = documents
     executors = spec["deploymentSpec"]["executors"]
@@ -45,7 +47,7 @@ def compact(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 for definition in group.values():
                     definition.pop("description", None)
     _prune(spec["root"], components)
-    _shorten(spec["root"], components)
+    _shorten(spec["root"], components, for_cluster)
     return documents
 
 
@@ -169,9 +171,11 @@ def iterators(task: dict[str, Any]) -> list[dict[str, Any]]:
     return [task[key] for key in ("parameterIterator", "artifactIterator") if key in task]
 
 
-def _shorten(component: dict[str, Any], components: dict[str, Any], prefix: str = "pipelinechannel--") -> None:
+def _shorten(
+    component: dict[str, Any], components: dict[str, Any], for_cluster: bool, prefix: str = "pipelinechannel--"
+) -> None:
     """Calls sub-graphs' inputs, but for the items of loops, as their makers call them: `journal` in place of
-    `pipelinechannel--filter-errors-3-journal`; where that would be two, with the task."""
+    `pipelinechannel--filter-errors-3-journal`; where that would be two, or not for a cluster, with the task."""
     for task in component["dag"]["tasks"].values():
         inner = components[task["componentRef"]["name"]]
         if "dag" not in inner:
@@ -182,7 +186,7 @@ def _shorten(component: dict[str, Any], components: dict[str, Any], prefix: str 
             given = [name for name in names if name.startswith(prefix) and name not in items]
             outputs = [name.removeprefix(prefix).rpartition("-")[2] for name in given]
             new = {
-                name: output if outputs.count(output) == 1 and output not in names else name.removeprefix(prefix)
+                name: output if for_cluster and outputs.count(output) == 1 else name.removeprefix(prefix)
                 for name, output in zip(given, outputs, strict=True)
             }
             for place in (names, task.get("inputs", {}).get(kind, {})):
@@ -196,7 +200,7 @@ def _shorten(component: dict[str, Any], components: dict[str, Any], prefix: str 
                 for name, short in new.items():
                     policy = task["triggerPolicy"]
                     policy["condition"] = policy["condition"].replace(f"'{name}'", f"'{short}'")
-        _shorten(inner, components, prefix)
+        _shorten(inner, components, for_cluster, prefix)
 
 
 def share_loops(spec: dict[str, Any]) -> None:

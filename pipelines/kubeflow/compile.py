@@ -50,7 +50,7 @@ def compile_config(config: Config, output: Path, for_cluster: bool = True) -> No
         compiler.Compiler().compile(pipeline, str(draft), pipeline_parameters=to_parameters(config))
         text = draft.read_text(encoding="utf-8")
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # three times as fast, where there is one
-    documents = compact(list(yaml.load_all(text, Loader=loader)))
+    documents = compact(list(yaml.load_all(text, Loader=loader)), for_cluster)
     refuse_repeated_artifacts(documents[0])
     if for_cluster:
         drop_type_versions(documents[0])

@@ -95,6 +95,23 @@ def test_every_reference_of_a_compacted_pipeline_resolves(tmp_path: Path) -> Non
                 assert required <= given.keys() | iterated, name
 
 
+def test_sub_graphs_inputs_have_short_names_in_a_cluster_and_those_that_kfps_local_runner_knows_here(
+    tmp_path: Path,
+) -> None:
+    """The local runner looks for an input by the task that makes it, and ends the loop where it finds none."""
+    for for_cluster, wanted in (
+        (True, {"Output", "journal", "training_set", "train"}),
+        (False, {"filter-errors-Output"}),
+    ):
+        compile_config(load_config("quickstart"), tmp_path / "p.yaml", for_cluster)
+        spec = next(yaml.load_all((tmp_path / "p.yaml").read_text(), Loader=yaml.CSafeLoader))
+        (first,) = (t for t in spec["root"]["dag"]["tasks"].values() if t["taskInfo"]["name"] == "iteration 1")
+        inputs = first["inputs"]
+        assert wanted <= inputs["parameters"].keys() | inputs["artifacts"].keys()
+        (name,) = (name for name in inputs["parameters"] if name.endswith("Output"))
+        assert f"['{name}'] == true" in first["triggerPolicy"]["condition"]
+
+
 def test_compiling_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a.yaml", "b.yaml"):
         compiled("quickstart", tmp_path / name)
