@@ -9,6 +9,10 @@ EXECUTE = ["python3", "-m", "llm2llm.pipelines.kubeflow.execute", "kfp.dsl.execu
 """In place of each function's source, which the image has: it would be in every pod's description, six times."""
 
 
+MOST_LOOPS = 12
+"""A pipeline of so many loops has each on its own: it costs 4 KB of the Workflow, a shared one costs a pod in a row."""
+
+
 def compact(documents: list[dict[str, Any]], for_cluster: bool = True) -> list[dict[str, Any]]:
     """A compiled pipeline without repetition: an unrolled loop says everything once for each iteration.
 
@@ -61,13 +65,16 @@ def drop_type_versions(spec: dict[str, Any]) -> None:
 
 
 def merge_components(spec: dict[str, Any]) -> None:
-    """Makes every task refer to the first of equal components, and removes the others: stages, then loops of them.
+    """Makes every task refer to the first of equal components, and removes the others: stages, then loops of them where
+    there are many.
 
     Kubeflow's compiler visits a component once, however many tasks refer to it (backend/src/v2/compiler/visitor.go).
     """
     _merge(spec, [name for name, value in spec["components"].items() if "dag" not in value])
-    _merge(spec, [name for name in spec["components"] if name.startswith("comp-for-loop")])
-    _wrap_loops(spec)
+    loops = [name for name in spec["components"] if name.startswith("comp-for-loop")]
+    if len(loops) > MOST_LOOPS:
+        _merge(spec, loops)
+        _wrap_loops(spec)
 
 
 def _wrap_loops(spec: dict[str, Any]) -> None:

@@ -160,14 +160,11 @@ def test_a_loop_that_two_tasks_refer_to_is_refused_as_the_api_server_does() -> N
     documents = compiled_config("quickstart", ["filter_errors.folds=2", "max_iterations=2"])
     workflow_spec(documents, Backend())
     components = documents[0]["components"]
-    (loop,) = (name for name in components if name.startswith("comp-for-loop"))
+    loop = next(name for name in components if name.startswith("comp-for-loop"))
     for graph in (documents[0]["root"], *components.values()):
         for task in graph.get("dag", {}).get("tasks", {}).values():
             if task["taskInfo"]["name"].startswith("folds "):
-                task |= {
-                    "componentRef": {"name": loop},
-                    "parameterIterator": {"itemInput": "fold", "items": {"raw": "[0]"}},
-                }
+                task["componentRef"] = {"name": loop}
     with pytest.raises(UserError, match=f'template name="{loop}-iteration": template already exists'):
         workflow_spec(documents, Backend())
 
