@@ -122,15 +122,15 @@ def test_a_patch_is_stored_once_for_each_node_it_passes(version: str, copies: in
 
 
 def test_an_iteration_costs_what_one_more_adds() -> None:
-    for overrides in ([], ["filter_errors.folds=3", "evaluate.shards=2"]):
-        five, six = (
+    for overrides in ([], ["filter_errors.folds=3", "evaluate.shards=2"]):  # each loop on its own, and shared
+        seven, eight = (
             workflow_size(compiled_config("quickstart", [*overrides, f"max_iterations={number}"]), version="2.17")
-            for number in (5, 6)
+            for number in (7, 8)
         )
-        assert (five.iterations, six.iterations) == (5, 6)
-        assert five.per_iteration == pytest.approx(six.stored.total - five.stored.total, rel=0.1)
-        assert six.pods > five.pods
-        assert six.pods_in_a_row > five.pods_in_a_row
+        assert (seven.iterations, eight.iterations) == (7, 8)
+        assert seven.per_iteration == pytest.approx(eight.stored.total - seven.stored.total, rel=0.1)
+        assert eight.pods > seven.pods
+        assert eight.pods_in_a_row > seven.pods_in_a_row
 
 
 def test_what_metadata_and_parameters_add() -> None:
