@@ -112,7 +112,7 @@ gitops: $(VENV)/dev.done
 
 # The quickstart on a real Kubeflow: make e2e HOST=http://localhost:8080 ARGUMENTS="--set placement.profile=kind"
 e2e: $(VENV)/dev.done
-	$(BIN)/python -m tests.e2e.run --host $(HOST) $(ARGUMENTS)
+	$(BIN)/python -m tests.e2e.run --host "$(HOST)" $(ARGUMENTS)
 
 # What the images install, pinned by version and hash; run it when pyproject.toml or constraints.txt changes.
 locks:

@@ -9,17 +9,22 @@ EXECUTE = ["python3", "-m", "llm2llm.pipelines.kubeflow.execute", "kfp.dsl.execu
 """In place of each function's source, which the image has: it would be in every pod's description, six times."""
 
 
-def compact(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+MOST_LOOPS = 12
+"""A pipeline of so many loops has each on its own: it costs 4 KB of the Workflow, a shared one costs a pod in a row."""
+
+
+def compact(documents: list[dict[str, Any]], for_cluster: bool = True) -> list[dict[str, Any]]:
     """A compiled pipeline without repetition: an unrolled loop says everything once for each iteration.
 
     Large workflows hit limits of Argo and etcd (kubeflow/pipelines#10968, #4170). The pipeline does the same: executors
     that are equal, and run in the same place, become one; the functions' source stays in the image; components lose the
     descriptions and defaults of their inputs, which are all given here (those of the pipeline's own parameters, which
-    the UI's form shows, stay); sub-graphs lose inputs that nothing in them uses, and the compiler's prefix of the
-    others' names.
+    the UI's form shows, stay); sub-graphs lose inputs that nothing in them uses, and most of the others' names.
 
     Args:
         documents: The pipeline and, when anything is said about where stages run, the platform's part of it.
+        for_cluster: Whether inputs of sub-graphs lose the names of the tasks that make them too. KFP's local runner
+            finds them by these, and takes a condition on one that it cannot find for false.
     """
     spec, *platforms = documents
     executors = spec["deploymentSpec"]["executors"]
@@ -46,17 +51,73 @@ def compact(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 for definition in group.values():
                     definition.pop("description", None)
     _prune(spec["root"], components)
-    _shorten(spec["root"], components)
+    _shorten(spec["root"], components, for_cluster)
     return documents
 
 
+def drop_type_versions(spec: dict[str, Any]) -> None:
+    """Removes the version 0.0.1 of every artifact's type, which no part of Kubeflow's backend reads; the artifacts that
+    it adds itself, the stages' logs, have none either. It would be in each artifact's description, six times."""
+    for component in [spec["root"], *spec["components"].values()]:
+        for side in ("inputDefinitions", "outputDefinitions"):
+            for definition in component.get(side, {}).get("artifacts", {}).values():
+                definition["artifactType"].pop("schemaVersion", None)
+
+
 def merge_components(spec: dict[str, Any]) -> None:
-    """Makes every task refer to the first of equal components, and removes the others: stages, then loops of them.
+    """Makes every task refer to the first of equal components, and removes the others: stages, then loops of them where
+    there are many.
 
     Kubeflow's compiler visits a component once, however many tasks refer to it (backend/src/v2/compiler/visitor.go).
     """
     _merge(spec, [name for name, value in spec["components"].items() if "dag" not in value])
-    _merge(spec, [name for name in spec["components"] if name.startswith("comp-for-loop")])
+    loops = [name for name in spec["components"] if name.startswith("comp-for-loop")]
+    if len(loops) > MOST_LOOPS:
+        _merge(spec, loops)
+        _wrap_loops(spec)
+
+
+def _wrap_loops(spec: dict[str, Any]) -> None:
+    """Puts a loop that several tasks share into a sub-graph of its own, which they share in its place.
+
+    Kubeflow's compiler makes a template for a loop's items where a task refers to the loop, called after the loop's
+    component, and refuses the second of that name: `template already exists` (argocompiler/dag.go, iterationItemTask).
+    A sub-graph it compiles once.
+    """
+    graphs = [spec["root"], *spec["components"].values()]
+    uses: dict[str, list[dict[str, Any]]] = {}
+    for graph in graphs:
+        for task in graph.get("dag", {}).get("tasks", {}).values():
+            if "parameterIterator" in task:
+                uses.setdefault(task["componentRef"]["name"], []).append(task)
+    for name, tasks in uses.items():
+        if len(tasks) > 1:
+            wrapper = name.replace("comp-for-loop", "comp-loop")
+            spec["components"][wrapper] = _wrapper(tasks[0], spec["components"][name])
+            for task in tasks:
+                task["componentRef"] = {"name": wrapper}
+                del task["parameterIterator"]
+
+
+def _wrapper(loop: dict[str, Any], inner: dict[str, Any]) -> dict[str, Any]:
+    """A sub-graph that holds nothing but a loop, takes what it takes and gives what it gives."""
+    name = re.sub(r" \d+$", "", loop["taskInfo"]["name"])
+    kept = {key: value for key, value in loop.items() if key != "dependentTasks"}
+    task: dict[str, Any] = {**kept, "taskInfo": {"name": name}, "inputs": {}}
+    wrapper: dict[str, Any] = {"dag": {"tasks": {name: task}}, "inputDefinitions": {}}
+    for kind, reference in _KINDS:
+        if given := loop["inputs"].get(kind, {}):
+            task["inputs"][kind] = {key: {reference: key} for key in given}
+            definitions = inner["inputDefinitions"][kind]
+            wrapper["inputDefinitions"][kind] = {key: dict(definitions[key]) for key in given}
+    outputs = inner["outputDefinitions"]["artifacts"]
+    wrapper["dag"]["outputs"] = {
+        "artifacts": {
+            key: {"artifactSelectors": [{"outputArtifactKey": key, "producerSubtask": name}]} for key in outputs
+        }
+    }
+    wrapper["outputDefinitions"] = {"artifacts": {key: dict(value) for key, value in outputs.items()}}
+    return wrapper
 
 
 def _merge(spec: dict[str, Any], names: list[str]) -> None:
@@ -117,8 +178,11 @@ def iterators(task: dict[str, Any]) -> list[dict[str, Any]]:
     return [task[key] for key in ("parameterIterator", "artifactIterator") if key in task]
 
 
-def _shorten(component: dict[str, Any], components: dict[str, Any], prefix: str = "pipelinechannel--") -> None:
-    """Drops the compiler's prefix from names of sub-graphs' inputs, but for the items of loops."""
+def _shorten(
+    component: dict[str, Any], components: dict[str, Any], for_cluster: bool, prefix: str = "pipelinechannel--"
+) -> None:
+    """Calls sub-graphs' inputs, but for the items of loops, as their makers call them: `journal` in place of
+    `pipelinechannel--filter-errors-3-journal`; where that would be two, or not for a cluster, with the task."""
     for task in component["dag"]["tasks"].values():
         inner = components[task["componentRef"]["name"]]
         if "dag" not in inner:
@@ -126,7 +190,12 @@ def _shorten(component: dict[str, Any], components: dict[str, Any], prefix: str 
         items = {iterator["itemInput"] for iterator in iterators(task)}
         for kind, reference in _KINDS:
             names = inner.get("inputDefinitions", {}).get(kind, {})
-            new = {name: name.removeprefix(prefix) for name in names if name.startswith(prefix) and name not in items}
+            given = [name for name in names if name.startswith(prefix) and name not in items]
+            outputs = [name.removeprefix(prefix).rpartition("-")[2] for name in given]
+            new = {
+                name: output if for_cluster and outputs.count(output) == 1 else name.removeprefix(prefix)
+                for name, output in zip(given, outputs, strict=True)
+            }
             for place in (names, task.get("inputs", {}).get(kind, {})):
                 for name in [name for name in place if name in new]:
                     place[new[name]] = place.pop(name)
@@ -138,11 +207,11 @@ def _shorten(component: dict[str, Any], components: dict[str, Any], prefix: str 
                 for name, short in new.items():
                     policy = task["triggerPolicy"]
                     policy["condition"] = policy["condition"].replace(f"'{name}'", f"'{short}'")
-        _shorten(inner, components, prefix)
+        _shorten(inner, components, for_cluster, prefix)
 
 
 def share_loops(spec: dict[str, Any]) -> None:
-    """Makes the loops of all iterations equal, so that `merge_components` keeps one of each.
+    """Makes the loops of all iterations equal, so that `merge_components` keeps one of each, in a sub-graph.
 
     A loop holds one task. Its name, and those of what goes in and out, say which iteration it is of; that becomes the
     loop's own parameter `iteration`, and inputs and outputs are called as the task calls them.

@@ -14,7 +14,7 @@ from llm2llm.components.stages import STAGES
 from llm2llm.pipelines.config import Config, to_parameters
 from llm2llm.pipelines.config.data_versions import data_versions
 from llm2llm.pipelines.config.stage_settings import stage_settings
-from llm2llm.pipelines.kubeflow.compact import compact, merge_components, share_loops
+from llm2llm.pipelines.kubeflow.compact import compact, drop_type_versions, merge_components, share_loops
 from llm2llm.pipelines.kubeflow.expected_size import checked_size
 from llm2llm.pipelines.kubeflow.spec_checks import refuse_repeated_artifacts
 from llm2llm.pipelines.kubeflow.workflow_size import WorkflowSize
@@ -50,9 +50,10 @@ def compile_config(config: Config, output: Path, for_cluster: bool = True) -> No
         compiler.Compiler().compile(pipeline, str(draft), pipeline_parameters=to_parameters(config))
         text = draft.read_text(encoding="utf-8")
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # three times as fast, where there is one
-    documents = compact(list(yaml.load_all(text, Loader=loader)))
+    documents = compact(list(yaml.load_all(text, Loader=loader)), for_cluster)
     refuse_repeated_artifacts(documents[0])
     if for_cluster:
+        drop_type_versions(documents[0])
         share_loops(documents[0])
         merge_components(documents[0])
         _ask_again(documents[0])

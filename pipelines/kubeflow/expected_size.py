@@ -1,21 +1,38 @@
 """What a config's pipeline will come to on Kubeflow, known before anything is submitted."""
 
+import hashlib
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from llm2llm.components.shared.lineage.records import DIGITS
+from llm2llm.components.shared.data.schemas import VERSION
+from llm2llm.components.shared.lineage.records import DIGITS, SHA256
 from llm2llm.pipelines.config.config import Config
 from llm2llm.pipelines.config.stage_settings import stage_settings
+from llm2llm.pipelines.kubeflow.predicted_run import MetadataOf
 from llm2llm.pipelines.kubeflow.workflow_size import MAX_WORKFLOW, WorkflowSize, refuse_too_large, workflow_size
 from llm2llm.pipelines.kubeflow.workflow_spec import Version
 
 WORST: Version = "2.17"
 """Of the versions that are supported, the one under which a Workflow grows the most."""
 
-_METADATA = len('{"kind": "predictions", "rows": 100000, "schema_version": 5, "sha256": ""}') + DIGITS
-"""Bytes that a stage writes into the metadata of an artifact."""
+
+_FEWER = {"config": (), "model": ("kind",), "verdict": ("kind", "schema_version")}
+"""The fields beside the hash of artifacts that hold no rows and are handed to other stages."""
+
+
+def written_metadata() -> MetadataOf:
+    """The metadata of artifacts as stages write it."""
+    numbers = count()
+
+    def written(task: str, output: str) -> dict[str, Any]:
+        digest = hashlib.sha256(f"{task} {output} {next(numbers)}".encode()).hexdigest()
+        fields: dict[str, Any] = {"kind": output, "rows": 100_000, "schema_version": VERSION}
+        return {name: fields[name] for name in _FEWER.get(output, fields)} | {SHA256: digest[:DIGITS]}
+
+    return written
 
 
 def expected_size(config: Config, text: str, version: Version = WORST) -> WorkflowSize:
@@ -27,7 +44,7 @@ def expected_size(config: Config, text: str, version: Version = WORST) -> Workfl
         version: The Kubeflow Pipelines it runs on.
     """
     documents: list[dict[str, Any]] = list(yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
-    return workflow_size(documents, version=version, metadata_bytes=_METADATA, outputs=stage_settings(config))
+    return workflow_size(documents, version=version, metadata=written_metadata(), outputs=stage_settings(config))
 
 
 def checked_size(config: Config, path: Path) -> WorkflowSize:

@@ -24,7 +24,7 @@ began, and KFP's SDK cannot leave it out (its default is one hour, kubeflow/pipe
 end of the last try; the number of retries and their time-outs are the bound."""
 BESIDE_ITERATIONS = 3
 """Argo's nodes around a stage's pod in iteration 0: the stage's DAG, the run's and the entry point's. Iteration i has i
-conditions more, and a loop over folds or shards its own."""
+conditions more, and a loop over folds or shards three of its own."""
 
 
 def total_seconds(retries: int, timeout: int, backoff: int) -> int:

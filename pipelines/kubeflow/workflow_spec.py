@@ -124,8 +124,16 @@ class _Compiler:
         return f"{{{{workflow.parameters.{name}}}}}" if any(a["name"] == name for a in self.arguments) else ""
 
     def add(self, template: Json) -> str:
+        """Adds a template of which Kubeflow's compiler looks first whether it is there."""
         if not any(known["name"] == template["name"] for known in self.templates):
             self.templates.append(template)
+        return str(template["name"])
+
+    def add_new(self, template: Json) -> str:
+        """Adds a template of a sub-graph, whose name must be new."""
+        if any(known["name"] == template["name"] for known in self.templates):
+            raise UserError(f'template name="{template["name"]}": template already exists')
+        self.templates.append(template)
         return str(template["name"])
 
     def kubernetes_config(self, component: str) -> Json:
@@ -143,7 +151,8 @@ def workflow_spec(documents: Sequence[Json], backend: Backend, parameters: Mappi
         parameters: The run's parameters; what is missing comes from the pipeline's defaults.
 
     Raises:
-        UserError: The documents hold no pipeline, or one with executors other than containers.
+        UserError: The documents hold no pipeline, one with executors other than containers, or one that the API server
+            refuses because two sub-graphs would have templates of one name.
     """
     pipeline, kubernetes = documents_of(documents)
     for label, executor in pipeline.get("deploymentSpec", {}).get("executors", {}).items():
@@ -170,7 +179,7 @@ def workflow_spec(documents: Sequence[Json], backend: Backend, parameters: Mappi
             },
         },
     ]
-    compiler.add(templates.dag("entrypoint", entry, inputs=()))
+    compiler.add_new(templates.dag("entrypoint", entry, inputs=()))
     spec: Json = {
         "arguments": {"parameters": compiler.arguments},
         "entrypoint": "entrypoint",
@@ -229,12 +238,12 @@ def _graph(compiler: _Compiler, name: str, component: Json) -> None:
         if _is_exit_task(tasks[key]):
             exit_name = f"exit-hook-{name}-{key}"
             exit_templates.update(dict.fromkeys(tasks[key].get("dependentTasks", []), exit_name))
-            compiler.add(templates.dag(exit_name, _tasks(compiler, key, tasks[key], parent)))
+            compiler.add_new(templates.dag(exit_name, _tasks(compiler, key, tasks[key], parent)))
     inside: list[Json] = []
     for key in sorted(tasks):
         if not _is_exit_task(tasks[key]):
             inside += _tasks(compiler, key, tasks[key], parent, exit_template=exit_templates.get(key, ""))
-    compiler.add(templates.dag(name, inside))
+    compiler.add_new(templates.dag(name, inside))
 
 
 def _is_exit_task(task: Json) -> bool:
@@ -345,7 +354,7 @@ def _loop(compiler: _Compiler, name: str, task: Json, text: str, parent: str) ->
         task_name=name,
     )
     inside = templates.dag(f"{component_name}-iteration", item, inputs=("parent-dag-id", "iteration-index"))
-    compiler.add(inside)
+    compiler.add_new(inside)
     output = "{{tasks.iteration-driver.outputs.parameters.%s}}"
     items: Json = {
         "name": "iteration-iterations",
@@ -365,7 +374,7 @@ def _loop(compiler: _Compiler, name: str, task: Json, text: str, parent: str) ->
     limit = task.get("iteratorPolicy", {}).get("parallelismLimit")
     if limit:
         loop["parallelism"] = limit
-    compiler.add(loop)
+    compiler.add_new(loop)
     around: Json = {
         "name": name,
         "template": loop["name"],

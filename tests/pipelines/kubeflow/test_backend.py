@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 
 from llm2llm.components.shared.base.errors import UserError
+from llm2llm.pipelines.config import load_config
+from llm2llm.pipelines.kubeflow import compact
+from llm2llm.pipelines.kubeflow.compile import compile_config
 from llm2llm.pipelines.kubeflow.predicted_run import MetadataOf
 from llm2llm.pipelines.kubeflow.workflow_nodes import PodResult
 from llm2llm.pipelines.kubeflow.workflow_size import MAX_WORKFLOW, refuse_too_large, workflow_size
@@ -105,10 +108,16 @@ def _small_metadata(stage: StageInput) -> StageOutput:
     )
 
 
-def test_the_largest_pipeline_resolves_on_2_16(store: MetadataStore) -> None:
-    """Folds, shards, registry, replay and a first task that looks for news, three iterations of them."""
+def test_the_largest_pipeline_resolves_on_2_16(
+    store: MetadataStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folds, shards, registry, replay and a first task that looks for news, three iterations of them, loops shared as
+    in ten."""
+    monkeypatch.setattr(compact, "MOST_LOOPS", 1)
     overrides = [one for one in EVERYTHING if not one.startswith("max_iterations")]
-    documents = compiled_config("quickstart", [*overrides, "max_iterations=3"])
+    compile_config(load_config("quickstart", [*overrides, "max_iterations=3"]), tmp_path / "p.yaml")
+    documents = read_compiled(tmp_path / "p.yaml")
+    assert sum(name.startswith("comp-for-loop") for name in documents[0]["components"]) == 2
     result = run(documents, store=store, pretend=True, backend=Backend(version="2.16"))
     assert result.state == "Succeeded", (result.failed_task, result.message)
     assert sum(stage.task.startswith("out-of-fold") for stage in result.stages) >= 9

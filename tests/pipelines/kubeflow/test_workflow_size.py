@@ -122,15 +122,15 @@ def test_a_patch_is_stored_once_for_each_node_it_passes(version: str, copies: in
 
 
 def test_an_iteration_costs_what_one_more_adds() -> None:
-    for overrides in ([], ["filter_errors.folds=3", "evaluate.shards=2"]):
-        five, six = (
+    for overrides in ([], ["filter_errors.folds=3", "evaluate.shards=2"]):  # each loop on its own, and shared
+        seven, eight = (
             workflow_size(compiled_config("quickstart", [*overrides, f"max_iterations={number}"]), version="2.17")
-            for number in (5, 6)
+            for number in (7, 8)
         )
-        assert (five.iterations, six.iterations) == (5, 6)
-        assert five.per_iteration == pytest.approx(six.stored.total - five.stored.total, rel=0.1)
-        assert six.pods > five.pods
-        assert six.pods_in_a_row > five.pods_in_a_row
+        assert (seven.iterations, eight.iterations) == (7, 8)
+        assert seven.per_iteration == pytest.approx(eight.stored.total - seven.stored.total, rel=0.1)
+        assert eight.pods > seven.pods
+        assert eight.pods_in_a_row > seven.pods_in_a_row
 
 
 def test_what_metadata_and_parameters_add() -> None:
@@ -153,6 +153,20 @@ def test_pods_of_a_chain_a_loop_and_an_exit_handler() -> None:
     assert fan.pods_in_a_row == 2 + 5 + 2
     guarded = workflow_size(compiled_toy(toys.guarded), version="2.17")
     assert guarded.pods == 1 + 1 + 4 + 2
+
+
+def test_a_loop_that_two_tasks_refer_to_is_refused_as_the_api_server_does() -> None:
+    """Its compiler makes the template of a loop's items once for each task, under one name."""
+    documents = compiled_config("quickstart", ["filter_errors.folds=2", "max_iterations=2"])
+    workflow_spec(documents, Backend())
+    components = documents[0]["components"]
+    loop = next(name for name in components if name.startswith("comp-for-loop"))
+    for graph in (documents[0]["root"], *components.values()):
+        for task in graph.get("dag", {}).get("tasks", {}).values():
+            if task["taskInfo"]["name"].startswith("folds "):
+                task["componentRef"] = {"name": loop}
+    with pytest.raises(UserError, match=f'template name="{loop}-iteration": template already exists'):
+        workflow_spec(documents, Backend())
 
 
 def test_a_pipeline_without_documents_is_refused() -> None:
