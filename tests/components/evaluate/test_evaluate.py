@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from llm2llm.components.evaluate.evaluate import (
     NO_LABEL,
     confusion_of,
+    field_figures,
     label_figures,
     merged,
     sample_figures,
@@ -236,3 +237,27 @@ def test_a_form_without_labels_has_none_of_them() -> None:
     score = with_metrics(scored([], said, TRAINED)[0], Task(name="sums", form="numeric"), {"seeds": rows}, said)
     assert (score.macro_f1, score.balanced_accuracy, score.value) == (None, None, None)
     assert label_figures(None) == {}
+
+
+def test_figures_of_fields() -> None:
+    """Shares of valid JSON and of what fits, and F1 by field; of labels, which have no fields, none."""
+    schema = {"type": "array", "uniqueItems": True, "items": {"enum": ["a", "b"]}}
+    task = Task(name="topics", form="json", answer_schema=schema)
+    pairs: list[tuple[str, str | None]] = [
+        ('["a"]', '["a"]'),
+        ('["a","b"]', '["b"]'),
+        ('["b"]', '["c"]'),
+        ('["b"]', None),
+    ]
+    rows = [Example(id=str(n), question=str(n), answer=right) for n, (right, _) in enumerate(pairs)]
+    answers = [
+        Prediction(example_id=str(n), split="test", iteration=0, completion="", parsed=parsed, outcome="wrong")
+        for n, (_, parsed) in enumerate(pairs)
+    ]
+    figures = field_figures(task, {"test": rows}, answers)
+    assert (figures["test_valid_json"], figures["test_fits_schema"]) == (0.75, 0.5)
+    assert figures["test_precision"] == pytest.approx(2 / 3, abs=1e-4)
+    assert (figures["test_recall"], figures["test_f1"]) == (0.4, 0.5)
+    assert figures["test_f1_items"] == 0.5
+    assert figures["test_row_score"] == pytest.approx((1 + 2 / 3) / 4, abs=1e-4)
+    assert field_figures(Task(name="x", form="text"), {"test": rows}, answers) == {}
