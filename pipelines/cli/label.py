@@ -39,7 +39,7 @@ def label(
     with_seeds: bool,
     overrides: tuple[str, ...],
 ) -> None:
-    """Make rows of an application's logs: a teacher answers each question, or a committee that agrees.
+    """Make rows of an application's logs, labelled by a teacher or a committee.
 
     TRACES is a file of chat requests as OpenAI's API takes them, or what MLflow or Langfuse export. What the
     application answered is not used. Who answers, budget, prices and ledger are those of teacher_augment in the config:

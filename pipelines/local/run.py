@@ -127,8 +127,8 @@ def _run_pipeline(config: Config, output: Path, runner: Runner, watch: Watch) ->
     # The stages end by themselves when this process is gone; see `components.stage`.
     os.environ[PARENT_VARIABLE] = str(os.getpid())
     use_movable_cache(output)
-    # What a stage prints is read as this terminal's text: what it cannot hold is escaped.
-    os.environ.setdefault("PYTHONIOENCODING", f"{locale.getpreferredencoding(False)}:backslashreplace")
+    # KFP reads what a stage prints as text of this locale; what that cannot hold is escaped.
+    os.environ["PYTHONIOENCODING"] = f"{locale.getpreferredencoding(False)}:backslashreplace"
     print_before = builtins.print
     with open(output / "run.log", "a", encoding="utf-8") as log, _stopped_by_signals():
         try:

@@ -1,5 +1,6 @@
 """Terminals of any encoding, and standard output that takes nothing: output, or one message."""
 
+import json
 import os
 import subprocess
 import sys
@@ -35,3 +36,17 @@ def test_a_full_output_is_one_message() -> None:
         assert (done.returncode, done.stderr.decode()) == (
             2, "error: cannot write to standard output: No space left on device\n"
         )  # fmt: skip
+
+
+def test_a_stage_says_its_events_in_any_encoding(tmp_path: Path) -> None:
+    """What `llm2llm run` reads of a stage is JSON, also where the terminal lacks the characters of a message."""
+    (tmp_path / "seeds.jsonl").write_text('{"question": "a", "answer": "😀"}\n', encoding="utf-8")
+    source = str(tmp_path / "seeds.jsonl")
+    settings = f"{{task: {{name: t, form: classification, labels: [a, b]}}, data: {{seeds: {source}}}}}"
+    output = str(tmp_path / "out")
+    done = call("stage", "prepare", "--settings", settings, "--output", output, PYTHONIOENCODING="latin-1")
+    said = done.stdout.decode("latin-1").splitlines()
+    events = [json.loads(line.removeprefix("@llm2llm ")) for line in said if line.startswith("@llm2llm ")]
+    assert done.returncode == 2, done.stderr
+    assert "😀" in events[-1]["user_error"]
+    assert "\\U0001f600" in done.stderr.decode("latin-1")
