@@ -6,7 +6,7 @@ from pydantic import Field
 
 from llm2llm.components.filter_errors.selections import SELECTIONS, Selection
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.base.settings import Settings, StageSettings, in_words, one_of
+from llm2llm.components.shared.base.settings import RandomSeed, Settings, StageSettings, in_words, one_of
 from llm2llm.components.shared.tasks import AnyTask
 
 
@@ -112,5 +112,5 @@ class FilterErrorsStage(StageSettings):
     filter_errors: FilterErrorsSettings = FilterErrorsSettings()
     max_iterations: int = Field(1, ge=1)
     """The last iteration that may run."""
-    random_seed: int = Field(0, ge=0)
+    random_seed: RandomSeed = 0
     """Decides the draws of the selections `skills` and `random`."""

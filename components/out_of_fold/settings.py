@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from llm2llm.components.shared.base.settings import Settings, StageSettings
+from llm2llm.components.shared.base.settings import RandomSeed, Settings, StageSettings
 from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.tasks import AnyTask
 from llm2llm.components.shared.training.settings import FineTuneSettings
@@ -24,7 +24,7 @@ class OutOfFoldStage(StageSettings):
     train: FineTuneSettings = FineTuneSettings()
     evaluate: AnswerSettings = AnswerSettings()
     out_of_fold: FoldSettings = FoldSettings()
-    random_seed: int = Field(0, ge=0)
+    random_seed: RandomSeed = 0
 
     def named_sources(self) -> dict[str, str]:
         return {"student": self.student}

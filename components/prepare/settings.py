@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from llm2llm.components.shared.base.settings import Settings, StageSettings
+from llm2llm.components.shared.base.settings import RandomSeed, Settings, StageSettings
 from llm2llm.components.shared.ingest.settings import RowsSettings
 from llm2llm.components.shared.leakage.settings import LeakSettings
 from llm2llm.components.shared.tasks import AnyTask
@@ -61,7 +61,7 @@ class PrepareStage(StageSettings):
     task: AnyTask
     data: DataSettings
     prepare: PrepareSettings = PrepareSettings()
-    random_seed: int = Field(0, ge=0)
+    random_seed: RandomSeed = 0
     data_versions: dict[str, str] = Field(default={})
     """What each source was when the run began: other rows under the same name are another input to Kubeflow's cache."""
 

@@ -3,7 +3,6 @@
 Each is done again without harm: a stage that is tried again after a broken push ends it.
 """
 
-import os
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,13 +10,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.base.hub import TOKEN_VARIABLE, check_hub, push_files
 from llm2llm.components.shared.registry.card import with_promotion
 from llm2llm.components.shared.registry.production import Generation
 from llm2llm.components.shared.registry.records import CARD, Record
 from llm2llm.components.shared.registry.settings import PromoteSettings
 from llm2llm.components.shared.registry.versions import read_document, version_uri
 
-TOKEN_VARIABLE = "HF_TOKEN"  # noqa: S105  # the name of the variable
 AUTHOR = "llm2llm"
 
 
@@ -28,26 +27,12 @@ def check_publishers(settings: PromoteSettings) -> None:
         UserError: A package is missing, or a token.
     """
     if settings.hub_repo:
-        if find_spec("huggingface_hub") is None:
-            raise UserError(
-                "promote.hub_repo: this needs the package huggingface_hub: pip install 'llm2llm[train]', or remove it"
-            )
-        if not (token := _token()):
-            raise UserError(
-                f"promote.hub_repo: {TOKEN_VARIABLE} is not set: mount a token that may write, or remove it"
-            )
-        if not (token.isascii() and token.isprintable()):  # the client would quote it in its error
-            raise UserError(f"promote.hub_repo: {TOKEN_VARIABLE} holds what no token can: copy the token again")
+        check_hub("promote.hub_repo")
     if settings.model_registry_url and find_spec("model_registry") is None:
         raise UserError(
             "promote.model_registry_url: this needs the package model-registry: pip install 'model-registry>=0.3', or "
             "remove it"
         )
-
-
-def _token() -> str:
-    """Without the line break that a secret made from a file ends in."""
-    return os.environ.get(TOKEN_VARIABLE, "").strip()
 
 
 def publish(registry: str, generation: Generation, settings: PromoteSettings) -> None:
@@ -63,12 +48,9 @@ def publish(registry: str, generation: Generation, settings: PromoteSettings) ->
 
 
 def _push_to_hub(registry: str, generation: Generation, settings: PromoteSettings) -> None:
-    from huggingface_hub import CommitOperationAdd, HfApi
-
     from llm2llm.components.shared.storage import download_folder
 
     repo, version = settings.hub_repo, generation.version
-    api = HfApi(token=_token())
     with TemporaryDirectory(prefix="llm2llm-hub-") as folder:
         at = Path(folder) / version
         download_folder(version_uri(registry, version), at)
@@ -76,20 +58,18 @@ def _push_to_hub(registry: str, generation: Generation, settings: PromoteSetting
         card.write_text(with_promotion(card.read_text(encoding="utf-8"), version, generation), encoding="utf-8")
         files = sorted(path for path in at.rglob("*") if path.is_file())
         try:
-            api.create_repo(repo, private=settings.hub_private, exist_ok=True)
-            commit = api.create_commit(
+            push_files(
                 repo,
-                [CommitOperationAdd(path.relative_to(at).as_posix(), str(path)) for path in files],
-                commit_message=f"{version}, promoted by run {generation.run}",
+                {path.relative_to(at).as_posix(): path for path in files},
+                f"{version}, promoted by run {generation.run}",
+                "model",
+                settings.hub_private,
+                tag=version,
             )
-            api.create_tag(repo, tag=version, revision=commit.oid, exist_ok=True)
-        except Exception as problem:
-            # The Hub's client speaks through requests, httpx or httpx2, by its version: what they raise has no common
-            # ancestor. The first line only: what follows can quote the request.
-            first = str(problem).strip().partition("\n")[0] or type(problem).__name__
+        except UserError as problem:
             raise UserError(
-                f"{version} is in production, but was not pushed to {repo} on the Hub: {first}; check promote.hub_repo "
-                f"and {TOKEN_VARIABLE}, and run the stage again"
+                f"{version} is in production, but was {problem}; check promote.hub_repo and {TOKEN_VARIABLE}, and run "
+                "the stage again"
             ) from None
     print(f"promote: pushed {version} to {repo} on the Hub", flush=True)
 

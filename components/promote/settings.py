@@ -1,8 +1,6 @@
 """What `promote` is handed; `PromoteSettings` lives with the registry, as `detect_changes` reads it too."""
 
-from pydantic import Field
-
-from llm2llm.components.shared.base.settings import StageSettings
+from llm2llm.components.shared.base.settings import RandomSeed, StageSettings
 from llm2llm.components.shared.registry.settings import PromoteSettings as PromoteSettings
 from llm2llm.components.shared.tasks import AnyTask
 
@@ -12,5 +10,5 @@ class PromoteStage(StageSettings):
 
     task: AnyTask
     promote: PromoteSettings
-    random_seed: int = Field(0, ge=0)
+    random_seed: RandomSeed = 0
     """Of the bootstrap."""

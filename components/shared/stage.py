@@ -117,7 +117,9 @@ _PLAIN = (str, int, float, type(None), dict)
 
 def _say(event: dict[str, object]) -> None:
     # Half a surrogate pair, as in the path of a file with a broken name, cannot be printed; its JSON escape can.
-    line = json.dumps(event, ensure_ascii=False).encode("utf-8", "backslashreplace").decode("utf-8")
+    # Of what a terminal of another encoding lacks too: its `backslashreplace` would leave no JSON.
+    unicode = (sys.stdout.encoding or "utf-8").lower().replace("-", "").startswith("utf8")
+    line = json.dumps(event, ensure_ascii=not unicode).encode("utf-8", "backslashreplace").decode("utf-8")
     print(EVENT + line, flush=True)
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from llm2llm.components.shared.base.settings import Settings, StageSettings, in_words, one_of
+from llm2llm.components.shared.base.settings import RandomSeed, Settings, StageSettings, in_words, one_of
 from llm2llm.components.shared.llm.backends import BACKENDS
 from llm2llm.components.shared.llm.settings import (
     IN_POD,
@@ -265,7 +265,7 @@ class TeacherAugmentStage(StageSettings):
 
     task: AnyTask
     teacher_augment: TeacherAugmentSettings
-    random_seed: int = Field(0, ge=0)
+    random_seed: RandomSeed = 0
     """Decides which seeds and patterns are drawn."""
 
 

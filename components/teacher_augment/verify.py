@@ -43,7 +43,7 @@ def resolved(context: Context, rows: Sequence[Example], by: Sequence[OpenTeacher
         by: Who solves each row.
     """
     settings = context.settings.verification
-    solved = _solve(context, rows, [[teacher] * settings.samples for teacher in by], settings.temperature)
+    solved = solve(context, rows, [[teacher] * settings.samples for teacher in by], settings.temperature)
     return [
         _agreed(context.task, row, told, settings.min_agreement * settings.samples, "solved again")
         for row, told in zip(rows, solved, strict=True)
@@ -53,14 +53,14 @@ def resolved(context: Context, rows: Sequence[Example], by: Sequence[OpenTeacher
 def agreed(context: Context, rows: Sequence[Example], writers: Sequence[OpenTeacher]) -> list[Example | Problem]:
     """The rows whose answer at least `agree` teachers give, their writer among them; a problem for the others."""
     others = [[teacher for teacher in context.teachers if teacher is not writer] for writer in writers]
-    solved = _solve(context, rows, others, None)
+    solved = solve(context, rows, others, None)
     return [
         _agreed(context.task, row, told, context.settings.agree - 1, "agreed")
         for row, told in zip(rows, solved, strict=True)
     ]
 
 
-def _solve(
+def solve(
     context: Context, rows: Sequence[Example], by: Sequence[Sequence[OpenTeacher]], temperature: float | None
 ) -> list[list[QueryResult[Solution]]]:
     """For each row a solution by each of its solvers, who do not see the answer."""

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from llm2llm.components.shared.base.settings import StageSettings
+from llm2llm.components.shared.base.settings import RandomSeed, StageSettings
 from llm2llm.components.shared.tasks import AnyTask
 from llm2llm.components.shared.training.settings import FineTuneSettings
 
@@ -13,7 +13,7 @@ class TrainStage(StageSettings):
     task: AnyTask
     student: str = Field(min_length=1)
     train: FineTuneSettings = FineTuneSettings()
-    random_seed: int = Field(0, ge=0)
+    random_seed: RandomSeed = 0
 
     def named_sources(self) -> dict[str, str]:
         return {"student": self.student}

@@ -38,7 +38,21 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "registry promote": ("registry promote tickets-425ec42714a9 --registry s3://bucket/registry --yes",),
     "registry verify": ("registry verify --registry s3://bucket/registry",),
     "registry rollback": ("registry rollback --registry s3://bucket/registry",),
-    "export": ("export out --to train.jsonl --format messages", "export out --to test.csv --rows test"),
+    "predict": (
+        "predict --student out --input new.csv --output answered.csv",
+        "predict --student s3://bucket/registry/versions/tickets-425ec42714a9 --input new.jsonl --mode score",
+    ),
+    "label": ("label traces.jsonl --config tickets.yaml --to seeds2.jsonl --with-seeds --student out",),
+    "review export": (
+        "review export out --to review.csv",
+        "review export out --to tasks.json --format label-studio --unsure 200",
+    ),
+    "review import": ("review import review.csv --run out --to seeds2.jsonl",),
+    "export": (
+        "export out --to train.jsonl --format messages",
+        "export out --to test.csv --rows test",
+        "export out --push me/tickets --lineage",
+    ),
     "grade": ("grade --task gsm8k --input completions.jsonl --output graded.jsonl",),
     "clean": ("clean --older-than 30d --run-root s3://bucket/runs --registry s3://bucket/registry",),
     "completion": ("completion bash >> ~/.bashrc",),

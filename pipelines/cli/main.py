@@ -5,10 +5,14 @@ one message that names it; 3 a run in a cluster was terminated; 124 a time-out p
 terminated, and the same command goes on.
 """
 
+import errno
 import json
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.util import find_spec
+from io import TextIOWrapper
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -23,7 +27,10 @@ from llm2llm.pipelines.cli.data import export
 from llm2llm.pipelines.cli.examples import EXAMPLES
 from llm2llm.pipelines.cli.groups import NamedGroup, PanelGroup, add_examples, old_name
 from llm2llm.pipelines.cli.inspect import diff, why
+from llm2llm.pipelines.cli.label import label
+from llm2llm.pipelines.cli.predict import predict
 from llm2llm.pipelines.cli.registry import registry
+from llm2llm.pipelines.cli.review import review
 from llm2llm.pipelines.cli.storage import clean
 from llm2llm.pipelines.cli.sweep import sweep
 
@@ -41,7 +48,7 @@ EXTRAS = {
 class _Cli(PanelGroup):
     panels = {  # noqa: RUF012
         "Run": ("run", "predict", "sweep", "rerun", "stage"),
-        "Before a run": ("config", "preflight", "plan"),
+        "Before a run": ("config", "label", "preflight", "plan"),
         "In a cluster": ("compile", "submit", "schedule"),
         "After a run": ("inspect", "export", "review", "registry", "ledger", "clean"),
     }
@@ -49,25 +56,45 @@ class _Cli(PanelGroup):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line; every outcome is an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # what a terminal's encoding has no character for is escaped
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = _outcome(arguments)
+        sys.stdout.flush()
+    except OSError as problem:
+        if problem.filename is not None or problem.errno not in (errno.ENOSPC, errno.EIO, errno.EPIPE):
+            raise
+        code = EXIT_USER_ERROR
+        with suppress(OSError):  # a reader that has gone needs no message, and standard error may be as full
+            if problem.errno != errno.EPIPE:
+                click.echo(f"error: cannot write to standard output: {problem.strerror}", err=True)
+        with suppress(OSError, ValueError):  # Python writes what is left when it ends, and would fail again
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def _outcome(arguments: Sequence[str] | None) -> int:
+    """Runs the command line and gives its exit code; what is wrong has then been said."""
     try:
         code = cli.main(args=list(arguments) if arguments is not None else None, standalone_mode=False)
     except UserError as problem:
         click.echo(f"error: {problem}", err=True)
-        sys.exit(EXIT_USER_ERROR)
+        return EXIT_USER_ERROR
     except click.ClickException as problem:
         problem.show()
-        sys.exit(EXIT_USER_ERROR)
+        return EXIT_USER_ERROR
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted; run the same command again to go on", err=True)
-        sys.exit(130)
+        return 130
     except ModuleNotFoundError as problem:
         package = (problem.name or "").split(".")[0]
         extra = next((extra for extra, packages in EXTRAS.items() if package in packages), None)
         if extra is None:
             raise
         click.echo(f"error: this needs the package {package}: pip install 'llm2llm[{extra}]'", err=True)
-        sys.exit(EXIT_USER_ERROR)
-    sys.exit(code if isinstance(code, int) else 0)
+        return EXIT_USER_ERROR
+    return code if isinstance(code, int) else 0
 
 
 @click.group(cls=_Cli, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -305,7 +332,7 @@ def completion(shell: str) -> None:
     click.echo(kind(cli, {}, "llm2llm", "_LLM2LLM_COMPLETE").source())
 
 
-for command in (*COMMANDS, registry, clean, export, sweep):
+for command in (*COMMANDS, clean, export, label, predict, registry, review, sweep):
     cli.add_command(command)
 for command in (why, diff):
     inspect_group.add_command(command)

@@ -13,6 +13,7 @@ from kfp.dsl.types.type_annotations import InputAnnotation, OutputAnnotation
 
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.settings_text import settings_text
+from llm2llm.components.shared.base.yaml_text import load_yaml
 from llm2llm.components.stages import STAGES
 from llm2llm.pipelines.kubeflow.components import component
 
@@ -135,7 +136,7 @@ def _settings(stage: str, text: str) -> dict[str, Any]:
     """The stage's settings from YAML: its own sections, or those that it needs of a whole config."""
     is_file = text.endswith((".yaml", ".yml"))
     try:
-        value = yaml.safe_load(Path(text).read_text(encoding="utf-8") if is_file else text)
+        value = load_yaml(Path(text).read_text(encoding="utf-8") if is_file else text)
     except OSError as problem:
         raise UserError(f"--settings {text}: {problem.strerror}") from None
     except yaml.YAMLError as problem:

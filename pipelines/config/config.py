@@ -9,7 +9,7 @@ from llm2llm.components.dedupe.settings import DedupeSettings
 from llm2llm.components.filter_errors.settings import FilterErrorsSettings, needs
 from llm2llm.components.prepare.settings import DataSettings, PrepareSettings
 from llm2llm.components.promote.settings import PromoteSettings
-from llm2llm.components.shared.base.settings import Settings
+from llm2llm.components.shared.base.settings import RandomSeed, Settings
 from llm2llm.components.shared.inference.settings import AnswerSettings, check_mode
 from llm2llm.components.shared.judge.settings import check_judge
 from llm2llm.components.shared.llm.backends import BACKENDS
@@ -42,7 +42,7 @@ class Config(Settings):
     """The pipeline's name: lower-case letters, digits and dashes inside, at most 62 of them."""
     max_iterations: int = Field(3, ge=1, le=50)
     """Iterations after iteration 0, the one that is trained on the seeds alone. The pipeline is compiled this deep."""
-    random_seed: int = Field(0, ge=0)
+    random_seed: RandomSeed = 0
     """Decides every draw: which rows are seeds, folds, weights, order of rows."""
     student: str = Field(min_length=1)
     """The model to fine-tune: a Hugging Face name, a folder, or `scratch`."""

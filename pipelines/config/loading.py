@@ -9,6 +9,7 @@ import yaml
 
 from llm2llm.components.shared.base.errors import UserError, did_you_mean
 from llm2llm.components.shared.base.text import decode_text
+from llm2llm.components.shared.base.yaml_text import MOST_BYTES, load_yaml
 from llm2llm.components.shared.tasks import load_task
 from llm2llm.pipelines.config.config import Config
 from llm2llm.pipelines.config.paths import inline_prompts, resolve_paths
@@ -110,7 +111,7 @@ def read_mapping(path: Path, source: str, what: str) -> dict[str, Any]:
         UserError: It cannot be read, is not YAML, or holds something else.
     """
     try:
-        values = yaml.load(_unicode(path, source), _KeysOnce)  # noqa: S506  # a SafeLoader
+        values = load_yaml(_unicode(path, source), keys_once=True)
     except OSError as problem:
         raise UserError(f"cannot read {source}: {problem.strerror}") from None
     except yaml.YAMLError as problem:
@@ -122,8 +123,15 @@ def read_mapping(path: Path, source: str, what: str) -> dict[str, Any]:
 
 def _unicode(path: Path, source: str) -> str:
     """The text of a config in UTF-8, or in UTF-16, as some editors of Windows write it."""
+    with open(path, "rb") as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise UserError(
+            f"{source}: more than {MOST_BYTES:,} bytes, and a config is a few thousand; put rows, grammar and prompts "
+            "into files of their own"
+        )
     try:
-        text, codec = decode_text(path.read_bytes())
+        text, codec = decode_text(content)
     except UnicodeDecodeError:
         text, codec = "", ""
     if not codec.startswith("utf"):
@@ -136,27 +144,14 @@ def _in_a_line(problem: yaml.YAMLError) -> str:
     return f"{said}; indent with blanks, not with tabs" if "'\\t'" in said else said
 
 
-class _KeysOnce(yaml.SafeLoader):
-    """Refuses a key that stands twice in one mapping: the last would win, and a budget in the first be lost."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        seen: set[tuple[str, str]] = set()
-        for key, _ in node.value:
-            if (key.tag, str(key.value)) in seen:
-                raise yaml.composer.ComposerError(None, None, f"the key {key.value!r} stands twice", key.start_mark)
-            seen.add((key.tag, str(key.value)))
-        return node
-
-
 def _override(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise UserError(f"--set {override}: expected section.key=value, such as train.epochs=2")
     try:
-        value = yaml.safe_load(text) if text else ""
+        value = load_yaml(text) if text else ""
     except yaml.YAMLError as problem:
-        raise UserError(f"--set {override}: the value is not YAML: {problem}") from None
+        raise UserError(f"--set {override[:200]}: the value is not YAML: {_in_a_line(problem)}") from None
     *sections, last = key.split(".")
     place = values
     for section in sections:

@@ -25,6 +25,8 @@ def why_text(facts: Mapping[str, Any]) -> str:
     if row.get("source") and not row["parent_id"]:
         lines.append(f"  source     {printable(row['source'])}")
     lines += _rejections(facts["rejected"])
+    if row["parent_id"] is None and facts["checks"]:
+        lines.append(f"checks     {printable(', '.join(facts['checks']))}")
     if row["parent_id"] is not None:
         lines += _origin_lines(facts)
     if facts["history"]:

@@ -27,6 +27,7 @@ from llm2llm.pipelines.config import Config
 from llm2llm.pipelines.config.compiled import compiled_settings
 from llm2llm.pipelines.config.form import to_parameters
 from llm2llm.pipelines.kubeflow.components import component
+from llm2llm.pipelines.local.movable import OUTPUT, moved
 from llm2llm.pipelines.loop import run_loop
 
 
@@ -98,7 +99,7 @@ def _done(artifacts: Path, stage: str, inputs: Mapping[str, Any]) -> Done:
         "sha256": {name: content_hash(artifact.path) for name, artifact in written.items()},
         "returned": returned,
     }
-    write_text(folder / "done.json", json.dumps(kept, indent=1) + "\n")
+    write_text(folder / "done.json", json.dumps(moved(kept, str(artifacts.parent), OUTPUT), indent=1) + "\n")
     _free_memory()
     return Done(written, returned)
 
@@ -109,7 +110,7 @@ def _before(folder: Path, outputs: tuple[str, ...], going_in: Mapping[str, Any])
     if not file.is_file():
         return None
     try:
-        kept = json.loads(file.read_text(encoding="utf-8"))
+        kept = moved(json.loads(file.read_text(encoding="utf-8")), OUTPUT, str(folder.parent.parent))
     except ValueError:
         print(f"{file} is damaged: its stage runs again", flush=True)
         return None

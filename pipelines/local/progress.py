@@ -28,6 +28,9 @@ class Watch:
 class LogLines:
     """Takes what KFP and the stages print: all of it goes to the log, stages' events become progress."""
 
+    encoding = "utf-8"
+    """As any stream has one: that of the log."""
+
     def __init__(self, log: TextIO, watch: Watch) -> None:
         self._log = log
         self._watch = watch

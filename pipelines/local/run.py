@@ -15,6 +15,7 @@ The output folder holds, beside what a person reads (`report.html`, `report.md`,
 import builtins
 import fcntl
 import json
+import locale
 import os
 import shutil
 import signal
@@ -42,6 +43,7 @@ from llm2llm.pipelines.config import Config
 from llm2llm.pipelines.inspect.run_files import OURS
 from llm2llm.pipelines.kubeflow.compile import compile_config
 from llm2llm.pipelines.kubeflow.placement import PlacementSettings
+from llm2llm.pipelines.local.movable import moved
 from llm2llm.pipelines.local.progress import LogLines, Watch
 
 Runner = Literal["subprocess", "docker", "process"]
@@ -65,12 +67,13 @@ def run_local(config: Config, output: Path, runner: Runner = "subprocess", fresh
 
     Args:
         config: With absolute paths; see `load_config(resolve=True)`.
-        output: Made if it is not there.
+        output: Made if it is not there. A run's folder may have been moved since.
         runner: `subprocess` in this Python, `docker` in the config's images, or `process` in this very process.
         fresh: Whether to discard what an earlier run left in the folder.
 
     Raises:
-        UserError: The folder cannot be used, or a stage refused its input.
+        UserError: The folder cannot be used: it holds another run, or files that no run made, or what the config names
+            as its input lies in it. Or a stage refused its input.
         RunFailed: A stage failed otherwise.
         KeyboardInterrupt: Interrupted or terminated; nothing that was finished is lost.
     """
@@ -83,6 +86,8 @@ def run_local(config: Config, output: Path, runner: Runner = "subprocess", fresh
         if not folder.is_dir():
             raise UserError(f"{'student' if model == config.student else 'model'} {model}: no such folder")
     output = output.expanduser().absolute()
+    _refuse_inside(config, output)
+    _refuse_foreign(output)
     with held(output):
         if fresh:
             _discard(output)
@@ -108,6 +113,8 @@ def _run_pipeline(config: Config, output: Path, runner: Runner, watch: Watch) ->
     from kfp import local
     from kfp.components import load_component_from_file
 
+    from llm2llm.pipelines.local.kfp_cache import use_movable_cache
+
     warnings.filterwarnings("ignore", message=".*custom or non-Python base image.*")
     warnings.filterwarnings("ignore", message=".*no effect in the current local runner.*")
     local.init(
@@ -119,6 +126,9 @@ def _run_pipeline(config: Config, output: Path, runner: Runner, watch: Watch) ->
     pipeline = load_component_from_file(str(output / "pipeline.yaml"))
     # The stages end by themselves when this process is gone; see `components.stage`.
     os.environ[PARENT_VARIABLE] = str(os.getpid())
+    use_movable_cache(output)
+    # KFP reads what a stage prints as text of this locale; what that cannot hold is escaped.
+    os.environ["PYTHONIOENCODING"] = f"{locale.getpreferredencoding(False)}:backslashreplace"
     print_before = builtins.print
     with open(output / "run.log", "a", encoding="utf-8") as log, _stopped_by_signals():
         try:
@@ -291,10 +301,62 @@ def held(output: Path) -> Iterator[None]:
         os.close(lock)
 
 
+_KEPT = ("ledger", ".lock")
+"""What a run leaves that `--fresh` keeps."""
+_IN_PASSING = ("lost+found", ".gitkeep", ".gitignore", ".DS_Store")
+"""What lies in a folder that nobody has put anything into."""
+
+
+def _refuse_foreign(output: Path) -> None:
+    """Refuses a folder with files that no run made: they would lie among a run's, and `--fresh` could take them away.
+
+    Raises:
+        UserError: Names one of them.
+    """
+    if not output.is_dir() or (output / "run.json").is_file():
+        return
+    found = sorted(path.name for path in output.iterdir() if path.name not in _IN_PASSING)
+    begun = ".lock" in found  # a start that ended before it had claimed the folder
+    known = (*OURS, *_KEPT) if begun else ()
+    other = [name for name in found if name not in known and not (begun and name.startswith("."))]
+    if other:
+        raise UserError(
+            f"--output {output}: not a run's folder, and files are in it, such as {other[0]}; choose a new or empty "
+            "folder, or that of a run"
+        )
+
+
+def _refuse_inside(config: Config, output: Path) -> None:
+    """Refuses models and data of the config that a run would replace, or `--fresh` remove.
+
+    Raises:
+        UserError: Names the key and the path.
+    """
+    place = output.resolve()
+    for model, folder in _model_folders(config).items():
+        if place in (folder.resolve(), *folder.resolve().parents):
+            what = "student" if model == config.student else "model"
+            raise UserError(
+                f"{what} {model}: lies in the output folder {output}, where the run puts its own; move it, or choose "
+                "another --output"
+            )
+    sources = {f"data.{key}": str(source) for key, source in config.data}
+    for key, source in sources.items():
+        if not source or "://" in source or source.startswith(BUILTIN) or not is_file_source(source):
+            continue
+        path = Path(split_of(source)[0]).expanduser().resolve()
+        if any(place / name in (path, *path.parents) for name in OURS):
+            raise UserError(
+                f"{key} {source}: lies among what a run leaves in the output folder {output}; copy it elsewhere, or "
+                "choose another --output"
+            )
+
+
 def _discard(output: Path) -> None:
+    """Removes what a run made, and nothing that a link leads to."""
     for name in OURS:
         path = output / name
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
@@ -361,6 +423,7 @@ def _claim(config: Config, output: Path, runner: Runner) -> str:
         "code": _code_hash(),
         "runner": runner,
         "config": config.model_dump(mode="json"),
+        "output": str(output),
     }
     path = output / "run.json"
     run_id = ""
@@ -372,6 +435,8 @@ def _claim(config: Config, output: Path, runner: Runner) -> str:
                 f"{path}: not written by llm2llm; choose another --output, or --fresh to discard it"
             ) from None
         run_id = before.pop("run_id", "") if isinstance(before, dict) else ""
+        if isinstance(before, dict) and isinstance(before.get("output"), str):
+            before = moved(before, before["output"], str(output))
         if before != identity:
             differences = ", ".join(_differences(before, identity)[:5])
             raise UserError(
@@ -438,4 +503,13 @@ def _finished(output: Path) -> dict[tuple[str, int | None, int | None], dict[str
         with suppress(json.JSONDecodeError):  # a run that was killed may have left half a line
             events.append(json.loads(line))
     # A shard's number where a fold's would be: no stage has both.
-    return {(e["stage"], e["iteration"], e.get("shard", e["fold"])): e for e in events if e["event"] == "finished"}
+    return {
+        (e["stage"], e["iteration"], e.get("shard", e["fold"])): {**e, "outputs": _here(e["outputs"], output)}
+        for e in events
+        if e["event"] == "finished"
+    }
+
+
+def _here(outputs: Mapping[str, str], output: Path) -> dict[str, str]:
+    """Where a stage's outputs are now: the folder may have been moved since."""
+    return {name: str(output / "artifacts" / path.rpartition("/artifacts/")[2]) for name, path in outputs.items()}

@@ -1,5 +1,6 @@
-"""Fixtures of the stages and what they share: tiny students."""
+"""Fixtures of the stages and what they share: tiny students, a stand-in for the Hub."""
 
+from tests.support.hub_server import hub, server
 from tests.support.students import (
     other_rows,
     quick,
@@ -11,4 +12,15 @@ from tests.support.students import (
     tokenizer,
 )
 
-__all__ = ["other_rows", "quick", "quick_lora", "rows", "small_training", "taught_student", "tiny_student", "tokenizer"]
+__all__ = [
+    "hub",
+    "other_rows",
+    "quick",
+    "quick_lora",
+    "rows",
+    "server",
+    "small_training",
+    "taught_student",
+    "tiny_student",
+    "tokenizer",
+]

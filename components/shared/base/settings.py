@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from types import UnionType
-from typing import Any, Self, Union, get_args, get_origin
+from typing import Annotated, Any, Self, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
 from pydantic_core import PydanticKnownError, core_schema
 
 from llm2llm.components.shared.base.errors import UserError, did_you_mean
@@ -47,6 +47,10 @@ class Settings(BaseModel):
             return cls.model_validate(dict(values))
         except ValidationError as error:
             raise UserError("\n".join(_lines(cls, error, where))) from None
+
+
+RandomSeed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+"""What NumPy and PyTorch alike take for a seed."""
 
 
 class StageSettings(Settings):

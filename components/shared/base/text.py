@@ -312,3 +312,9 @@ def _looks_western(text: str) -> bool:
     if re.search(r"[^\x00-\x7f]{4}", text) or re.search(r"[A-Za-z][\u00a2-\u00b8\u00ba-\u00bf][A-Za-z]", text):
         return False
     return all(character.isascii() or character in _WESTERN or character in _WESTERN_MARKS for character in text)
+
+
+def code_span(text: str) -> str:
+    """Text that a user chose, as inline code of Markdown that cannot end early, break a table or open a tag."""
+    clean = " ".join(text.replace("`", "'").replace("|", "/").split())
+    return f"`{clean or '-'}`"

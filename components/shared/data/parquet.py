@@ -31,10 +31,13 @@ ROW_GROUP = 10_000
 
 def schema(kind: str) -> pa.Schema:
     """The Arrow schema of a kind, with the kind and schema version in its metadata."""
-    row_type = KINDS[kind]
+    return columns_of(KINDS[kind]).with_metadata({METADATA_KEY: json.dumps({"kind": kind, "version": VERSION})})
+
+
+def columns_of(row_type: type[Any]) -> pa.Schema:
+    """The Arrow schema of a dataclass of rows: texts, numbers, truth values, lists of texts, any of them or None."""
     hints = typing.get_type_hints(row_type)
-    fields = [pa.field(f.name, *_arrow_type(hints[f.name])) for f in dataclasses.fields(row_type)]
-    return pa.schema(fields, metadata={METADATA_KEY: json.dumps({"kind": kind, "version": VERSION})})
+    return pa.schema([pa.field(f.name, *_arrow_type(hints[f.name])) for f in dataclasses.fields(row_type)])
 
 
 def _arrow_type(hint: Any) -> tuple[pa.DataType, bool]:

@@ -18,6 +18,8 @@ from llm2llm.components.shared.tasks import FORMS, Task
 def labels_of(task: Task, example: Example) -> list[str]:
     """What a row may be answered with: the task's labels, the letters of the row's own choices; none for other forms.
 
+    A row without an answer, which is only asked, may be answered with any.
+
     Raises:
         UserError: The row's answer is none of them.
     """
@@ -25,7 +27,7 @@ def labels_of(task: Task, example: Example) -> list[str]:
     if classes is None:
         return []
     labels = classes(task, len(example.choices))
-    if example.answer not in labels:
+    if example.answer and example.answer not in labels:
         raise UserError(f"evaluate: row {example.id}: the answer {example.answer!r} is none of the labels {labels}")
     return labels
 

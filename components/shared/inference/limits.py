@@ -1,10 +1,12 @@
 """How long an answer may be: never shorter than the right ones."""
 
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Example
+from llm2llm.components.shared.inference.label_scoring import labels_of
 from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.models.prompts import answer_tokens
 from llm2llm.components.shared.tasks import Task
@@ -28,7 +30,7 @@ def answer_limit(tokenizer: Any, task: Task, rows: Iterable[Example], settings: 
     limit = settings.max_new_tokens or task.max_new_tokens
     if settings.mode == "score":
         return limit, ""
-    alike = {(row.answer, row.rationale): row for row in rows}  # few, where answers are labels
+    alike = {(row.answer, row.rationale): row for row in _answered(task, rows)}  # few, where answers are labels
     sizes = [(answer_tokens(tokenizer, task, row), row.id) for row in alike.values()]
     longest, where = max(sizes, default=(0, ""))
     if longest <= limit:
@@ -40,3 +42,12 @@ def answer_limit(tokenizer: Any, task: Task, rows: Iterable[Example], settings: 
             "remove the key"
         )
     return longest, f"{found}: answers may be that long, instead of task.max_new_tokens {limit}"
+
+
+def _answered(task: Task, rows: Iterable[Example]) -> Iterator[Example]:
+    """Rows with their right answer; one without, which is only asked, with each of the labels that it may have."""
+    for row in rows:
+        if row.answer:
+            yield row
+        else:
+            yield from (dataclasses.replace(row, answer=label) for label in labels_of(task, row))

@@ -81,6 +81,19 @@ def predict_share(
         check_judge(task, settings.judge)
     except ValueError as problem:
         raise UserError(f"evaluate.{problem}") from None
+    replies, figures = ask_share(student, splits, task, settings, shard, shards)
+    return _graded(student, replies, iteration, fold, task, settings), figures
+
+
+def ask_share(
+    student: Path,
+    splits: Mapping[Split, Sequence[Example]],
+    task: Task,
+    settings: AnswerSettings,
+    shard: int = 0,
+    shards: int = 1,
+) -> tuple[Replies, dict[str, float]]:
+    """What the student says to the examples of one shard, before it is graded, and how fast; see `predict_share`."""
     tokenizer = load_tokenizer(student, settings.trust_remote_code)
     limit, note = answer_limit(tokenizer, task, (row for rows in splits.values() for row in rows), settings)
     if note:
@@ -106,7 +119,7 @@ def predict_share(
         loading = figures["load_seconds"] + figures.get("import_seconds", 0.0)
         figures["rows_per_second"] = len(found) / max(1e-9, time.monotonic() - started - loading)
         replies += found
-    return _graded(student, replies, iteration, fold, task, settings), figures
+    return replies, figures
 
 
 def _questions(
@@ -208,7 +221,7 @@ def _graded(
     student: Path, replies: Replies, iteration: int, fold: int | None, task: Task, settings: AnswerSettings
 ) -> list[Prediction]:
     base, early = read_losses(student)
-    drawn = [_answers(task, question, reply, settings) for question, reply in replies]
+    drawn = [answers_in(task, question, reply, settings) for question, reply in replies]
     flat = [
         (question.example, one.completion)
         for (question, _), (answers, _) in zip(replies, drawn, strict=True)
@@ -251,7 +264,7 @@ def _graded(
     return sorted(predictions, key=lambda p: (SPLITS.index(p.split), p.example_id))
 
 
-def _answers(
+def answers_in(
     task: Task, question: StudentQuestion, reply: StudentReply, settings: AnswerSettings
 ) -> tuple[list[StudentAnswer], float | None]:
     """The answers to a row, and how sure the student is where it chose among labels."""

@@ -20,6 +20,7 @@ from llm2llm.components.shared.ingest.answer_numbers import (
 from llm2llm.components.shared.ingest.columns import (
     cell,
     choice_cells,
+    has_column,
     is_empty,
     keyed_choice,
     list_cell,
@@ -43,7 +44,7 @@ class RawRows:
     """What a person should know about how it was read."""
 
 
-def first_place(sources: Sequence[RawRows], task: Task, columns: Columns) -> int | None:
+def first_place(sources: Sequence[RawRows], task: Task, columns: Columns, unanswered: bool = False) -> int | None:
     """What the whole numbers in the answer column of several sources count from, as `counts_from` tells."""
     if not (task.labels or has_choices(task)) or kind_of(task, columns) != "auto":
         return None
@@ -51,19 +52,21 @@ def first_place(sources: Sequence[RawRows], task: Task, columns: Columns) -> int
     for raw in (one for one in sources if one.format != "examples"):
         for _, row in raw.rows:
             try:
-                answer, options, keys = _answer_of(row, raw.format, task, columns)
+                answer, options, keys = _answer_of(row, raw.format, task, columns, unanswered)
             except ValueError:
                 continue  # reported when the row is made an example
+            if unanswered and is_empty(answer):
+                continue
             if keyed_choice(answer, list(options), keys) is None:
                 found.append((answer, options))
     return counts_from(found)
 
 
 def _answer_of(
-    row: dict[str, Any], row_format: str, task: Task, columns: Columns
+    row: dict[str, Any], row_format: str, task: Task, columns: Columns, unanswered: bool
 ) -> tuple[Any, Sequence[str], list[str]]:
     """(the answer as it stands, the labels or choices, the row's own keys of the choices)."""
-    answer = cell(row, columns.answer) if row_format == "columns" else read_row(row, row_format).answer
+    answer = cell(row, columns.answer) if row_format == "columns" else read_row(row, row_format, unanswered).answer
     if isinstance(answer, list) and len(answer) == 1:
         answer = answer[0]
     if not has_choices(task):
@@ -76,7 +79,9 @@ OWN = Columns(question="question", answer="answer", answer_numbers="text", choic
 """The columns of rows that llm2llm wrote."""
 
 
-def to_examples(raw: RawRows, task: Task, columns: Columns, first: int | None) -> list[Example]:
+def to_examples(
+    raw: RawRows, task: Task, columns: Columns, first: int | None, unanswered: bool = False
+) -> list[Example]:
     """Rows as examples; `first` as of `first_place`, the rest as `read_examples`."""
     if raw.format == "examples":
         return [_own(place, row, task) for place, row in raw.rows]
@@ -85,7 +90,7 @@ def to_examples(raw: RawRows, task: Task, columns: Columns, first: int | None) -
     after = 0
     for place, row in raw.rows:
         try:
-            example, left_out = _example(place, row, raw.format, task, columns, first)
+            example, left_out = _example(place, row, raw.format, task, columns, first, unanswered)
         except ValueError as problem:
             raise UserError(f"{place}: {problem}") from None
         after += left_out > 0
@@ -103,37 +108,37 @@ def to_examples(raw: RawRows, task: Task, columns: Columns, first: int | None) -
 
 
 def _example(
-    place: str, row: dict[str, Any], row_format: str, task: Task, columns: Columns, first: int | None
-) -> tuple[Example, int]:
+    place: str, row: dict[str, Any], row_format: str, task: Task, columns: Columns, first: int | None,
+    unanswered: bool = False,
+) -> tuple[Example, int]:  # fmt: skip
     left_out = 0
+    if unanswered:  # such rows may also lack what is known of an answer, and the user's own id
+        may_lack = ((name, getattr(columns, name)) for name in ("rationale", "skills", "id"))
+        columns = columns.model_copy(update={name: None for name, at in may_lack if at and not has_column(row, at)})
     column = columns.answer
     if row_format == "columns":
         question = question_cell(row, columns.question)
-        given = cell(row, columns.answer)
+        given = cell(row, columns.answer) if not unanswered or has_column(row, columns.answer) else None
     else:
-        content = read_row(row, row_format)
+        content = read_row(row, row_format, unanswered)
         column = row_format
         question, given, left_out = text_cell(content.question, row_format), content.answer, content.after
     choices, keys = choice_cells(row, columns) if has_choices(task) else ([], [])
-    rationale = None if columns.rationale is None else text_cell(cell(row, columns.rationale), columns.rationale)
-    several = isinstance(given, list) and given and not holds_json(task)
-    accepted = [_accepted(one, row_format, column, task, columns, choices, keys, rationale, first)
-                for one in (given if several else [given])]  # fmt: skip
-    answers = list(dict.fromkeys(answer for answer, _ in accepted))
-    if len(answers) > 1 and not takes_several(task):
-        raise ValueError(f"{len(answers)} right answers, {answers}; form {task.form!r} takes one (column {column!r})")
-    answer, rationale = accepted[0]
     tools = tool_cells(row, columns.tools) if columns.tools is not None and offers_tools(task) else []
-    try:
-        tasks.check_tools(task, answer, tools)
-    except ValueError as problem:
-        raise ValueError(f"{problem} (column {column!r})") from None
+    if unanswered and (is_empty(given) or given == []):
+        answers, rationale = [""], None
+    else:
+        answers, rationale = _answers(given, row, row_format, column, task, columns, choices, keys, first)
+        try:
+            tasks.check_tools(task, answers[0], tools)
+        except ValueError as problem:
+            raise ValueError(f"{problem} (column {column!r})") from None
     return Example(
-        id=content_id(question, choices, rationale, answer, tools),
+        id=content_id(question, choices, rationale, answers[0], tools),
         question=question,
         choices=choices,
         rationale=rationale,
-        answer=answer,
+        answer=answers[0],
         tools=tools,
         also_right=answers[1:],
         skills=[] if columns.skills is None else list_cell(row, columns.skills),
@@ -142,17 +147,42 @@ def _example(
     ), left_out
 
 
+def _answers(
+    given: Any, row: dict[str, Any], row_format: str, column: str, task: Task, columns: Columns, choices: list[str],
+    keys: list[str], first: int | None,
+) -> tuple[list[str], str | None]:  # fmt: skip
+    """(the right answers, the first one's rationale), in the form's own terms."""
+    rationale = None if columns.rationale is None else text_cell(cell(row, columns.rationale), columns.rationale)
+    several = isinstance(given, list) and given and not holds_json(task)
+    accepted = [_accepted(one, row_format, column, task, columns, choices, keys, rationale, first)
+                for one in (given if several else [given])]  # fmt: skip
+    answers = list(dict.fromkeys(answer for answer, _ in accepted))
+    if len(answers) > 1 and not takes_several(task):
+        raise ValueError(f"{len(answers)} right answers, {answers}; form {task.form!r} takes one (column {column!r})")
+    return answers, accepted[0][1]
+
+
+REVIEW = "review:"
+"""What the check of a row that a person has looked at begins with (`llm2llm review import`)."""
+LABELLED = "labelled:"
+"""What the check of a row that a teacher has labelled begins with (`llm2llm label`)."""
+
+
 def _own(place: str, row: dict[str, Any], task: Task) -> Example:
-    """A row that llm2llm wrote, with the columns that it has always."""
+    """A row that llm2llm wrote, with the columns that it has always; of its lineage what `REVIEW` and `LABELLED`
+    say."""
     names = ("rationale", "skills", "tools")
     optional = {name: name for name in names if not is_empty(row.get(name)) and row[name] != []}
     columns = OWN.model_copy(update=optional)
     try:
         example, _ = _example(place, row, "columns", task, columns, None)
         others = list_cell(row, "also_right") if not is_empty(row.get("also_right")) else []
+        checks = list_cell(row, "checks") if not is_empty(row.get("checks")) else []
     except ValueError as problem:
         raise UserError(f"{place}: {problem}") from None
-    return dataclasses.replace(example, also_right=others)
+    reviewed = [check for check in checks if check.startswith((REVIEW, LABELLED))]
+    source_id = None if is_empty(row.get("source_id")) else text_cell(row["source_id"], "source_id")
+    return dataclasses.replace(example, also_right=others, checks=reviewed, source_id=source_id)
 
 
 def _accepted(

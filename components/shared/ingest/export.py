@@ -11,20 +11,24 @@ import csv
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from string import ascii_uppercase
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from llm2llm.components.shared import tasks
-from llm2llm.components.shared.base.atomic import atomic_file
+from llm2llm.components.shared.base.atomic import atomic_file, write_text
 from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.base.hub import TOKEN_VARIABLE, check_hub, push_files
 from llm2llm.components.shared.data.jsonl import write_json_lines
 from llm2llm.components.shared.data.parquet import ROW_GROUP, schema
 from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.ingest.csv_cells import safe_cell
+from llm2llm.components.shared.ingest.dataset_card import dataset_card
 from llm2llm.components.shared.tasks import Task
 
 ExportFormat = Literal["jsonl", "csv", "parquet", "messages", "prompt_completion"]
@@ -57,19 +61,84 @@ def export_rows(
     """
     if not rows:
         raise UserError(f"export: no rows to write to {os.fspath(path)}")
-    names = (*CONTENT, *LINEAGE) if lineage else CONTENT
+    names = exported_columns("jsonl", lineage)
     if export_format in ("messages", "prompt_completion"):
         write_json_lines(path, [_trained(row, export_format, task, lineage) for row in rows])
-    elif export_format == "jsonl":
-        write_json_lines(path, [{name: getattr(row, name) for name in names} for row in rows])
+    else:
+        fields = pa.schema([schema("examples").field(name) for name in names])
+        write_columns([{name: getattr(row, name) for name in names} for row in rows], path, export_format, fields)
+
+
+def exported_columns(export_format: ExportFormat, lineage: bool) -> tuple[str, ...]:
+    """The columns of an exported file, in their order."""
+    own = {"messages": ("messages",), "prompt_completion": ("prompt", "completion")}.get(export_format)
+    if own is None:
+        return (*CONTENT, *LINEAGE) if lineage else CONTENT
+    return (*own, "id", *LINEAGE) if lineage else own
+
+
+def push_rows(
+    rows: Sequence[Example],
+    repo: str,
+    export_format: ExportFormat,
+    split: str,
+    task: Task | None = None,
+    lineage: bool = False,
+    private: bool = True,
+) -> str:
+    """Pushes rows as a data set to the Hugging Face Hub, with a card; returns its address there.
+
+    The file is `data/SPLIT.parquet`, or `.jsonl` and `.csv` for those formats; one of another format that an earlier
+    push left for the split is removed.
+
+    Args:
+        rows, export_format, task, lineage: As `export_rows`.
+        repo: `owner/name`.
+        split: `train`, `validation`, `test`, or any other name.
+        private: Whether a repository that is made is private.
+
+    Raises:
+        UserError: No rows, no token, or the Hub refuses. Nothing of it is then there.
+    """
+    check_hub("--push")
+    columns = {"csv": "csv", "parquet": "parquet"}
+    name = f"data/{split}.{columns.get(export_format, 'jsonl')}"
+    card = dataset_card(repo, rows, exported_columns(export_format, lineage), name, split, task)
+    with TemporaryDirectory(prefix="llm2llm-export-") as folder:
+        files = {name: Path(folder) / "rows", "README.md": Path(folder) / "README.md"}
+        export_rows(rows, files[name], export_format, task, lineage)
+        write_text(files["README.md"], card)
+        message = f"{len(rows):,} rows, exported by llm2llm"
+        try:
+            push_files(repo, files, message, "dataset", private, replaces=(f"data/{split}.",))
+        except UserError as problem:
+            raise UserError(f"--push: {problem}; check the name and {TOKEN_VARIABLE}") from None
+    return f"https://huggingface.co/datasets/{repo}"
+
+
+def write_columns(
+    rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[str], export_format: str, fields: pa.Schema
+) -> None:
+    """Writes rows with a column for each field; a reader sees the whole file or none.
+
+    Args:
+        rows: A value for each field.
+        path: The file to write.
+        export_format: `jsonl`, `csv` or `parquet`.
+        fields: The columns, in their order.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
+    if export_format == "jsonl":
+        write_json_lines(path, [{name: row[name] for name in fields.names} for row in rows])
     elif export_format == "csv":
         with atomic_file(path) as partial, open(partial, "w", encoding="utf-8-sig", newline="") as file:
             writer = csv.writer(file, quoting=csv.QUOTE_ALL)
-            writer.writerow(names)
-            writer.writerows([_cell(getattr(row, name)) for name in names] for row in rows)
+            writer.writerow(fields.names)
+            writer.writerows([_cell(row[name]) for name in fields.names] for row in rows)
     else:
-        fields = pa.schema([one for one in schema("examples") if one.name in names])
-        table = pa.table({name: [getattr(row, name) for row in rows] for name in fields.names}, schema=fields)
+        table = pa.table({name: [row[name] for row in rows] for name in fields.names}, schema=fields)
         with atomic_file(path) as partial:
             pq.write_table(table, partial, row_group_size=ROW_GROUP)
 

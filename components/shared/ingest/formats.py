@@ -28,7 +28,7 @@ from typing import Any, Literal, get_args
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.jsonl import parse_json
 from llm2llm.components.shared.data.schemas import content_id
-from llm2llm.components.shared.ingest.columns import has_column, list_cell
+from llm2llm.components.shared.ingest.columns import has_column, is_empty, list_cell
 from llm2llm.components.shared.tasks import Columns
 
 RowFormat = Literal["auto", "columns", "messages", "prompt_completion", "sharegpt", "alpaca", "examples"]
@@ -60,24 +60,26 @@ class Content:
 
     question: str
     answer: str
+    """Empty where there is none."""
     after: int = 0
     """Turns behind the last assistant turn, which are left out."""
 
 
-def recognise(row: Mapping[str, Any], columns: Columns) -> str:
+def recognise(row: Mapping[str, Any], columns: Columns, unanswered: bool = False) -> str:
     """The format of a row. Rows of our own and columns that the task names win; `columns` also for a row of no known
-    format."""
+    format. With `unanswered` a row may lack its answer."""
     if is_own(row):
         return "examples"
     asked = [columns.question] if isinstance(columns.question, str) else columns.question
-    if has_column(row, columns.answer) and any(has_column(row, column) for column in asked):
+    answered = unanswered or has_column(row, columns.answer)
+    if answered and any(has_column(row, column) for column in asked):
         return "columns"
     for column, name in _CHAT.items():
         if column in row and _turns_in(row[column]) is not None:
             return name
-    if "prompt" in row and "completion" in row:
+    if "prompt" in row and (unanswered or "completion" in row):
         return "prompt_completion"
-    if "instruction" in row and "output" in row:
+    if "instruction" in row and (unanswered or "output" in row):
         return "alpaca"
     return "columns"
 
@@ -94,12 +96,14 @@ def is_own(row: Mapping[str, Any]) -> bool:
     return bool(content_id(row["question"], choices, row["rationale"] or None, row["answer"], tools) == row["id"])
 
 
-def read_row(row: Mapping[str, Any], name: str) -> Content:
+def read_row(row: Mapping[str, Any], name: str, unanswered: bool = False) -> Content:
     """The question and the answer of a row.
 
     Args:
         row: A row as its file has it.
         name: A format other than `columns`, `examples` and `auto`.
+        unanswered: Whether the row may lack its answer: a conversation that ends before the assistant speaks is then
+            all question.
 
     Raises:
         ValueError: The row is not of the format, has no assistant turn, or has what is no text: images, tool calls.
@@ -110,16 +114,21 @@ def read_row(row: Mapping[str, Any], name: str) -> Content:
         if column is None:
             raise ValueError(f"no column {'messages' if name == 'messages' else 'conversations'!r}, which format "
                              f"{name!r} needs; columns here: {_names(row)}")  # fmt: skip
-        turns = _turns(row[column], column)
-        return _content([*_system(row, turns), *turns])
+        turns = turns_of(row[column], column)
+        return _content([*_system(row, turns), *turns], unanswered)
     if name == "prompt_completion":
-        prompt, completion = _column(row, "prompt", name), _column(row, "completion", name)
-        turns = _turns(prompt, "prompt") if _turns_in(prompt) is not None else [Turn("user", _string(prompt, "prompt"))]
+        prompt = _column(row, "prompt", name)
+        completion = row.get("completion") if unanswered else _column(row, "completion", name)
+        turns = (
+            turns_of(prompt, "prompt") if _turns_in(prompt) is not None else [Turn("user", _string(prompt, "prompt"))]
+        )
         if _turns_in(completion) is not None:
-            answers = _turns(completion, "completion")
+            answers = turns_of(completion, "completion")
+        elif unanswered and (is_empty(completion) or completion == []):
+            answers = []
         else:
             answers = [Turn("assistant", _string(completion, "completion"))]
-        return _content([*_system(row, turns), *turns, *answers])
+        return _content([*_system(row, turns), *turns, *answers], unanswered)
     if name == "alpaca":
         asked = [_string(_column(row, "instruction", name), "instruction"), _optional(row, "input")]
         earlier = [
@@ -127,8 +136,10 @@ def read_row(row: Mapping[str, Any], name: str) -> Content:
             for pair in _history(row.get("history"))
             for role, text in zip(("user", "assistant"), pair, strict=False)
         ]
-        last = [Turn("user", joined(asked)), Turn("assistant", _string(_column(row, "output", name), "output"))]
-        return _content([*_system(row, earlier), *earlier, *last])
+        last = [Turn("user", joined(asked))]
+        if not (unanswered and is_empty(row.get("output"))):
+            last.append(Turn("assistant", _string(_column(row, "output", name), "output")))
+        return _content([*_system(row, earlier), *earlier, *last], unanswered)
     raise UserError(f"format {name!r} is not known; there are {', '.join(FORMATS)}")
 
 
@@ -146,7 +157,9 @@ def rendered(turns: Sequence[Turn]) -> str:
     return joined([*system, *(f"{turn.role.capitalize()}: {turn.text.strip()}" for turn in others)])
 
 
-def _content(turns: Sequence[Turn]) -> Content:
+def _content(turns: Sequence[Turn], unanswered: bool) -> Content:
+    if unanswered and turns and turns[-1].role in ("user", "tool"):
+        return Content(rendered(turns), "")
     last = max((place for place, turn in enumerate(turns) if turn.role == "assistant"), default=None)
     if last is None:
         raise ValueError("no turn of the assistant, so no answer")
@@ -176,7 +189,12 @@ def _turns_in(value: Any) -> list[Mapping[str, Any]] | None:
     return None
 
 
-def _turns(value: Any, column: str) -> list[Turn]:
+def turns_of(value: Any, column: str) -> list[Turn]:
+    """The turns in a cell, as they are or as JSON text.
+
+    Raises:
+        ValueError: It holds no turns, an unknown speaker, or what is no text: images, tool calls.
+    """
     found = _turns_in(value)
     if found is None:
         raise ValueError(f"column {column!r} must hold a list of turns, each with `role` and `content` (or `from` and "

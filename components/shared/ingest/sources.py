@@ -155,6 +155,7 @@ def read_examples(
     columns: Columns | None = None,
     row_format: RowFormat = "auto",
     encoding: str = "auto",
+    unanswered: bool = False,
 ) -> list[Example]:
     """A user's rows as examples of a task, in the order of the source, every one checked.
 
@@ -164,19 +165,21 @@ def read_examples(
         columns: Where question and answer are; default: the task's own mapping.
         row_format: How rows hold question and answer; see `ingest.formats`.
         encoding: Of text files; see `base.text.decode_text`.
+        unanswered: Whether a row may lack its answer, which is then empty: questions to be asked.
 
     Raises:
         UserError: Names the source, the row and the column of what is missing, empty or wrong; also for a source
             without any row, and for an id of the user's own that stands twice.
     """
     columns = columns or task.columns
-    raw = read_raw(source, task, columns, row_format, encoding)
-    return to_examples(raw, task, columns, first_place([raw], task, columns))
+    raw = read_raw(source, task, columns, row_format, encoding, unanswered)
+    return to_examples(raw, task, columns, first_place([raw], task, columns, unanswered), unanswered)
 
 
 def read_raw(
-    source: str, task: Task, columns: Columns, row_format: RowFormat = "auto", encoding: str = "auto"
-) -> RawRows:
+    source: str, task: Task, columns: Columns, row_format: RowFormat = "auto", encoding: str = "auto",
+    unanswered: bool = False,
+) -> RawRows:  # fmt: skip
     """The rows of a source, and their format; arguments and errors as of `read_examples`."""
     notes: list[str] = []
     # A class index is its name, whose order may be another, unless it is said that numbers are places in the labels.
@@ -184,7 +187,7 @@ def read_raw(
     rows = list(_records(source, labels, encoding, notes))
     if not rows:
         raise UserError(f"{shown_source(source)}: no rows")
-    found = recognise(rows[0][1], columns) if row_format == "auto" else row_format
+    found = recognise(rows[0][1], columns, unanswered) if row_format == "auto" else row_format
     if found == "columns":
         if row_format == "auto" and _has_context(rows, columns):
             for _, row in rows:

@@ -4,12 +4,16 @@ import json
 from pathlib import Path
 
 from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.tasks import Task
 
 TRAINING_FILE = "training.json"
 """What `train` leaves in a model's folder about how it was trained."""
 
 LOSSES_FILE = "seed_losses.json"
 """What `train` leaves there with `record_losses`: `{"base": {example id: loss}, "early": {example id: loss}}`."""
+
+TASK = "task"
+"""The key of `training.json` that holds the task with its prompt."""
 
 COUNTS = ("training_rows", "rows_too_long", "rows_truncated", "rows_replayed")
 """What a `Score` says of the training, beside its own counts."""
@@ -32,6 +36,22 @@ def training_counts(student: Path) -> dict[str, int]:
         return {"training_rows": int(log["rows"]), **{name: int(log[name]) for name in COUNTS[1:]}}
     except (ValueError, KeyError, TypeError) as problem:
         raise UserError(f"{file}: not written by llm2llm ({problem})") from None
+
+
+def read_task(student: Path) -> Task | None:
+    """The task that a student was trained on; None for a model that `train` did not save, or did in an older version.
+
+    Raises:
+        UserError: A log that is none, or of a task that this llm2llm does not know.
+    """
+    file = student / TRAINING_FILE
+    if not file.is_file():
+        return None
+    try:
+        described = json.loads(file.read_text(encoding="utf-8")).get(TASK)
+    except (ValueError, AttributeError) as problem:
+        raise UserError(f"{file}: not written by llm2llm ({problem})") from None
+    return None if described is None else Task.load(described, f"{file}: {TASK}")
 
 
 def save_losses(folder: Path, base: dict[str, float], early: dict[str, float]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from llm2llm.components.shared.base.text import code_span
 from llm2llm.components.shared.registry.production import Generation
 from llm2llm.components.shared.registry.records import Accuracy, Record
 
@@ -27,8 +28,8 @@ def render_card(record: Record) -> str:
         "",
         f"# {record.name}",
         "",
-        f"A student for the task {_code(record.task)} ({record.form.replace('_', ' ')}), fine-tuned from "
-        f"{_code(record.student)} with LLM2LLM: error-driven fine-tuning (Lee et al., Findings of ACL 2024). "
+        f"A student for the task {code_span(record.task)} ({record.form.replace('_', ' ')}), fine-tuned from "
+        f"{code_span(record.student)} with LLM2LLM: error-driven fine-tuning (Lee et al., Findings of ACL 2024). "
         f"It is the student of iteration {record.iteration}"
         + (", trained on the seeds alone." if record.iteration == 0 else ", after a teacher wrote new examples from "
            "what its predecessors got wrong."),
@@ -45,12 +46,12 @@ def render_card(record: Record) -> str:
         "",
         "| | |",
         "|---|---|",
-        f"| Fine-tuned from | {_code(record.student)} |",
+        f"| Fine-tuned from | {code_span(record.student)} |",
         f"| Weights | {'a PEFT adapter; load it onto its base' if record.adapter else 'full'} |",
         f"| Iteration | {record.iteration} |",
         f"| Random seed | {record.random_seed} |",
-        f"| llm2llm | {_code(record.code)} |",
-        f"| Config, SHA-256 of what decides | {_code(record.config_digest)} |",
+        f"| llm2llm | {code_span(record.code)} |",
+        f"| Config, SHA-256 of what decides | {code_span(record.config_digest)} |",
         "",
         "Which run made it, when it was promoted and why: `llm2llm registry show`.",
         "",
@@ -68,9 +69,9 @@ def with_promotion(card: str, version: str, generation: Generation) -> str:
     lines = [
         "## Promotion",
         "",
-        f"Version {_code(version)}, in production since {generation.at}"
-        + (f", from run {_code(generation.run)}" if generation.run else "")
-        + (f", in place of {_code(generation.previous)}" if generation.previous else "")
+        f"Version {code_span(version)}, in production since {generation.at}"
+        + (f", from run {code_span(generation.run)}" if generation.run else "")
+        + (f", in place of {code_span(generation.previous)}" if generation.previous else "")
         + ".",
     ]
     if verdict.get("reason"):
@@ -157,16 +158,16 @@ def _data(record: Record) -> list[str]:
     lines = [
         "| Rows | Number | From | SHA-256 of their ids |",
         "|---|---|---|---|",
-        f"| seeds | {record.seeds.n:,} | {_source(record, 'seeds')} | {_code(record.seeds.digest)} |",
+        f"| seeds | {record.seeds.n:,} | {_source(record, 'seeds')} | {code_span(record.seeds.digest)} |",
         f"| training | {record.training.n:,} | {record.training.n - written:,} seeds, {written:,} generated | "
-        f"{_code(record.training.digest)} |",
+        f"{code_span(record.training.digest)} |",
         f"| validation | {record.validation.n:,} | {_source(record, 'validation')} | "
-        f"{_code(record.validation.digest)} |",
+        f"{code_span(record.validation.digest)} |",
     ]
     if record.teaching:
         lines += ["", "Who wrote and checked the generated rows:", ""]
         lines += [
-            f"- {_code(one.model or one.teacher)} ({one.teacher}): {one.calls:,} call{'s' * (one.calls != 1)}, "
+            f"- {code_span(one.model or one.teacher)} ({one.teacher}): {one.calls:,} call{'s' * (one.calls != 1)}, "
             f"{one.input_tokens:,} tokens in"
             f", {one.output_tokens:,} out" + (f", {one.usd:,.2f} USD" if one.usd is not None else "")
             for one in record.teaching
@@ -176,12 +177,15 @@ def _data(record: Record) -> list[str]:
 
 def _source(record: Record, split: str) -> str:
     source = record.data.get(split, "")
-    return _code(source.rsplit("/", 1)[-1] if source.startswith("/") else source) if source else "split off the seeds"
+    return (
+        code_span(source.rsplit("/", 1)[-1] if source.startswith("/") else source) if source else "split off the seeds"
+    )
 
 
 def _limits(record: Record) -> list[str]:
     lines = [
-        f"- It was trained for one task, {_code(record.task)}, with one form of prompt; nothing is known of others.",
+        f"- It was trained for one task, {code_span(record.task)}, with one form of prompt; nothing is known of "
+        "others.",
         "- The licence and the limits of the model that it was fine-tuned from are its own.",
     ]
     if record.training.generated:
@@ -192,9 +196,3 @@ def _limits(record: Record) -> list[str]:
     if "test" not in record.accuracy:
         lines.append("- There was no test split: every figure above is of rows that had a say in what it became.")
     return lines
-
-
-def _code(text: str) -> str:
-    """Text that a user chose, as inline code that cannot end early, break a table or open a tag."""
-    clean = " ".join(text.replace("`", "'").replace("|", "/").split())
-    return f"`{clean or '-'}`"

@@ -17,7 +17,7 @@ from llm2llm.components.shared.base.progress import Progress
 from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.models.likelihood import losses
 from llm2llm.components.shared.models.load import device, load_model, load_tokenizer, precision
-from llm2llm.components.shared.models.student_folder import TRAINING_FILE, save_losses
+from llm2llm.components.shared.models.student_folder import TASK, TRAINING_FILE, save_losses
 from llm2llm.components.shared.tasks import Task
 from llm2llm.components.shared.training.checkpoint_callbacks import (
     SaveCheckpoints,
@@ -168,7 +168,7 @@ def fine_tune(
         save(trained, settings, student, output)
         tokenizer.save_pretrained(output)
         data = data_hash(training_set, general)
-        _save_log(output / TRAINING_FILE, log, student, settings, random_seed, iteration, data)
+        _save_log(output / TRAINING_FILE, log, student, task, settings, random_seed, iteration, data)
         if settings.record_losses:
             save_losses(output, base_losses, early.losses)
     return log
@@ -323,6 +323,7 @@ def _save_log(
     path: Path,
     log: TrainingLog,
     student: str,
+    task: Task,
     settings: FineTuneSettings,
     random_seed: int,
     iteration: int,
@@ -330,6 +331,7 @@ def _save_log(
 ) -> None:
     values: dict[str, Any] = {
         "student": student,
+        TASK: task.model_dump(mode="json"),  # `llm2llm predict` asks the student as it was trained to be asked
         "settings": settings.model_dump(exclude=NO_WEIGHTS),
         "random_seed": random_seed,
         "iteration": iteration,

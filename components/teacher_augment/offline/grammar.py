@@ -23,6 +23,7 @@ import yaml
 from llm2llm.components.shared.base.errors import UserError, did_you_mean
 from llm2llm.components.shared.base.settings import Settings
 from llm2llm.components.shared.base.text import folded
+from llm2llm.components.shared.base.yaml_text import load_yaml
 from llm2llm.components.shared.data.schemas import Call
 from llm2llm.components.shared.tasks import FORMS, Task
 from llm2llm.components.teacher_augment.context import Context
@@ -59,7 +60,7 @@ def load_grammar(value: str | dict[str, Any]) -> Grammar:
 
         try:
             with source_file(value) as file:
-                value = yaml.safe_load(file.read_text(encoding="utf-8"))
+                value = load_yaml(file.read_text(encoding="utf-8"))
         except OSError as problem:
             raise UserError(f"cannot read the grammar {where}: {problem.strerror}") from None
         except (UnicodeDecodeError, yaml.YAMLError) as problem:

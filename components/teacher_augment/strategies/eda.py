@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import yaml
 
 from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.base.yaml_text import load_yaml
 from llm2llm.components.shared.data.schemas import Call
 from llm2llm.components.teacher_augment.context import Context
 from llm2llm.components.teacher_augment.replies import Draft, Problem, Reply, Request, offline_call_key
@@ -32,7 +33,7 @@ def load_synonyms(path: str | None) -> Synonyms:
 
     try:
         with source_file(path) as file:
-            value = yaml.safe_load(file.read_text(encoding="utf-8"))
+            value = load_yaml(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
         raise UserError(f"teacher_augment.eda_synonyms: cannot read {path}: {problem}") from None
     if not isinstance(value, dict) or not all(isinstance(v, list) and v for v in value.values()):

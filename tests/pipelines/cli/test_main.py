@@ -17,25 +17,10 @@ import yaml
 from llm2llm.components.shared.data.parquet import read_rows, write_rows
 from llm2llm.components.shared.data.schemas import Example, Prediction, Score
 from llm2llm.pipelines.cli.examples import EXAMPLES
-from llm2llm.pipelines.cli.main import cli, main
+from llm2llm.pipelines.cli.main import cli
 from llm2llm.pipelines.config import shipped_configs
 from llm2llm.pipelines.inspect.tables import summary_table
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
-    """Runs a command in a fresh folder: (exit code, standard output, standard error)."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stop:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return int(stop.value.code or 0), captured.out, captured.err
-
-    return call
+from tests.support.command_line import Run
 
 
 def jsonl(path: Path, rows: list[dict[str, object]]) -> Path:

@@ -1,0 +1,153 @@
+"""The command `llm2llm predict`: rows put to a finished student."""
+
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.pipelines.cli.data import SUFFIXES
+
+if TYPE_CHECKING:
+    from llm2llm.components.shared.inference.ask import Asked
+    from llm2llm.components.shared.tasks import Task
+
+
+@click.command()
+@click.option("--student", required=True, metavar="DIR",
+              help="The output folder of a run, a student's folder, a version's in a registry; s3:// too.")  # fmt: skip
+@click.option("--input", "source", required=True, metavar="FILE",
+              help="Rows as data.seeds of a config takes them; answers may be missing.")  # fmt: skip
+@click.option("--output", type=click.Path(path_type=Path),
+              help="A .jsonl, .csv or .parquet file to write; default: JSON lines on standard output.")  # fmt: skip
+@click.option("--task", metavar="TASK",
+              help="A shipped task or a config file; default: the task that the student was trained on.")  # fmt: skip
+@click.option("--format", "row_format", default="auto", show_default=True, help="As prepare.format of a config.")
+@click.option("--mode", type=click.Choice(["generate", "score"]),
+              help="As evaluate.mode of a config; default: the run's, or generate for a student's folder.")  # fmt: skip
+@click.option("--backend", type=click.Choice(["transformers", "vllm"]), default="transformers", show_default=True,
+              help="As evaluate.backend of a config.")  # fmt: skip
+@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Rows answered at once.")
+@click.option("--max-new-tokens", type=click.IntRange(min=1), help="The longest answer; default: the task's.")
+@click.option("--trust-remote-code", is_flag=True, help="Run code that the student's base model brings along.")
+def predict(
+    student: str,
+    source: str,
+    output: Path | None,
+    task: str | None,
+    row_format: str,
+    mode: str | None,
+    backend: str,
+    batch_size: int,
+    max_new_tokens: int | None,
+    trust_remote_code: bool,
+) -> None:
+    """Ask a finished student, with the task and the prompt that it was trained with.
+
+    Each row comes back with `prediction`, `completion` and, where it has an answer, `outcome`: correct, wrong,
+    unparseable. The accuracy of those rows is said at the end.
+    """
+    from llm2llm.components.shared.base.errors import did_you_mean
+    from llm2llm.components.shared.data.parquet import columns_of
+    from llm2llm.components.shared.ingest.export import write_columns
+    from llm2llm.components.shared.ingest.formats import FORMATS
+    from llm2llm.components.shared.ingest.sources import read_examples
+
+    if output is not None and output.suffix.lower() not in SUFFIXES:
+        raise UserError(f"--output {output}: the suffix must be one of {', '.join(SUFFIXES)}")
+    if row_format not in FORMATS:
+        raise UserError(f"--format {row_format}: no such format{did_you_mean(row_format, FORMATS)}; there are "
+                        f"{', '.join(FORMATS)}")  # fmt: skip
+    folder, the_task, asked_as = find_student(student, _named_task(task))
+    rows = read_examples(source, the_task, row_format=row_format, unanswered=True)  # type: ignore[arg-type]  # checked
+
+    from dataclasses import asdict
+
+    from llm2llm.components.shared.inference.ask import Asked, ask_student
+    from llm2llm.components.shared.inference.settings import AnswerSettings
+
+    chosen: dict[str, Any] = {"mode": mode, "max_new_tokens": max_new_tokens}
+    settings = AnswerSettings.load(
+        {**asked_as, **{key: value for key, value in chosen.items() if value is not None}, "backend": backend,
+         "batch_size": batch_size, "trust_remote_code": trust_remote_code},
+        "predict",
+    )  # fmt: skip
+    with redirect_stdout(sys.stderr):  # progress: standard output is for the answers
+        asked = ask_student(folder, rows, the_task, settings)
+    answered = [asdict(one) for one in asked]
+    if output is None:
+        for row in answered:
+            click.echo(json.dumps(row, ensure_ascii=False))
+    else:
+        write_columns(answered, output, SUFFIXES[output.suffix.lower()], columns_of(Asked))
+    click.echo(_summary(asked, the_task) + (f"; wrote {output}" if output else ""), err=output is None)
+
+
+def _named_task(task: str | None) -> "Task | None":
+    from llm2llm.components.shared.tasks import load_task
+    from llm2llm.pipelines.config import load_config
+
+    if task is None:
+        return None
+    return load_config(task).task if task.endswith((".yaml", ".yml")) else load_task(task)
+
+
+def find_student(student: str, task: "Task | None" = None) -> tuple[Path, "Task", dict[str, Any]]:
+    """(folder or name of the student, its task unless one is given, what its run says of how it is asked).
+
+    Raises:
+        UserError: No such student, or nobody says its task.
+    """
+    from llm2llm.components.shared import storage
+    from llm2llm.components.shared.models.student_folder import read_task
+    from llm2llm.components.shared.tasks import load_task
+    from llm2llm.pipelines.inspect.run_files import EVENTS, open_run
+
+    config: dict[str, Any] = {}
+    place = Path(student).expanduser()
+    if storage.is_remote(student):
+        place = storage.fetched(student)
+    elif (place / EVENTS).is_file():
+        config = open_run(student).config()
+        place = place / "student"
+        if not place.is_dir():
+            raise UserError(f"--student {student}: a run that has no student yet; run its config to the end")
+    elif not place.is_dir() and (student.startswith(("/", ".", "~")) or student.count("/") != 1):
+        raise UserError(f"--student {student}: no such folder")
+    described = config.get("task")
+    found = task or read_task(place) or (load_task(described) if described else None)
+    if found is None:
+        raise UserError(
+            f"--student {student}: nothing there says what task it was trained on; add --task with a shipped task or "
+            "the config file of its run"
+        )
+    kept = {key: value for key, value in config.get("evaluate", {}).items() if key in ("mode", "max_new_tokens")}
+    return place, found, kept
+
+
+def _summary(asked: Sequence["Asked"], task: "Task") -> str:
+    from llm2llm.components.shared.base.statistics import wilson_interval
+
+    graded = [one for one in asked if one.answer is not None]
+    counts = {kind: sum(one.outcome == kind for one in graded) for kind in ("correct", "wrong", "unparseable")}
+    parts = [f"{len(asked):,} rows"]
+    if task.match == "judge" and graded:
+        parts.append(
+            f"{counts['correct']:,} of {len(graded):,} answers are the right answer's own text; a judge, who is not "
+            "asked here, may accept others"
+        )
+    elif graded:
+        low, high = wilson_interval(counts["correct"], len(graded))
+        parts.append(
+            f"{len(graded):,} with an answer: {counts['correct']:,} correct ({counts['correct'] / len(graded):.1%}, "
+            f"95% interval {low:.1%} to {high:.1%}), {counts['wrong']:,} wrong, {counts['unparseable']:,} unparseable"
+        )
+    else:
+        parts.append("none with an answer to grade by")
+    if cut := sum(one.truncated for one in asked):
+        parts.append(f"{cut:,} answers hit the token limit (--max-new-tokens)")
+    return "; ".join(parts)

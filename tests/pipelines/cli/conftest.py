@@ -1,0 +1,7 @@
+"""Fixtures of the command line's tests: the command itself, tiny students, a stand-in for the Hub."""
+
+from tests.support.command_line import run
+from tests.support.hub_server import hub, server
+from tests.support.students import other_rows, quick, quick_lora, rows, taught_student, tiny_student
+
+__all__ = ["hub", "other_rows", "quick", "quick_lora", "rows", "run", "server", "taught_student", "tiny_student"]

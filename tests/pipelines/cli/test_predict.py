@@ -1,0 +1,123 @@
+"""`llm2llm predict`: a finished student asked with the task that it was trained on."""
+
+import csv
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from llm2llm.components.shared.data.schemas import Example
+from llm2llm.components.shared.inference.ask import ask_student
+from llm2llm.components.shared.inference.predict import predict
+from llm2llm.components.shared.inference.settings import AnswerSettings
+from llm2llm.components.shared.models.student_folder import TRAINING_FILE, read_task
+from llm2llm.components.shared.tasks import Task
+from llm2llm.components.shared.training.fine_tune import fine_tune
+from llm2llm.components.shared.training.settings import FineTuneSettings
+from tests.support.command_line import Run
+from tests.support.made_run import make_run
+
+
+def rows_file(path: Path, rows: list[Example], unanswered: int = 0) -> Path:
+    lines = [{"question": row.question, "answer": row.answer} for row in rows]
+    lines += [{"question": f"is it {row.answer}?"} for row in rows[:unanswered]]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+@pytest.mark.parametrize("mode", ["generate", "score"])
+def test_the_answers_are_those_that_evaluate_gives(
+    taught_student: Path, rows: list[Example], colours: Task, mode: str
+) -> None:
+    settings = AnswerSettings(mode=mode, batch_size=5)
+    asked = ask_student(taught_student, [*rows, rows[0], replace(rows[1], id="bare", answer="")], colours, settings)
+    graded = {one.example_id: one for one in predict(taught_student, {"test": rows}, 0, None, colours, settings)}
+    for row, one in zip(rows, asked, strict=False):
+        known = graded[row.id]
+        assert (one.id, one.question, one.answer) == (row.id, row.question, row.answer)
+        assert (one.completion, one.prediction, one.outcome) == (known.completion, known.parsed, known.outcome)
+        assert one.confidence == (pytest.approx(known.confidence, abs=1e-4) if mode == "score" else None)
+    assert asked[len(rows)] == asked[0]  # a row that stands twice
+    assert (asked[-1].answer, asked[-1].outcome, asked[-1].completion) == (None, None, asked[1].completion)
+
+
+def test_a_student_knows_its_task(run: Run, tmp_path: Path, taught_student: Path, rows: list[Example]) -> None:
+    source = rows_file(tmp_path / "in.jsonl", rows, unanswered=3)
+    code, out, err = run("predict", "--student", taught_student, "--input", source, "--output", "out.csv")
+    assert (code, err.count("evaluate: 27/27 rows")) == (0, 1)
+    with open("out.csv", encoding="utf-8-sig", newline="") as file:
+        lines = list(csv.DictReader(file))
+    right = sum(line["outcome"] == "correct" for line in lines)
+    assert right >= 20
+    assert f"27 rows; 24 with an answer: {right} correct ({right / 24:.1%}, 95% interval" in out
+    assert [line["answer"] for line in lines] == [*(row.answer for row in rows), "", "", ""]
+    assert [line["outcome"] for line in lines[-3:]] == ["", "", ""]
+    assert all(line["prediction"] in ("red", "green", "blue") for line in lines[-3:])
+
+
+def test_without_an_output_the_answers_are_all_of_standard_output(
+    run: Run, tmp_path: Path, taught_student: Path, rows: list[Example]
+) -> None:
+    source = rows_file(tmp_path / "in.jsonl", rows[:4])
+    code, out, err = run("predict", "--student", taught_student, "--input", source, "--mode", "score")
+    found = [json.loads(line) for line in out.splitlines()]
+    assert (code, len(found)) == (0, 4)
+    assert all(0 < row["confidence"] <= 1 for row in found)
+    assert "4 rows; 4 with an answer" in err
+
+
+def test_an_adapter_is_asked_as_well(
+    run: Run, tmp_path: Path, taught_student: Path, rows: list[Example], other_rows: list[Example], colours: Task,
+    quick_lora: FineTuneSettings,
+) -> None:  # fmt: skip
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    fine_tune(other_rows, colours, str(taught_student), quick_lora, 0, adapter)
+    assert not list(adapter.glob("model*.safetensors"))
+    source = rows_file(tmp_path / "in.jsonl", other_rows)
+    code, out, _ = run("predict", "--student", adapter, "--input", source, "--output", "out.parquet")
+    outcomes = pq.read_table("out.parquet").column("outcome").to_pylist()
+    assert (code, outcomes.count("correct") >= 20) == (0, True), out
+
+
+def test_a_run_says_how_its_student_is_asked(
+    run: Run, tmp_path: Path, taught_student: Path, rows: list[Example], colours: Task
+) -> None:
+    settings = {"task": colours.model_dump(mode="json"), "evaluate": {"mode": "score", "shards": 2}}
+    output = make_run(tmp_path / "out", config=settings)
+    source = rows_file(tmp_path / "in.jsonl", rows[:2])
+    code, _, err = run("predict", "--student", output, "--input", source)
+    assert (code, "out: a run that has no student yet; run its config to the end" in err) == (2, True)
+    shutil.copytree(taught_student, output / "student")
+    log = json.loads((output / "student" / TRAINING_FILE).read_text())
+    assert log.pop("task")["name"] == "colours"
+    (output / "student" / TRAINING_FILE).write_text(json.dumps(log))  # as an older llm2llm left it
+    assert read_task(output / "student") is None
+    code, out, _ = run("predict", "--student", output, "--input", source)
+    assert code == 0
+    assert json.loads(out.splitlines()[0])["confidence"] is not None
+    code, _, err = run("predict", "--student", output / "student", "--input", source)
+    assert (code, "nothing there says what task it was trained on; add --task" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"--student": "/nowhere"}, "error: --student /nowhere: no such folder"),
+        ({"--input": "none.jsonl"}, "error: none.jsonl: no such file"),
+        ({"--output": "out.xlsx"}, "error: --output out.xlsx: the suffix must be one of .jsonl, .csv, .parquet"),
+        ({"--format": "mesages"}, "error: --format mesages: no such format; did you mean 'messages'?"),
+        ({"--output": "in.jsonl/out.csv"}, "error: cannot write in.jsonl/out.csv"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(
+    run: Run, tmp_path: Path, taught_student: Path, rows: list[Example], changed: dict[str, str], message: str
+) -> None:
+    rows_file(tmp_path / "in.jsonl", rows[:1])
+    given = {"--student": str(taught_student), "--input": "in.jsonl", "--output": "out.csv", **changed}
+    code, out, err = run("predict", *(word for pair in given.items() for word in pair))
+    assert (code, err.splitlines()[-1].startswith(message), out) == (2, True, ""), err
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
