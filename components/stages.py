@@ -104,6 +104,14 @@ STAGES: dict[str, Stage] = {
         sections=("task", "filter_errors", "max_iterations", "random_seed"),
         outputs=("journal",),
     ),
+    "controls": Stage(
+        "Once the loop has ended, measure what the delivered student is held against.",
+        sections=("task", "student", "train", "evaluate", "controls", "random_seed"),
+        outputs=("journal",),
+        image="train",
+        gpu=True,
+        loads_models=True,
+    ),
     "promote": Stage(
         "Put the run's best student into the registry, if it beats the version in production.",
         sections=("task", "promote", "random_seed"),

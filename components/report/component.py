@@ -73,6 +73,7 @@ def report(
             leakage(settings, training, rows) if splits else None,
             answers(settings, answered, rows, so_far.scores),
             verdict,
+            so_far.controls,
         )
         write_text(html.path, render_html(settings, numbers, training, so_far.errors, so_far.rejects))
         write_text(markdown.path, render_markdown(settings, numbers, so_far.rejects))

@@ -63,6 +63,11 @@ def metric_figures(numbers: dict[str, Any]) -> dict[str, float]:
         "iterations": len(numbers["iterations"]),
         "best_iteration": numbers["best_iteration"],
         **accuracies,
+        **{
+            f"gain_over_{control['name']}_{split}": round(gain["value"], 4)
+            for control in numbers["controls"]
+            for split, gain in control["gain"].items()
+        },
         "training_rows": last["training_rows"],
         **({"errors_left": looked[-1]} if looked else {}),
         "rows_kept": numbers["rows"]["kept"],

@@ -24,6 +24,7 @@ from llm2llm.components.report.charts import (
     bar_chart,
     reliability_chart,
 )
+from llm2llm.components.report.controls import TITLES
 from llm2llm.components.report.cost import cost_sentences, price
 from llm2llm.components.report.promotion import SLICES_SHOWN, comparison_sentences, promotion_headline
 from llm2llm.components.report.reasons import REASONS
@@ -118,6 +119,7 @@ def render_html(
         cost_sentences=cost_sentences(summary["teacher_calls"]),
         leakage_sentence=leakage_sentence(summary["leakage"]),
         gains=_gains(summary),
+        controls=_controls(summary),
         few_rows=FEW_ROWS,
         answers=_answers(summary),
         promotion=_promotion(summary["promotion"]),
@@ -152,6 +154,7 @@ def render_markdown(config: Mapping[str, Any], summary: Mapping[str, Any], rejec
         splits=_splits(summary),
         reasons=reasons_table(rejects, summary),
         gains=_gains(summary),
+        controls=_controls(summary),
         answers=_answers(summary),
         promotion=_promotion(summary["promotion"]),
     )
@@ -279,6 +282,11 @@ def _gains(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
         for one in summary["iterations"]
     ]
     return [one for one in gains if one["gain"]]
+
+
+def _controls(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The controls with the words of their names."""
+    return [{**one, "title": TITLES[one["name"]]} for one in summary["controls"]]
 
 
 def _answers(summary: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@
     iterations          for each iteration so far, in order:
         iteration       from 0
         training_rows   rows that its student was trained on
+        steps           optimiser steps of that training; 0: not known
         errors          seeds that its selection found to need help; null where it did not look (see `Decision.errors`)
         suspects        seeds set apart because their label is likely wrong
         retired         seeds that are no longer written from
@@ -22,6 +23,12 @@
         go_on           whether another iteration follows
         reason          why or why not
     best_iteration      by validation accuracy; the earliest of equals
+    controls            what the delivered student is held against; empty while the loop goes on. For each control:
+        name            `steps`: the seeds alone, for as many optimiser steps
+        steps           optimiser steps of its training; 0: it was not trained
+        accuracy        for validation and test: value, low, high, n, unparseable, as above
+        gain            for each of them the delivered student's accuracy less the control's on the same rows: value,
+                        low, high, p, as above
     rows
         seeds           user's rows in the training set
         generated       kept + rejected: every row that was asked of the teacher
@@ -75,9 +82,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from llm2llm.components.report.controls import count_controls
 from llm2llm.components.report.cost import judge_costs, teacher_costs
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.data.schemas import SPLITS, Call, Decision, Example, Reject, Score, StudentError
+from llm2llm.components.shared.data.schemas import SPLITS, Call, Control, Decision, Example, Reject, Score, StudentError
 
 SCHEMA_VERSION = 3
 
@@ -95,6 +103,7 @@ def summarise(
     leakage: Mapping[str, Any] | None = None,
     answers: Mapping[str, Any] | None = None,
     promotion: Mapping[str, Any] | None = None,
+    controls: Sequence[Control] = (),
 ) -> dict[str, Any]:
     """The summary of all iterations so far.
 
@@ -108,6 +117,7 @@ def summarise(
         leakage: What the last check found; None when there was nothing to check against.
         answers: As `count_answers` counts them; None without predictions.
         promotion: What `promote` decided; None where nothing is promoted.
+        controls: Of the journal.
 
     Raises:
         UserError: Rows that contradict one another, such as an iteration with scores and no decision.
@@ -122,6 +132,7 @@ def summarise(
         {
             "iteration": decision.iteration,
             "training_rows": next(s.training_rows for s in history if s.iteration == decision.iteration),
+            "steps": next(s.steps for s in history if s.iteration == decision.iteration),
             "errors": decision.errors,
             "suspects": decision.suspects,
             "retired": decision.retired,
@@ -140,6 +151,7 @@ def summarise(
         "schema_version": SCHEMA_VERSION,
         "iterations": iterations,
         "best_iteration": best,
+        "controls": count_controls(controls, history, best),
         "rows": {
             "seeds": sum(not row.generated for row in training_set),
             "generated": kept.total() + rejected.total(),
@@ -160,7 +172,7 @@ def summarise(
             for iteration in sorted(after_first | kept.keys() | rejected.keys())
         ],
         "teacher_calls": teacher_costs(calls, kept.total(), iterations, best),
-        "judge_calls": judge_costs(history, decisions),
+        "judge_calls": judge_costs(history, decisions, controls),
         "answers": None if answers is None else dict(answers),
         "promotion": None if promotion is None else dict(promotion),
         "training": {key: getattr(max(history, key=lambda score: score.iteration), key) for key in TRAINING},

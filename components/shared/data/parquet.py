@@ -162,12 +162,23 @@ def _read_parquet(path: str | os.PathLike[str], kind: str, row_type: type[R]) ->
             f"{os.fspath(path)}: {kind!r} rows of schema version {version}, this llm2llm reads version {VERSION}; "
             "make the file again with this version"
         )
-    if not table.schema.equals(schema(kind)):
+    if not _columns_fit(table.schema, kind):
         raise UserError(
             f"{os.fspath(path)}: says that it holds {kind!r} rows, but its columns are others: "
             f"{', '.join(table.schema.names)}"
         )
     return [row_type(**row) for row in table.to_pylist()]
+
+
+def _columns_fit(found: pa.Schema, kind: str) -> bool:
+    """Whether a file's columns are those of the kind; an older file may lack some that have a default."""
+    has_default = {
+        f.name
+        for f in dataclasses.fields(KINDS[kind])
+        if f.default is not dataclasses.MISSING or f.default_factory is not dataclasses.MISSING
+    }
+    wanted = [one for one in schema(kind) if one.name in found.names or one.name not in has_default]
+    return bool(found.equals(pa.schema(wanted)))
 
 
 def _read_json_lines(path: str | os.PathLike[str], kind: str, row_type: type[R]) -> list[R]:

@@ -11,7 +11,7 @@ TRAINING_FILE = "training.json"
 LOSSES_FILE = "seed_losses.json"
 """What `train` leaves there with `record_losses`: `{"base": {example id: loss}, "early": {example id: loss}}`."""
 
-COUNTS = ("training_rows", "rows_too_long", "rows_truncated", "rows_replayed")
+COUNTS = ("training_rows", "rows_too_long", "rows_truncated", "rows_replayed", "steps")
 """What a `Score` says of the training, beside its own counts."""
 
 
