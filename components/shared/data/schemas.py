@@ -16,7 +16,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Literal
 
-VERSION = 5  # of the schemas below; raise it when a field changes its name, type or meaning
+VERSION = 5  # of the schemas below; raise it when a field changes its name, type or meaning, not for one with a default
 PARQUET_MAGIC = b"PAR1"  # what a file of rows begins and ends with
 
 Split = Literal["seeds", "validation", "test"]

@@ -11,12 +11,20 @@ from llm2llm.components.controls.controls import steps_of
 from llm2llm.components.controls.settings import ControlSettings
 from llm2llm.components.shared.base.settings_text import settings_text
 from llm2llm.components.shared.data.journal import Journal, read_journal
-from llm2llm.components.shared.data.schemas import Control, Example, Score
+from llm2llm.components.shared.data.schemas import Example, Score
 from llm2llm.components.shared.tasks import Task
 from llm2llm.components.shared.training.job_folder import TrainingJob
 from llm2llm.components.shared.training.settings import FineTuneSettings
 from llm2llm.components.shared.training.training_log import TrainingLog
-from tests.support.builders import decision, journal_artifact, outputs_of, rows_artifact, score, splits_artifact
+from tests.support.builders import (
+    control,
+    decision,
+    journal_artifact,
+    outputs_of,
+    rows_artifact,
+    score,
+    splits_artifact,
+)
 
 HISTORY = [
     replace(score(iteration, split, right, 6, rows), steps=steps)
@@ -137,13 +145,8 @@ def test_whether_they_are_on_is_known_before_the_run(train: dict[str, Any], expe
 
 
 def test_a_journal_of_before_there_were_controls_is_read(tmp_path: Path) -> None:
-    made = journal_artifact(tmp_path, scores=HISTORY, controls=[_control()])
-    assert read_journal(made).controls == [_control()]
+    one = control(["a"], 6)
+    made = journal_artifact(tmp_path, scores=HISTORY, controls=[one])
+    assert read_journal(made).controls == [one]
     (Path(made.path) / "controls.parquet").unlink()
     assert read_journal(made).controls == []
-
-
-def _control() -> Control:
-    return Control(
-        name="steps", iteration=1, split="test", n=6, correct=1, unparseable=0, accuracy=1 / 6, low=0.0, high=0.5
-    )

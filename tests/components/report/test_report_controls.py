@@ -10,9 +10,10 @@ from llm2llm.components.report.report import render_html, render_markdown
 from llm2llm.components.report.summary import summarise
 from llm2llm.components.report.verdict import verdict
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.base.statistics import mcnemar_p, wilson_interval
+from llm2llm.components.shared.base.statistics import mcnemar_p
 from llm2llm.components.shared.data.schemas import Control, Score, Split
 from llm2llm.pipelines.inspect.tables import summary_table
+from tests.support import builders
 from tests.support.builders import decision, example, score
 
 N = 200
@@ -24,13 +25,8 @@ def scored(iteration: int, split: Split, right: range, steps: int) -> Score:
     return replace(score(iteration, split, len(ids), N, 4 + 2 * iteration), correct_ids=ids, steps=steps)
 
 
-def control(right: range, steps: int, split: Split = "test", n: int = N) -> Control:
-    low, high = wilson_interval(len(right), n)
-    ids = [IDS[place] for place in right]
-    return Control(
-        name="steps", iteration=1, split=split, n=n, correct=len(ids), unparseable=0, accuracy=len(ids) / n, low=low,
-        high=high, steps=steps, correct_ids=ids,
-    )  # fmt: skip
+def control(right: range, split: Split = "test", n: int = N) -> Control:
+    return builders.control([IDS[place] for place in right], n, split)
 
 
 def summary(controls: list[Control], go_on: bool = False) -> dict[str, Any]:
@@ -47,7 +43,7 @@ def summary(controls: list[Control], go_on: bool = False) -> dict[str, Any]:
 
 def test_more_steps_alone_are_no_gain() -> None:
     """As on SNIPS: 73% to 90% by the loop, and 93% by the seeds alone with as many steps."""
-    numbers = summary([control(range(14, N), 50)])
+    numbers = summary([control(range(14, N))])
     found = verdict(numbers)
     assert found.outcome == "unclear" or found.outcome == "worse"
     assert "than the seeds alone with as many steps on the test split" in found.headline
@@ -59,7 +55,7 @@ def test_more_steps_alone_are_no_gain() -> None:
 
 
 def test_the_headline_is_the_gain_over_the_control_everywhere() -> None:
-    numbers = summary([control(range(150), 50), control(range(120), 50, "validation")])
+    numbers = summary([control(range(150)), control(range(120), "validation")])
     (one,) = numbers["controls"]
     assert (one["name"], one["steps"]) == ("steps", 50)
     assert one["gain"]["test"]["value"] == pytest.approx(0.15)
@@ -87,4 +83,4 @@ def test_until_the_loop_ends_the_report_says_that_the_comparison_is_not_one_of_e
 
 def test_a_control_of_other_rows_is_refused() -> None:
     with pytest.raises(UserError, match=r"control 'steps' answered 199 test rows, and the delivered student 200"):
-        summary([control(range(150), 50, n=N - 1)])
+        summary([control(range(150), n=N - 1)])

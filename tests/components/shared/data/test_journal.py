@@ -22,6 +22,7 @@ from llm2llm.components.shared.lineage.embedded import content_hash
 from tests.support.builders import (
     call,
     content,
+    control,
     decision,
     example,
     journal_artifact,
@@ -36,6 +37,7 @@ ROWS = {
     "decisions": [decision()],
     "rejects": [reject(0, "copy")],
     "calls": [call("one"), call("two")],
+    "controls": [control(["a"], 2)],
 }
 
 
@@ -50,7 +52,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     artifact = LocalArtifact(str(tmp_path / "journal"))
     write_journal(artifact, journal)
     assert read_journal(artifact) == journal
-    assert artifact.metadata == {"kind": "journal", "schema_version": VERSION, "rows": 7}
+    assert artifact.metadata == {"kind": "journal", "schema_version": VERSION, "rows": 8}
     assert sorted(content(artifact)) == sorted([*(f"{kind}.parquet" for kind in FILES), SPENT])
 
 
