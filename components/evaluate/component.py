@@ -42,7 +42,14 @@ def evaluate(
     import time
     from pathlib import Path
 
-    from llm2llm.components.evaluate.evaluate import check_asked, confusion_of, merged, score_figures, scored
+    from llm2llm.components.evaluate.evaluate import (
+        check_asked,
+        confusion_of,
+        confusions_of,
+        merged,
+        score_figures,
+        scored,
+    )
     from llm2llm.components.evaluate.settings import EvaluateStage
     from llm2llm.components.shared.base.errors import UserError
     from llm2llm.components.shared.data.artifacts import write_artifact, write_confusion, write_metrics
@@ -74,7 +81,8 @@ def evaluate(
             raise UserError("evaluate: neither a model nor shard_predictions; give one of the two")
         scores = scored(so_far.scores, answered, counts)
         write_artifact(predictions, "predictions", answered)
-        write_journal(journal, so_far.with_more(scores=scores))
+        confused = confusions_of(stage.task, rows, answered)
+        write_journal(journal, so_far.with_more(scores=scores, confusions=confused))
         write_confusion(confusion, confusion_of(stage.task, rows, answered))
         write_metrics(metrics, score_figures(scores, answered))
         # Times are shown and not kept in the file: the same student and rows leave the same files.

@@ -1,11 +1,12 @@
 """What the delivered student is held against: accuracy of each control, and the paired difference."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.base.statistics import mcnemar_p, paired_difference
-from llm2llm.components.shared.data.schemas import Control, ControlName, Score
+from llm2llm.components.shared.base.statistics import mcnemar_p, paired_difference, wilson_interval
+from llm2llm.components.shared.data.schemas import SPLITS, Confusion, Control, ControlName, Example, Score, Split
 
 NAMES: tuple[ControlName, ...] = get_args(ControlName)
 
@@ -64,8 +65,75 @@ def _gain(control: Control, delivered: Score | None) -> dict[str, float]:
     return {"value": difference.value, "low": difference.low, "high": difference.high, "p": mcnemar_p(*pair)}
 
 
+def majority(splits: Mapping[Split, Sequence[Example]], history: Sequence[Score], best: int) -> list[Control]:
+    """What answering the seeds' most frequent label would score; of equally frequent ones the first by name.
+
+    Args:
+        splits: Seeds, and what was asked.
+        history: All scores so far: only splits that the delivered student was asked count.
+        best: The iteration whose student is delivered.
+    """
+    counts = Counter(row.answer for row in splits.get("seeds", []))
+    if not counts:
+        return []
+    label = min(counts, key=lambda answer: (-counts[answer], answer))
+    asked = {score.split: score.n for score in history if score.iteration == best}
+    found = []
+    for split in SPLITS[1:]:
+        rows = splits.get(split, [])
+        if not rows or asked.get(split) != len(rows):
+            continue
+        right = sorted(row.id for row in rows if row.answer == label)
+        low, high = wilson_interval(len(right), len(rows))
+        found.append(
+            Control(
+                name="majority",
+                iteration=best,
+                split=split,
+                n=len(rows),
+                correct=len(right),
+                unparseable=0,
+                accuracy=len(right) / len(rows),
+                low=low,
+                high=high,
+                correct_ids=right,
+            )
+        )
+    return found
+
+
+def count_delivered(confusions: Sequence[Confusion], best: int) -> dict[str, Any] | None:
+    """The part `delivered` of the summary: what the delivered student answers; None where that was not counted.
+
+    Args:
+        confusions: Of all iterations so far.
+        best: The iteration whose student is delivered.
+    """
+    of_best = [one for one in confusions if one.iteration == best]
+    if not of_best:
+        return None
+    splits: dict[str, Any] = {}
+    for split in SPLITS:
+        cells = [one for one in of_best if one.split == split]
+        if cells:
+            splits[split] = {
+                "n": sum(one.n for one in cells),
+                "confusion": [{"right": one.right, "given": one.given, "n": one.n} for one in cells],
+                "always": _always(cells),
+            }
+    return {"iteration": best, "splits": splits}
+
+
+def _always(cells: Sequence[Confusion]) -> str | None:
+    """The one label that is ever given, where there are several right ones."""
+    given = {one.given for one in cells}
+    several = len({one.right for one in cells}) > 1
+    return next(iter(given)) if several and len(given) == 1 else None
+
+
 TITLES: Mapping[ControlName, str] = {
     "steps": "Seeds alone, as many steps",
+    "majority": "Always the most frequent label",
 }
 """What a control is called in tables."""
 

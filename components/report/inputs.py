@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llm2llm.components.report.answers import count_answers
-from llm2llm.components.shared.data.schemas import Example, Prediction, Score, Split
+from llm2llm.components.report.controls import majority
+from llm2llm.components.shared.data.schemas import Control, Example, Prediction, Score, Split
 from llm2llm.components.shared.leakage.final_check import final_check
 from llm2llm.components.shared.leakage.settings import LeakSettings
 from llm2llm.components.shared.tasks import FORMS, Task, load_task
@@ -45,6 +46,14 @@ def answers(
     task = _task(config)
     has_labels = task is not None and FORMS[task.form].has_classes
     return count_answers(predictions, splits, scores, has_labels)
+
+
+def baselines(
+    config: dict[str, Any], splits: Mapping[Split, list[Example]], scores: Sequence[Score], best: int
+) -> list[Control]:
+    """The controls that need no student: the most frequent label, of tasks with labels or choices."""
+    task = _task(config)
+    return majority(splits, scores, best) if task is not None and FORMS[task.form].has_classes else []
 
 
 def _task(config: dict[str, Any]) -> Task | None:

@@ -297,7 +297,10 @@ def _answers(summary: Mapping[str, Any]) -> dict[str, Any] | None:
     splits = answers["splits"]
     split = next(split for split in reversed(SPLITS) if split in splits)
     shown = splits[split]
-    confusion, reliability = shown["confusion"], shown["reliability"]
+    # Of the delivered student where it was counted, else of the last one.
+    delivered = summary["delivered"]
+    of_best = delivered["splits"].get(split) if delivered else None
+    confusion, reliability = (of_best or shown)["confusion"], shown["reliability"]
     scored = next(one for one in summary["iterations"] if one["iteration"] == answers["iteration"])["accuracy"][split]
     return {
         "iteration": answers["iteration"],
@@ -305,6 +308,7 @@ def _answers(summary: Mapping[str, Any]) -> dict[str, Any] | None:
         "n": shown["n"],
         "truncated": [(name, one["truncated"], one["n"]) for name, one in splits.items() if one["truncated"]],
         "matrix": confusion_table(confusion, MATRIX_LABELS) if confusion else None,
+        "confused_iteration": delivered["iteration"] if of_best else answers["iteration"],
         "labels": len({cell["right"] for cell in confusion}) if confusion else 0,
         "confused": most_confused(confusion, CONFUSED_SHOWN) if confusion else [],
         # Made of numbers and of words that stand in the code.

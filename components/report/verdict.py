@@ -32,6 +32,8 @@ def verdict(summary: Mapping[str, Any]) -> Verdict:
     ending = _ending(last)
     if unlearnt := not_learnt(best):
         return Verdict("open", "The student has not learnt to answer", [unlearnt, ending])
+    if one_label := always_one(summary):
+        return Verdict("open", "The student always gives the same answer", [one_label, ending])
     if len(iterations) == 1:
         return Verdict("open", "Nothing to compare with yet", [_only(first, summary), ending])
     if best is first:
@@ -55,7 +57,35 @@ def verdict(summary: Mapping[str, Any]) -> Verdict:
             " than the seeds alone with as many steps",
         )
         comparison += _of_first(first, best)
+    comparison += _against_majority(summary)
     return Verdict(outcome, headline, [_best(first, best, summary), *comparison, ending])
+
+
+def always_one(summary: Mapping[str, Any]) -> str:
+    """Says that the delivered student answers every question with one label; empty where it does not."""
+    delivered = summary.get("delivered")
+    if not delivered:
+        return ""
+    split = next((one for one in ("test", "validation") if one in delivered["splits"]), None)
+    label = delivered["splits"][split]["always"] if split else None
+    if split is None or label is None:
+        return ""
+    return (
+        f"The student of iteration {delivered['iteration']} answers {label!r} to each of the "
+        f"{count(delivered['splits'][split]['n'], f'{split} question')}: it has not learnt to tell the labels apart. "
+        "Raise train.learning_rate or train.epochs, or set train.class_weights: balanced."
+    )
+
+
+def _against_majority(summary: Mapping[str, Any]) -> list[str]:
+    """Says that the most frequent label does as well; nothing where the student is ahead of it."""
+    control = control_of(summary, "majority")
+    gains = control["gain"] if control else {}
+    split = next((one for one in ("test", "validation") if one in gains), None)
+    if control is None or split is None or gains[split]["value"] > 0:
+        return []
+    score = percent(control["accuracy"][split]["value"])
+    return [f"Always answering the most frequent label of the seeds does as well: {score} on the {split} split."]
 
 
 def _against(accuracy: Mapping[str, Any], gains: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llm2llm.components.report.controls import TITLES, control_of
-from llm2llm.components.report.verdict import not_learnt, signed_interval, verdict
+from llm2llm.components.report.verdict import always_one, not_learnt, signed_interval, verdict
 
 SPLITS = ("seeds", "validation", "test")
 
@@ -60,6 +60,6 @@ def summary_table(summary: Mapping[str, Any]) -> str:
             f"{counts['left_out']} of your rows were left out: they match validation or test rows; see the report."
         )
     best = next(one for one in summary["iterations"] if one["iteration"] == summary["best_iteration"])
-    if unlearnt := not_learnt(best):
+    if unlearnt := not_learnt(best) or always_one(summary):
         lines.append(unlearnt)
     return "\n".join(lines)

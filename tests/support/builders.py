@@ -9,6 +9,7 @@ from llm2llm.components.shared.data.artifacts import LocalArtifact, write_artifa
 from llm2llm.components.shared.data.journal import Journal, Spending, write_journal
 from llm2llm.components.shared.data.schemas import (
     Call,
+    Confusion,
     Control,
     Decision,
     Example,
@@ -95,6 +96,10 @@ def control(correct_ids: Sequence[str], n: int, split: Split = "test", steps: in
         steps=steps,
         correct_ids=sorted(correct_ids),
     )
+
+
+def confusion(right: str, given: str | None, n: int = 1, split: Split = "test", iteration: int = 1) -> Confusion:
+    return Confusion(iteration=iteration, split=split, right=right, given=given, n=n)
 
 
 def decision(

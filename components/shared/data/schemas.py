@@ -9,6 +9,7 @@ calls        every request to a teacher, of all iterations so far
 scores       one row for each iteration and split: the history
 decisions    one row for each iteration: go on or stop, and the reason
 controls     what the delivered student is held against: one row for each control and split, once the loop has ended
+confusions   of tasks with labels or choices, which was given for which: one row for each iteration, split and pair
 """
 
 import hashlib
@@ -268,8 +269,9 @@ class Decision:
     """What the judge cost for the folds' predictions, summed as in a `Score`."""
 
 
-ControlName = Literal["steps"]
-"""`steps`: the seeds alone, for as many optimiser steps as the delivered student had."""
+ControlName = Literal["steps", "majority"]
+"""`steps`: the seeds alone, for as many optimiser steps as the delivered student had. `majority`: the most frequent
+label of the seeds, always."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -298,7 +300,19 @@ class Control:
     """What the judge cost, as in a `Score`."""
 
 
-Row = Example | Prediction | StudentError | Reject | Call | Score | Decision | Control
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confusion:
+    """How many rows with one right answer were given which. Kind `confusions`."""
+
+    iteration: int
+    split: Split
+    right: str
+    given: str | None
+    """None: no answer could be read."""
+    n: int
+
+
+Row = Example | Prediction | StudentError | Reject | Call | Score | Decision | Control | Confusion
 
 KINDS: dict[str, type[Row]] = {
     "examples": Example,
@@ -310,6 +324,7 @@ KINDS: dict[str, type[Row]] = {
     "scores": Score,
     "decisions": Decision,
     "controls": Control,
+    "confusions": Confusion,
 }
 
 

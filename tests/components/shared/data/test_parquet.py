@@ -51,6 +51,7 @@ COLUMNS = {
     "controls": "name:string iteration:int64 split:string n:int64 correct:int64 unparseable:int64 accuracy:double "
     "low:double high:double steps:int64 correct_ids:list judge_calls:int64 judge_input_tokens:int64? "
     "judge_output_tokens:int64? judge_usd:double?",
+    "confusions": "iteration:int64 split:string right:string given:string? n:int64",
 }
 COLUMNS["candidates"] = COLUMNS["examples"]
 
