@@ -57,8 +57,7 @@ ARMS: dict[str, FilterErrorsSettings] = {
     "out_of_fold": FilterErrorsSettings(selection="out_of_fold", folds=FOLDS, format_only="write", suspect_after=2),
     "hard": FilterErrorsSettings(selection="hard", suspect_after=2),
     "hard-el2n": FilterErrorsSettings(selection="hard", hard_by="el2n", suspect_after=2),
-    # Of all seeds, so many of them drawn by chance as there are rows to write: `selection: random` would draw as many
-    # as are wrong, which is none for a student that knows its seeds.
+    # Of all seeds, so many of them drawn by chance as there are rows to write, whatever the other arms would choose.
     "random": FilterErrorsSettings(selection="all", suspect_after=2),
 }
 SCRATCH_SETTINGS = ScratchSettings(vocabulary=768, hidden_size=128, layers=2, heads=4, context=128)
