@@ -29,6 +29,8 @@ class Stage:
     """Whether it always loads a model, and so needs the model cache and the hub's token."""
     cached: bool = True
     """Whether Kubeflow may answer it from its cache: what it leaves depends on nothing but its inputs."""
+    once: bool = False
+    """Whether it has work after the last iteration alone, and ends at once in the others."""
     from_iteration: int | None = 0
     """The first iteration that has it; None: it runs once, before the loop."""
 
@@ -103,6 +105,15 @@ STAGES: dict[str, Stage] = {
         "Find the seeds that the student needs help with; decide whether to go on.",
         sections=("task", "filter_errors", "max_iterations", "random_seed"),
         outputs=("journal",),
+    ),
+    "controls": Stage(
+        "Once the loop has ended, measure what the delivered student is held against.",
+        sections=("task", "student", "train", "evaluate", "controls", "random_seed"),
+        outputs=("journal",),
+        image="train",
+        gpu=True,
+        loads_models=True,
+        once=True,
     ),
     "promote": Stage(
         "Put the run's best student into the registry, if it beats the version in production.",

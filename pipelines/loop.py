@@ -8,7 +8,7 @@ exactly those, drop near copies and leaks, add the rest to the training set, and
 
 `run` executes a stage by its name and gives back its outputs, or what stands for them. Two runners read this function:
 `kubeflow.pipeline` turns every call into a task of a pipeline, `local.in_process` makes the call. What is there only if
-the config asks for it: `detect_changes`, shards of `predict`, folds of `out_of_fold`, `promote`.
+the config asks for it: `detect_changes`, shards of `predict`, folds of `out_of_fold`, `controls`, `promote`.
 """
 
 from collections.abc import Callable
@@ -94,7 +94,17 @@ def run_loop(config: Config, run: Runner) -> None:
                 fold_predictions=held_out,
             )
             journal = found["journal"]
-            verdict = None
+            verdict, told = None, journal
+            if config.has_controls:
+                # Nothing but the report waits for them.
+                told = run(
+                    "controls",
+                    iteration=iteration,
+                    training_set=training_set,
+                    splits=splits,
+                    previous_journal=journal,
+                    replay_set=replay,
+                )["journal"]
             if config.promote.registry:
                 verdict = run(
                     "promote",
@@ -113,7 +123,7 @@ def run_loop(config: Config, run: Runner) -> None:
                 training_set=training_set,
                 splits=splits,
                 predictions=evaluated["predictions"],
-                journal=journal,
+                journal=told,
                 promotion=verdict,
             )
 

@@ -50,6 +50,7 @@ def evaluate(
         LABELS_SHOWN,
         check_asked,
         confusion_of,
+        confusions_of,
         field_figures,
         label_figures,
         merged,
@@ -90,7 +91,8 @@ def evaluate(
             raise UserError("evaluate: neither a model nor shard_predictions; give one of the two")
         scores = [with_metrics(score, stage.task, rows, answered) for score in scored(so_far.scores, answered, counts)]
         write_artifact(predictions, "predictions", answered)
-        write_journal(journal, so_far.with_more(scores=scores))
+        confusions = confusions_of(stage.task, rows, answered)
+        write_journal(journal, so_far.with_more(scores=scores, confusions=confusions))
         confused = confusion_of(stage.task, rows, answered)
         write_confusion(confusion, confused)
         by_label = {name: round(value, 4) for name, value in label_figures(confused).items()}

@@ -16,7 +16,7 @@ from llm2llm.components.shared.base.statistics import (
     pass_at_k,
     wilson_interval,
 )
-from llm2llm.components.shared.data.schemas import SPLITS, Difficulty, Example, Prediction, Score, Split
+from llm2llm.components.shared.data.schemas import SPLITS, Confusion, Difficulty, Example, Prediction, Score, Split
 from llm2llm.components.shared.inference.difficulty import difficulty
 from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.judge.cost import total
@@ -350,6 +350,27 @@ def compared(score: Score, first: Score, now: Sequence[Prediction]) -> Score:
         gain_high=difference.high,
         gain_p=mcnemar_p(*pair),
     )
+
+
+def confusions_of(
+    task: Task, splits: Mapping[Split, Sequence[Example]], predictions: Sequence[Prediction]
+) -> list[Confusion]:
+    """How many rows with one right answer were given which, in every split; none for a task without labels or choices.
+
+    Args:
+        task: Says whether it has such.
+        splits: The rows that were asked.
+        predictions: Of one iteration; the first answers count.
+    """
+    if not FORMS[task.form].has_classes:
+        return []
+    right = {(split, row.id): row.answer for split, rows in splits.items() for row in rows}
+    cells = Counter((p.iteration, p.split, right[p.split, p.example_id], p.parsed) for p in predictions)
+    ordered = sorted(cells.items(), key=lambda one: (SPLITS.index(one[0][1]), one[0][2], one[0][3] or ""))
+    return [
+        Confusion(iteration=iteration, split=split, right=answer, given=given, n=n)
+        for (iteration, split, answer, given), n in ordered
+    ]
 
 
 def confusion_of(

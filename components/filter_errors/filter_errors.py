@@ -132,7 +132,7 @@ def _answers(
     settings: FilterErrorsSettings,
 ) -> tuple[str, Sequence[Prediction] | None]:
     """Which selection is at work, and the answers that it looks at; None where there are none, at the limit."""
-    selection = settings.chosen_selection
+    selection = settings.looked_at
     if selection.needs_folds:
         if not fold_predictions and not at_limit:
             raise UserError(f"filter_errors.selection: {settings.selection!r} needs the predictions of all folds")
@@ -140,7 +140,8 @@ def _answers(
     if selection.stands_for is not None:
         own, of_folds = selection.stands_for
         by_heart = bool(fold_predictions) and known > settings.auto_above
-        return (of_folds, fold_predictions) if by_heart else (own, predictions)
+        name = settings.selection if settings.chosen_selection.control_of else of_folds if by_heart else own
+        return name, fold_predictions if by_heart else predictions
     return settings.selection, predictions
 
 

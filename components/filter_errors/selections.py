@@ -12,7 +12,8 @@ skills               as many as are wrong, drawn from all rows of each skill in 
                      fails at it (STAT-Sel: He, Panigrahi, Lin and Arora, "Skill-targeted adaptive training", 2025).
                      There a teacher reads every wrong answer for the skills that it misses; here a failed row misses
                      all of its skills
-all, random          the controls
+all                  a control: every seed
+random               a control: as many as another selection would choose, drawn from the same answers
 """
 
 import math
@@ -162,7 +163,7 @@ def _all(answers: Answers) -> list[Chosen]:
 
 
 def _random(answers: Answers) -> list[Chosen]:
-    wanted = sum(fails(row, answers.settings) for row in answers.rows)
+    wanted = len(answers.settings.looked_at.choose(answers))
     drawn = sorted(answers.rows, key=lambda row: seeded_key(answers.draw_seed, row.example_id))
     return [Chosen(row, None) for row in drawn[: min(wanted, answers.settings.max_errors or wanted)]]
 
@@ -179,7 +180,7 @@ def _top(
 
 def _given(row: Prediction, settings: "FilterErrorsSettings", value: float | None) -> float:
     if value is None:
-        selection = settings.chosen_selection
+        selection = settings.looked_at
         by = f" by {getattr(settings, selection.ranks_by)!r}" if selection.ranks_by else ""
         wanted = ", ".join(
             f"{key}: {str(values[0]).lower() if isinstance(values[0], bool) else ' or '.join(values)}"
@@ -226,6 +227,9 @@ class Selection:
     which needs the folds."""
     ranks_by: str = ""
     """The key of `filter_errors` that says what rows are ranked by, where there is one."""
+    control_of: str = ""
+    """The key of `filter_errors` that names another selection, of which this one is the control: it looks at the same
+    answers and chooses as many rows."""
     are_failures: bool = False
     """Whether the chosen are those that the student fails on, rather than a choice that may hold others."""
 
@@ -252,6 +256,10 @@ SELECTIONS: dict[str, Selection] = {
     ),
     "skills": Selection(about="as many as are wrong, spread over skills as the student fails at them", choose=_skills),
     "all": Selection(about="all seeds, a control", choose=_all),
-    "random": Selection(about="as many as are wrong, drawn at random: a control", choose=_random),
+    "random": Selection(
+        about="as many as `random_as` would choose, drawn at random: its control",
+        choose=_random,
+        control_of="random_as",
+    ),
 }
 """Name, as `selection` has it in a config -> selection. A new one is a function above and a line here."""

@@ -1,8 +1,8 @@
 """What can be set about `filter_errors`."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from llm2llm.components.filter_errors.selections import SELECTIONS, Selection
 from llm2llm.components.shared.base.errors import UserError
@@ -18,6 +18,10 @@ class FilterErrorsSettings(Settings):
         description=f"Which seeds new rows are written from: {in_words(SELECTIONS)}. Fixed when the pipeline is "
         "compiled.",
     )
+    random_as: Annotated[str, one_of(SELECTIONS)] = "auto"
+    """`random` only: the selection that it is the control of. It draws as many rows as that one would choose, from the
+    same answers; so it needs what that one needs, the students of the folds too. Fixed when the pipeline is compiled.
+    """
     folds: int = Field(3, ge=2, le=20)
     """`out_of_fold` and `auto`: how many folds, and so how many more students are trained in an iteration. Fixed when
     the pipeline is compiled."""
@@ -59,15 +63,30 @@ class FilterErrorsSettings(Settings):
         return SELECTIONS[self.selection]
 
     @property
+    def looked_at(self) -> Selection:
+        """The selection that says which answers are looked at: `selection` itself, or of a control the one that it is
+        compared with."""
+        chosen = self.chosen_selection
+        return SELECTIONS[getattr(self, chosen.control_of)] if chosen.control_of else chosen
+
+    @property
     def uses_folds(self) -> bool:
         """Whether the selection may look at the answers of the folds' students."""
-        return self.chosen_selection.needs_folds or self.waits_for_known_seeds
+        return self.looked_at.needs_folds or self.waits_for_known_seeds
+
+    @model_validator(mode="after")
+    def _compared_with_another(self) -> Self:
+        if self.looked_at.control_of:
+            raise ValueError(
+                f"random_as: {self.random_as!r} is itself a control; name the selection that it is compared with"
+            )
+        return self
 
     @property
     def waits_for_known_seeds(self) -> bool:
         """Whether folds are used in those iterations alone in which the student solves more than `auto_above` of its
         seeds."""
-        return self.chosen_selection.stands_for is not None
+        return self.looked_at.stands_for is not None
 
     @property
     def fold_count(self) -> int:
@@ -81,7 +100,7 @@ def needs(settings: FilterErrorsSettings) -> dict[str, tuple[Any, ...]]:
     >>> needs(FilterErrorsSettings(selection="hard", hard_by="margin"))
     {'evaluate.hardness': (True,), 'task.form': ('classification', 'multiple_choice')}
     """
-    return settings.chosen_selection.needs(settings)
+    return settings.looked_at.needs(settings)
 
 
 def check_folds(settings: FilterErrorsSettings, there: bool, needed: bool) -> None:
@@ -95,7 +114,7 @@ def check_folds(settings: FilterErrorsSettings, there: bool, needed: bool) -> No
     Raises:
         UserError: They do not fit each other.
     """
-    always = settings.chosen_selection.needs_folds
+    always = settings.looked_at.needs_folds
     if (there and not settings.uses_folds) or (always and needed and not there):
         raise UserError(
             f"filter_errors.selection: {settings.selection!r} does not fit: 'out_of_fold' needs the predictions of "

@@ -11,9 +11,8 @@ from llm2llm.components.shared.base.atomic import atomic_folder
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.sampling import fold_of
 from llm2llm.components.shared.data.schemas import Example, Prediction
-from llm2llm.components.shared.inference.predict import predict
+from llm2llm.components.shared.inference.predict import predict_beside_training
 from llm2llm.components.shared.inference.settings import AnswerSettings
-from llm2llm.components.shared.models.vllm import vllm_is_here
 from llm2llm.components.shared.similarity import question_key
 from llm2llm.components.shared.tasks import Task
 from llm2llm.components.shared.training.checkpoints import checkpointed
@@ -67,10 +66,6 @@ def out_of_fold(
     # Of strategies `cot` and `star` the rows of a seed have its very question, with the right answer.
     held_out_questions = {question_key(seed) for seed in held_out}
     rest = [example for example in training_set if question_key(example) not in held_out_questions]
-    if evaluate_settings.backend == "vllm" and not vllm_is_here():
-        # The image that trains has no vLLM: the two pin different versions of PyTorch.
-        print("out_of_fold: there is no vLLM beside the training, so transformers answers", flush=True)
-        evaluate_settings = evaluate_settings.model_copy(update={"backend": "transformers", "gpus": 1})
     train_settings = train_settings.model_copy(update={"record_losses": False})
     # A scratch student's tokenizer comes from all seeds: the folds differ in what they train on, not in the base.
     job = TrainingJob(rest, task, student, train_settings, random_seed, seeds, replay, iteration)
@@ -78,4 +73,4 @@ def out_of_fold(
         trained = Path(folder) / "student"
         with atomic_folder(trained) as partial:
             train_on_devices(resumable, partial)
-        return predict(trained, {"seeds": held_out}, iteration, fold, task, evaluate_settings)
+        return predict_beside_training(trained, {"seeds": held_out}, iteration, fold, task, evaluate_settings)

@@ -41,7 +41,7 @@ def report(
     given = locals()
     import json
 
-    from llm2llm.components.report.inputs import answers, leakage, metric_figures
+    from llm2llm.components.report.inputs import answers, baselines, leakage, metric_figures
     from llm2llm.components.report.promotion import read_promotion
     from llm2llm.components.report.report import render_html, render_markdown
     from llm2llm.components.report.settings import ReportStage
@@ -73,6 +73,8 @@ def report(
             leakage(settings, training, rows) if splits else None,
             answers(settings, answered, rows, so_far.scores),
             verdict,
+            [*so_far.controls, *baselines(settings, rows, so_far.scores, so_far.decisions[-1].best_iteration)],
+            so_far.confusions,
         )
         write_text(html.path, render_html(settings, numbers, training, so_far.errors, so_far.rejects))
         write_text(markdown.path, render_markdown(settings, numbers, so_far.rejects))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from llm2llm.components.report.verdict import count
-from llm2llm.components.shared.data.schemas import Call, Decision, Score
+from llm2llm.components.shared.data.schemas import Call, Control, Decision, Score
 from llm2llm.components.shared.judge.cost import total
 
 
@@ -39,14 +39,17 @@ def teacher_costs(
     }
 
 
-def judge_costs(history: Sequence[Score], decisions: Sequence[Decision]) -> dict[str, Any] | None:
+def judge_costs(
+    history: Sequence[Score], decisions: Sequence[Decision], controls: Sequence[Control] = ()
+) -> dict[str, Any] | None:
     """The part `judge_calls` of the summary; None where no answer was judged.
 
     Args:
         history: All scores so far, which hold what judging each split cost.
         decisions: All decisions so far, which hold what judging the folds cost.
+        controls: Counted with the iteration that they are compared with.
     """
-    judged: list[Score | Decision] = [*history, *decisions]
+    judged: list[Score | Decision | Control] = [*history, *decisions, *controls]
     rows = [row for row in judged if row.judge_calls]
     if not rows:
         return None
@@ -59,7 +62,7 @@ def judge_costs(history: Sequence[Score], decisions: Sequence[Decision]) -> dict
     }
 
 
-def _of_judge(rows: Sequence[Score | Decision]) -> dict[str, Any]:
+def _of_judge(rows: Sequence[Score | Decision | Control]) -> dict[str, Any]:
     sums = total(rows)
     usd = sums["judge_usd"]
     return {

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llm2llm.components.report.answers import count_answers
-from llm2llm.components.shared.data.schemas import Example, Prediction, Score, Split
+from llm2llm.components.report.controls import majority
+from llm2llm.components.shared.data.schemas import Control, Example, Prediction, Score, Split
 from llm2llm.components.shared.leakage.final_check import final_check
 from llm2llm.components.shared.leakage.settings import LeakSettings
 from llm2llm.components.shared.tasks import FORMS, Task, load_task
@@ -47,6 +48,14 @@ def answers(
     return count_answers(predictions, splits, scores, has_labels, task)
 
 
+def baselines(
+    config: dict[str, Any], splits: Mapping[Split, list[Example]], scores: Sequence[Score], best: int
+) -> list[Control]:
+    """The controls that need no student: the most frequent label, of tasks with labels or choices."""
+    task = _task(config)
+    return majority(splits, scores, best) if task is not None and FORMS[task.form].has_classes else []
+
+
 def _task(config: dict[str, Any]) -> Task | None:
     """The task, where the config names one that can be loaded by itself."""
     task = config.get("task")
@@ -63,6 +72,11 @@ def metric_figures(numbers: dict[str, Any]) -> dict[str, float]:
         "iterations": len(numbers["iterations"]),
         "best_iteration": numbers["best_iteration"],
         **accuracies,
+        **{
+            f"gain_over_{control['name']}_{split}": round(gain["value"], 4)
+            for control in numbers["controls"]
+            for split, gain in control["gain"].items()
+        },
         "training_rows": last["training_rows"],
         **({"errors_left": looked[-1]} if looked else {}),
         "rows_kept": numbers["rows"]["kept"],

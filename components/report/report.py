@@ -24,6 +24,7 @@ from llm2llm.components.report.charts import (
     bar_chart,
     reliability_chart,
 )
+from llm2llm.components.report.controls import TITLES
 from llm2llm.components.report.cost import cost_sentences, price
 from llm2llm.components.report.promotion import SLICES_SHOWN, comparison_sentences, promotion_headline
 from llm2llm.components.report.reasons import REASONS
@@ -118,6 +119,7 @@ def render_html(
         cost_sentences=cost_sentences(summary["teacher_calls"]),
         leakage_sentence=leakage_sentence(summary["leakage"]),
         gains=_gains(summary),
+        controls=_controls(summary),
         few_rows=FEW_ROWS,
         answers=_answers(summary),
         promotion=_promotion(summary["promotion"]),
@@ -152,6 +154,7 @@ def render_markdown(config: Mapping[str, Any], summary: Mapping[str, Any], rejec
         splits=_splits(summary),
         reasons=reasons_table(rejects, summary),
         gains=_gains(summary),
+        controls=_controls(summary),
         answers=_answers(summary),
         promotion=_promotion(summary["promotion"]),
     )
@@ -281,6 +284,11 @@ def _gains(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [one for one in gains if one["gain"]]
 
 
+def _controls(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The controls with the words of their names."""
+    return [{**one, "title": TITLES[one["name"]]} for one in summary["controls"]]
+
+
 def _answers(summary: Mapping[str, Any]) -> dict[str, Any] | None:
     """What is shown of the answers: of the split that the report is about, but what was cut off of all splits."""
     answers = summary["answers"]
@@ -289,7 +297,10 @@ def _answers(summary: Mapping[str, Any]) -> dict[str, Any] | None:
     splits = answers["splits"]
     split = next(split for split in reversed(SPLITS) if split in splits)
     shown = splits[split]
-    confusion, reliability = shown["confusion"], shown["reliability"]
+    # Of the delivered student where it was counted, else of the last one.
+    delivered = summary["delivered"]
+    of_best = delivered["splits"].get(split) if delivered else None
+    confusion, reliability = (of_best or shown)["confusion"], shown["reliability"]
     scored = next(one for one in summary["iterations"] if one["iteration"] == answers["iteration"])["accuracy"][split]
     return {
         "iteration": answers["iteration"],
@@ -297,6 +308,7 @@ def _answers(summary: Mapping[str, Any]) -> dict[str, Any] | None:
         "n": shown["n"],
         "truncated": [(name, one["truncated"], one["n"]) for name, one in splits.items() if one["truncated"]],
         "matrix": confusion_table(confusion, MATRIX_LABELS) if confusion else None,
+        "confused_iteration": delivered["iteration"] if of_best else answers["iteration"],
         "labels": len({cell["right"] for cell in confusion}) if confusion else 0,
         "confused": most_confused(confusion, CONFUSED_SHOWN) if confusion else [],
         "by_label": label_scores(confusion, CONFUSED_SHOWN) if confusion else [],

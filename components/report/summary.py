@@ -6,6 +6,7 @@
     iterations          for each iteration so far, in order:
         iteration       from 0
         training_rows   rows that its student was trained on
+        steps           optimiser steps of that training; 0: not known
         errors          seeds that its selection found to need help; null where it did not look (see `Decision.errors`)
         suspects        seeds set apart because their label is likely wrong
         retired         seeds that are no longer written from
@@ -25,6 +26,19 @@
         go_on           whether another iteration follows
         reason          why or why not
     best_iteration      by the metric that decides, on validation; the earliest of equals
+    controls            what the delivered student is held against. For each control:
+        name            `steps`: the seeds alone, for as many optimiser steps; there once the loop has ended.
+                        `majority`: the most frequent label of the seeds, always
+        steps           optimiser steps of its training; 0: it was not trained
+        accuracy        for validation and test: value, low, high, n, unparseable, as above
+        gain            for each of them the delivered student's accuracy less the control's on the same rows: value,
+                        low, high, p, as above
+    delivered           what the student of the best iteration answers; null for a task without labels or choices
+        iteration
+        splits          for each split that was asked:
+            n           answers
+            confusion   right, given (null: none could be read), n: how many rows with one right answer were given which
+            always      the label that is given to every question, where there is but one; else null
     rows
         seeds           user's rows in the training set
         generated       kept + rejected: every row that was asked of the teacher
@@ -83,9 +97,20 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from llm2llm.components.report.controls import count_controls, count_delivered
 from llm2llm.components.report.cost import judge_costs, teacher_costs
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.data.schemas import SPLITS, Call, Decision, Example, Reject, Score, StudentError
+from llm2llm.components.shared.data.schemas import (
+    SPLITS,
+    Call,
+    Confusion,
+    Control,
+    Decision,
+    Example,
+    Reject,
+    Score,
+    StudentError,
+)
 
 SCHEMA_VERSION = 3
 
@@ -103,6 +128,8 @@ def summarise(
     leakage: Mapping[str, Any] | None = None,
     answers: Mapping[str, Any] | None = None,
     promotion: Mapping[str, Any] | None = None,
+    controls: Sequence[Control] = (),
+    confusions: Sequence[Confusion] = (),
 ) -> dict[str, Any]:
     """The summary of all iterations so far.
 
@@ -116,6 +143,8 @@ def summarise(
         leakage: What the last check found; None when there was nothing to check against.
         answers: As `count_answers` counts them; None without predictions.
         promotion: What `promote` decided; None where nothing is promoted.
+        controls: Of the journal, and those that need no student.
+        confusions: All so far.
 
     Raises:
         UserError: Rows that contradict one another, such as an iteration with scores and no decision.
@@ -130,6 +159,7 @@ def summarise(
         {
             "iteration": decision.iteration,
             "training_rows": next(s.training_rows for s in history if s.iteration == decision.iteration),
+            "steps": next(s.steps for s in history if s.iteration == decision.iteration),
             "errors": decision.errors,
             "suspects": decision.suspects,
             "retired": decision.retired,
@@ -148,6 +178,8 @@ def summarise(
         "schema_version": SCHEMA_VERSION,
         "iterations": iterations,
         "best_iteration": best,
+        "controls": count_controls(controls, history, best),
+        "delivered": count_delivered(confusions, best),
         "rows": {
             "seeds": sum(not row.generated for row in training_set),
             "generated": kept.total() + rejected.total(),
@@ -168,7 +200,7 @@ def summarise(
             for iteration in sorted(after_first | kept.keys() | rejected.keys())
         ],
         "teacher_calls": teacher_costs(calls, kept.total(), iterations, best),
-        "judge_calls": judge_costs(history, decisions),
+        "judge_calls": judge_costs(history, decisions, controls),
         "answers": None if answers is None else dict(answers),
         "promotion": None if promotion is None else dict(promotion),
         "training": {key: getattr(max(history, key=lambda score: score.iteration), key) for key in TRAINING},

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from llm2llm.components.report.controls import control_of
 from llm2llm.components.shared.base.statistics import FEW_ROWS
 
 
@@ -18,7 +19,9 @@ class Verdict:
 
 
 def verdict(summary: Mapping[str, Any]) -> Verdict:
-    """Compares the best iteration by validation with iteration 0, on the test split where there is one.
+    """Compares the best iteration by validation with the seeds alone, on the test split where there is one.
+
+    The seeds alone had as many optimiser steps where that control was measured; else it is iteration 0.
 
     Args:
         summary: As `summarise` returns it.
@@ -29,6 +32,8 @@ def verdict(summary: Mapping[str, Any]) -> Verdict:
     ending = _ending(last)
     if unlearnt := not_learnt(best):
         return Verdict("open", "The student has not learnt to answer", [unlearnt, ending])
+    if one_label := always_one(summary):
+        return Verdict("open", "The student always gives the same answer", [one_label, ending])
     if len(iterations) == 1:
         return Verdict("open", "Nothing to compare with yet", [_only(first, summary), ending])
     if best is first:
@@ -37,8 +42,78 @@ def verdict(summary: Mapping[str, Any]) -> Verdict:
             f"The added rows did not help: iteration {first['iteration']} is still the best",
             [_none_better(first, last, summary), _test_of(first), ending],
         )
-    outcome, headline, comparison = _compare(first, best)
+    control = control_of(summary, "steps")
+    if control is None:
+        outcome, headline, comparison = _compare(first, best, f"in iteration {first['iteration']}", "")
+        comparison += _fewer_steps(first, best, last)
+    else:
+        alone = {**control, "training_rows": first["training_rows"]}
+        held = {**best, "accuracy": _against(best["accuracy"], control["gain"])}
+        steps = count(control["steps"], "optimiser step")
+        outcome, headline, comparison = _compare(
+            alone,
+            held,
+            f"of the seeds alone, trained for as many steps ({steps})",
+            " than the seeds alone with as many steps",
+        )
+        comparison += _of_first(first, best)
+    comparison += _against_majority(summary)
     return Verdict(outcome, headline, [_best(first, best, summary), *comparison, ending])
+
+
+def always_one(summary: Mapping[str, Any]) -> str:
+    """Says that the delivered student answers every question with one label; empty where it does not."""
+    delivered = summary.get("delivered")
+    if not delivered:
+        return ""
+    split = next((one for one in ("test", "validation") if one in delivered["splits"]), None)
+    label = delivered["splits"][split]["always"] if split else None
+    if split is None or label is None:
+        return ""
+    return (
+        f"The student of iteration {delivered['iteration']} answers {label!r} to each of the "
+        f"{count(delivered['splits'][split]['n'], f'{split} question')}: it has not learnt to tell the labels apart. "
+        "Raise train.learning_rate or train.epochs, or set train.class_weights: balanced."
+    )
+
+
+def _against_majority(summary: Mapping[str, Any]) -> list[str]:
+    """Says that the most frequent label does as well; nothing where the student is ahead of it."""
+    control = control_of(summary, "majority")
+    gains = control["gain"] if control else {}
+    split = next((one for one in ("test", "validation") if one in gains), None)
+    if control is None or split is None or gains[split]["value"] > 0:
+        return []
+    score = percent(control["accuracy"][split]["value"])
+    return [f"Always answering the most frequent label of the seeds does as well: {score} on the {split} split."]
+
+
+def _against(accuracy: Mapping[str, Any], gains: Mapping[str, Any]) -> dict[str, Any]:
+    """Accuracies with their gain over a control in place of that over iteration 0."""
+    return {split: {**accuracy[split], "gain": gain} for split, gain in gains.items()}
+
+
+def _of_first(first: Mapping[str, Any], best: Mapping[str, Any]) -> list[str]:
+    """How much there is over iteration 0, of which the steps alone may be a part."""
+    split = _split(first, best)
+    if split is None or not best["accuracy"][split]["gain"]:
+        return []
+    before = first["accuracy"][split]
+    return [
+        f"Iteration {first['iteration']}, with {count(first['steps'], 'step')}, has {percent(before['value'])} on the "
+        f"{split} split: {signed_points(best['accuracy'][split]['gain']['value'])} since then, by more steps and "
+        "more rows together."
+    ]
+
+
+def _fewer_steps(first: Mapping[str, Any], best: Mapping[str, Any], last: Mapping[str, Any]) -> list[str]:
+    """Says that a comparison with iteration 0 is not one of equal compute; nothing where it is, or is not known."""
+    if not 0 < first["steps"] < best["steps"]:
+        return []
+    known = f"Iteration {first['iteration']} had {first['steps']:,} optimiser steps and this one {best['steps']:,}"
+    if last["go_on"]:
+        return [f"{known}; once the loop has ended, the seeds alone are trained for as many (controls.steps)."]
+    return [f"{known}: part of the difference may come from the steps (controls.steps: true trains the control)."]
 
 
 def not_learnt(best: Mapping[str, Any]) -> str:
@@ -166,8 +241,16 @@ def _split(first: Mapping[str, Any], best: Mapping[str, Any]) -> str | None:
 
 
 def _compare(
-    first: Mapping[str, Any], best: Mapping[str, Any]
+    first: Mapping[str, Any], best: Mapping[str, Any], of_first: str, than: str
 ) -> tuple[Literal["better", "worse", "unclear", "open"], str, list[str]]:
+    """The outcome, headline and sentences.
+
+    Args:
+        first: What the best iteration is compared with: its `accuracy` by split.
+        best: The best iteration, with its `gain` over that.
+        of_first: Whose accuracy that is, after the figure.
+        than: The same in the headline; empty for iteration 0.
+    """
     split = _split(first, best)
     if split is None:
         return "open", "Nothing to compare on", ["Neither a test nor a validation split has been asked."]
@@ -176,7 +259,7 @@ def _compare(
     may_be_chance, basis = _chance(before, after)
     figures = (
         f"{percent(after['value'])} ({_basis(after)}) against "
-        f"{percent(before['value'])} ({interval(before)}) in iteration {first['iteration']}"
+        f"{percent(before['value'])} ({interval(before)}) {of_first}"
     )
     sentences = []
     if split == "validation":
@@ -186,17 +269,18 @@ def _compare(
         )
     if difference == 0:
         sentences.append(f"On the {split} split its accuracy is {figures}: no difference.")
-        return "unclear", f"No difference on the {split} split", sentences
+        return "unclear", f"{f'No better{than}' if than else 'No difference'} on the {split} split", sentences
     direction = "higher" if difference > 0 else "lower"
     sentences.append(f"On the {split} split its accuracy is {figures}: {points(difference)} {direction}.")
     sentences.append(basis)
     if difference < 0:
         sentences.append("On these rows it got worse, not better.")
         chance = ", which may be chance" if may_be_chance else ""
-        return "worse", f"Worse: {points(difference)} lower on the {split} split{chance}", sentences
+        return "worse", f"Worse: {points(difference)} lower{than} on the {split} split{chance}", sentences
     if may_be_chance:
-        return "unclear", f"{_capital(points(difference))} higher on the {split} split, which may be chance", sentences
-    return "better", f"Better: {points(difference)} higher on the {split} split", sentences
+        higher = f"{_capital(points(difference))} higher{than}"
+        return "unclear", f"{higher} on the {split} split, which may be chance", sentences
+    return "better", f"Better: {points(difference)} higher{than} on the {split} split", sentences
 
 
 def _chance(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[bool, str]:

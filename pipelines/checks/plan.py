@@ -37,6 +37,7 @@ def planned_stages(config: Config) -> list[PlannedStage]:
         "detect_changes": config.promote.only_if_new,
         "predict": shards > 1,
         "out_of_fold": folds > 0,
+        "controls": config.has_controls,
         "promote": bool(config.promote.registry),
     }
     pods = {}
@@ -62,7 +63,8 @@ def planned_stages(config: Config) -> list[PlannedStage]:
 
 
 def _planned(stage: str, pods: int, image: str, wanted: StagePlacement, together: int) -> PlannedStage:
-    hours = wanted.gpus * pods * (1 + wanted.retries) * seconds(wanted.timeout) / 3600
+    busy = 1 if stage in STAGES and STAGES[stage].once else pods
+    hours = wanted.gpus * busy * (1 + wanted.retries) * seconds(wanted.timeout) / 3600
     node = f"{wanted.gpus} x {wanted.accelerator}" if wanted.gpus else "CPU"
     node = f"{together} nodes of {node}" if together > 1 else node
     node = f"{node}, spot" if wanted.spot else node
@@ -113,9 +115,9 @@ def judge_bound(config: Config) -> str:
         return "judge: runs in the stage's own pod; it costs that pod's time"
     if not _limits(judge.budget):
         return "judge: no bound: set evaluate.judge.budget"
-    grading = ("evaluate" if config.evaluate.shards == 1 else "predict", "out_of_fold", "promote")
+    grading = ("evaluate" if config.evaluate.shards == 1 else "predict", "out_of_fold", "controls", "promote")
     stages = [one for one in planned_stages(config) if one.stage in grading]
-    pods = sum(one.pods * (1 if judge.ledger else 1 + one.retries) for one in stages)
+    pods = sum((1 if STAGES[one.stage].once else one.pods) * (1 if judge.ledger else 1 + one.retries) for one in stages)
     again = "" if judge.ledger else "; retries counted, as evaluate.judge.ledger is not set"
     return (
         f"judge: at most {_limits(judge.budget, pods)}: evaluate.judge.budget for each of {pods} pods that grade{again}"

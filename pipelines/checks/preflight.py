@@ -389,6 +389,8 @@ def _fits(config: Config, shape: Any, parameters: int) -> Iterator[Check]:
     needs = {"train": training, answers: answering}
     if config.filter_errors.uses_folds:
         needs["out_of_fold"] = max(training, answering, key=lambda one: one[0].total)
+    if config.has_controls:
+        needs["controls"] = max(training, answering, key=lambda one: one[0].total)
     if config.promote.registry:
         needs["promote"] = answering
     for stage, (need, least) in needs.items():

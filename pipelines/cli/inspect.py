@@ -6,11 +6,12 @@ import click
 
 
 @click.command()
-@click.argument("row_id")
+@click.argument("row_id", required=False)
+@click.option("--text", help="In place of ROW_ID: a part of the row's question; upper and lower case are the same.")
 @click.option("--run", "run_uri", required=True, metavar="URI",
               help="The output folder of a run, or the folder or s3:// prefix of its artifacts.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print every field as JSON.")
-def why(row_id: str, run_uri: str, as_json: bool) -> None:
+def why(row_id: str | None, text: str | None, run_uri: str, as_json: bool) -> None:
     """Tell why a row is in the training set, or why not.
 
     ROW_ID is a row's id or its first digits, or the id that your own data gives it. Of a generated row: its seed, what
@@ -21,7 +22,10 @@ def why(row_id: str, run_uri: str, as_json: bool) -> None:
     from llm2llm.pipelines.inspect.run_files import open_run
     from llm2llm.pipelines.inspect.wording import why_text
 
-    facts = lookup.why(open_run(run_uri), row_id)
+    if (row_id is None) == (text is None):
+        raise click.UsageError("give ROW_ID or --text, and one of them only")
+    run = open_run(run_uri)
+    facts = lookup.why(run, lookup.id_of_text(run, text) if row_id is None else row_id)
     click.echo(json.dumps(facts, indent=2) if as_json else why_text(facts))
 
 

@@ -11,6 +11,7 @@ def compiled_settings(config: Config) -> dict[str, Any]:
     """What is fixed when the pipeline is compiled, by the words in which a run's parameters are held against it."""
     return {
         "filter_errors.selection": config.filter_errors.selection,
+        "filter_errors.random_as": config.filter_errors.random_as,
         "filter_errors.folds": config.filter_errors.folds,
         "filter_errors.auto_above": config.filter_errors.auto_above,
         "train.start_from": config.train.start_from,
@@ -18,6 +19,7 @@ def compiled_settings(config: Config) -> dict[str, Any]:
         "evaluate.backend": config.evaluate.backend,
         "evaluate.shards": config.evaluate.shards,
         "promote.only_if_new": config.promote.only_if_new,
+        "whether there are controls": config.has_controls,
         "whether there is a registry": bool(config.promote.registry),
         "whether there are replay rows": bool(config.data.replay),
         "whether the teacher draws from the pool": config.draws_from_pool,

@@ -5,6 +5,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from llm2llm.components import images
+from llm2llm.components.controls.settings import ControlSettings
 from llm2llm.components.dedupe.settings import DedupeSettings
 from llm2llm.components.filter_errors.settings import FilterErrorsSettings, needs
 from llm2llm.components.prepare.settings import DataSettings, PrepareSettings
@@ -28,8 +29,8 @@ class ImageSettings(Settings):
     cpu: str = images.CPU
     """configure, prepare, detect_changes, filter_errors, teacher_augment, dedupe, report."""
     train: str = images.TRAIN
-    """train, evaluate, predict, out_of_fold, promote; teacher_augment when its teacher is a model that transformers
-    loads."""
+    """train, evaluate, predict, out_of_fold, controls, promote; teacher_augment when its teacher is a model that
+    transformers loads."""
     vllm: str = images.VLLM
     """evaluate and predict with `evaluate.backend: vllm`; teacher_augment when its teacher is a model that vLLM
     loads."""
@@ -55,6 +56,7 @@ class Config(Settings):
     filter_errors: FilterErrorsSettings = FilterErrorsSettings()
     teacher_augment: TeacherAugmentSettings
     dedupe: DedupeSettings = DedupeSettings()
+    controls: ControlSettings = ControlSettings()
     promote: PromoteSettings = PromoteSettings()
     images: ImageSettings = ImageSettings()
     placement: PlacementSettings = PlacementSettings()
@@ -89,6 +91,11 @@ class Config(Settings):
             raise ValueError(
                 f"train.class_weights 'balanced' weighs labels or choices, and task {self.task.name!r} has neither "
                 f"(form {self.task.form!r}); use class_weights: none"
+            )
+        if self.controls.steps and self.train.nodes > 1:
+            raise ValueError(
+                f"controls.steps true trains in one pod, and train.nodes is {self.train.nodes}; remove it, or set "
+                "train.nodes: 1"
             )
         try:
             check_mode(self.task, self.evaluate)
@@ -133,6 +140,11 @@ class Config(Settings):
             if stage == "evaluate" and self.evaluate.shards > 1:  # then the shards are asked, in predict
                 kind = "cpu"
         return str(getattr(self.images, kind))
+
+    @property
+    def has_controls(self) -> bool:
+        """Whether the loop has stage `controls`."""
+        return self.controls.any_wanted(self.train)
 
     @property
     def draws_from_pool(self) -> bool:

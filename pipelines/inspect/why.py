@@ -136,6 +136,34 @@ def _find(run: Run, wanted: str) -> tuple[str, str]:
     raise UserError(f"{wanted}: no row of this id in the run at {run.uri}{_like(wanted, known)}")
 
 
+def id_of_text(run: Run, text: str | None) -> str:
+    """The id of the row whose question holds a text, whatever its case; a question that is just that goes first.
+
+    Raises:
+        UserError: No such row, or several; names some of them.
+    """
+    wanted = (text or "").strip()
+    if not wanted:
+        raise UserError("--text: empty; give a part of the row's question")
+    found: dict[str, str] = {}
+    for what in _WHAT:
+        file = _file_of(run, what)
+        if file is None:
+            continue
+        table = run.table(file, _KIND.get(what, "examples"), ["id", "question"])
+        held = table.filter(pc.match_substring(table.column("question"), wanted, ignore_case=True))
+        for one in held.to_pylist():
+            found.setdefault(str(one["id"]), str(one["question"]))
+    exact = [row for row, question in found.items() if question.strip().casefold() == wanted.casefold()]
+    if len(found) == 1 or len(exact) == 1:
+        return (exact or list(found))[0]
+    if not found:
+        raise UserError(f"--text {wanted!r}: no question in the run at {run.uri} holds it")
+    some = "; ".join(f"{row} {question[:60]!r}" for row, question in sorted(found.items())[:5])
+    more = f"; and {len(found) - 5:,} more" if len(found) > 5 else ""
+    raise UserError(f"--text {wanted!r}: {len(found):,} questions hold it; give more of it, or an id: {some}{more}")
+
+
 def _like(wanted: str, known: Sequence[pa.ChunkedArray]) -> str:
     """The known id nearest to what was asked for, if any is near, and how many there are."""
     from rapidfuzz import process

@@ -9,6 +9,8 @@ from llm2llm.components.shared.data.artifacts import LocalArtifact, write_artifa
 from llm2llm.components.shared.data.journal import Journal, Spending, write_journal
 from llm2llm.components.shared.data.schemas import (
     Call,
+    Confusion,
+    Control,
     Decision,
     Example,
     Prediction,
@@ -75,6 +77,29 @@ def score(iteration: int, split: Split, correct: int, n: int, rows: int = 4, unp
         high=high,
         training_rows=rows,
     )
+
+
+def control(correct_ids: Sequence[str], n: int, split: Split = "test", steps: int = 50, iteration: int = 1) -> Control:
+    """The seeds alone, for as many steps, with these rows right."""
+    right = len(correct_ids)
+    low, high = wilson_interval(right, n)
+    return Control(
+        name="steps",
+        iteration=iteration,
+        split=split,
+        n=n,
+        correct=right,
+        unparseable=0,
+        accuracy=right / n,
+        low=low,
+        high=high,
+        steps=steps,
+        correct_ids=sorted(correct_ids),
+    )
+
+
+def confusion(right: str, given: str | None, n: int = 1, split: Split = "test", iteration: int = 1) -> Confusion:
+    return Confusion(iteration=iteration, split=split, right=right, given=given, n=n)
 
 
 def decision(

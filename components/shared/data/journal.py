@@ -3,8 +3,10 @@
     journal/scores.parquet       evaluate: one row for each iteration and split
     journal/errors.parquet       filter_errors: the seeds that the student needed help with
     journal/decisions.parquet    filter_errors: go on or stop, and the reason, one row for each iteration
+    journal/controls.parquet     controls: what the delivered student is held against; there once the loop has ended
     journal/rejects.parquet      prepare, teacher_augment, dedupe: rows that did not enter, and why
     journal/calls.parquet        teacher_augment: every request to a teacher
+    journal/confusions.parquet   evaluate: which label or choice was given for which
     journal/spent.json           teacher_augment: what the run has paid so far
 
 Each stage that has something to add reads the journal and leaves it longer, so that it is complete wherever the run
@@ -22,7 +24,17 @@ from llm2llm.components.shared.base.atomic import atomic_folder
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.artifacts import SPENT, Artifact
 from llm2llm.components.shared.data.parquet import read_rows, write_rows
-from llm2llm.components.shared.data.schemas import KINDS, VERSION, Call, Decision, Reject, Score, StudentError
+from llm2llm.components.shared.data.schemas import (
+    KINDS,
+    VERSION,
+    Call,
+    Confusion,
+    Control,
+    Decision,
+    Reject,
+    Score,
+    StudentError,
+)
 
 
 @dataclass(frozen=True)
@@ -43,6 +55,8 @@ class Journal:
     decisions: Sequence[Decision] = ()
     rejects: Sequence[Reject] = ()
     calls: Sequence[Call] = ()
+    controls: Sequence[Control] = ()
+    confusions: Sequence[Confusion] = ()
     spent: Spending = field(default=Spending())
 
     def with_more(self, *, spent: Spending | None = None, **rows: Sequence[Any]) -> "Journal":

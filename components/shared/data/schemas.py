@@ -8,6 +8,8 @@ rejects      every generated row that was dropped, and why, of all iterations so
 calls        every request to a teacher, of all iterations so far
 scores       one row for each iteration and split: the history
 decisions    one row for each iteration: go on or stop, and the reason
+controls     what the delivered student is held against: one row for each control and split, once the loop has ended
+confusions   of tasks with labels or choices, which was given for which: one row for each iteration, split and pair
 """
 
 import hashlib
@@ -16,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-VERSION = 5  # of the schemas below; raise it when a field changes its name, type or meaning
+VERSION = 5  # of the schemas below; raise it when a field changes its name, type or meaning, not for one with a default
 PARQUET_MAGIC = b"PAR1"  # what a file of rows begins and ends with
 
 Split = Literal["seeds", "validation", "test"]
@@ -224,6 +226,8 @@ class Score:
     """Rows whose prompt was cut to fit."""
     rows_replayed: int = 0
     """General rows that were mixed in."""
+    steps: int = 0
+    """Optimiser steps of the training; 0: not known."""
     correct_ids: list[str] = field(default_factory=list)
     """The ids of the rows whose first answer is right, sorted: iterations are compared row by row."""
     metric: str = "accuracy"
@@ -287,7 +291,50 @@ class Decision:
     """What the judge cost for the folds' predictions, summed as in a `Score`."""
 
 
-Row = Example | Prediction | StudentError | Reject | Call | Score | Decision
+ControlName = Literal["steps", "majority"]
+"""`steps`: the seeds alone, for as many optimiser steps as the delivered student had. `majority`: the most frequent
+label of the seeds, always."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Control:
+    """The grades of one control on one split, counted. Kind `controls`."""
+
+    name: ControlName
+    iteration: int
+    """The iteration whose student is delivered, with which it is compared."""
+    split: Split
+    n: int
+    correct: int
+    unparseable: int
+    accuracy: float
+    low: float
+    high: float
+    """The 95% Wilson interval of the accuracy."""
+    steps: int = 0
+    """Optimiser steps of its training; 0: it was not trained."""
+    correct_ids: list[str] = field(default_factory=list)
+    """The ids of the rows that it answers right, sorted: it is compared row by row."""
+    judge_calls: int = 0
+    judge_input_tokens: int | None = None
+    judge_output_tokens: int | None = None
+    judge_usd: float | None = None
+    """What the judge cost, as in a `Score`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confusion:
+    """How many rows with one right answer were given which. Kind `confusions`."""
+
+    iteration: int
+    split: Split
+    right: str
+    given: str | None
+    """None: no answer could be read."""
+    n: int
+
+
+Row = Example | Prediction | StudentError | Reject | Call | Score | Decision | Control | Confusion
 
 KINDS: dict[str, type[Row]] = {
     "examples": Example,
@@ -298,6 +345,8 @@ KINDS: dict[str, type[Row]] = {
     "calls": Call,
     "scores": Score,
     "decisions": Decision,
+    "controls": Control,
+    "confusions": Confusion,
 }
 
 

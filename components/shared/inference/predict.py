@@ -25,6 +25,7 @@ from llm2llm.components.shared.llm.requests import LLMResponse
 from llm2llm.components.shared.models.load import end_tokens, load_tokenizer
 from llm2llm.components.shared.models.prompts import encode_prompt
 from llm2llm.components.shared.models.student_folder import read_losses
+from llm2llm.components.shared.models.vllm import vllm_is_here
 from llm2llm.components.shared.tasks import FORMS, Task
 
 Replies = list[tuple[StudentQuestion, StudentReply]]
@@ -40,6 +41,22 @@ def predict(
 ) -> list[Prediction]:
     """The graded answers to every example, sorted by split and example id; see `predict_share`."""
     return predict_share(student, splits, iteration, fold, task, settings)[0]
+
+
+def predict_beside_training(
+    student: Path,
+    splits: Mapping[Split, Sequence[Example]],
+    iteration: int,
+    fold: int | None,
+    task: Task,
+    settings: AnswerSettings,
+) -> list[Prediction]:
+    """`predict` where students are trained: without vLLM there, transformers answers."""
+    if settings.backend == "vllm" and not vllm_is_here():
+        # The image that trains has no vLLM: the two pin different versions of PyTorch.
+        print("there is no vLLM beside the training, so transformers answers", flush=True)
+        settings = settings.model_copy(update={"backend": "transformers", "gpus": 1})
+    return predict(student, splits, iteration, fold, task, settings)
 
 
 def predict_share(

@@ -15,7 +15,7 @@ LOSSES_FILE = "seed_losses.json"
 TASK = "task"
 """The key of `training.json` that holds the task with its prompt."""
 
-COUNTS = ("training_rows", "rows_too_long", "rows_truncated", "rows_replayed")
+COUNTS = ("training_rows", "rows_too_long", "rows_truncated", "rows_replayed", "steps")
 """What a `Score` says of the training, beside its own counts."""
 
 

@@ -137,7 +137,7 @@ def _scores(record: Record) -> list[str]:
     if (at := record.threshold) and at.recall is not None:
         lines += [
             "",
-            f"Flag a row as {_code(at.label)} when that label's probability is at least {at.threshold:.4f}: on "
+            f"Flag a row as {code_span(at.label)} when that label's probability is at least {at.threshold:.4f}: on "
             f"validation this finds {at.recall:.1%} of them and flags {at.false_positive_rate or 0:.1%} of the others, "
             f"of at most {at.max_false_positive_rate:.1%} that were allowed. It was chosen on these rows.",
         ]

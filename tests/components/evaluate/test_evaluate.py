@@ -69,7 +69,7 @@ def test_a_score_counts_first_answers() -> None:
 
 
 def test_a_score_says_what_became_of_the_rows_in_training() -> None:
-    counts = {"training_rows": 10, "rows_too_long": 3, "rows_truncated": 2, "rows_replayed": 4}
+    counts = {"training_rows": 10, "rows_too_long": 3, "rows_truncated": 2, "rows_replayed": 4, "steps": 9}
     (score,) = scored([], [predicted("a", 1)], counts)
     assert {name: getattr(score, name) for name in COUNTS} == counts
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from llm2llm.components.filter_errors.filter_errors import Filtered, filter_errors
 from llm2llm.components.filter_errors.settings import FilterErrorsSettings, needs
@@ -188,6 +189,48 @@ class TestControls:
         assert {len(draw) for draw in draws} == {4}
         assert len(set(draws)) > 1
         assert draws[0] == chosen(run(seeds, rows, selection="random", seed=0))
+
+    @pytest.mark.parametrize(
+        ("arm", "expected"),
+        [
+            ({"selection": "hard", "fraction": 0.25}, 3),
+            ({"selection": "learnable", "fraction": 0.5}, 6),
+            ({"selection": "all"}, 12),
+            ({"selection": "wrong"}, 0),
+        ],
+    )
+    def test_random_draws_as_many_as_its_arm_where_the_student_knows_all_seeds(self, seeds, arm, expected: int) -> None:
+        """It drew as many as are wrong, which is none, and so ended the control's run at once."""
+        rows = [given_answers(row, 1, loss=i / 10, base_loss=2.0) for i, row in enumerate(seeds)]
+        settings = {**arm, "random_as": arm["selection"], "selection": "random"}
+        assert len(run(seeds, rows, **arm).errors) == expected
+        found = run(seeds, rows, **settings)
+        assert len(found.errors) == expected
+        assert (found.decision.selection, found.decision.go_on) == ("random", expected > 0)
+
+    @pytest.mark.parametrize("arm", ["out_of_fold", "auto"])
+    def test_random_draws_as_many_as_the_folds_students_get_wrong(self, seeds, arm: str) -> None:
+        known = [given_answers(row, 1) for row in seeds]
+        of_folds = [replace(given_answers(row, int(i < 5)), fold=i % 3) for i, row in enumerate(seeds)]
+        score = Score(
+            iteration=0, split="validation", n=12, correct=12, unparseable=0, accuracy=1, low=0, high=1, training_rows=1
+        )
+        history = [score, replace(score, split="seeds", correct_ids=sorted(row.id for row in seeds))]
+        counts = []
+        for settings in ({"selection": arm}, {"selection": "random", "random_as": arm}):
+            checked = FilterErrorsSettings(**settings)
+            found = filter_errors(seeds, known, history, 0, 3, checked, fold_predictions=of_folds)
+            counts.append((len(found.errors), found.decision.selection))
+        assert counts == [(7, "out_of_fold"), (7, "random")]
+
+    def test_random_needs_what_its_arm_needs(self) -> None:
+        folds = FilterErrorsSettings(selection="random", random_as="out_of_fold", folds=4)
+        assert (folds.uses_folds, folds.fold_count, folds.waits_for_known_seeds) == (True, 4, False)
+        assert FilterErrorsSettings(selection="random").waits_for_known_seeds
+        assert FilterErrorsSettings(selection="random", random_as="wrong").fold_count == 0
+        assert needs(FilterErrorsSettings(selection="random", random_as="hard")) == {"evaluate.hardness": (True,)}
+        with pytest.raises(ValidationError, match="random_as: 'random' is itself a control"):
+            FilterErrorsSettings(selection="random", random_as="random")
 
     def test_a_cap_leaves_random_rows_random(self, seeds) -> None:
         rows = [given_answers(row) for row in seeds]

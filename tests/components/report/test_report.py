@@ -136,6 +136,17 @@ def with_test(correct: Sequence[int], n: int, best: int = 1) -> Rows:
     return rows
 
 
+def test_every_row_shown_has_its_id_beside_it() -> None:
+    rows = Rows()
+    text = Page(rows.html()).text
+    shown = [*rows.generated, *rows.rejects[:2]]
+    assert all(row.id in text for row in shown)
+    rows.decisions[2] = decision(2, 1, 1, False, "limit")
+    rows.errors.append(student_error(rows.seeds[2], 2))
+    errors = Page(rows.html()).text.partition("Errors left after iteration 2")[2]
+    assert rows.seeds[2].id in errors
+
+
 # Summary
 
 

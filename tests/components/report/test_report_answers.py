@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 
 from llm2llm.components.report.answers import confusion_table, count_answers, most_confused
 from llm2llm.components.report.component import report
+from llm2llm.components.report.controls import count_delivered
 from llm2llm.components.report.promotion import read_promotion
 from llm2llm.components.report.verdict import probability, signed_points, verdict
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.statistics import calibration_error
 from llm2llm.components.shared.data.artifacts import LocalArtifact, write_artifact
-from llm2llm.components.shared.data.schemas import Example, Prediction, Score, Split
+from llm2llm.components.shared.data.schemas import Confusion, Example, Prediction, Score, Split
 from llm2llm.components.shared.data.splits import write_splits
 from llm2llm.components.shared.lineage.embedded import content_hash
 from tests.components.report.test_report import (
@@ -34,7 +35,7 @@ from tests.components.report.test_report import (
 )
 from tests.components.report.test_report import hostile_rows as hostile_run
 from tests.support import builders
-from tests.support.builders import example
+from tests.support.builders import confusion, example
 from tests.support.builders import score as plain_score
 from tests.support.verdicts import comparison
 from tests.support.verdicts import verdict as promotion_verdict
@@ -95,11 +96,13 @@ class Answered(Rows):
         kept = [one for one in self.history if one.iteration < 2 and one.split == "test"]
         self.history = [*kept, *scores_of(self.predictions, calibration_error=ece)]
         self.promotion: dict[str, Any] | None = None
+        self.confusions: list[Confusion] = []
 
     @property
     def summary(self) -> dict[str, Any]:
         answers = count_answers(self.predictions, {"test": self.test}, self.history, True)
-        return {**super().summary, "answers": answers, "promotion": self.promotion}
+        delivered = count_delivered(self.confusions, super().summary["best_iteration"])
+        return {**super().summary, "answers": answers, "promotion": self.promotion, "delivered": delivered}
 
 
 # Gains
@@ -256,9 +259,8 @@ def test_the_page_shows_the_answers() -> None:
     rows = Answered()
     page = Page(rows.html())
     for shown in (
-        "Answers after iteration 2",
-        "Of 10 test answers 1 hit the token limit before it ended. Where many did, raise task.max_new_tokens.",
-        "Which label was given 10 test questions",
+        "After iteration 2: of 10 test answers 1 hit the token limit before it ended. Where many did, raise",
+        "Which label the student of iteration 2 gives 10 test questions",
         "A B 2 of 6",
         "B A 1 of 4",
         "(unparseable)",
@@ -271,9 +273,20 @@ def test_the_page_shows_the_answers() -> None:
     assert "calibration error" in rows.markdown()
     rows.predictions = [replace(one, truncated=False, confidence=None) for one in rows.predictions]
     text = Page(rows.html()).text
-    assert "No answer hit the token limit" in text
+    assert "After iteration 2, no answer hit the token limit" in text
     assert "Right answers by confidence" not in text
-    assert "Answers after iteration" not in Rows().html()
+    assert "After iteration" not in Rows().html()
+
+
+def test_the_matrix_is_that_of_the_delivered_student() -> None:
+    """Iteration 1 is the best, and iteration 2 the last."""
+    rows = Answered()
+    rows.confusions = [confusion("A", "B", 5), confusion("B", "B", 5), confusion("A", "A", 9, iteration=2)]
+    text = Page(rows.html()).text
+    assert "Which label the delivered student (iteration 1) gives 10 test questions" in text
+    assert "Right answer A B All A 5 5 B 5 5" in text
+    assert "Labels that the delivered student (iteration 1) takes for one another most often" in text
+    assert "Confidence of the student of iteration 2" in text
 
 
 def test_long_labels_are_numbered_over_the_columns() -> None:
@@ -294,7 +307,10 @@ def test_many_labels_are_listed_and_not_drawn() -> None:
     rows.history = [one for one in rows.history if one.iteration < 2] + scores_of(rows.predictions)
     page = Page(rows.html())
     assert ("table", "class", "matrix") not in page.attributes
-    assert "Labels taken for one another most often 40 test questions, 40 labels" in page.text
+    assert (
+        "Labels that the student of iteration 2 takes for one another most often 40 test questions, 40 labels"
+        in page.text
+    )
     assert page.text.count("1 of 1") == 8
 
 
@@ -398,11 +414,13 @@ class HostileAnswered(Rows):
         self.history = [one for one in self.history if one.iteration < 2 and one.split == "test"]
         self.history += [with_gain(one, 0.1, 0.05, 0.15, 0.01) for one in scores_of(self.predictions)]
         self.promotion = promotion_verdict("kept", text)
+        self.confusions = [confusion(right, given), confusion(given, right), confusion(given, None)]
 
     @property
     def summary(self) -> dict[str, Any]:
         answers = count_answers(self.predictions, {"test": self.test}, self.history, True)
-        return {**super().summary, "answers": answers, "promotion": self.promotion}
+        delivered = count_delivered(self.confusions, super().summary["best_iteration"])
+        return {**super().summary, "answers": answers, "promotion": self.promotion, "delivered": delivered}
 
 
 @cache

@@ -27,7 +27,9 @@ def test_a_plan_counts_pods_and_bounds_gpu_hours() -> None:
     assert stages["dedupe"].gpu_hours == 0
     shown = plan(config)
     assert "1 x nvidia-l4" in shown
-    assert f"GPU hours: at most {3 * 4 * 12 + 3 * 4 * 6 + 4 * 4 * 12}," in shown
+    # Of the controls' three pods one has work, after the last iteration.
+    assert (stages["controls"].pods, stages["controls"].gpu_hours) == (3, 4 * 12)
+    assert f"GPU hours: at most {3 * 4 * 12 + 3 * 4 * 6 + 4 * 4 * 12 + 4 * 12}," in shown
     assert "teacher: none is paid" in shown
 
 
@@ -76,18 +78,18 @@ JUDGED = (
 @pytest.mark.parametrize(
     ("judge", "overrides", "words"),
     [
-        ("budget: {usd: 5}, ledger: s3://b/l", (), "judge: at most $15.00: evaluate.judge.budget for each of 3 pods"),
-        ("budget: {calls: 10, tokens: 500}, ledger: s3://b/l", (), "at most 1,500 tokens, 30 calls: "),
-        ("budget: {usd: 1}, ledger: s3://b/l", ("evaluate.shards=4",), "$12.00: evaluate.judge.budget for each of 12"),
+        ("budget: {usd: 5}, ledger: s3://b/l", (), "judge: at most $20.00: evaluate.judge.budget for each of 4 pods"),
+        ("budget: {calls: 10, tokens: 500}, ledger: s3://b/l", (), "at most 2,000 tokens, 40 calls: "),
+        ("budget: {usd: 1}, ledger: s3://b/l", ("evaluate.shards=4",), "$13.00: evaluate.judge.budget for each of 13"),
         (
             "budget: {usd: 1}, ledger: s3://b/l",
             ("filter_errors.selection=out_of_fold", "filter_errors.folds=3", "promote.registry=s3://b/r"),
-            f"${3 + 3 * 2 + 3}.00: evaluate.judge.budget for each of 12",
+            f"${3 + 3 * 2 + 1 + 3}.00: evaluate.judge.budget for each of 13",
         ),
         (
             "budget: {usd: 1}",
             ("placement.profile=gke", "placement.stages.evaluate={retries: 3}"),
-            "at most $12.00: evaluate.judge.budget for each of 12 pods that grade; retries counted",
+            "at most $16.00: evaluate.judge.budget for each of 16 pods that grade; retries counted",
         ),
         ("ledger: s3://b/l", (), "judge: no bound: set evaluate.judge.budget"),
         ("teacher: transformers", (), "judge: runs in the stage's own pod"),

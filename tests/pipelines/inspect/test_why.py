@@ -22,7 +22,7 @@ from llm2llm.components.shared.similarity import rouge_l
 from llm2llm.pipelines.cli.inspect import why as why_command
 from llm2llm.pipelines.inspect.most_similar import most_similar
 from llm2llm.pipelines.inspect.run_files import open_run
-from llm2llm.pipelines.inspect.why import why
+from llm2llm.pipelines.inspect.why import id_of_text, why
 from llm2llm.pipelines.inspect.wording import printable, why_text
 from tests.components.shared import lineage
 from tests.support.made_run import example, generated, make_run, request, seed
@@ -193,6 +193,18 @@ class TestNaming:
         with pytest.raises(UserError, match="empty"):
             of(run, "")
 
+    def test_by_its_text(self, run: Path) -> None:
+        ours = open_run(str(run))
+        for row in (seed(7), generated(0, 2), example("validation", 1)):
+            assert id_of_text(ours, f" {row.question.upper()} ") == row.id
+        shared = seed(7).question.partition("7")[0]
+        with pytest.raises(UserError, match=r"questions hold it; give more of it, or an id: .*; and \d+ more"):
+            id_of_text(ours, shared)
+        with pytest.raises(UserError, match=r"no question in the run at .* holds it"):
+            id_of_text(ours, "entirely else")
+        with pytest.raises(UserError, match="--text: empty"):
+            id_of_text(ours, " ")
+
     def test_no_run(self, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="no such folder"):
             open_run(str(tmp_path / "nothing"))
@@ -294,6 +306,11 @@ class TestCommand:
         facts = json.loads(command(generated(0, 2).id, "--run", str(run), "--json").output)
         assert facts["schema_version"] == 1
         assert facts["id"] == generated(0, 2).id
+
+    def test_by_text_or_by_id_and_not_by_both(self, run: Path) -> None:
+        assert "kept in iteration 2" in command("--text", generated(0, 2).question, "--run", str(run)).output
+        for arguments in ((), ("x", "--text", "y")):
+            assert "give ROW_ID or --text, and one of them only" in command(*arguments, "--run", str(run)).output
 
     def test_imports_neither_kubeflow_nor_a_model_library(self, run: Path) -> None:
         code = (

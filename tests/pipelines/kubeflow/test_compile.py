@@ -83,6 +83,27 @@ def test_replay_rows_reach_every_training(tmp_path: Path) -> None:
         assert {"replay_set" in task["inputs"]["artifacts"] for task in trainings} == {name == "with"}
 
 
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [((), True), (("controls.steps=false",), False), (("train.start_from=previous",), False)],
+)
+def test_controls_are_there_where_they_are_wanted_and_only_the_report_waits(
+    tmp_path: Path, overrides: tuple[str, ...], expected: bool
+) -> None:
+    spec = compiled("quickstart", tmp_path / "p.yaml", "max_iterations=1", *overrides)
+    graphs = [c["dag"] for c in [spec["root"], *spec["components"].values()] if "dag" in c]
+    tasks = {task["taskInfo"]["name"]: task for graph in graphs for task in graph["tasks"].values()}
+    assert {name for name in tasks if name.startswith("controls")} == (
+        {"controls 0", "controls 1"} if expected else set()
+    )
+    waiting = {
+        name
+        for name, task in tasks.items()
+        if any(one.startswith("controls") for one in task.get("dependentTasks", []))
+    }
+    assert waiting == ({"report 0", "report 1"} if expected else set())
+
+
 def test_every_reference_of_a_compacted_pipeline_resolves(tmp_path: Path) -> None:
     """What a task takes from its sub-graph's inputs is there, what it passes on is asked for, executors exist."""
     spec = compiled("quickstart", tmp_path / "p.yaml", "max_iterations=4")

@@ -19,7 +19,7 @@ from llm2llm.pipelines.kubeflow.placement import GRADING, PlacementSettings, shi
 from llm2llm.pipelines.kubeflow.placement_values import quantity_bytes
 from llm2llm.pipelines.kubeflow.student_disk import GIB, named_parameters, scratch_parameters, training_disk
 
-ALWAYS = ["train", "predict", "evaluate", "out_of_fold", "promote"]
+ALWAYS = ["train", "predict", "evaluate", "out_of_fold", "controls", "promote"]
 
 
 def fitted(*overrides: str, config: str = "quickstart", profile: str = "gke") -> PlacementSettings:

@@ -29,7 +29,7 @@ from llm2llm.pipelines.kubeflow.placement import (
 from llm2llm.pipelines.kubeflow.retries import WINDOW
 
 PROFILES = list(shipped_profiles())
-GPU_STAGES = {"train", "evaluate", "predict", "promote", "out_of_fold"}
+GPU_STAGES = {"train", "evaluate", "predict", "promote", "out_of_fold", "controls"}
 
 
 def compiled(tmp_path: Path, *overrides: str, config: str = "quickstart") -> tuple[dict[str, Any], dict[str, Any], str]:

@@ -63,11 +63,14 @@ def test_a_run_leaves_report_summary_and_the_best_student(whole: tuple[Path, str
             assert score["low"] <= score["value"] <= score["high"]
         assert str(one["training_rows"]) in printed
     assert set(summary["seconds_by_stage"]) == {
-        "configure", "dedupe", "evaluate", "filter_errors", "prepare", "report", "teacher_augment", "train",
+        "configure", "controls", "dedupe", "evaluate", "filter_errors", "prepare", "report", "teacher_augment", "train",
     }  # fmt: skip
     best = json.loads((output / "student" / TRAINING_FILE).read_text())
     (one,) = [one for one in summary["iterations"] if one["iteration"] == summary["best_iteration"]]
-    assert best["rows"] == one["training_rows"]
+    assert (best["rows"], best["steps"]) == (one["training_rows"], one["steps"])
+    steps = {control["name"]: control["steps"] for control in summary["controls"]}
+    assert steps == {"majority": 0} | ({"steps": one["steps"]} if summary["best_iteration"] else {})
+    assert ("seeds alone, as many steps" in printed) is bool(summary["best_iteration"])
     assert (output / "student" / "model.safetensors").is_file()
     assert "<html" in (output / "report.html").read_text()[:200]
     assert str(output / "report.html") in printed

@@ -21,7 +21,9 @@ from llm2llm.components.shared.data.schemas import KINDS, VERSION
 from llm2llm.components.shared.lineage.embedded import content_hash
 from tests.support.builders import (
     call,
+    confusion,
     content,
+    control,
     decision,
     example,
     journal_artifact,
@@ -36,6 +38,8 @@ ROWS = {
     "decisions": [decision()],
     "rejects": [reject(0, "copy")],
     "calls": [call("one"), call("two")],
+    "controls": [control(["a"], 2)],
+    "confusions": [confusion("A", "B"), confusion("A", None)],
 }
 
 
@@ -50,7 +54,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     artifact = LocalArtifact(str(tmp_path / "journal"))
     write_journal(artifact, journal)
     assert read_journal(artifact) == journal
-    assert artifact.metadata == {"kind": "journal", "schema_version": VERSION, "rows": 7}
+    assert artifact.metadata == {"kind": "journal", "schema_version": VERSION, "rows": 10}
     assert sorted(content(artifact)) == sorted([*(f"{kind}.parquet" for kind in FILES), SPENT])
 
 

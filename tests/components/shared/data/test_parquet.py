@@ -5,6 +5,7 @@ import errno
 import json
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -19,8 +20,10 @@ from llm2llm.components.shared.data.artifacts import LocalArtifact, read_optiona
 from llm2llm.components.shared.data.jsonl import json_lines, write_json_lines
 from llm2llm.components.shared.data.parquet import kind_of, read_rows, schema, write_rows
 from llm2llm.components.shared.data.schemas import KINDS, VERSION, Example, Prediction, Score, content_id
+from tests.support.builders import score
 
-# The columns of each kind; `?` marks those that may be null. Who changes this raises VERSION.
+# The columns of each kind; `?` marks those that may be null. Who changes this raises VERSION, but for a new column that
+# has a default: files of before are read without it.
 COLUMNS = {
     "examples": "id:string question:string choices:list rationale:string? answer:string tools:list also_right:list "
     "skills:list source:string source_id:string? parent_id:string? iteration:int64 strategy:string? teacher:string? "
@@ -38,7 +41,8 @@ COLUMNS = {
     "calls": "key:string iteration:int64 parent_id:string? purpose:string strategy:string? teacher:string model:string "
     "outcome:string attempts:int64 input_tokens:int64? output_tokens:int64? usd:double?",
     "scores": "iteration:int64 split:string n:int64 correct:int64 unparseable:int64 accuracy:double low:double "
-    "high:double training_rows:int64 rows_too_long:int64 rows_truncated:int64 rows_replayed:int64 correct_ids:list "
+    "high:double training_rows:int64 rows_too_long:int64 rows_truncated:int64 rows_replayed:int64 steps:int64 "
+    "correct_ids:list "
     "metric:string value:double? value_low:double? value_high:double? measures:doubles macro_f1:double? "
     "balanced_accuracy:double? calibration_error:double? gain:double? gain_low:double? gain_high:double? "
     "gain_p:double? judge_calls:int64 judge_input_tokens:int64? "
@@ -46,6 +50,10 @@ COLUMNS = {
     "decisions": "iteration:int64 selection:string errors:int64? suspects:int64 retired:int64 go_on:bool reason:string "
     "best_iteration:int64 reference_iteration:int64? judge_calls:int64 judge_input_tokens:int64? "
     "judge_output_tokens:int64? judge_usd:double?",
+    "controls": "name:string iteration:int64 split:string n:int64 correct:int64 unparseable:int64 accuracy:double "
+    "low:double high:double steps:int64 correct_ids:list judge_calls:int64 judge_input_tokens:int64? "
+    "judge_output_tokens:int64? judge_usd:double?",
+    "confusions": "iteration:int64 split:string right:string given:string? n:int64",
 }
 COLUMNS["candidates"] = COLUMNS["examples"]
 
@@ -66,6 +74,17 @@ def test_schema(kind: str) -> None:
         if pa.types.is_list(field.type):
             assert not field.type.value_field.nullable
     assert " ".join(columns) == COLUMNS[kind]
+
+
+def test_a_file_without_columns_that_came_later_is_read_with_their_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "scores.parquet"
+    write_rows(path, "scores", [replace(score(0, "test", 1, 2), steps=9)])
+    table = pq.read_table(path)
+    pq.write_table(table.drop_columns(["steps"]), path)
+    assert read_rows(path, "scores", Score) == [score(0, "test", 1, 2)]
+    pq.write_table(table.drop_columns(["accuracy"]), path)
+    with pytest.raises(UserError, match="its columns are others"):
+        read_rows(path, "scores", Score)
 
 
 VALUES: dict[str, st.SearchStrategy[Any]] = {

@@ -1,0 +1,1 @@
+"""Stage `controls`: what the delivered student must be held against."""
