@@ -1,4 +1,5 @@
-"""A promoted student for others to find: on the Hugging Face Hub, in a Kubeflow Model Registry. Both off by default.
+"""A promoted student for others: on the Hugging Face Hub, in a Kubeflow Model Registry, served by KServe. All off by
+default.
 
 Each is done again without harm: a stage that is tried again after a broken push ends it.
 """
@@ -11,9 +12,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.base.kubernetes_api import connect
 from llm2llm.components.shared.registry.card import with_promotion
 from llm2llm.components.shared.registry.production import Generation
 from llm2llm.components.shared.registry.records import CARD, Record
+from llm2llm.components.shared.registry.serving import follow_promotion
 from llm2llm.components.shared.registry.settings import PromoteSettings
 from llm2llm.components.shared.registry.versions import read_document, version_uri
 
@@ -25,7 +28,7 @@ def check_publishers(settings: PromoteSettings) -> None:
     """Refuses what could not be published, before anything is decided.
 
     Raises:
-        UserError: A package is missing, or a token.
+        UserError: A package is missing, a token, or a cluster.
     """
     if settings.hub_repo:
         if find_spec("huggingface_hub") is None:
@@ -42,6 +45,11 @@ def check_publishers(settings: PromoteSettings) -> None:
         raise UserError(
             "promote.model_registry_url: this needs the package model-registry: pip install 'model-registry>=0.3', or "
             "remove it"
+        )
+    if settings.serve.apply and connect() is None:
+        raise UserError(
+            "promote.serve.apply: there is no cluster here: run in one, or set KUBECONFIG; without apply the manifest "
+            "is only written"
         )
 
 
@@ -60,6 +68,7 @@ def publish(registry: str, generation: Generation, settings: PromoteSettings) ->
         _push_to_hub(registry, generation, settings)
     if settings.model_registry_url:
         _enter_model_registry(registry, generation, settings)
+    follow_promotion(registry, generation, settings.serve)
 
 
 def _push_to_hub(registry: str, generation: Generation, settings: PromoteSettings) -> None:
