@@ -5,6 +5,7 @@ Each is done again without harm: a stage that is tried again after a broken push
 """
 
 import os
+from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,7 +13,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.base.kubernetes_api import connect
+from llm2llm.components.shared.base.kubernetes_api import connect, own_namespace
+from llm2llm.components.shared.base.process import POD_VARIABLE
 from llm2llm.components.shared.registry.card import with_promotion
 from llm2llm.components.shared.registry.production import Generation
 from llm2llm.components.shared.registry.records import CARD, Record
@@ -103,6 +105,19 @@ def _push_to_hub(registry: str, generation: Generation, settings: PromoteSetting
     print(f"promote: pushed {version} to {repo} on the Hub", flush=True)
 
 
+def _source(record: Record, generation: Generation) -> dict[str, str]:
+    """Where the model comes from, as Kubeflow's Model Registry tells it; nothing outside Kubeflow.
+
+    Source: kubeflow/model-registry, clients/python: a pipeline's run is of kind `kfp` and class `pipelinerun`.
+    """
+    if POD_VARIABLE not in os.environ or not generation.run:
+        return {}
+    source = {"kind": "kfp", "class": "pipelinerun", "id": generation.run, "name": record.name}
+    with suppress(OSError):
+        source["group"] = own_namespace()
+    return {f"model_source_{name}": value for name, value in source.items()}
+
+
 def _enter_model_registry(registry: str, generation: Generation, settings: PromoteSettings) -> None:
     # By its name, as type checkers find no such package where nobody uses it.
     client: Any = import_module("model_registry")
@@ -120,7 +135,8 @@ def _enter_model_registry(registry: str, generation: Generation, settings: Promo
         server = client.ModelRegistry(settings.model_registry_url, author=AUTHOR)
         known = server.get_registered_model(record.name) is not None
         found = server.get_model_version(record.name, version) if known else None
-        form = {"model_format_name": "peft" if record.adapter else "safetensors", "model_format_version": "1"}
+        form = _source(record, generation)
+        form |= {"model_format_name": "peft" if record.adapter else "safetensors", "model_format_version": "1"}
         if found is None:
             server.register_model(
                 record.name,

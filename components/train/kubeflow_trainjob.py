@@ -27,7 +27,7 @@ from typing import Any
 
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.kubernetes_api import Passing, Refusals, ask, connect
-from llm2llm.components.shared.base.process import RUN_VARIABLE
+from llm2llm.components.shared.base.process import POD_VARIABLE, RUN_VARIABLE
 from llm2llm.components.shared.base.settings import Settings
 from llm2llm.components.shared.storage import delete_folder, is_remote, join
 from llm2llm.components.shared.training.job_folder import (
@@ -45,8 +45,6 @@ from llm2llm.components.shared.training.training_log import TrainingLog
 
 TEMPLATE_VARIABLE = "LLM2LLM_TRAIN_JOB"
 """Set by `placement.placed`: the TrainJob without name, owner and command, as JSON."""
-POD_VARIABLE = "KFP_POD_NAME"
-"""Set by Kubeflow in every stage: the name of its pod."""
 HANDED_ON = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION", "LLM2LLM_S3_ADDRESSING",
              "LLM2LLM_S3_ANONYMOUS")  # fmt: skip
 """Where object storage is: environment variables that workers get as the stage has them. None is a secret."""

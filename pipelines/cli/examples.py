@@ -33,6 +33,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "registry show": ("registry show --registry s3://bucket/registry --check",),
     "registry promote": ("registry promote tickets-425ec42714a9 --registry s3://bucket/registry --yes",),
     "registry rollback": ("registry rollback --registry s3://bucket/registry",),
+    "registry serve": ("registry serve --share 50 --registry s3://bucket/registry",),
     "export": ("export out --to train.jsonl --format messages", "export out --to test.csv --rows test"),
     "grade": ("grade --task gsm8k --input completions.jsonl --output graded.jsonl",),
     "clean": ("clean --older-than 30d --run-root s3://bucket/runs --registry s3://bucket/registry",),

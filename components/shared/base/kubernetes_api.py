@@ -17,7 +17,7 @@ from typing import Any
 from llm2llm.components.shared.base.errors import UserError
 
 REQUEST_SECONDS = 15.0
-_NAMESPACE_FILE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
+NAMESPACE_FILE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 
 
 class Passing(RuntimeError):
@@ -55,12 +55,21 @@ def connect() -> tuple[Any, Any, str] | None:
             namespace = config.list_kube_config_contexts(file)[1]["context"].get("namespace", "default")
         else:
             config.load_incluster_config(client_configuration=configuration)
-            namespace = Path(_NAMESPACE_FILE).read_text(encoding="utf-8").strip()
+            namespace = own_namespace()
     except (OSError, config.ConfigException):
         return None
     configuration.retries = 1
     api = client.ApiClient(configuration)
     return client.CoreV1Api(api), client.CustomObjectsApi(api), namespace
+
+
+def own_namespace() -> str:
+    """The namespace of the pod that this is.
+
+    Raises:
+        OSError: It is no pod, or one without a service account's token.
+    """
+    return Path(NAMESPACE_FILE).read_text(encoding="utf-8").strip()
 
 
 def ask(
