@@ -1,8 +1,11 @@
-"""A promoted student for others to find: on the Hugging Face Hub, in a Kubeflow Model Registry. Both off by default.
+"""A promoted student for others: on the Hugging Face Hub, in a Kubeflow Model Registry, served by KServe. All off by
+default.
 
 Each is done again without harm: a stage that is tried again after a broken push ends it.
 """
 
+import os
+from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,9 +14,12 @@ from typing import Any
 
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.hub import TOKEN_VARIABLE, check_hub, push_files
+from llm2llm.components.shared.base.kubernetes_api import connect, own_namespace
+from llm2llm.components.shared.base.process import POD_VARIABLE
 from llm2llm.components.shared.registry.card import with_promotion
 from llm2llm.components.shared.registry.production import Generation
 from llm2llm.components.shared.registry.records import CARD, Record
+from llm2llm.components.shared.registry.serving import follow_promotion
 from llm2llm.components.shared.registry.settings import PromoteSettings
 from llm2llm.components.shared.registry.versions import read_document, version_uri
 
@@ -24,7 +30,7 @@ def check_publishers(settings: PromoteSettings) -> None:
     """Refuses what could not be published, before anything is decided.
 
     Raises:
-        UserError: A package is missing, or a token.
+        UserError: A package is missing, a token, or a cluster.
     """
     if settings.hub_repo:
         check_hub("promote.hub_repo")
@@ -32,6 +38,11 @@ def check_publishers(settings: PromoteSettings) -> None:
         raise UserError(
             "promote.model_registry_url: this needs the package model-registry: pip install 'model-registry>=0.3', or "
             "remove it"
+        )
+    if settings.serve.apply and connect() is None:
+        raise UserError(
+            "promote.serve.apply: there is no cluster here: run in one, or set KUBECONFIG; without apply the manifest "
+            "is only written"
         )
 
 
@@ -45,6 +56,7 @@ def publish(registry: str, generation: Generation, settings: PromoteSettings) ->
         _push_to_hub(registry, generation, settings)
     if settings.model_registry_url:
         _enter_model_registry(registry, generation, settings)
+    follow_promotion(registry, generation, settings.serve)
 
 
 def _push_to_hub(registry: str, generation: Generation, settings: PromoteSettings) -> None:
@@ -74,6 +86,19 @@ def _push_to_hub(registry: str, generation: Generation, settings: PromoteSetting
     print(f"promote: pushed {version} to {repo} on the Hub", flush=True)
 
 
+def _source(record: Record, generation: Generation) -> dict[str, str]:
+    """Where the model comes from, as Kubeflow's Model Registry tells it; nothing outside Kubeflow.
+
+    Source: kubeflow/model-registry, clients/python: a pipeline's run is of kind `kfp` and class `pipelinerun`.
+    """
+    if POD_VARIABLE not in os.environ or not generation.run:
+        return {}
+    source = {"kind": "kfp", "class": "pipelinerun", "id": generation.run, "name": record.name}
+    with suppress(OSError):
+        source["group"] = own_namespace()
+    return {f"model_source_{name}": value for name, value in source.items()}
+
+
 def _enter_model_registry(registry: str, generation: Generation, settings: PromoteSettings) -> None:
     # By its name, as type checkers find no such package where nobody uses it.
     client: Any = import_module("model_registry")
@@ -91,7 +116,8 @@ def _enter_model_registry(registry: str, generation: Generation, settings: Promo
         server = client.ModelRegistry(settings.model_registry_url, author=AUTHOR)
         known = server.get_registered_model(record.name) is not None
         found = server.get_model_version(record.name, version) if known else None
-        form = {"model_format_name": "peft" if record.adapter else "safetensors", "model_format_version": "1"}
+        form = _source(record, generation)
+        form |= {"model_format_name": "peft" if record.adapter else "safetensors", "model_format_version": "1"}
         if found is None:
             server.register_model(
                 record.name,

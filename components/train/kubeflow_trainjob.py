@@ -19,14 +19,15 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.base.process import RUN_VARIABLE
+from llm2llm.components.shared.base.kubernetes_api import Passing, Refusals, ask, connect
+from llm2llm.components.shared.base.process import POD_VARIABLE, RUN_VARIABLE
 from llm2llm.components.shared.base.settings import Settings
 from llm2llm.components.shared.storage import delete_folder, is_remote, join
 from llm2llm.components.shared.training.job_folder import (
@@ -44,8 +45,6 @@ from llm2llm.components.shared.training.training_log import TrainingLog
 
 TEMPLATE_VARIABLE = "LLM2LLM_TRAIN_JOB"
 """Set by `placement.placed`: the TrainJob without name, owner and command, as JSON."""
-POD_VARIABLE = "KFP_POD_NAME"
-"""Set by Kubeflow in every stage: the name of its pod."""
 HANDED_ON = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION", "LLM2LLM_S3_ADDRESSING",
              "LLM2LLM_S3_ANONYMOUS")  # fmt: skip
 """Where object storage is: environment variables that workers get as the stage has them. None is a secret."""
@@ -54,14 +53,12 @@ POLL_SECONDS = 5.0
 FOLLOW_SECONDS = 60.0
 """How often the workers are told that they are followed."""
 TRIES = 6
-REQUEST_SECONDS = 15.0
 OUT_OF_TOUCH_SECONDS = 600.0
 """How long an API that does not answer is asked again while a TrainJob goes on."""
 GONE_SECONDS = 120.0
 """How long the pods of an older TrainJob of the same name may take to end."""
 
 _GROUP, _VERSION, _PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
-_NAMESPACE_FILE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 
 
 def train_on_nodes(job: TrainingJob, output: Path) -> TrainingLog:
@@ -207,7 +204,7 @@ def _follow(jobs: "_Jobs", name: str, uri: str) -> None:
             said.state(job)
             said.pods(jobs.pods(name), jobs.log)
             heard = time.monotonic()
-        except _Passing as problem:
+        except Passing as problem:
             if time.monotonic() - heard > OUT_OF_TOUCH_SECONDS:
                 raise RuntimeError(f"TrainJob {name}: {problem}") from None
             time.sleep(POLL_SECONDS)
@@ -295,10 +292,6 @@ def _pod_state(pod: Any) -> str:
     return {"Pending": "starts", "Running": "runs", "Succeeded": "is done"}.get(phase, phase)
 
 
-class _Passing(RuntimeError):
-    """The API is busy or out of reach; asked again it may answer."""
-
-
 @dataclass(frozen=True)
 class _Jobs:
     """The TrainJobs of a namespace."""
@@ -325,7 +318,7 @@ class _Jobs:
             self._ask(
                 "delete TrainJobs", method, *self._of(name), missing=None, tries=3, propagation_policy="Foreground"
             )
-        except (UserError, _Passing) as problem:
+        except (UserError, Passing) as problem:
             print(f"train: TrainJob {name} is not deleted, and goes with its run: {problem}", flush=True)
             return False
         return True
@@ -348,7 +341,7 @@ class _Jobs:
                 _preload_content=False, **since,
             )  # fmt: skip
             return str(found.data.decode("utf-8", "replace"))
-        except (UserError, _Passing):
+        except (UserError, Passing):
             return ""  # a log is for people: the training goes on without
 
     def owners(self) -> list[dict[str, Any]]:
@@ -356,7 +349,7 @@ class _Jobs:
         pod = os.environ.get(POD_VARIABLE) or os.environ.get("HOSTNAME", "")
         try:
             found = self._ask("see pods", self.core.read_namespaced_pod, pod, self.namespace, missing=None)
-        except (UserError, _Passing):
+        except (UserError, Passing):
             found = None
         owners = (found.metadata.owner_references if found is not None else None) or []
         if not owners:
@@ -367,72 +360,26 @@ class _Jobs:
         return (_GROUP, _VERSION, self.namespace, _PLURAL, *name)
 
     def _ask(self, what: str, method: Callable[..., Any], *arguments: Any, tries: int = 1, **keywords: Any) -> Any:
-        """What the API answers; `missing` and `taken`, where given, stand for 404 and 409.
-
-        Raises:
-            UserError: It refuses.
-            _Passing: It did not answer, in none of the tries.
-        """
-        import urllib3
-        from kubernetes.client import ApiException
-
-        instead = {status: keywords.pop(key) for status, key in ((404, "missing"), (409, "taken")) if key in keywords}
-        for number in range(tries):
-            if number:
-                time.sleep(min(POLL_SECONDS, 2.0 ** (number - 1)))
-            try:
-                return method(*arguments, _request_timeout=REQUEST_SECONDS, **keywords)
-            except ApiException as problem:
-                status = int(problem.status or 0)
-                if status in instead:
-                    return instead[status]
-                said = _message(problem)
-                if status in (401, 403):
-                    raise UserError(
-                        f"train.nodes: this stage may not {what} in namespace {self.namespace} ({status}: {said}); "
-                        "apply manifests/components/train-jobs, and run as llm2llm-runs"
-                    ) from None
-                if status == 404:
-                    raise UserError(
-                        f"train.nodes: the cluster knows no TrainJobs ({said}); install Kubeflow Trainer 2.2 or newer"
-                    ) from None
-                if 0 < status < 500 and status != 429:
-                    raise UserError(f"train.nodes: the cluster refuses to {what} ({status}: {said})") from None
-                passing = f"the Kubernetes API answers {status} {said}"
-            except (urllib3.exceptions.HTTPError, OSError) as problem:
-                passing = f"the Kubernetes API cannot be reached ({type(problem).__name__})"
-        raise _Passing(passing)
+        """See `kubernetes_api.ask`."""
+        return ask(
+            replace(_REFUSALS, namespace=self.namespace), what, method, *arguments, tries=tries, pause=POLL_SECONDS,
+            **keywords,
+        )  # fmt: skip
 
 
-def _message(problem: Any) -> str:
-    try:
-        text = str(json.loads(problem.body)["message"])
-    except (TypeError, ValueError, KeyError):
-        text = str(problem.reason or "")
-    return " ".join(text.split())[:500]
+_REFUSALS = Refusals(
+    key="train.nodes",
+    who="this stage",
+    role="apply manifests/components/train-jobs, and run as llm2llm-runs",
+    missing="the cluster knows no TrainJobs ({said}); install Kubeflow Trainer 2.2 or newer",
+)
 
 
 def _connect() -> _Jobs:
-    """The API of the cluster that this pod is in, or of the kubeconfig that KUBECONFIG names."""
-    import logging
-
-    from kubernetes import client, config
-
-    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # it warns of each try; `_ask` says what came
-    configuration = client.Configuration()
-    try:
-        if "KUBECONFIG" in os.environ:
-            file = os.environ["KUBECONFIG"]
-            config.load_kube_config(file, client_configuration=configuration)
-            namespace = config.list_kube_config_contexts(file)[1]["context"].get("namespace", "default")
-        else:
-            config.load_incluster_config(client_configuration=configuration)
-            namespace = Path(_NAMESPACE_FILE).read_text(encoding="utf-8").strip()
-    except (OSError, config.ConfigException):
+    found = connect()
+    if found is None:
         raise UserError(
             "train.nodes: training on several nodes works in a pod of a cluster only, with a service account's token; "
             "set train.nodes to 1, or submit the config"
-        ) from None
-    configuration.retries = 1
-    api = client.ApiClient(configuration)
-    return _Jobs(client.CoreV1Api(api), client.CustomObjectsApi(api), namespace)
+        )
+    return _Jobs(*found)

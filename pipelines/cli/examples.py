@@ -38,6 +38,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "registry promote": ("registry promote tickets-425ec42714a9 --registry s3://bucket/registry --yes",),
     "registry verify": ("registry verify --registry s3://bucket/registry",),
     "registry rollback": ("registry rollback --registry s3://bucket/registry",),
+    "registry serve": ("registry serve --share 50 --registry s3://bucket/registry",),
     "predict": (
         "predict --student out --input new.csv --output answered.csv",
         "predict --student s3://bucket/registry/versions/tickets-425ec42714a9 --input new.jsonl --mode score",

@@ -1,7 +1,9 @@
 """The commands that look into a registry and move its pointer by hand: `llm2llm registry ...`."""
 
 import json
+import sys
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from typing import Any
 
 import click
@@ -146,10 +148,38 @@ def promote_command(run: str, uri: str, yes: bool, as_json: bool) -> int:
     return code
 
 
+@registry.command("serve")
+@click.option(
+    "--share",
+    type=click.IntRange(1, 100),
+    default=100,
+    show_default=True,
+    metavar="PERCENT",
+    help="Percentage of the requests; the rest stays with the version before.",
+)
+@registry_option
+def serve_command(share: int, uri: str) -> int:
+    """Roll the version in production out, gradually.
+
+    Writes its manifest for KServe with another share of the requests, and applies it where promote.serve.apply says so.
+    """
+    from llm2llm.components.shared.registry.production import current
+    from llm2llm.components.shared.registry.serving import roll_out
+    from llm2llm.components.shared.registry.versions import registry_uri
+
+    address = registry_uri(uri)
+    now = current(address)
+    if now is None:
+        raise UserError(f"{address}: nothing is in production; promote a student first")
+    roll_out(address, now, share)
+    return 0
+
+
 def _move(address: str, target: str, kind: Any, now: Any, run: str | None, as_json: bool) -> int:
     from dataclasses import asdict
 
     from llm2llm.components.shared.registry.production import current, move
+    from llm2llm.components.shared.registry.serving import follow_by_hand
     from llm2llm.components.shared.registry.versions import verify_version
 
     verify_version(address, target)
@@ -167,6 +197,8 @@ def _move(address: str, target: str, kind: Any, now: Any, run: str | None, as_js
         else f"{made.version} is in production (generation {made.number})"
         + (f", in place of {made.previous}" if made.previous else "")
     )
+    with redirect_stdout(sys.stderr):
+        follow_by_hand(address, made)
     return 0
 
 

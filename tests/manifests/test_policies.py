@@ -30,7 +30,8 @@ def test_every_component_keeps_every_rule_on_its_own(name: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "name", ["teacher", "fetch-models", "train-jobs", "identity-gke", "identity-eks", "public-https", "proxy"]
+    "name",
+    ["teacher", "fetch-models", "train-jobs", "serving", "identity-gke", "identity-eks", "public-https", "proxy"],
 )
 def test_in_kubeflows_own_namespace_ours_are_as_closed_and_kubeflows_are_left_open(name: str, tmp_path: Path) -> None:
     resources = with_components(tmp_path, [*NEEDS.get(name, (name,)), "kfp-standalone"])

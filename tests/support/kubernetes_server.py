@@ -1,4 +1,4 @@
-"""A loopback Kubernetes API with TrainJobs, for the real client: what `train_job` uses of it, and its faults.
+"""A loopback Kubernetes API with TrainJobs and KServe's objects, for the real client, and its faults.
 
 Every TrainJob that is made is held strictly against `kubeflow_trainer_api`'s models and the rules of the resource's
 definition. A script, `play`, says what becomes of one: it is called at each look at the TrainJob. With `run_workers`
@@ -22,9 +22,11 @@ from urllib.parse import parse_qs, urlsplit
 
 from kubeflow_trainer_api import models
 
+from tests.manifests.schema_check import own_schemas
 from tests.support.loopback import LoopbackServer
 
 JOBS = "/apis/trainer.kubeflow.org/v1alpha1/namespaces/team/trainjobs"
+SERVED = re.compile("/apis/serving.kserve.io/v1[a-z0-9]*/namespaces/[a-z]+/(llm)?inferenceservices")
 PODS = "/api/v1/namespaces/team/pods"
 WORKFLOW = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "name": "run-7", "uid": "u-7", "controller": True}
 
@@ -42,6 +44,10 @@ class KubernetesServer:
         self.on_create: Callable[[dict[str, Any]], None] = lambda job: None
         self.lingers = 0
         """For how many looks a deleted TrainJob is still there."""
+        self.served: dict[str, dict[str, Any]] = {}
+        """KServe's objects, by path."""
+        self.before_change: Callable[[str], None] = lambda path: None
+        """Called with the path of one of KServe's objects that is about to be made or changed."""
         self.faults: list[tuple[str, str, int, int]] = []
         """(method, pattern of the path, status, times); status 0 carries the request out and drops the answer."""
         self.requests: list[str] = []
@@ -71,7 +77,7 @@ class KubernetesServer:
                 self.end_headers()
                 self.wfile.write(content)
 
-            do_GET = do_POST = do_DELETE = _any
+            do_GET = do_POST = do_PUT = do_DELETE = _any
 
             def log_message(self, format: str, *arguments: Any) -> None:
                 pass
@@ -131,6 +137,8 @@ class KubernetesServer:
             else:
                 self.play(job)
             return 200, job
+        if SERVED.match(path):
+            return self._serve(method, path, body)
         if path == PODS:
             wanted = query.get("labelSelector", [""])[0].partition("jobset-name=")[2].partition(",")[0]
             label = "jobset.sigs.k8s.io/jobset-name"
@@ -141,6 +149,31 @@ class KubernetesServer:
             return (200, log) if log is not None else (400, {"message": "container is creating"})
         found = [one for one in self.pods if one["metadata"]["name"] == name]
         return (200, found[0]) if found and path.startswith(PODS) else (404, {"message": "not found"})
+
+    def _serve(self, method: str, path: str, body: bytes) -> tuple[int, Any]:
+        """One of KServe's objects. A change with an old resourceVersion is a conflict."""
+        if method == "GET":
+            found = self.served.get(path)
+            return (200, found) if found else (404, {"kind": "Status", "message": "not found"})
+        given = json.loads(body)
+        status = given.pop("status", None)
+        check_served(given)
+        place = path if method == "PUT" else f"{path}/{given['metadata']['name']}"
+        self.before_change(place)
+        there = self.served.get(place)
+        if method == "POST" and there:
+            return 409, {"kind": "Status", "message": "already exists"}
+        if method == "PUT" and (there or {})["metadata"]["resourceVersion"] != given["metadata"]["resourceVersion"]:
+            return 409, {"kind": "Status", "message": "the object has been modified"}
+        number = int(there["metadata"]["resourceVersion"]) + 1 if there else 1
+        self.served[place] = {**given, "metadata": {**given["metadata"], "resourceVersion": str(number)}}
+        self.served[place] |= {"status": status} if status else {}
+        return 201 if method == "POST" else 200, self.served[place]
+
+
+def check_served(given: dict[str, Any]) -> None:
+    """Refuses what KServe's definitions would."""
+    own_schemas()[f"{given['apiVersion']}/{given['kind']}"].validate(given)
 
 
 def pod(name: str, node: int | None = None, job: str = "", owners: list[Any] | None = None, **status: Any) -> Any:

@@ -10,6 +10,8 @@ EXIT_USER_ERROR = 2
 EXIT_TERMINATED = 143
 RUN_VARIABLE = "LLM2LLM_RUN_ID"
 """Tells a stage which run it is of: set by `llm2llm run`, and in a cluster by the placement."""
+POD_VARIABLE = "KFP_POD_NAME"
+"""Set by Kubeflow in every stage: the name of its pod."""
 PARENT_VARIABLE = "LLM2LLM_PARENT_PID"
 """Set by `llm2llm run`: a stage on the same machine ends when that process is gone."""
 

@@ -94,7 +94,11 @@ def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def is_text(value: str) -> bool:
     """Whether a string can be stored: a lone half of a surrogate pair, which JSON can escape, is no text."""
-    return not any("\ud800" <= character <= "\udfff" for character in value)
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def write_json_lines(path: str | os.PathLike[str], rows: Sequence[Any]) -> None:

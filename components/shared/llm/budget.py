@@ -61,11 +61,13 @@ def most_input_tokens(request: LLMRequest) -> int:
     texts = [without_control_tokens(message["content"]) for message in request.messages]
     if request.schema is not None:
         texts.append(json.dumps(request.schema))
-    longest = sum(
-        max(len(form.encode("utf-8", "surrogatepass")) for form in (text, unicodedata.normalize("NFKC", text)))
-        for text in texts
-    )
-    return longest + 32 * len(request.messages) + 512
+    return sum(map(_most_bytes, texts)) + 32 * len(request.messages) + 512
+
+
+def _most_bytes(text: str) -> int:
+    if text.isascii():
+        return len(text)
+    return max(len(form.encode("utf-8", "surrogatepass")) for form in (text, unicodedata.normalize("NFKC", text)))
 
 
 class SpendTracker:
@@ -212,7 +214,7 @@ class SpendTracker:
             request, model, share, most, request.max_tokens, self._pico(model, most, request.max_tokens, share)
         )
         with self._lock:
-            pico, tokens, calls = _sum(self._total(), self._reserved, _worst(reservation))
+            pico, tokens, calls = _sum(_sum(self._total(), self._reserved), _worst(reservation))
             limit = self.budget
             if (
                 (limit.usd is not None and pico > round(limit.usd * PICO))
@@ -284,7 +286,9 @@ class SpendTracker:
         """
         assert answer.outcome == "answered", f"only what came goes into the ledger, not {answer.outcome}"
         with self._lock:
-            pico, tokens, calls = self._lost.pop(self._lost_key(answer.model, answer.request), (0, 0, 0))
+            pico, tokens, calls = 0, 0, 0
+            if self._lost:
+                pico, tokens, calls = self._lost.pop(self._lost_key(answer.model, answer.request), (0, 0, 0))
             self._counted.add(answer.key)
             self._answers[identity] += 1
         entry = Entry(
@@ -322,7 +326,7 @@ class SpendTracker:
         return request_key(model, request)
 
     def _total(self) -> tuple[int, int, int]:
-        return _sum(self._before, self._recovered, self._paid)
+        return _sum(_sum(self._before, self._recovered), self._paid)
 
     @property
     def reserved(self) -> int:
@@ -347,8 +351,8 @@ def _worst(reservation: Reservation) -> tuple[int, int, int]:
     return reservation.pico, reservation.input_tokens + reservation.output_tokens, 1
 
 
-def _sum(*parts: tuple[int, int, int]) -> tuple[int, int, int]:
-    return sum(p[0] for p in parts), sum(p[1] for p in parts), sum(p[2] for p in parts)
+def _sum(one: tuple[int, int, int], other: tuple[int, int, int]) -> tuple[int, int, int]:
+    return one[0] + other[0], one[1] + other[1], one[2] + other[2]
 
 
 def _spent(total: tuple[int, int, int]) -> Spent:

@@ -108,8 +108,8 @@ def without_control_tokens(text: str) -> str:
     Every backend sends texts in this form; the key is of the text as it was asked. Half a surrogate pair, which cannot
     be sent, becomes a question mark.
     """
-    plain = _CONTROL.sub(lambda found: found[0] + " ", text)
-    return plain.encode("utf-8", "replace").decode("utf-8")
+    plain = _CONTROL.sub(lambda found: found[0] + " ", text) if "<" in text or "[" in text else text
+    return plain if plain.isascii() else plain.encode("utf-8", "replace").decode("utf-8")
 
 
 def call_row(response: LLMResponse, iteration: int, strategy: str, teacher: str) -> Call:

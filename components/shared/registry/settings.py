@@ -1,5 +1,6 @@
 """What can be set about the registry and promotion; `promote` and `detect_changes` share it."""
 
+import re
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -20,6 +21,75 @@ class Guard(Settings):
     max_loss: float = Field(0.05, ge=0, le=1)
     """The share of these rows that the student may answer worse than the model that it was fine-tuned from: 0.05 is 5
     points."""
+
+
+class ServeSettings(Settings):
+    """How KServe serves the version in production; see components/promote/README.md."""
+
+    kind: Literal["none", "inference_service", "llm_inference_service"] = "none"
+    """`inference_service`: an InferenceService with KServe's Hugging Face runtime, which uses vLLM where it can; an
+    adapter is loaded beside its base model by `--lora-modules`. `llm_inference_service`: an LLMInferenceService (KServe
+    0.19 or newer for adapters). `none`: no manifest is made."""
+    apply: bool = False
+    """Whether a promotion applies the manifest to the cluster, and a rollback too. Otherwise it is only written, to
+    `serving/` in the registry."""
+    storage_uri: str = ""
+    """Where the cluster reads a version from, with {version} and, if needed, {name}:
+    `pvc://CLAIM/registry/versions/{version}`, `model-registry://{name}/{version}`, or `s3://...`. Empty: where the
+    registry is, which must then be s3://."""
+    name: str = Field("", pattern=r"^$|^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$")
+    """The service's name; empty: made from the config's name."""
+    namespace: str = Field("", pattern=r"^$|^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")
+    """Empty: the one that the stage runs in."""
+    runtime: str = Field("", pattern=r"^$|^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+    """`inference_service` only: the serving runtime; empty: the one that KServe chooses for Hugging Face models."""
+    service_account: str = Field("", pattern=r"^$|^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+    """Whose secret opens the storage; empty: KServe's own way."""
+    base_model: str = Field("", pattern=r"^$|^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
+    """The Hugging Face name of an adapter's base model; empty: the student that was fine-tuned."""
+    args: list[str] = Field(default=[])
+    """Further arguments of the server, such as [--max-model-len=2048]."""
+    gpus: int = Field(1, ge=0, le=64)
+    """GPUs of each replica; 0: none."""
+    cpu: str = Field("", pattern=r"^$|^[1-9][0-9]*m?$")
+    """CPUs of each replica, such as 4 or 500m; empty: the runtime's own."""
+    memory: str = Field("", pattern=r"^$|^[1-9][0-9]*[MG]i$")
+    """Memory of each replica, such as 16Gi; empty: the runtime's own."""
+    replicas: int = Field(1, ge=0, le=1000)
+    """The least number of replicas."""
+    canary: int = Field(100, ge=1, le=100)
+    """`inference_service` only: the percentage of the requests that a newly promoted version is given, beside the one
+    before; `llm2llm registry serve --share` raises it. Needs KServe's Knative mode. A rollback takes all at once."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.kind == "none":
+            if self.apply:
+                raise ValueError("apply: there is no manifest to apply; set kind, or remove apply")
+            return self
+        if self.storage_uri:
+            schemes = SCHEMES[self.kind]
+            if not self.storage_uri.startswith(schemes):
+                raise ValueError(
+                    f"storage_uri: {self.storage_uri!r}, and {self.kind} reads {', '.join(schemes)} only; correct it"
+                )
+            if "{version}" not in self.storage_uri:
+                raise ValueError("storage_uri: every version would be the same one; put {version} where it belongs")
+            if re.search(r"[{}]", re.sub(r"{(version|name)}", "", self.storage_uri)):
+                raise ValueError("storage_uri: {version} and {name} are all that is filled in; remove other braces")
+        if self.kind == "llm_inference_service":
+            if self.canary < 100:
+                raise ValueError("canary: an LLMInferenceService has no canary share; use inference_service, or 100")
+            if self.runtime:
+                raise ValueError("runtime: an LLMInferenceService has none; remove it")
+        return self
+
+
+SCHEMES: dict[str, tuple[str, ...]] = {
+    "inference_service": ("s3://", "pvc://", "model-registry://"),
+    "llm_inference_service": ("s3://", "pvc://"),
+}
+"""Where each kind reads a version from."""
 
 
 class PromoteSettings(Settings):
@@ -67,12 +137,23 @@ class PromoteSettings(Settings):
     model_registry_url: str = ""
     """Address of a Kubeflow Model Registry, such as http://model-registry-service.kubeflow:8080: a promoted student is
     also entered there, with the token that the service account mounts. Empty: it is not."""
+    serve: ServeSettings = ServeSettings()
+    """Serving by KServe: `kind`, `apply`, `storage_uri`, `canary` and others. The manifest is written to `serving/` in
+    the registry."""
 
     @model_validator(mode="after")
     def _needs_a_registry(self) -> Self:
         for key in ("only_if_new", "hub_repo", "model_registry_url", "guards"):
             if getattr(self, key) and not self.registry:
                 raise ValueError(f"{key} needs promote.registry: set the folder or s3:// prefix, or remove {key}")
+        if self.serve.kind != "none":
+            if not self.registry:
+                raise ValueError("serve.kind needs promote.registry: set the folder or s3:// prefix, or remove serve")
+            if not self.serve.storage_uri and not self.registry.startswith(("s3://", "minio://")):
+                raise ValueError(
+                    f"serve.storage_uri: the registry {self.registry!r} is a folder, which a cluster cannot read; give "
+                    "pvc://CLAIM/folder/{version} or another place that holds the versions"
+                )
         if self.model_registry_url and not self.model_registry_url.startswith(("http://", "https://")):
             raise ValueError("model_registry_url: an address starts with http:// or https://")
         if len(set(self.slices)) < len(self.slices):

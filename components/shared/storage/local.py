@@ -10,6 +10,7 @@ from pathlib import Path
 from llm2llm.components.shared.base.errors import UserError, cannot_write
 from llm2llm.components.shared.storage.errors import not_there
 
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _PARTIAL = ".partial-"
 """Part of the name of every file that is still being written, as in `whole.py`; they are never listed."""
 
@@ -28,17 +29,19 @@ def read_bytes(path: Path, start: int, end: int | None) -> bytes:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """See `objects.write_bytes`."""
-    with _partial(path, data) as partial:
+    with _partial(path, data) as (folder, partial):
         os.replace(partial, path)
+        _sync_folder(folder)
 
 
 def create_bytes(path: Path, data: bytes) -> bool:
     """See `objects.create_bytes`. A link fails where there is a name already, on network file systems too."""
-    with _partial(path, data) as partial:
+    with _partial(path, data) as (folder, partial):
+        created = True
         try:
             os.link(partial, path)
         except FileExistsError:
-            return False
+            created = False
         except OSError as problem:
             if problem.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
                 raise UserError(
@@ -46,31 +49,49 @@ def create_bytes(path: Path, data: bytes) -> bool:
                     "believe that they were first: use another folder, or s3://bucket/key"
                 ) from None
             raise
-    return True
+        os.unlink(partial)
+        _sync_folder(folder)  # also where another writer was first, who may not have come so far
+    return created
 
 
 @contextmanager
-def _partial(path: Path, data: bytes) -> Iterator[Path]:
-    """A file beside `path` that holds the data, until the block ends; then what became of it is on the disk."""
+def _partial(path: Path, data: bytes) -> Iterator[tuple[str, str]]:
+    """(folder, a file in it beside `path` that holds the data), until the block ends.
+
+    Works on texts: a ledger writes hundreds of files a second, and a `Path` for each name costs more than the writing.
+    """
+    folder, name = os.path.split(path)
+    folder = folder or os.curdir
     # Threads of one process write too, so the process's number would not tell two writers apart.
-    partial = path.with_name(f".{path.name}{_PARTIAL}{uuid.uuid4().hex}")
+    partial = os.path.join(folder, f".{name}{_PARTIAL}{uuid.uuid4().hex}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        yield partial
-        folder = os.open(path.parent, os.O_RDONLY)
         try:
-            os.fsync(folder)
+            file = os.open(partial, _NEW, 0o666)
+        except FileNotFoundError:
+            os.makedirs(folder, exist_ok=True)
+            file = os.open(partial, _NEW, 0o666)
+        try:
+            left = memoryview(data)
+            while left:
+                left = left[os.write(file, left) :]
+            os.fsync(file)
         finally:
-            os.close(folder)
+            os.close(file)
+        yield folder, partial
     except OSError as problem:
         raise cannot_write(path, problem) from problem
     finally:
-        with suppress(OSError):  # renamed by now, or never made
-            partial.unlink()
+        with suppress(OSError):  # renamed or removed by now, or never made
+            os.unlink(partial)
+
+
+def _sync_folder(folder: str) -> None:
+    """Has the names in a folder on the disk."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def size(path: Path) -> int | None:

@@ -6,6 +6,7 @@ import pytest
 
 from llm2llm.components.promote.publish import check_publishers, publish
 from llm2llm.components.promote.settings import PromoteSettings
+from llm2llm.components.shared.base import kubernetes_api
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.registry.production import Generation
 from tests.support.hub_server import TOKEN, Server
@@ -76,6 +77,31 @@ def test_a_promoted_student_is_entered_once_in_the_model_registry(
     assert [one["name"] for one in versions] == [made.version]
     assert [one["uri"] for one in artifacts] == [f"{registry}/versions/{made.version}"]
     assert versions[0]["customProperties"]["validation_accuracy"]["double_value"] == 0.6
+    assert not artifacts[0].get("modelSourceKind"), "no run of Kubeflow made it"
+
+
+@pytest.mark.parametrize("fault_at", [0, 3], ids=["at once", "by the next try"])
+def test_a_model_registry_is_told_which_run_of_kubeflow_it_was(
+    fault_at: int,
+    server: Server,
+    promoted: tuple[str, Generation],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("model_registry")
+    registry, made = promoted
+    (tmp_path / "namespace").write_text("team\n")
+    monkeypatch.setattr(kubernetes_api, "NAMESPACE_FILE", str(tmp_path / "namespace"))
+    monkeypatch.setenv("KFP_POD_NAME", "stage-pod")
+    settings = PromoteSettings(registry=registry, model_registry_url=server.url)
+    server.fault_at = fault_at
+    if fault_at:
+        with pytest.raises(UserError, match="was not entered in the model registry"):
+            publish(registry, made, settings)
+    publish(registry, made, settings)
+    (artifact,) = [value for path, value in server.posted if path.endswith("/artifacts")]
+    found = {name: artifact[f"modelSource{name}"] for name in ("Kind", "Class", "Group", "Id", "Name")}
+    assert found == {"Kind": "kfp", "Class": "pipelinerun", "Group": "team", "Id": made.run, "Name": "colours"}
 
 
 def test_a_hub_that_cannot_be_reached_says_that_the_promotion_stands(

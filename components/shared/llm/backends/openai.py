@@ -17,7 +17,6 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -27,6 +26,7 @@ from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.llm.backends.openai_attempts import BUSY, RETRIED, SAID_WAIT, Attempts, Call, backoff
 from llm2llm.components.shared.llm.backends.openai_endpoint import Endpoint
 from llm2llm.components.shared.llm.backends.openai_http import Lost, NotSent
+from llm2llm.components.shared.llm.backends.openai_stores import store_threads
 from llm2llm.components.shared.llm.budget import SpendTracker, most_input_tokens
 from llm2llm.components.shared.llm.client import Send
 from llm2llm.components.shared.llm.json_answers import holds_json
@@ -35,8 +35,6 @@ from llm2llm.components.shared.llm.settings import ModelSettings
 
 GRACE = 5.0
 """Seconds for the calls in flight when the process is told to end."""
-STORES = 16
-"""Answers written to the ledger at once."""
 KEEP_ALIVE = 4.0
 """Seconds for which an idle connection is used again; common servers close theirs after 5."""
 
@@ -96,6 +94,8 @@ class _Batch(Attempts):
         super().__init__(endpoint, tracker, requests)
         self.fresh = deque(Call(place, request) for place, request in enumerate(requests))
         self.changed = asyncio.Event()
+        self.in_gap = False
+        """Whether the dispatcher waits for a time, and for no other call to end."""
         self.problem: BaseException | None = None
         """Why nothing more is sent."""
         self.ends = float("inf")
@@ -104,9 +104,11 @@ class _Batch(Attempts):
     async def all(self) -> list[LLMResponse]:
         self.loop = asyncio.get_running_loop()
         connections = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE)
-        with ThreadPoolExecutor(STORES, thread_name_prefix="ledger") as self.threads, self._until_told_to_end():
+        with store_threads() as self.store, self._until_told_to_end():
             async with aiohttp.ClientSession(
-                connector=connections, headers=self.endpoint.headers, timeout=aiohttp.ClientTimeout(total=None)
+                connector=connections,
+                headers=self.endpoint.headers,
+                timeout=aiohttp.ClientTimeout(total=None),
             ) as self.session:
                 try:
                     await self._dispatch()
@@ -132,7 +134,10 @@ class _Batch(Attempts):
             limited = self.settings.tokens_per_minute is not None
             most = most_input_tokens(call.request) + call.request.max_tokens if limited else 0
             if (seconds := self.rate_limiter.wait(now, most)) > 0:
+                # An answer brings a gap between two requests no nearer, unless it used fewer tokens than it might have.
+                self.in_gap = not limited and seconds < float("inf")
                 await self._wait(seconds)
+                self.in_gap = False
                 continue
             reservation = self.tracker.reserve(call.request, self.settings.model)
             if reservation is None and self.tracker.reserved:
@@ -170,9 +175,10 @@ class _Batch(Attempts):
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self.tasks.discard(task)
-        self.changed.set()
         if not task.cancelled() and (problem := task.exception()) is not None:
             self.problem = self.problem or problem
+        if not self.in_gap or self.problem is not None:
+            self.changed.set()
 
     async def _end(self) -> None:
         """Waits for the calls in flight: they are paid for."""

@@ -9,7 +9,6 @@ import asyncio
 import heapq
 import random
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +25,7 @@ from llm2llm.components.shared.llm.backends.openai_http import (
     exchange,
     retry_after,
 )
+from llm2llm.components.shared.llm.backends.openai_stores import Store
 from llm2llm.components.shared.llm.budget import Reservation, SpendTracker
 from llm2llm.components.shared.llm.chat_completion import ErrorInside, decode_body, error_in, read_completion
 from llm2llm.components.shared.llm.rate_limit.in_flight import Sent
@@ -78,7 +78,7 @@ class Attempts:
 
     loop: asyncio.AbstractEventLoop
     session: aiohttp.ClientSession
-    threads: ThreadPoolExecutor
+    store: Store
 
     def __init__(self, endpoint: Endpoint, tracker: SpendTracker, requests: Sequence[LLMRequest]) -> None:
         self.endpoint, self.settings, self.rate_limiter = endpoint, endpoint.settings, endpoint.rate_limiter
@@ -211,18 +211,12 @@ class Attempts:
         self.failed_calls = self.failed_tries = 0
         self.endpoint.answered(body, answer, call.broke_on_schema)
         try:
-            # What is paid for is stored even when this task is cancelled.
-            stored = await asyncio.shield(
-                self.loop.run_in_executor(self.threads, lambda: self._store(answer, body, raw))
-            )
+            stored = await self.store(lambda: self.tracker.store(self.endpoint.identity, answer, sent=body, raw=raw))
         finally:
             self.rate_limiter.answered(
                 sent, self.loop.time(), max(0, reservation.input_tokens + reservation.output_tokens - used)
             )
         self._done(call, stored)
-
-    def _store(self, answer: LLMResponse, body: Mapping[str, Any], raw: Any) -> LLMResponse:
-        return self.tracker.store(self.endpoint.identity, answer, sent=body, raw=raw)
 
     def _failed(self, call: Call, detail: str, wait: float | None = None, counts: bool = True) -> None:
         """A try that came to nothing; the call is tried again later, or has failed."""
