@@ -39,7 +39,7 @@ from llm2llm.components.shared.training.job_folder import (
     write_job,
 )
 from llm2llm.components.shared.training.settings import FineTuneSettings
-from llm2llm.components.shared.training.torchrun import halving_rows
+from llm2llm.components.shared.training.torchrun import until_it_fits
 from llm2llm.components.shared.training.training_log import TrainingLog
 
 TEMPLATE_VARIABLE = "LLM2LLM_TRAIN_JOB"
@@ -67,8 +67,8 @@ _NAMESPACE_FILE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 def train_on_nodes(job: TrainingJob, output: Path) -> TrainingLog:
     """Fine-tunes the student on `settings.nodes` nodes, into the empty folder `output`.
 
-    A student in a local folder is sent along. A training that runs out of memory is begun again with half as many rows
-    at once, as on one node.
+    A student in a local folder is sent along. A training that runs out of memory is begun again as on one node: with
+    activation checkpointing, then with half as many rows at once.
 
     Raises:
         UserError: No place in object storage, a pipeline that was not compiled for it, no Kubeflow Trainer, a role that
@@ -78,7 +78,7 @@ def train_on_nodes(job: TrainingJob, output: Path) -> TrainingLog:
     """
     template = _template(job.settings)
     devices = job.settings.nodes * (job.settings.gpus or template["spec"]["trainer"]["numProcPerNode"])
-    return halving_rows(job, devices, output, partial(_train, _connect(), template))
+    return until_it_fits(job, devices, output, partial(_train, _connect(), template))
 
 
 def _train(jobs: "_Jobs", template: Mapping[str, Any], job: TrainingJob, output: Path) -> TrainingLog:

@@ -143,6 +143,12 @@ def _load(name: str, options: dict[str, Any]) -> Any:
     except Exception as problem:  # anything may be raised by what a folder holds
         if out_of_memory(problem):
             raise
+        wanted = options.get("attn_implementation")
+        if wanted is not None and isinstance(problem, ValueError | ImportError) and "attention" in str(problem).lower():
+            raise UserError(
+                f"train.attention: {wanted!r} is not for student {name}: {_first_line(problem)}; set train.attention: "
+                "auto"
+            ) from problem
         raise _not_loadable(name, problem) from problem
     shapes = [one[0] if isinstance(one, tuple) else one for one in found["mismatched_keys"]]
     refuse_other_weights(f"student {name}", found["missing_keys"], found["unexpected_keys"], shapes)

@@ -31,8 +31,10 @@ from llm2llm.components.shared.training.devices import Share, share, share_weigh
 from llm2llm.components.shared.training.encoding import Encoding, draw_replay, encode_rows
 from llm2llm.components.shared.training.methods import (
     attention,
+    check_kernels,
     check_optimiser,
     prepare,
+    recomputes,
     refuse_quantised,
     save,
     stochastic,
@@ -64,6 +66,7 @@ def fine_tune(
     iteration: int = 0,
     checkpoints: str | None = None,
     rows_in_one_pass: int | None = None,
+    recompute: bool = False,
 ) -> TrainingLog:
     """Fine-tunes a student and saves it to the folder `output`: safetensors and tokenizer, or the PEFT adapter.
 
@@ -80,6 +83,8 @@ def fine_tune(
         iteration: Of the loop: with the random seed decides which general rows, and which half of the weights for hft.
         checkpoints: Where to keep checkpoints, and to look for one to go on from (`checkpoints_uri`); None: nowhere.
         rows_in_one_pass: The most rows at once, where fewer than `settings.batch_size` fit into memory.
+        recompute: Whether to compute activations again on the way back, where the student's architecture can; the
+            settings may ask for it as well.
 
     In one of several processes (torchrun's environment variables say so) it trains with the others; the first saves.
 
@@ -91,6 +96,7 @@ def fine_tune(
         raise UserError("train: the training set is empty")
     check_loggers(settings)
     check_optimiser(settings)
+    check_kernels(settings)
     if hint := rate_hint(settings, student):
         print(f"train: warning: {hint}", flush=True)
     here = this_process()
@@ -112,12 +118,13 @@ def fine_tune(
     model.config.use_cache = False
     early = _EarlyLosses(tokenizer, seeds, task, part.rows)
     base_losses = early.measure(model) if settings.record_losses else {}
-    model, adapter = prepare(model, settings, random_seed, iteration)
+    recompute = recomputes(model, settings, recompute)
+    model, adapter = prepare(model, settings, random_seed, iteration, recompute)
     with shared_folder() as folder, closing(Checkpoints(checkpoints)) if checkpoints else nullcontext() as kept:
         trainer = StudentTrainer(
             rows,
             limit if settings.packing else None,
-            _arguments(settings, part, here.num_processes, random_seed, str(folder)),
+            _arguments(settings, part, here.num_processes, random_seed, str(folder), recompute),
             settings.batch_size * settings.gradient_accumulation,
             kept,
             model=model,
@@ -152,6 +159,7 @@ def fine_tune(
         loss_curve=loss_curve(trainer.state),
         devices=here.num_processes,
         rows_in_one_pass=part.rows,
+        activation_checkpointing=recompute,
         seconds=seconds,
         share_timed=(steps - steps_before) / steps if steps else 0.0,
         flops_per_token=flops,
@@ -247,7 +255,9 @@ def _silence(trainer: StudentTrainer) -> None:
             trainer.remove_callback(callback)
 
 
-def _arguments(settings: FineTuneSettings, part: Share, devices: int, random_seed: int, folder: str) -> SFTConfig:
+def _arguments(
+    settings: FineTuneSettings, part: Share, devices: int, random_seed: int, folder: str, recompute: bool
+) -> SFTConfig:
     sharded = settings.sharding == "fsdp" and devices > 1
     # The first process writes checkpoints whole: what the others wrote would stay on the disks of other nodes.
     whole = {"version": 2, "state_dict_type": "FULL_STATE_DICT"}
@@ -266,9 +276,10 @@ def _arguments(settings: FineTuneSettings, part: Share, devices: int, random_see
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
         neftune_noise_alpha=settings.neftune_alpha or None,
-        gradient_checkpointing=settings.activation_checkpointing and not sharded,
+        gradient_checkpointing=recompute and not sharded,
         fsdp=sharded,
-        fsdp_config=whole | {"activation_checkpointing": settings.activation_checkpointing} if sharded else None,
+        fsdp_config=whole | {"activation_checkpointing": recompute} if sharded else None,
+        use_liger_kernel=settings.liger,
         ddp_find_unused_parameters=False,
         bf16=precision() is torch.bfloat16,
         use_cpu=device() == "cpu",

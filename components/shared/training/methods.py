@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig
 from transformers.pytorch_utils import Conv1D
 from transformers.training_args import OptimizerNames
-from transformers.utils import is_flash_attn_2_available
+from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available, is_liger_kernel_available
 
 from llm2llm.components.shared.base.errors import UserError, did_you_mean
 from llm2llm.components.shared.models.load import base_name, load_model, local_name, precision
@@ -87,16 +87,64 @@ def refuse_quantised(student: str, settings: FineTuneSettings) -> None:
         )
 
 
+FLASH = {"flash_attention_2": is_flash_attn_2_available, "flash_attention_3": is_flash_attn_3_available}
+"""Implementations of attention that need a package and a GPU, and whether they are there."""
+
+
+def check_kernels(settings: FineTuneSettings) -> None:
+    """Checks, before anything is loaded, that this machine has what `attention` and `liger` ask for.
+
+    Raises:
+        UserError: It has not.
+    """
+    wanted = settings.attention
+    if wanted in FLASH and not (FLASH[wanted]() and precision() is torch.bfloat16):
+        raise UserError(
+            f"train.attention: {wanted!r} needs its package (flash-attn) and a GPU with bfloat16, and they are not "
+            "here; set train.attention: auto, or add the package to the image of `train`"
+        )
+    if settings.liger and not (is_liger_kernel_available() and torch.cuda.is_available()):
+        raise UserError(
+            "train.liger: true needs the package liger-kernel and a GPU, and they are not here; set train.liger: "
+            "false, or add the package to the image of `train`"
+        )
+
+
 def attention(settings: FineTuneSettings) -> str | None:
     """Which implementation of attention a student trains with; None: its own default.
 
     With packing on a GPU flash attention, where the package is installed: it spends nothing on what is masked.
     """
+    if settings.attention != "auto":
+        return settings.attention
     flash = settings.packing and precision() is torch.bfloat16 and is_flash_attn_2_available()
     return "flash_attention_2" if flash else None
 
 
-def prepare(model: Any, settings: FineTuneSettings, random_seed: int, iteration: int) -> tuple[Any, LoraConfig | None]:
+def recomputes(model: Any, settings: FineTuneSettings, wanted: bool) -> bool:
+    """Whether activations are computed again on the way back.
+
+    Args:
+        model: The student.
+        settings: May ask for it.
+        wanted: Whether it would help, as after running out of memory.
+
+    Raises:
+        UserError: The settings ask for it, and the architecture cannot.
+    """
+    can = bool(model.get_base_model().supports_gradient_checkpointing if isinstance(model, PeftModel) else
+               model.supports_gradient_checkpointing)  # fmt: skip
+    if settings.activation_checkpointing and not can:
+        raise UserError(
+            "train.activation_checkpointing: this student's architecture cannot compute activations again; set it to "
+            "false, and a smaller train.batch_size"
+        )
+    return can and (wanted or settings.activation_checkpointing)
+
+
+def prepare(
+    model: Any, settings: FineTuneSettings, random_seed: int, iteration: int, recompute: bool
+) -> tuple[Any, LoraConfig | None]:
     """(the model with the weights frozen that the method leaves as they are, the adapter that it still lacks).
 
     Args:
@@ -104,12 +152,13 @@ def prepare(model: Any, settings: FineTuneSettings, random_seed: int, iteration:
         settings: Say the method.
         random_seed: With `iteration` decides which half `hft` trains.
         iteration: Of the loop.
+        recompute: Whether activations are computed again on the way back.
 
     Raises:
         UserError: A model that the method does not fit.
     """
     if settings.method == "qlora":
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=settings.activation_checkpointing)
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=recompute)
     if settings.adapts:
         return model, None if isinstance(model, PeftModel) else new_adapter(model, settings)
     if settings.method == "hft":

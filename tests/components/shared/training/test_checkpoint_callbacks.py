@@ -251,7 +251,7 @@ def test_one_of_two_processes_is_killed(
     assert files(tmp_path / "model") == files(tmp_path / "undisturbed")
 
 
-def test_out_of_memory_halves_the_rows_and_goes_on_from_a_checkpoint(
+def test_out_of_memory_recomputes_then_halves_the_rows_and_goes_on_from_a_checkpoint(
     tmp_path: Path, rows: list[Example], colours: Task, quick: FineTuneSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More than two rows at once "do not fit" from the fifth step on."""
@@ -269,8 +269,27 @@ def test_out_of_memory_halves_the_rows_and_goes_on_from_a_checkpoint(
     monkeypatch.setattr(fine_tune_module.StudentTrainer, "compute_loss", tight)
     log = train(rows, colours, "scratch", None, settings, 0, tmp_path / "model")
     assert (log.rows_in_one_pass, log.resumed_from_step, log.steps) == (2, 4, undisturbed.steps)
+    assert (undisturbed.activation_checkpointing, log.activation_checkpointing) == (False, True)
     for (step, loss), (_, other) in zip(undisturbed.loss_curve, log.loss_curve, strict=True):
         assert other == pytest.approx(loss, abs=1e-4), f"step {step}: the same rows in every step"
+
+
+def test_activation_checkpointing_comes_before_fewer_rows(
+    tmp_path: Path, rows: list[Example], colours: Task, quick: FineTuneSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What "fits" once activations are computed again keeps its rows at once, and has the same losses."""
+    plain = train(rows, colours, "scratch", None, quick, 0, tmp_path / "plain")
+    compute_loss = fine_tune_module.StudentTrainer.compute_loss
+
+    def tight(self: object, model: object, inputs: dict[str, torch.Tensor], *rest: object, **others: object) -> object:
+        if not model.is_gradient_checkpointing:  # type: ignore[attr-defined]
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return compute_loss(self, model, inputs, *rest, **others)
+
+    monkeypatch.setattr(fine_tune_module.StudentTrainer, "compute_loss", tight)
+    log = train(rows, colours, "scratch", None, quick, 0, tmp_path / "model")
+    assert (log.rows_in_one_pass, log.activation_checkpointing) == (plain.rows_in_one_pass, True)
+    assert [loss for _, loss in log.loss_curve] == pytest.approx([loss for _, loss in plain.loss_curve], abs=1e-4)
 
 
 def test_no_memory_for_one_row(
@@ -279,11 +298,11 @@ def test_no_memory_for_one_row(
     tried = []
 
     def never(self: object, model: object, inputs: dict[str, torch.Tensor], *rest: object, **others: object) -> None:
-        tried.append(len(inputs["input_ids"]))
+        tried.append((len(inputs["input_ids"]), model.is_gradient_checkpointing))  # type: ignore[attr-defined]
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     monkeypatch.setattr(fine_tune_module.StudentTrainer, "compute_loss", never)
-    with pytest.raises(UserError, match=r"no memory left with one row at once \(CUDA out of memory"):
+    with pytest.raises(UserError, match=r"with one row at once and activation checkpointing \(CUDA out of memory"):
         launch.train_on_devices(TrainingJob(rows, colours, "scratch", quick, 0), tmp_path)
-    assert tried == [4, 2, 1]
+    assert tried == [(4, False), (4, True), (2, True), (1, True)]
     assert list(tmp_path.iterdir()) == []

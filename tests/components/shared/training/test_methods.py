@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Example
@@ -17,7 +17,7 @@ from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.models.load import load_model, load_tokenizer, refuse_other_base
 from llm2llm.components.shared.tasks import Task
 from llm2llm.components.shared.training.fine_tune import fine_tune
-from llm2llm.components.shared.training.methods import other_half
+from llm2llm.components.shared.training.methods import attention, check_kernels, other_half, recomputes
 from llm2llm.components.shared.training.settings import FineTuneSettings, rate_hint
 from llm2llm.components.shared.training.training_log import TrainingLog
 from tests.support.tiny_models import ARCHITECTURES, save_tiny
@@ -373,3 +373,39 @@ def test_qlora_without_bitsandbytes_says_what_to_install(
     monkeypatch.setattr("llm2llm.components.shared.models.load.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"needs bitsandbytes.*install llm2llm\[qlora\], or set train.method: lora"):
         load_model(tiny_student, four_bit=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"attention": "flash_attention_2"}, "train.attention: 'flash_attention_2' needs its package .* set train.att"),
+        ({"attention": "flash_attention_3"}, "train.attention: 'flash_attention_3' needs its package"),
+        ({"liger": True}, "train.liger: true needs the package liger-kernel and a GPU.*set train.liger: false"),
+    ],
+)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="refuses what a GPU may have")
+def test_kernels_that_are_not_here_are_refused_before_anything_is_loaded(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        check_kernels(FineTuneSettings(**changes))
+
+
+def test_a_student_trains_with_the_attention_that_is_set(tiny_student: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("eager", "sdpa"):
+        settings = FineTuneSettings(attention=name)
+        assert load_model(tiny_student, attention=attention(settings)).config._attn_implementation == name
+    monkeypatch.setattr(LlamaForCausalLM, "_supports_sdpa", False)
+    with pytest.raises(UserError, match=r"train.attention: 'sdpa' is not for student .*; set train.attention: auto"):
+        load_model(tiny_student, attention="sdpa")
+
+
+def test_activation_checkpointing_of_an_architecture_that_cannot(
+    tiny_student: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked for it is refused; as a step on the way to less memory it is left out."""
+    model = load_model(tiny_student)
+    assert recomputes(model, FineTuneSettings(), wanted=True)
+    assert not recomputes(model, FineTuneSettings(), wanted=False)
+    monkeypatch.setattr(type(model), "supports_gradient_checkpointing", False)
+    assert not recomputes(model, FineTuneSettings(), wanted=True)
+    with pytest.raises(UserError, match=r"train.activation_checkpointing: this student's architecture cannot"):
+        recomputes(model, FineTuneSettings(activation_checkpointing=True), wanted=False)
