@@ -47,7 +47,7 @@ class SaveCheckpoints(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         due = bool(self._steps) and state.global_step % self._steps == 0
         if self._minutes and not due:
-            due = self._agreed(time.monotonic() - self._last >= 60 * self._minutes)
+            due = agreed(time.monotonic() - self._last >= 60 * self._minutes)
         control.should_save = due and state.global_step < state.max_steps
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -72,13 +72,14 @@ class SaveCheckpoints(TrainerCallback):
             (folder / PROGRESS_FILE).write_text(json.dumps(progress), encoding="utf-8")
             self._checkpoints.store(folder, state.global_step)
 
-    def _agreed(self, due: bool) -> bool:
-        """The first process's answer: their clocks differ."""
-        if this_process().num_processes == 1:
-            return due
-        answer = [due]
-        broadcast_object_list(answer)
-        return answer[0]
+
+def agreed(answer: bool) -> bool:
+    """The first process's answer, in all of them: their clocks and disks differ."""
+    if this_process().num_processes == 1:
+        return answer
+    answers = [answer]
+    broadcast_object_list(answers)
+    return answers[0]
 
 
 def _from_all_nodes(folder: Path) -> dict[str, bytes]:
@@ -108,7 +109,8 @@ def shared_folder() -> Iterator[Path]:
 
 
 def resume_from(checkpoints: Checkpoints, order: Order, early: HasLosses, folder: Path) -> str | None:
-    """Fetches the newest whole checkpoint into `folder` on every node, and puts back the order and what was measured.
+    """Finds the newest whole checkpoint, and puts back the order and what was measured; one on a server is fetched into
+    `folder` on every node.
 
     Returns:
         What the Trainer resumes from; None: there is none.
@@ -119,12 +121,12 @@ def resume_from(checkpoints: Checkpoints, order: Order, early: HasLosses, folder
     here = this_process()
     found = checkpoints.newest(folder) if here.is_main_process else None
     if here.num_processes > 1:
-        name = [found.name if found else None]
+        name = [str(found) if found else None]  # the same on every node
         broadcast_object_list(name)
         if name[0] is not None and here.is_local_main_process and not here.is_main_process:
             checkpoints.newest(folder)
         here.wait_for_everyone()
-        found = folder / name[0] if name[0] is not None else None
+        found = Path(name[0]) if name[0] is not None else None
     if found is None:
         return None
     progress = json.loads((found / PROGRESS_FILE).read_text(encoding="utf-8"))

@@ -18,15 +18,24 @@ from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.models.likelihood import losses
 from llm2llm.components.shared.models.load import device, load_model, load_tokenizer, precision
 from llm2llm.components.shared.models.student_folder import TRAINING_FILE, save_losses
+from llm2llm.components.shared.storage import is_remote
 from llm2llm.components.shared.tasks import Task
 from llm2llm.components.shared.training.checkpoint_callbacks import (
     SaveCheckpoints,
+    agreed,
     resume_from,
     shared_folder,
     step_of,
     whole_model,
 )
-from llm2llm.components.shared.training.checkpoints import NO_WEIGHTS, Checkpoints, data_hash, versions
+from llm2llm.components.shared.training.checkpoints import (
+    NO_WEIGHTS,
+    Checkpoints,
+    checkpoint_bytes,
+    data_hash,
+    room_for,
+    versions,
+)
 from llm2llm.components.shared.training.devices import Share, share, share_weights_on_cpus, this_process
 from llm2llm.components.shared.training.encoding import Encoding, draw_replay, encode_rows
 from llm2llm.components.shared.training.methods import (
@@ -90,7 +99,7 @@ def fine_tune(
 
     Raises:
         UserError: An empty training set, rows that are all too long, a student that cannot be loaded, a contradiction,
-            a loss that is not a number.
+            a loss that is not a number, a disk without room for the student.
     """
     if not training_set:
         raise UserError("train: the training set is empty")
@@ -136,8 +145,10 @@ def fine_tune(
         assert trainer.is_fsdp_enabled == (settings.sharding == "fsdp" and here.num_processes > 1)
         _silence(trainer)
         resumed = None
+        room = agreed(not here.is_main_process or _has_room(trainer.model, settings, output, folder, kept))
         if kept is not None:
-            trainer.add_callback(SaveCheckpoints(kept, trainer.order, early, settings))
+            if room:
+                trainer.add_callback(SaveCheckpoints(kept, trainer.order, early, settings))
             resumed = resume_from(kept, trainer.order, early, folder / "resumed")
         lengths = [len(row.tokens) for row in rows]
         flops = flops_per_token(trainer.model, lengths)
@@ -180,6 +191,31 @@ def fine_tune(
         if settings.record_losses:
             save_losses(output, base_losses, early.losses)
     return log
+
+
+def _has_room(model: Any, settings: FineTuneSettings, output: Path, folder: Path, kept: Checkpoints | None) -> bool:
+    """Whether the disks hold the checkpoints of a training; where they do not it is said.
+
+    Raises:
+        UserError: They do not even hold the student.
+    """
+    alone = settings.adapts and not settings.merge
+    student = sum(one.numel() * precision().itemsize for one in model.parameters() if one.requires_grad or not alone)
+    if missing := room_for([(output, student)]):
+        raise UserError(
+            f"train: no room for the student, the disk is full: {missing}; free some, or choose another output"
+        )
+    if kept is None:
+        return True
+    each = checkpoint_bytes(model, settings.adapts)
+    # Two at most are on this machine's disks: the newest, and the one that is being written.
+    place = None if is_remote(kept.uri) else Path(kept.uri)
+    there = sum(one.stat().st_size for one in place.rglob("*") if one.is_file()) if place else 0
+    missing = room_for([(output, student), (folder, each), (place or folder, max(each - there, 0))])
+    if missing:
+        print(f"train: no checkpoints are kept, as there is no room for two: {missing}; free some, or name another "
+              "place in train.checkpoint_uri", flush=True)  # fmt: skip
+    return not missing
 
 
 def _seeds(training_set: list[Example]) -> list[Example]:

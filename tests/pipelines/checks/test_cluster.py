@@ -396,9 +396,9 @@ def test_a_student_that_the_pods_own_memory_does_not_hold_on_its_way_to_the_gpu_
     ("overrides", "status", "says"),
     [
         ((), "ok", ""),
-        (("placement.stages.train.scratch=40Gi",), "warn", "about 276 of 40 GiB of scratch"),
-        (("train.checkpoint_minutes=0", "placement.stages.train.scratch=60Gi"), "ok", "about 50 GiB of scratch"),
-        (("placement.stages.train.downloads=10Gi",), "warn", "set placement.stages.train.downloads=100Gi"),
+        (("placement.stages.train.scratch=40Gi",), "warn", "about 176 of 40 GiB of scratch"),
+        (("train.checkpoint_minutes=0", "placement.stages.train.scratch=60Gi"), "ok", "about 25 GiB of scratch"),
+        (("placement.stages.train.downloads=10Gi",), "warn", "set placement.stages.train.downloads=70Gi"),
     ],
 )
 def test_volumes_that_do_not_hold_what_the_student_makes_a_stage_write_are_pointed_out(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,10 +18,12 @@ from llm2llm.components.shared.data.schemas import Example, Prediction
 from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.storage import list_uris
 from llm2llm.components.shared.tasks import Task
+from llm2llm.components.shared.training import checkpoints as checkpoints_module
 from llm2llm.components.shared.training import fine_tune as fine_tune_module
 from llm2llm.components.shared.training import torchrun as launch
 from llm2llm.components.shared.training.checkpoints import checkpoints_uri
 from llm2llm.components.shared.training.job_folder import TrainingJob, write_job
+from llm2llm.components.shared.training.scratch import build_student
 from llm2llm.components.shared.training.settings import FineTuneSettings
 from llm2llm.components.shared.training.training_log import TrainingLog
 from llm2llm.components.train.train import train
@@ -30,6 +33,7 @@ pytestmark = pytest.mark.slow
 KILL = """
 import os, signal, sys, time
 from pathlib import Path
+from types import SimpleNamespace
 from llm2llm.components.shared.storage import list_uris
 from llm2llm.components.shared.training import fine_tune as module
 from llm2llm.components.shared.training.job_folder import read_job
@@ -306,3 +310,31 @@ def test_no_memory_for_one_row(
         launch.train_on_devices(TrainingJob(rows, colours, "scratch", quick, 0), tmp_path)
     assert tried == [(4, False), (4, True), (2, True), (1, True)]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_disks_are_looked_at_before_a_training(
+    tmp_path: Path,
+    rows: list[Example],
+    colours: Task,
+    quick: FineTuneSettings,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    settings = settings_of(quick, str(tmp_path / "place"), max_steps=2, checkpoint_steps=1)
+    free = [1 << 19]
+    monkeypatch.setattr(checkpoints_module.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free[0]))
+    with pytest.raises(UserError, match=r"no room for the student, the disk is full: .* GiB are needed on"):
+        train(rows, colours, "scratch", None, settings, 0, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    weights = 4 * sum(one.numel() for one in load_model_of(rows, colours, settings).parameters())
+    free[0] = weights + 1
+    log = train(rows, colours, "scratch", None, settings, 0, tmp_path / "model")
+    assert (log.steps, log.checkpoints) == (2, 0)
+    assert "train: no checkpoints are kept, as there is no room for two: " in capsys.readouterr().out
+    free[0] = 7 * weights  # the student, and twice its weights and two moments
+    assert train(rows, colours, "scratch", None, settings, 0, tmp_path / "again").checkpoints == 1
+
+
+def load_model_of(rows: list[Example], task: Task, settings: FineTuneSettings) -> torch.nn.Module:
+    model: torch.nn.Module = build_student(rows, task, settings.scratch, 0)[0]
+    return model
