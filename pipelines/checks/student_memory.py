@@ -26,7 +26,8 @@ Bytes, with N = b s tokens in a pass (b rows of s), on a GPU that has bfloat16:
 
 and 1 GiB for CUDA and 10% for what lies between allocations. Of several GPUs each holds all of it. With `fsdp` each
 holds its share of 16 bytes for each parameter (under an adapter: of its own), and whole, in 16 bits with their
-gradients, two blocks and the embeddings. In the pod's own memory each process first loads the whole student.
+gradients, two blocks and the embeddings. In the pod's own memory each process first loads the whole
+student, with `fsdp` the first process alone.
 """
 
 from collections.abc import Mapping
@@ -215,13 +216,15 @@ def bytes_of_token(shape: Shape, settings: FineTuneSettings, recompute: bool) ->
 def loading_memory(parameters: int, settings: FineTuneSettings, processes: int) -> float:
     """GiB of the training pod's own memory, while its processes load the student.
 
-    With 2 GiB for each process itself; QLoRA's weights go to the GPU as they are read.
+    With 2 GiB for each process itself; QLoRA's weights go to the GPU as they are read. With `fsdp` the first process
+    alone reads them.
 
     Args:
         processes: GPUs of one node.
     """
     width = 0 if settings.method == "qlora" else 2 if settings.adapts or settings.bf16_weights else 4
-    return processes * (width * parameters / GIB + 2)
+    readers = 1 if settings.sharding == "fsdp" else processes
+    return readers * width * parameters / GIB + 2 * processes
 
 
 def answering_memory(shape: Shape, parameters: int, batch_size: int, length: int) -> Memory:

@@ -24,8 +24,9 @@ _ARGUMENTS = "training_args.bin"
 
 
 class HasLosses(Protocol):
-    """The callback that measures the seeds' losses after the first epoch."""
+    """The callback that measures the seeds' losses before training and after the first epoch."""
 
+    base: dict[str, float]
     losses: dict[str, float]
 
 
@@ -35,7 +36,7 @@ class SaveCheckpoints(TrainerCallback):
     Args:
         checkpoints: Where to.
         order: The order of the rows, of which the state is a part of a checkpoint.
-        early: What was measured after the first epoch; so is that.
+        early: What was measured of the seeds; so is that.
         settings: How often.
     """
 
@@ -69,6 +70,7 @@ class SaveCheckpoints(TrainerCallback):
             # At an epoch's end the next one's order is drawn from what the Trainer restores.
             drawn_with = self._order.state() if state.epoch % 1 else None
             progress = {"drawn_with": drawn_with, "early_losses": self._early.losses}
+            progress["base_losses"] = self._early.base
             (folder / PROGRESS_FILE).write_text(json.dumps(progress), encoding="utf-8")
             self._checkpoints.store(folder, state.global_step)
 
@@ -132,7 +134,7 @@ def resume_from(checkpoints: Checkpoints, order: Order, early: HasLosses, folder
     progress = json.loads((found / PROGRESS_FILE).read_text(encoding="utf-8"))
     if progress["drawn_with"] is not None:
         order.resume(progress["drawn_with"])
-    early.losses = progress["early_losses"]
+    early.losses, early.base = progress["early_losses"], progress["base_losses"]
     return str(found)
 
 

@@ -113,7 +113,10 @@ def fine_tune(
     set_seed(random_seed)
     seeds = seeds or _seeds(training_set)
     general = draw_replay(replay or [], len(training_set), settings.replay_fraction, random_seed, iteration)
-    model, tokenizer = _base(student, task, settings, random_seed, seeds)
+    sharded = settings.sharding == "fsdp" and here.num_processes > 1
+    # Of a student that is shared out the first process has the weights, in main memory; the others get their shares.
+    place = ("cpu" if here.is_main_process else "empty") if sharded else None
+    model, tokenizer = _base(student, task, settings, random_seed, seeds, place)
     if task.chat.template:
         tokenizer.chat_template = task.chat.template  # saved with the student
     limit = _longest_row(model, settings)
@@ -121,12 +124,13 @@ def fine_tune(
     _say_what_is_missing(encoding, limit)
     rows = encoding.rows
     _refuse_other_tokenizer(model, tokenizer, encoding)
-    if settings.packing:
+    if settings.packing and place != "empty":
         refuse_leaky_packing(model, rows)
 
     model.config.use_cache = False
     early = _EarlyLosses(tokenizer, seeds, task, part.rows)
-    base_losses = early.measure(model) if settings.record_losses else {}
+    if settings.record_losses and not sharded:
+        early.base = early.measure(model)
     recompute = recomputes(model, settings, recompute)
     model, adapter = prepare(model, settings, random_seed, iteration, recompute)
     with shared_folder() as folder, closing(Checkpoints(checkpoints)) if checkpoints else nullcontext() as kept:
@@ -142,7 +146,7 @@ def fine_tune(
             optimizer_cls_and_kwargs=stochastic(settings, random_seed),
             callbacks=[_ShowProgress(), *([early] if settings.record_losses else [])],
         )
-        assert trainer.is_fsdp_enabled == (settings.sharding == "fsdp" and here.num_processes > 1)
+        assert trainer.is_fsdp_enabled == sharded
         _silence(trainer)
         resumed = None
         room = agreed(not here.is_main_process or _has_room(trainer.model, settings, output, folder, kept))
@@ -189,7 +193,7 @@ def fine_tune(
         data = data_hash(training_set, general)
         _save_log(output / TRAINING_FILE, log, student, settings, random_seed, iteration, data)
         if settings.record_losses:
-            save_losses(output, base_losses, early.losses)
+            save_losses(output, early.base, early.losses)
     return log
 
 
@@ -223,7 +227,7 @@ def _seeds(training_set: list[Example]) -> list[Example]:
 
 
 def _base(
-    student: str, task: Task, settings: FineTuneSettings, random_seed: int, seeds: list[Example]
+    student: str, task: Task, settings: FineTuneSettings, random_seed: int, seeds: list[Example], place: str | None
 ) -> tuple[Any, Any]:
     if student == SCRATCH:
         # A student this small gains a third from a second thread on an idle machine, and loses a factor of three on one
@@ -236,7 +240,7 @@ def _base(
                 "weights; set train.method: full, or name a pretrained student"
             )
         model, tokenizer = build_student(seeds, task, settings.scratch, random_seed)
-        return model.to(device()), tokenizer
+        return model.to("cpu" if place else device()), tokenizer
     refuse_quantised(student, settings)
     tokenizer = load_tokenizer(student, settings.trust_remote_code)
     model = load_model(
@@ -246,6 +250,7 @@ def _base(
         dtype=weights_dtype(settings),
         four_bit=settings.method == "qlora",
         attention=attention(settings),
+        place=place,
     )
     if isinstance(model, PeftModel) and not settings.adapts:
         model = model.merge_and_unload()
@@ -296,7 +301,7 @@ def _arguments(
 ) -> SFTConfig:
     sharded = settings.sharding == "fsdp" and devices > 1
     # The first process writes checkpoints whole: what the others wrote would stay on the disks of other nodes.
-    whole = {"version": 2, "state_dict_type": "FULL_STATE_DICT"}
+    whole = {"version": 2, "state_dict_type": "FULL_STATE_DICT", "cpu_ram_efficient_loading": True}
     arguments = SFTConfig(
         output_dir=folder,
         num_train_epochs=settings.epochs,
@@ -348,6 +353,8 @@ class _EarlyLosses(TrainerCallback):
     """Measures each seed's loss when the first epoch ends, or the training if it is shorter."""
 
     def __init__(self, tokenizer: Any, seeds: list[Example], task: Task, batch_size: int) -> None:
+        self.base: dict[str, float] = {}
+        """Before training; of a student that is shared out as it begins."""
         self.losses: dict[str, float] = {}
         self._tokenizer, self._seeds, self._task, self._batch_size = tokenizer, seeds, task, batch_size
 
@@ -357,6 +364,8 @@ class _EarlyLosses(TrainerCallback):
         return {seed.id: loss for seed, loss in zip(self._seeds, measured, strict=True)}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        if not self.base:  # not known by now
+            self.base = self.measure(model)
         # A checkpoint of the first epoch's last step is written before that epoch has ended.
         if state.epoch == 1:
             self.on_epoch_end(args, state, control, model)

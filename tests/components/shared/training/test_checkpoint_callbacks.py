@@ -321,7 +321,7 @@ def test_the_disks_are_looked_at_before_a_training(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     settings = settings_of(quick, str(tmp_path / "place"), max_steps=2, checkpoint_steps=1)
-    free = [1 << 19]
+    free = [1000]
     monkeypatch.setattr(checkpoints_module.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free[0]))
     with pytest.raises(UserError, match=r"no room for the student, the disk is full: .* GiB are needed on"):
         train(rows, colours, "scratch", None, settings, 0, tmp_path / "none")
