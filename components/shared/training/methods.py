@@ -159,13 +159,33 @@ def prepare(
     """
     if settings.method == "qlora":
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=recompute)
+    if not isinstance(model, PeftModel):
+        for module in beside_decoder(model).values():
+            module.requires_grad_(False)
     if settings.adapts:
         return model, None if isinstance(model, PeftModel) else new_adapter(model, settings)
     if settings.method == "hft":
         frozen = other_half(model, random_seed, iteration)
         for name, weight in model.named_parameters():
-            weight.requires_grad_(name not in frozen)
+            weight.requires_grad_(weight.requires_grad and name not in frozen)
     return model, None
+
+
+def beside_decoder(model: Any) -> dict[str, Any]:
+    """What of a multimodal student no text goes through, such as its vision tower: the outermost modules, by name.
+
+    They get no gradient: DDP waits for one in vain, and an adapter or half of the weights would be wasted there.
+    """
+    if model.config.get_text_config() is model.config:
+        return {}
+    parts = [one for one in (model.get_decoder(), model.get_output_embeddings()) if one is not None]
+    used = {id(module) for part in parts for module in part.modules()}
+    around = {name for name, module in model.named_modules() if used & {id(one) for one in module.modules()}}
+    found: dict[str, Any] = {}
+    for name, module in model.named_modules():
+        if name not in around and id(module) not in used and name.rpartition(".")[0] in around:
+            found[name] = module
+    return found
 
 
 def new_adapter(model: Any, settings: FineTuneSettings) -> LoraConfig:
@@ -174,8 +194,14 @@ def new_adapter(model: Any, settings: FineTuneSettings) -> LoraConfig:
     Raises:
         UserError: `lora_targets` that the model does not have.
     """
+    outside = [
+        f"{place}.{name}" if name else place
+        for place, module in sorted(beside_decoder(model).items())
+        for name, inner in module.named_modules()
+        if isinstance(inner, torch.nn.Linear | Conv1D)
+    ]
     if settings.lora_targets != "all-linear":
-        names = _linear_layers(model)
+        names = _linear_layers(model) - set(outside)
         for target in settings.lora_targets:
             if not any(name == target or name.endswith(f".{target}") for name in names):
                 known = sorted({name.rsplit(".", 1)[-1] for name in names})
@@ -188,6 +214,7 @@ def new_adapter(model: Any, settings: FineTuneSettings) -> LoraConfig:
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
         target_modules=settings.lora_targets,
+        exclude_modules=outside or None,
         use_dora=settings.dora,
         use_rslora=settings.rslora,
         task_type="CAUSAL_LM",
@@ -266,11 +293,12 @@ def _save_adapter(model: Any, student: str, output: Path) -> None:
     model.peft_config["default"].base_model_name_or_path = base_name(student)
     # No embedding is ever added, and PEFT would look on the hub whether one was.
     model.save_pretrained(output, safe_serialization=True, save_embedding_layers=False)
-    # PEFT keeps the layers in a set, whose order is another in each process.
+    # PEFT keeps layers in sets, whose order is another in each process.
     path = output / CONFIG_NAME
     config = json.loads(path.read_text(encoding="utf-8"))
-    if isinstance(config["target_modules"], list):
-        config["target_modules"].sort()
+    for layers in (config["target_modules"], config["exclude_modules"]):
+        if isinstance(layers, list):
+            layers.sort()
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
@@ -284,7 +312,10 @@ def _linear_layers(model: Any) -> set[str]:
 def _blocks(model: Any) -> list[tuple[str, Any]]:
     """(name, module) of each transformer block."""
     count = model.config.get_text_config().num_hidden_layers
+    outside = {id(inner) for module in beside_decoder(model).values() for inner in module.modules()}
     for name, module in model.named_modules():
+        if id(module) in outside:
+            continue
         if isinstance(module, torch.nn.ModuleList) and len(module) == count:
             return [(f"{name}.{number}", block) for number, block in enumerate(module)]
     raise UserError("train.method: 'hft' finds no blocks in this student's architecture; choose another method")

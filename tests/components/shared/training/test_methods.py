@@ -7,8 +7,16 @@ from typing import Any
 
 import pytest
 import torch
+from peft import get_peft_model
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, LlamaForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    Gemma3TextConfig,
+    LlamaForCausalLM,
+    SiglipVisionConfig,
+)
 
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Example
@@ -17,7 +25,14 @@ from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.models.load import load_model, load_tokenizer, refuse_other_base
 from llm2llm.components.shared.tasks import Task
 from llm2llm.components.shared.training.fine_tune import fine_tune
-from llm2llm.components.shared.training.methods import attention, check_kernels, other_half, recomputes
+from llm2llm.components.shared.training.methods import (
+    attention,
+    beside_decoder,
+    check_kernels,
+    other_half,
+    prepare,
+    recomputes,
+)
 from llm2llm.components.shared.training.settings import FineTuneSettings, rate_hint
 from llm2llm.components.shared.training.training_log import TrainingLog
 from tests.support.tiny_models import ARCHITECTURES, save_tiny
@@ -409,3 +424,35 @@ def test_activation_checkpointing_of_an_architecture_that_cannot(
     assert not recomputes(model, FineTuneSettings(), wanted=True)
     with pytest.raises(UserError, match=r"train.activation_checkpointing: this student's architecture cannot"):
         recomputes(model, FineTuneSettings(activation_checkpointing=True), wanted=False)
+
+
+def tiny_gemma3() -> Any:
+    """A Gemma 3 with a vision tower of as many layers as its decoder."""
+    torch.manual_seed(0)
+    text = Gemma3TextConfig(vocab_size=300, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+                            num_attention_heads=2, num_key_value_heads=1, head_dim=16, sliding_window=8)  # fmt: skip
+    vision = SiglipVisionConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+                                image_size=28, patch_size=14)  # fmt: skip
+    config = Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4, image_token_index=299,
+                          boi_token_index=298, eoi_token_index=297)  # fmt: skip
+    return Gemma3ForConditionalGeneration(config)
+
+
+@pytest.mark.parametrize("method", ["full", "hft", "lora"])
+def test_of_a_multimodal_student_the_decoder_is_trained(method: str) -> None:
+    """Every weight that is to be trained has a gradient, which is what DDP waits for."""
+    settings = FineTuneSettings(method=method)
+    model, adapter = prepare(tiny_gemma3(), settings, 0, 0, recompute=False)
+    if adapter is not None:
+        model = get_peft_model(model, adapter)
+    tokens = torch.arange(20)[None]
+    model.train()(input_ids=tokens, attention_mask=torch.ones_like(tokens), labels=tokens).loss.backward()
+    trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    assert trained == {name for name, weight in model.named_parameters() if weight.grad is not None}
+    assert not [name for name in trained if "vision" in name or "projector" in name]
+    layers = {name.partition("layers.")[2][0] for name in trained if "language_model.layers." in name}
+    assert layers == {"0", "1"}
+
+
+def test_a_student_of_text_alone_has_nothing_beside_its_decoder(tiny_student: Path) -> None:
+    assert beside_decoder(load_model(tiny_student)) == {}
