@@ -55,6 +55,19 @@ def load_tokenizer(student: str | Path, trust_remote_code: bool = False) -> Any:
     return tokenizer
 
 
+def load_config(student: str | Path, trust_remote_code: bool = False) -> Any:
+    """The config of the student, or of an adapter's base.
+
+    Raises:
+        UserError: No such folder or model.
+    """
+    name = local_name(base_name(student))
+    try:
+        return AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+    except Exception as problem:  # anything may be raised by what a folder holds
+        raise _not_loadable(name, problem) from problem
+
+
 def load_model(
     student: str | Path,
     trust_remote_code: bool = False,

@@ -16,7 +16,7 @@ from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.progress import Progress
 from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.models.likelihood import losses
-from llm2llm.components.shared.models.load import device, load_model, load_tokenizer, precision
+from llm2llm.components.shared.models.load import device, load_config, load_model, load_tokenizer, precision
 from llm2llm.components.shared.models.student_folder import TRAINING_FILE, save_losses
 from llm2llm.components.shared.storage import is_remote
 from llm2llm.components.shared.tasks import Task
@@ -116,13 +116,16 @@ def fine_tune(
     sharded = settings.sharding == "fsdp" and here.num_processes > 1
     # Of a student that is shared out the first process has the weights, in main memory; the others get their shares.
     place = ("cpu" if here.is_main_process else "empty") if sharded else None
-    model, tokenizer = _base(student, task, settings, random_seed, seeds, place)
+    model, tokenizer, config = _begin(student, task, settings, random_seed, seeds)
     if task.chat.template:
         tokenizer.chat_template = task.chat.template  # saved with the student
-    limit = _longest_row(model, settings)
+    limit = _longest_row(config, settings)
     encoding = encode_rows(tokenizer, task, training_set, general, limit, settings)
     _say_what_is_missing(encoding, limit)
     rows = encoding.rows
+    if model is None:  # rows that are refused, are refused before a large student is loaded
+        model = _load(student, settings, place)
+    model = model.to("cpu") if place else model
     _refuse_other_tokenizer(model, tokenizer, encoding)
     if settings.packing and place != "empty":
         refuse_leaky_packing(model, rows)
@@ -226,9 +229,10 @@ def _seeds(training_set: list[Example]) -> list[Example]:
     return [example for example in training_set if not example.generated]
 
 
-def _base(
-    student: str, task: Task, settings: FineTuneSettings, random_seed: int, seeds: list[Example], place: str | None
-) -> tuple[Any, Any]:
+def _begin(
+    student: str, task: Task, settings: FineTuneSettings, random_seed: int, seeds: list[Example]
+) -> tuple[Any, Any, Any]:
+    """(model, tokenizer, config); the model of a pretrained student is not loaded yet, and None."""
     if student == SCRATCH:
         # A student this small gains a third from a second thread on an idle machine, and loses a factor of three on one
         # that does anything else, as the threads spin in wait for one another. One thread also gives the same weights
@@ -240,9 +244,13 @@ def _base(
                 "weights; set train.method: full, or name a pretrained student"
             )
         model, tokenizer = build_student(seeds, task, settings.scratch, random_seed)
-        return model.to("cpu" if place else device()), tokenizer
+        return model.to(device()), tokenizer, model.config
     refuse_quantised(student, settings)
     tokenizer = load_tokenizer(student, settings.trust_remote_code)
+    return None, tokenizer, load_config(student, settings.trust_remote_code)
+
+
+def _load(student: str, settings: FineTuneSettings, place: str | None) -> Any:
     model = load_model(
         student,
         settings.trust_remote_code,
@@ -255,11 +263,11 @@ def _base(
     if isinstance(model, PeftModel) and not settings.adapts:
         model = model.merge_and_unload()
         model.requires_grad_(True)  # PEFT froze the base
-    return model, tokenizer
+    return model
 
 
-def _longest_row(model: Any, settings: FineTuneSettings) -> int:
-    context: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+def _longest_row(config: Any, settings: FineTuneSettings) -> int:
+    context: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
     return min(settings.max_length, context or settings.max_length)
 
 
