@@ -40,7 +40,7 @@ from llm2llm.components.shared.training.job_folder import (
     write_job,
 )
 from llm2llm.components.shared.training.settings import FineTuneSettings
-from llm2llm.components.shared.training.torchrun import halving_rows
+from llm2llm.components.shared.training.torchrun import until_it_fits
 from llm2llm.components.shared.training.training_log import TrainingLog
 
 TEMPLATE_VARIABLE = "LLM2LLM_TRAIN_JOB"
@@ -64,8 +64,8 @@ _GROUP, _VERSION, _PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
 def train_on_nodes(job: TrainingJob, output: Path) -> TrainingLog:
     """Fine-tunes the student on `settings.nodes` nodes, into the empty folder `output`.
 
-    A student in a local folder is sent along. A training that runs out of memory is begun again with half as many rows
-    at once, as on one node.
+    A student in a local folder is sent along. A training that runs out of memory is begun again as on one node: with
+    activation checkpointing, then with half as many rows at once.
 
     Raises:
         UserError: No place in object storage, a pipeline that was not compiled for it, no Kubeflow Trainer, a role that
@@ -75,7 +75,7 @@ def train_on_nodes(job: TrainingJob, output: Path) -> TrainingLog:
     """
     template = _template(job.settings)
     devices = job.settings.nodes * (job.settings.gpus or template["spec"]["trainer"]["numProcPerNode"])
-    return halving_rows(job, devices, output, partial(_train, _connect(), template))
+    return until_it_fits(job, devices, output, partial(_train, _connect(), template))
 
 
 def _train(jobs: "_Jobs", template: Mapping[str, Any], job: TrainingJob, output: Path) -> TrainingLog:

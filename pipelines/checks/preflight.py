@@ -375,14 +375,19 @@ def student_file_checks(config: Config) -> Iterator[Check]:
 
 
 def _fits(config: Config, shape: Any, parameters: int) -> Iterator[Check]:
+    from llm2llm.components.shared.training.devices import share
     from llm2llm.pipelines.checks import student_memory as memory
+    from llm2llm.pipelines.checks.memory_fit import USABLE, as_overrides, fit, proposals
 
     train, evaluate, placed = config.train, config.evaluate, config.placement.stages
     length = train.max_length + (evaluate.max_new_tokens or config.task.max_new_tokens)
     gpus = train.gpus or (placed["train"].gpus if "train" in placed else 0) or 1
-    # With all rows of a batch at once, and with one: how many there are is halved where they do not fit.
+    devices = gpus * train.nodes
+    # With all rows of a batch at once, and with as little as the stage steps down to where they do not fit.
+    at_once = share(train, devices).rows
     training = [
-        memory.training_memory(shape, parameters, train, rows, gpus * train.nodes) for rows in (train.batch_size, 1)
+        memory.training_memory(shape, parameters, train, at_once, devices),
+        memory.training_memory(shape, parameters, train, 1, devices, recompute=True),
     ]
     answering = [memory.answering_memory(shape, parameters, rows, length) for rows in (evaluate.batch_size, 1)]
     answers = "answer" if evaluate.shards > 1 else "evaluate"
@@ -402,19 +407,29 @@ def _fits(config: Config, shape: Any, parameters: int) -> Iterator[Check]:
         known = config.placement.accelerators
         has = known[wanted.accelerator].memory_gib
         detail = f"about {need.total:.1f} of {has} GiB of {wanted.accelerator} ({parts})"
-        if need.total <= 0.9 * has:
+        if need.total <= USABLE * has:
             yield Check(OK, f"memory of {stage}", detail)
             continue
-        larger = sorted((one.memory_gib, name) for name, one in known.items() if need.total <= 0.9 * one.memory_gib)
-        ways = [f"set placement.stages.{stage}.accelerator={larger[0][1]}"] if larger else []
-        if need is not answering[0]:
-            ways += ["train.method=lora"] if train.method == "full" and config.student != SCRATCH else []
-            ways.append("a smaller train.batch_size or train.max_length")
-        else:
-            ways.append("a smaller evaluate.batch_size")
-        if least.total <= has:
+        trains = need is not answering[0]
+        fitting = fit(shape, parameters, train, has, devices) if trains else None
+        if fitting is not None:
+            less = "activation checkpointing" + (f" and {fitting.rows} rows" if fitting.rows < at_once else "")
+            detail += f"; with {less} at once, which is tried then, {fitting.need.total:.1f}"
+            yield Check(WARN, f"memory of {stage}", detail)
+            continue
+        if not trains and least.total <= has:
             detail += f"; fewer rows at once are tried then, and one needs {least.total:.1f}"
-        yield Check(WARN if least.total <= has else FAIL, f"memory of {stage}", detail, ", or ".join(ways))
+        larger = sorted(
+            (one.memory_gib, name) for name, one in known.items()
+            if (fit(shape, parameters, train, one.memory_gib, devices) if trains
+                else need.total <= USABLE * one.memory_gib)
+        )  # fmt: skip
+        ways = [f"placement.stages.{stage}.accelerator={larger[0][1]}"] if larger else []
+        if trains and config.student != SCRATCH:
+            ways += [as_overrides(changes) for changes, _ in proposals(shape, parameters, train, has, devices)]
+        ways.append("a smaller train.max_length" if trains else "a smaller evaluate.batch_size")
+        status = WARN if not trains and least.total <= has else FAIL
+        yield Check(status, f"memory of {stage}", detail, f"set {', or '.join(ways)}")
     if config.placement.profile and config.student != SCRATCH:
         yield from _loads(config, parameters, gpus)
     if placed:

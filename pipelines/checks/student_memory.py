@@ -6,21 +6,28 @@ Parameters, for width h, L layers, vocabulary V, a query heads of width d, k key
     attention    L (2 h a d + 2 h k d)
     MLP          L e 3 h i where it is gated (Llama, Qwen, Gemma, Mistral), L e 2 h i where it is not (GPT-2, OPT, Phi)
 
-Bytes, with b rows of s tokens in a pass, on a GPU that has bfloat16:
+Bytes, with N = b s tokens in a pass (b rows of s), on a GPU that has bfloat16:
 
     full         18 for each parameter: weights 4, and their copies to multiply with 2; gradients 4, AdamW's two moments
-                 4 each (`training.methods.weights_dtype`). With `bf16_weights` 8: 2 of each
+                 4 each (`training.methods.weights_dtype`). With `bf16_weights` 8: 2 of each. Another `optim` keeps 2
+                 for the moments (8-bit), none (paged, Adafactor) ...: `MOMENTS`
     HFT          6 for each parameter, and 12 for each but half of the blocks'
     LoRA         2 for each parameter, and 16 for each of the adapter's, which PEFT keeps in float32
-    QLoRA        as LoRA, but 0.55 for each of the blocks', and 4 for each of the embeddings', which PEFT makes float32
-    activations  b s L (17 h + 8 i), as training keeps them all: Korthikanti et al. 2022 (arXiv:2205.05198), equation 1,
-                 whose quadratic term fused attention does not have, with a gated MLP; with `activation_checkpointing`
-                 2 b s L h, and one layer's
-    logits       10 b s V: bfloat16, float32 and its gradient
+    QLoRA        as LoRA, but 0.516 for each of the blocks' (NF4 and its scales, rounded twice: Dettmers et al. 2023),
+                 4 for each of the embeddings', which PEFT makes float32, and one layer's largest matrix unpacked. The
+                 experts of a mixture are no linear layers, and become float32 too
+    activations  of each layer, as measured: N (34 h + 8 i) with float32 weights, whose residual stream is float32 too;
+                 N (24 h + 8 i) with bfloat16 ones and under an adapter, whose dropout adds N (6 h + i). i counts every
+                 expert that a token goes through. With `activation_checkpointing` the layer's input alone, 4 N h or
+                 2 N h, and one whole layer; beside the layers 12 N h or 8 N h
+    logits       a tile of at most 4096 tokens and 32768 words, 2 bytes each, as TRL computes them in pieces; and
+                 4 V h for the head's gradient where it is trained
     answering    2 for each parameter, and the cache of keys and values: 4 L k d for each of b tokens
 
-and 1 GiB for CUDA and 10% for what lies between allocations. Of several GPUs each holds all of it, or with `fsdp` its
-share of weights, gradients and moments. In the pod's own memory each process first loads the whole student.
+and 1 GiB for CUDA and 10% for what lies between allocations. Of several GPUs each holds all of it. With `fsdp` each
+holds its share of 16 bytes for each parameter (under an adapter: of its own), and whole, in 16 bits with their
+gradients, two blocks and the embeddings. In the pod's own memory each process first loads the whole
+student, with `fsdp` the first process alone.
 """
 
 from collections.abc import Mapping
@@ -30,6 +37,10 @@ from typing import Any
 from llm2llm.components.shared.training.settings import FineTuneSettings, ScratchSettings
 
 GIB = 2**30
+TILE_TOKENS, TILE_WORDS = 4096, 32768
+"""The pieces in which TRL computes logits."""
+MOMENTS = {"paged": 0.0, "adafactor": 0.0, "sgd": 0.0, "4bit": 1.0, "8bit": 2.0, "lion": 4.0}
+"""Bytes for each trained weight that an optimiser keeps on the GPU, by a part of its name; the first found counts."""
 NOT_GATED = {"gpt2", "gpt_neo", "gpt_neox", "gptj", "gpt_bigcode", "opt", "bloom", "falcon", "phi", "mpt", "codegen"}
 
 
@@ -45,6 +56,8 @@ class Shape:
     head_width: int
     mlp: int
     experts: int
+    active: int
+    """Experts that a token goes through."""
     gated: bool
     tied: bool
 
@@ -56,6 +69,12 @@ class Shape:
         )
         mlp = self.experts * (3 if self.gated else 2) * self.hidden * self.mlp
         return self.layers * (attention + mlp)
+
+    @property
+    def expert_weights(self) -> int:
+        """How many of them are a mixture's experts."""
+        one = (3 if self.gated else 2) * self.hidden * self.mlp
+        return self.layers * self.experts * one if self.experts > 1 else 0
 
     @property
     def parameters(self) -> int:
@@ -103,6 +122,7 @@ def shape_of(config: Mapping[str, Any]) -> Shape:
         head_width=int(config.get("head_dim") or hidden // heads),
         mlp=mlp,
         experts=experts,
+        active=min(experts, int(config.get("num_experts_per_tok") or config.get("experts_per_token") or 1)),
         gated=kind not in NOT_GATED,
         tied=bool(config.get("tie_word_embeddings", kind in NOT_GATED or kind.startswith("gemma"))),
     )
@@ -113,7 +133,7 @@ def scratch_shape(settings: ScratchSettings) -> Shape:
     return Shape(
         hidden=settings.hidden_size, layers=settings.layers, vocabulary=settings.vocabulary, heads=settings.heads,
         key_value_heads=settings.heads, head_width=settings.hidden_size // settings.heads,
-        mlp=4 * settings.hidden_size, experts=1, gated=True, tied=True,
+        mlp=4 * settings.hidden_size, experts=1, active=1, gated=True, tied=True,
     )  # fmt: skip
 
 
@@ -132,46 +152,79 @@ class Memory:
         return 1.1 * (self.weights + self.optimiser + self.activations) + 1.0
 
 
-def training_memory(shape: Shape, parameters: int, settings: FineTuneSettings, rows: int, devices: int = 1) -> Memory:
+def training_memory(
+    shape: Shape,
+    parameters: int,
+    settings: FineTuneSettings,
+    rows: int,
+    devices: int = 1,
+    recompute: bool | None = None,
+) -> Memory:
     """See the module.
 
     Args:
         parameters: As counted, where the exact number is known; else `shape.parameters`.
         rows: In one pass; with packing, sequences.
         devices: GPUs of all nodes together.
+        recompute: Whether activations are computed again on the way back; None: as the settings say.
     """
+    recompute = settings.activation_checkpointing if recompute is None else recompute
     blocks = min(shape.blocks, parameters)
+    rest = parameters - blocks
+    adapter = shape.lora_parameters(settings.lora_rank)
+    moments = next((size for part, size in MOMENTS.items() if part in settings.optim), 8.0)
+    sharded = settings.sharding == "fsdp" and devices > 1
     weights: float
     optimiser: float
     if settings.method == "qlora":
-        weights, optimiser = 0.55 * blocks + 4 * (parameters - blocks), 16 * shape.lora_parameters(settings.lora_rank)
+        experts = shape.expert_weights
+        unpacked = 2 * shape.hidden * shape.mlp
+        weights = 0.516 * max(blocks - experts, 0) + 4 * (rest + experts) + unpacked
+        optimiser = (8 + moments) * adapter
     elif settings.method == "lora":
-        weights, optimiser = 2 * parameters, 16 * shape.lora_parameters(settings.lora_rank)
+        weights, optimiser = 2 * parameters, (8 + moments) * adapter
     else:
         trained = parameters - blocks / 2 if settings.method == "hft" else parameters
-        kept, moved = (2, 6) if settings.bf16_weights else (6, 12)
-        weights, optimiser = kept * parameters, moved * trained
-    if settings.sharding == "fsdp":
-        weights, optimiser = weights / devices, optimiser / devices
+        if settings.bf16_weights:
+            weights, optimiser = 2 * parameters, 6 * trained
+        else:
+            weights, optimiser = (4 if sharded else 6) * parameters, (4 + moments) * trained
+    if sharded:
+        whole = 2 * blocks / shape.layers + rest  # with the block that is fetched ahead
+        weights = weights / devices + 2 * whole
+        optimiser = optimiser / devices + (0 if settings.adapts else 2 * whole)
     tokens = rows * settings.max_length
-    layer = 17 * shape.hidden + 8 * shape.mlp
-    kept_of_layers = (
-        2 * shape.hidden * shape.layers + layer if settings.activation_checkpointing else layer * shape.layers
-    )
-    activations = tokens * (kept_of_layers + 10 * shape.vocabulary)
+    logits = 2 * min(tokens, TILE_TOKENS) * min(shape.vocabulary, TILE_WORDS)
+    if not settings.adapts:
+        logits += 4 * shape.vocabulary * shape.hidden
+    activations = tokens * bytes_of_token(shape, settings, recompute) + logits
     return Memory(weights / GIB, optimiser / GIB, activations / GIB)
+
+
+def bytes_of_token(shape: Shape, settings: FineTuneSettings, recompute: bool) -> int:
+    """Bytes of activations that training keeps of one token, but for logits."""
+    inside = shape.mlp * shape.active
+    wide = not (settings.adapts or settings.bf16_weights)
+    layer = (34 if wide else 24) * shape.hidden + 8 * inside
+    if settings.adapts and settings.lora_dropout:
+        layer += 6 * shape.hidden + inside
+    stream = 4 if wide or settings.method == "qlora" else 2
+    of_layers = stream * shape.hidden * shape.layers + layer if recompute else layer * shape.layers
+    return of_layers + (12 if wide else 8) * shape.hidden
 
 
 def loading_memory(parameters: int, settings: FineTuneSettings, processes: int) -> float:
     """GiB of the training pod's own memory, while its processes load the student.
 
-    With 2 GiB for each process itself; QLoRA's weights go to the GPU as they are read.
+    With 2 GiB for each process itself; QLoRA's weights go to the GPU as they are read. With `fsdp` the first process
+    alone reads them.
 
     Args:
         processes: GPUs of one node.
     """
     width = 0 if settings.method == "qlora" else 2 if settings.adapts or settings.bf16_weights else 4
-    return processes * (width * parameters / GIB + 2)
+    readers = 1 if settings.sharding == "fsdp" else processes
+    return readers * width * parameters / GIB + 2 * processes
 
 
 def answering_memory(shape: Shape, parameters: int, batch_size: int, length: int) -> Memory:

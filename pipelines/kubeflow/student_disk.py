@@ -1,7 +1,8 @@
 """How much disk a student needs in a stage's pod: an estimate, made without a look at its weights.
 
-A model's weights are 4 bytes each at worst, as float32. Training keeps two checkpoints while it writes a third, each of
-the weights and AdamW's two moments: 12 bytes for each parameter that is trained.
+A model's weights are 4 bytes each at worst, as float32. Training has two checkpoints at most at once, the newest and
+one that it writes, each of the weights and AdamW's two moments: 12 bytes for each parameter that is trained, 6 with
+`bf16_weights`.
 """
 
 import re
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from llm2llm.components.shared.training.settings import FineTuneSettings, ScratchSettings
 
 GIB = 2**30
-CHECKPOINTS = 3
+CHECKPOINTS = 2
 ADAPTED = 0.05
 """The share of weights that an adapter has at most: rank 128 on all linear layers."""
 
@@ -44,12 +45,12 @@ def scratch_parameters(settings: ScratchSettings) -> int:
 
 
 def training_disk(parameters: int, settings: FineTuneSettings) -> Disk:
-    """What the train stage writes: the student as it was downloaded, checkpoints, an adapter's merged copy. Its
-    artifacts are the student before, and this one twice, as it is moved into place."""
+    """What the train stage writes: the student as it was downloaded, and checkpoints. Its artifacts are the student
+    before and this one, which is moved into place."""
     model = 4 * parameters / GIB
-    checkpoint = 12 * parameters / GIB * (ADAPTED if settings.adapts else 1.0)
+    checkpoint = (6 if settings.bf16_weights else 12) * parameters / GIB * (ADAPTED if settings.adapts else 1.0)
     saved = CHECKPOINTS * checkpoint if settings.checkpoint_steps or settings.checkpoint_minutes else 0.0
-    return Disk(scratch=2 * model + saved, downloads=3 * model)
+    return Disk(scratch=model + saved, downloads=2 * model)
 
 
 def answering_disk(parameters: int, models: int = 1) -> Disk:

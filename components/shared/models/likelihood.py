@@ -54,7 +54,7 @@ def _as_a_whole(model: Any, tokenizer: Any, rows: Sequence[Encoded]) -> list[flo
     # A token's logits stand one place before it. Of a large vocabulary only those that count fit into memory.
     first = min(len(row.prompt) for row in rows) - 1
     kept = torch.arange(first, max(lengths) - 1, device=model.device)
-    with torch.inference_mode():
+    with torch.no_grad():  # no inference mode: a student that is shared out keeps what it gathers here for training
         logits = model(
             input_ids=tokens.to(model.device), attention_mask=seen.to(model.device), logits_to_keep=kept
         ).logits

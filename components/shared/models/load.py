@@ -1,13 +1,13 @@
 """Loading a student: a Hugging Face name, a folder of safetensors, or a PEFT adapter with its base named."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.models.memory import out_of_memory
@@ -55,6 +55,19 @@ def load_tokenizer(student: str | Path, trust_remote_code: bool = False) -> Any:
     return tokenizer
 
 
+def load_config(student: str | Path, trust_remote_code: bool = False) -> Any:
+    """The config of the student, or of an adapter's base.
+
+    Raises:
+        UserError: No such folder or model.
+    """
+    name = local_name(base_name(student))
+    try:
+        return AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+    except Exception as problem:  # anything may be raised by what a folder holds
+        raise _not_loadable(name, problem) from problem
+
+
 def load_model(
     student: str | Path,
     trust_remote_code: bool = False,
@@ -62,6 +75,7 @@ def load_model(
     dtype: torch.dtype | None = None,
     four_bit: bool = False,
     attention: str | None = None,
+    place: str | None = None,
 ) -> Any:
     """The student's weights on the best device, an adapter put onto its base; never from a pickle.
 
@@ -72,6 +86,7 @@ def load_model(
         dtype: What the weights are kept in; default: `precision()`.
         four_bit: Whether to round the linear layers to 4-bit NormalFloat, with rounded scales, as QLoRA does.
         attention: Which implementation of attention; None: the model's own default.
+        place: Where to put it; `empty`: no weights are read, there is only room for them. None: on the best device.
 
     Raises:
         UserError: No such folder or model, no safetensors in it, an adapter that does not fit its base, or no
@@ -86,7 +101,9 @@ def load_model(
         if Path(name).is_dir():
             check_weight_files(Path(name), f"student {name}")
         try:
-            whole = load_model(base, trust_remote_code, dtype=dtype, four_bit=four_bit, attention=attention)
+            whole = load_model(
+                base, trust_remote_code, dtype=dtype, four_bit=four_bit, attention=attention, place=place
+            )
         except UserError as problem:
             raise UserError(f"student {name}: an adapter whose base cannot be had: {problem}") from problem
         try:
@@ -99,15 +116,17 @@ def load_model(
                 "is there another model under that name now?"
             ) from problem
         _check_adapter(model, Path(name), base)
-        return model if four_bit else model.to(device())
+        return model if four_bit else model.to("cpu" if place else device())
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": trust_remote_code}
     if attention is not None:
         options |= {"attn_implementation": attention}
     if four_bit:
         # By its number: each of several processes has a GPU of its own, and accelerate refuses a base on another one.
-        place = torch.cuda.current_device() if torch.cuda.is_available() else device()
-        options |= {"quantization_config": _four_bits(), "device_map": {"": place}}
-    return _load(name, options) if four_bit else _load(name, options).to(device())
+        gpu = torch.cuda.current_device() if torch.cuda.is_available() else device()
+        options |= {"quantization_config": _four_bits(), "device_map": {"": gpu}}
+    if place == "empty":
+        return _without_weights(name, options)
+    return _load(name, options) if four_bit else _load(name, options).to("cpu" if place else device())
 
 
 def check_loadable(student: str | Path, trust_remote_code: bool = False) -> Any:
@@ -143,9 +162,35 @@ def _load(name: str, options: dict[str, Any]) -> Any:
     except Exception as problem:  # anything may be raised by what a folder holds
         if out_of_memory(problem):
             raise
+        wanted = options.get("attn_implementation")
+        if wanted is not None and isinstance(problem, ValueError | ImportError) and "attention" in str(problem).lower():
+            raise UserError(
+                f"train.attention: {wanted!r} is not for student {name}: {_first_line(problem)}; set train.attention: "
+                "auto"
+            ) from problem
         raise _not_loadable(name, problem) from problem
     shapes = [one[0] if isinstance(one, tuple) else one for one in found["mismatched_keys"]]
     refuse_other_weights(f"student {name}", found["missing_keys"], found["unexpected_keys"], shapes)
+    return model
+
+
+def _without_weights(name: str, options: Mapping[str, Any]) -> Any:
+    """The model with weights that were never written, and so take no memory yet. Buffers are there: those that no file
+    holds are computed, and nobody sends them.
+
+    Weights on the device `meta` would do, but that accelerate finds an optimiser's weights again by their addresses.
+    """
+    from accelerate import init_empty_weights
+
+    trust = options["trust_remote_code"]
+    config = AutoConfig.from_pretrained(name, trust_remote_code=trust)
+    attention = {key: options[key] for key in ("attn_implementation",) if key in options}
+    with init_empty_weights(include_buffers=False):
+        model = AutoModelForCausalLM.from_config(config, dtype=options["dtype"], trust_remote_code=trust, **attention)
+    for module in model.modules():
+        for key, weight in module.named_parameters(recurse=False):
+            setattr(module, key, torch.nn.Parameter(torch.empty_like(weight, device="cpu"), weight.requires_grad))
+    model.tie_weights()
     return model
 
 

@@ -45,7 +45,7 @@ Manifest = dict[str, Entry]
 """By the file's name within the folder, with slashes; sorted."""
 
 
-def upload_folder(folder: str | os.PathLike[str], uri: Uri) -> Manifest:
+def upload_folder(folder: str | os.PathLike[str], uri: Uri, move: bool = False) -> Manifest:
     """Stores a folder's files, many at once, large ones in parts; a reader sees all of them or no folder.
 
     A folder that is there already is taken down first, and what it had more is removed. One writer at a time: of two
@@ -54,6 +54,7 @@ def upload_folder(folder: str | os.PathLike[str], uri: Uri) -> Manifest:
     Args:
         folder: On this machine. Links to files are followed; a MANIFEST.json at its top is not stored.
         uri: Where to: a folder of its own.
+        move: Whether a local place may take the files away: they are renamed where both are on one disk.
 
     Returns:
         The manifest, as readers will check it.
@@ -65,7 +66,7 @@ def upload_folder(folder: str | os.PathLike[str], uri: Uri) -> Manifest:
     names = _files(source)
     if isinstance(place, Path):
         with atomic_folder(place) as partial:
-            _copy(source, partial, names)
+            (_move if move else _copy)(source, partial, names)
             manifest = _hashed(partial, names)
             (partial / MANIFEST).write_bytes(_to_json(manifest))
         return manifest
@@ -128,6 +129,21 @@ def download_folder(
                 _check(uri, partial, name, entries[name])
 
             _each(arrived, entries)
+
+
+def check_folder(uri: Uri) -> None:
+    """Checks a local folder against its manifest, file by file.
+
+    Raises:
+        NotThere: There is no such folder, or its upload never ended.
+        UserError: A file that is missing, truncated or changed, named.
+    """
+    place, entries = parse(uri), read_manifest(uri)
+    assert isinstance(place, Path), "what a server holds is checked as it is fetched"
+    for name in entries:
+        if not (place / name).is_file():
+            raise _damaged(join(uri, name), "is missing")
+    _each(lambda name: _check(uri, place, name, entries[name]), entries)
 
 
 def read_manifest(uri: Uri) -> Manifest:
@@ -281,6 +297,12 @@ def _copy(source: Path, target: Path, names: Iterable[str]) -> None:
         shutil.copyfile(source / name, target / name)
 
     _each(copy, names)
+
+
+def _move(source: Path, target: Path, names: Iterable[str]) -> None:
+    for name in names:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(source / name, target / name)
 
 
 def _each(do: Callable[[str], Any], names: Iterable[str]) -> list[Any]:

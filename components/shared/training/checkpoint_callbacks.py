@@ -24,8 +24,9 @@ _ARGUMENTS = "training_args.bin"
 
 
 class HasLosses(Protocol):
-    """The callback that measures the seeds' losses after the first epoch."""
+    """The callback that measures the seeds' losses before training and after the first epoch."""
 
+    base: dict[str, float]
     losses: dict[str, float]
 
 
@@ -35,7 +36,7 @@ class SaveCheckpoints(TrainerCallback):
     Args:
         checkpoints: Where to.
         order: The order of the rows, of which the state is a part of a checkpoint.
-        early: What was measured after the first epoch; so is that.
+        early: What was measured of the seeds; so is that.
         settings: How often.
     """
 
@@ -47,7 +48,7 @@ class SaveCheckpoints(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         due = bool(self._steps) and state.global_step % self._steps == 0
         if self._minutes and not due:
-            due = self._agreed(time.monotonic() - self._last >= 60 * self._minutes)
+            due = agreed(time.monotonic() - self._last >= 60 * self._minutes)
         control.should_save = due and state.global_step < state.max_steps
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -69,16 +70,18 @@ class SaveCheckpoints(TrainerCallback):
             # At an epoch's end the next one's order is drawn from what the Trainer restores.
             drawn_with = self._order.state() if state.epoch % 1 else None
             progress = {"drawn_with": drawn_with, "early_losses": self._early.losses}
+            progress["base_losses"] = self._early.base
             (folder / PROGRESS_FILE).write_text(json.dumps(progress), encoding="utf-8")
             self._checkpoints.store(folder, state.global_step)
 
-    def _agreed(self, due: bool) -> bool:
-        """The first process's answer: their clocks differ."""
-        if this_process().num_processes == 1:
-            return due
-        answer = [due]
-        broadcast_object_list(answer)
-        return answer[0]
+
+def agreed(answer: bool) -> bool:
+    """The first process's answer, in all of them: their clocks and disks differ."""
+    if this_process().num_processes == 1:
+        return answer
+    answers = [answer]
+    broadcast_object_list(answers)
+    return answers[0]
 
 
 def _from_all_nodes(folder: Path) -> dict[str, bytes]:
@@ -108,7 +111,8 @@ def shared_folder() -> Iterator[Path]:
 
 
 def resume_from(checkpoints: Checkpoints, order: Order, early: HasLosses, folder: Path) -> str | None:
-    """Fetches the newest whole checkpoint into `folder` on every node, and puts back the order and what was measured.
+    """Finds the newest whole checkpoint, and puts back the order and what was measured; one on a server is fetched into
+    `folder` on every node.
 
     Returns:
         What the Trainer resumes from; None: there is none.
@@ -119,18 +123,18 @@ def resume_from(checkpoints: Checkpoints, order: Order, early: HasLosses, folder
     here = this_process()
     found = checkpoints.newest(folder) if here.is_main_process else None
     if here.num_processes > 1:
-        name = [found.name if found else None]
+        name = [str(found) if found else None]  # the same on every node
         broadcast_object_list(name)
         if name[0] is not None and here.is_local_main_process and not here.is_main_process:
             checkpoints.newest(folder)
         here.wait_for_everyone()
-        found = folder / name[0] if name[0] is not None else None
+        found = Path(name[0]) if name[0] is not None else None
     if found is None:
         return None
     progress = json.loads((found / PROGRESS_FILE).read_text(encoding="utf-8"))
     if progress["drawn_with"] is not None:
         order.resume(progress["drawn_with"])
-    early.losses = progress["early_losses"]
+    early.losses, early.base = progress["early_losses"], progress["base_losses"]
     return str(found)
 
 

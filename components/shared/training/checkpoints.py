@@ -6,8 +6,9 @@
 KEY is a hash of everything that decides the weights, so that a retry of the same stage finds its checkpoints and
 nothing else does. PLACE is `train.checkpoint_uri`, local or `s3://`, or a folder of the user's own below the machine's
 temporary one, which outlives a process but not a pod. A checkpoint is written to the local disk by transformers'
-Trainer and stored from there by a thread, its manifest last: a reader sees all of it or nothing. A place that is full
-or cannot be reached does not stop the training; it is said and counted.
+Trainer and stored from there by a thread, its manifest last: a reader sees all of it or nothing. A place on the same
+disk takes it by renaming, and a resumed training reads it there. At most two are on a disk at once. A place that is
+full or cannot be reached does not stop the training; it is said and counted.
 
 The Trainer's files of tensors are read with torch's `weights_only`, which runs no code. Its own arguments, a pickle,
 are never stored.
@@ -42,7 +43,7 @@ from llm2llm.components.shared.storage import (
     list_uris,
     upload_folder,
 )
-from llm2llm.components.shared.storage.folders import MANIFEST
+from llm2llm.components.shared.storage.folders import MANIFEST, check_folder
 from llm2llm.components.shared.training.job_folder import TrainingJob
 
 KEEP = 2
@@ -149,6 +150,32 @@ def _temporary_place() -> str:
     return str(place)
 
 
+def checkpoint_bytes(model: Any, trains_adapter: bool) -> int:
+    """How large a checkpoint is at most: what is saved of the model, and two moments of each weight that is trained."""
+    weights = list(model.parameters())
+    trained = sum(one.numel() * one.element_size() for one in weights if one.requires_grad)
+    saved = trained if trains_adapter else sum(one.numel() * one.element_size() for one in weights)
+    return int(saved + 2 * trained)
+
+
+def room_for(needs: Sequence[tuple[str | os.PathLike[str], int]]) -> str:
+    """What is missing where some disk has less free than is to be written onto it; empty: nothing.
+
+    Args:
+        needs: (a folder, or one that will be made, how many bytes go there).
+    """
+    by_disk: dict[int, tuple[Path, int]] = {}
+    for where, size in needs:
+        folder = Path(where).absolute()
+        folder = next(one for one in (folder, *folder.parents) if one.exists())
+        disk = folder.stat().st_dev
+        by_disk[disk] = (by_disk.get(disk, (folder, 0))[0], by_disk.get(disk, (folder, 0))[1] + size)
+    for folder, size in by_disk.values():
+        if size > (free := shutil.disk_usage(folder).free):
+            return f"{size / 2**30:.2f} GiB are needed on the disk of {folder}, and {free / 2**30:.2f} are free"
+    return ""
+
+
 def remove_checkpoints(uri: str) -> None:
     """Removes a training's checkpoints. Where that fails it is said."""
     try:
@@ -174,7 +201,7 @@ class Checkpoints:
         self._thread: threading.Thread | None = None
 
     def newest(self, folder: Path) -> Path | None:
-        """Fetches the newest whole checkpoint into `folder`; None when there is none.
+        """Where on this machine the newest whole checkpoint is, one on a server in `folder`; None when there is none.
 
         Damaged ones are passed over, and said.
 
@@ -182,9 +209,13 @@ class Checkpoints:
             UserError: The place cannot be read.
         """
         for step in self._steps():
-            target = folder / f"checkpoint-{step}"
+            remote = is_remote(self.uri)
+            target = folder / f"checkpoint-{step}" if remote else Path(self._of(step))
             try:
-                download_folder(self._of(step), target)
+                if remote:
+                    download_folder(self._of(step), target)
+                else:
+                    check_folder(target)
             except UserError as problem:
                 if not isinstance(problem, NotThere):
                     self._steps()  # raises where it is the place that cannot be read
@@ -206,6 +237,23 @@ class Checkpoints:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, daemon=True, name="checkpoints")
                 self._thread.start()
+
+    def make_room(self) -> None:
+        """Before another checkpoint is written: leaves one at most on this machine's disks.
+
+        One that still waits to be stored is dropped, as the new one would take its place. A local place keeps the
+        newest.
+        """
+        with self._lock:
+            if self._waiting is not None:
+                shutil.rmtree(self._waiting[0], ignore_errors=True)
+            self._waiting = None
+        if is_remote(self.uri):
+            return
+        self.wait()
+        with suppress(UserError):  # what cannot be removed, the writing of the next one says
+            for older in self._steps()[1:]:
+                delete_folder(self._of(older))
 
     @contextmanager
     def tolerated(self, step: int) -> Iterator[None]:
@@ -250,7 +298,7 @@ class Checkpoints:
                     return
                 (folder, step), self._waiting = self._waiting, None
             try:
-                upload_folder(folder, self._of(step))
+                upload_folder(folder, self._of(step), move=True)
                 self.stored += 1
                 for older in self._steps()[KEEP:]:
                     delete_folder(self._of(older))

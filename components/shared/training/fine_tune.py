@@ -16,23 +16,34 @@ from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.progress import Progress
 from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.models.likelihood import losses
-from llm2llm.components.shared.models.load import device, load_model, load_tokenizer, precision
+from llm2llm.components.shared.models.load import device, load_config, load_model, load_tokenizer, precision
 from llm2llm.components.shared.models.student_folder import TASK, TRAINING_FILE, save_losses
+from llm2llm.components.shared.storage import is_remote
 from llm2llm.components.shared.tasks import Task
 from llm2llm.components.shared.training.checkpoint_callbacks import (
     SaveCheckpoints,
+    agreed,
     resume_from,
     shared_folder,
     step_of,
     whole_model,
 )
-from llm2llm.components.shared.training.checkpoints import NO_WEIGHTS, Checkpoints, data_hash, versions
+from llm2llm.components.shared.training.checkpoints import (
+    NO_WEIGHTS,
+    Checkpoints,
+    checkpoint_bytes,
+    data_hash,
+    room_for,
+    versions,
+)
 from llm2llm.components.shared.training.devices import Share, share, share_weights_on_cpus, this_process
 from llm2llm.components.shared.training.encoding import Encoding, draw_replay, encode_rows
 from llm2llm.components.shared.training.methods import (
     attention,
+    check_kernels,
     check_optimiser,
     prepare,
+    recomputes,
     refuse_quantised,
     save,
     stochastic,
@@ -64,6 +75,7 @@ def fine_tune(
     iteration: int = 0,
     checkpoints: str | None = None,
     rows_in_one_pass: int | None = None,
+    recompute: bool = False,
 ) -> TrainingLog:
     """Fine-tunes a student and saves it to the folder `output`: safetensors and tokenizer, or the PEFT adapter.
 
@@ -80,17 +92,20 @@ def fine_tune(
         iteration: Of the loop: with the random seed decides which general rows, and which half of the weights for hft.
         checkpoints: Where to keep checkpoints, and to look for one to go on from (`checkpoints_uri`); None: nowhere.
         rows_in_one_pass: The most rows at once, where fewer than `settings.batch_size` fit into memory.
+        recompute: Whether to compute activations again on the way back, where the student's architecture can; the
+            settings may ask for it as well.
 
     In one of several processes (torchrun's environment variables say so) it trains with the others; the first saves.
 
     Raises:
         UserError: An empty training set, rows that are all too long, a student that cannot be loaded, a contradiction,
-            a loss that is not a number.
+            a loss that is not a number, a disk without room for the student.
     """
     if not training_set:
         raise UserError("train: the training set is empty")
     check_loggers(settings)
     check_optimiser(settings)
+    check_kernels(settings)
     if hint := rate_hint(settings, student):
         print(f"train: warning: {hint}", flush=True)
     here = this_process()
@@ -98,26 +113,34 @@ def fine_tune(
     set_seed(random_seed)
     seeds = seeds or _seeds(training_set)
     general = draw_replay(replay or [], len(training_set), settings.replay_fraction, random_seed, iteration)
-    model, tokenizer = _base(student, task, settings, random_seed, seeds)
+    sharded = settings.sharding == "fsdp" and here.num_processes > 1
+    # Of a student that is shared out the first process has the weights, in main memory; the others get their shares.
+    place = ("cpu" if here.is_main_process else "empty") if sharded else None
+    model, tokenizer, config = _begin(student, task, settings, random_seed, seeds)
     if task.chat.template:
         tokenizer.chat_template = task.chat.template  # saved with the student
-    limit = _longest_row(model, settings)
+    limit = _longest_row(config, settings)
     encoding = encode_rows(tokenizer, task, training_set, general, limit, settings)
     _say_what_is_missing(encoding, limit)
     rows = encoding.rows
+    if model is None:  # rows that are refused, are refused before a large student is loaded
+        model = _load(student, settings, place)
+    model = model.to("cpu") if place else model
     _refuse_other_tokenizer(model, tokenizer, encoding)
-    if settings.packing:
+    if settings.packing and place != "empty":
         refuse_leaky_packing(model, rows)
 
     model.config.use_cache = False
     early = _EarlyLosses(tokenizer, seeds, task, part.rows)
-    base_losses = early.measure(model) if settings.record_losses else {}
-    model, adapter = prepare(model, settings, random_seed, iteration)
+    if settings.record_losses and not sharded:
+        early.base = early.measure(model)
+    recompute = recomputes(model, settings, recompute)
+    model, adapter = prepare(model, settings, random_seed, iteration, recompute)
     with shared_folder() as folder, closing(Checkpoints(checkpoints)) if checkpoints else nullcontext() as kept:
         trainer = StudentTrainer(
             rows,
             limit if settings.packing else None,
-            _arguments(settings, part, here.num_processes, random_seed, str(folder)),
+            _arguments(settings, part, here.num_processes, random_seed, str(folder), recompute),
             settings.batch_size * settings.gradient_accumulation,
             kept,
             model=model,
@@ -126,11 +149,13 @@ def fine_tune(
             optimizer_cls_and_kwargs=stochastic(settings, random_seed),
             callbacks=[_ShowProgress(), *([early] if settings.record_losses else [])],
         )
-        assert trainer.is_fsdp_enabled == (settings.sharding == "fsdp" and here.num_processes > 1)
+        assert trainer.is_fsdp_enabled == sharded
         _silence(trainer)
         resumed = None
+        room = agreed(not here.is_main_process or _has_room(trainer.model, settings, output, folder, kept))
         if kept is not None:
-            trainer.add_callback(SaveCheckpoints(kept, trainer.order, early, settings))
+            if room:
+                trainer.add_callback(SaveCheckpoints(kept, trainer.order, early, settings))
             resumed = resume_from(kept, trainer.order, early, folder / "resumed")
         lengths = [len(row.tokens) for row in rows]
         flops = flops_per_token(trainer.model, lengths)
@@ -152,6 +177,7 @@ def fine_tune(
         loss_curve=loss_curve(trainer.state),
         devices=here.num_processes,
         rows_in_one_pass=part.rows,
+        activation_checkpointing=recompute,
         seconds=seconds,
         share_timed=(steps - steps_before) / steps if steps else 0.0,
         flops_per_token=flops,
@@ -170,17 +196,43 @@ def fine_tune(
         data = data_hash(training_set, general)
         _save_log(output / TRAINING_FILE, log, student, task, settings, random_seed, iteration, data)
         if settings.record_losses:
-            save_losses(output, base_losses, early.losses)
+            save_losses(output, early.base, early.losses)
     return log
+
+
+def _has_room(model: Any, settings: FineTuneSettings, output: Path, folder: Path, kept: Checkpoints | None) -> bool:
+    """Whether the disks hold the checkpoints of a training; where they do not it is said.
+
+    Raises:
+        UserError: They do not even hold the student.
+    """
+    alone = settings.adapts and not settings.merge
+    student = sum(one.numel() * precision().itemsize for one in model.parameters() if one.requires_grad or not alone)
+    if missing := room_for([(output, student)]):
+        raise UserError(
+            f"train: no room for the student, the disk is full: {missing}; free some, or choose another output"
+        )
+    if kept is None:
+        return True
+    each = checkpoint_bytes(model, settings.adapts)
+    # Two at most are on this machine's disks: the newest, and the one that is being written.
+    place = None if is_remote(kept.uri) else Path(kept.uri)
+    there = sum(one.stat().st_size for one in place.rglob("*") if one.is_file()) if place else 0
+    missing = room_for([(output, student), (folder, each), (place or folder, max(each - there, 0))])
+    if missing:
+        print(f"train: no checkpoints are kept, as there is no room for two: {missing}; free some, or name another "
+              "place in train.checkpoint_uri", flush=True)  # fmt: skip
+    return not missing
 
 
 def _seeds(training_set: list[Example]) -> list[Example]:
     return [example for example in training_set if not example.generated]
 
 
-def _base(
+def _begin(
     student: str, task: Task, settings: FineTuneSettings, random_seed: int, seeds: list[Example]
-) -> tuple[Any, Any]:
+) -> tuple[Any, Any, Any]:
+    """(model, tokenizer, config); the model of a pretrained student is not loaded yet, and None."""
     if student == SCRATCH:
         # A student this small gains a third from a second thread on an idle machine, and loses a factor of three on one
         # that does anything else, as the threads spin in wait for one another. One thread also gives the same weights
@@ -192,9 +244,13 @@ def _base(
                 "weights; set train.method: full, or name a pretrained student"
             )
         model, tokenizer = build_student(seeds, task, settings.scratch, random_seed)
-        return model.to(device()), tokenizer
+        return model.to(device()), tokenizer, model.config
     refuse_quantised(student, settings)
     tokenizer = load_tokenizer(student, settings.trust_remote_code)
+    return None, tokenizer, load_config(student, settings.trust_remote_code)
+
+
+def _load(student: str, settings: FineTuneSettings, place: str | None) -> Any:
     model = load_model(
         student,
         settings.trust_remote_code,
@@ -202,15 +258,16 @@ def _base(
         dtype=weights_dtype(settings),
         four_bit=settings.method == "qlora",
         attention=attention(settings),
+        place=place,
     )
     if isinstance(model, PeftModel) and not settings.adapts:
         model = model.merge_and_unload()
         model.requires_grad_(True)  # PEFT froze the base
-    return model, tokenizer
+    return model
 
 
-def _longest_row(model: Any, settings: FineTuneSettings) -> int:
-    context: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+def _longest_row(config: Any, settings: FineTuneSettings) -> int:
+    context: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
     return min(settings.max_length, context or settings.max_length)
 
 
@@ -247,10 +304,12 @@ def _silence(trainer: StudentTrainer) -> None:
             trainer.remove_callback(callback)
 
 
-def _arguments(settings: FineTuneSettings, part: Share, devices: int, random_seed: int, folder: str) -> SFTConfig:
+def _arguments(
+    settings: FineTuneSettings, part: Share, devices: int, random_seed: int, folder: str, recompute: bool
+) -> SFTConfig:
     sharded = settings.sharding == "fsdp" and devices > 1
     # The first process writes checkpoints whole: what the others wrote would stay on the disks of other nodes.
-    whole = {"version": 2, "state_dict_type": "FULL_STATE_DICT"}
+    whole = {"version": 2, "state_dict_type": "FULL_STATE_DICT", "cpu_ram_efficient_loading": True}
     arguments = SFTConfig(
         output_dir=folder,
         num_train_epochs=settings.epochs,
@@ -266,9 +325,10 @@ def _arguments(settings: FineTuneSettings, part: Share, devices: int, random_see
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
         neftune_noise_alpha=settings.neftune_alpha or None,
-        gradient_checkpointing=settings.activation_checkpointing and not sharded,
+        gradient_checkpointing=recompute and not sharded,
         fsdp=sharded,
-        fsdp_config=whole | {"activation_checkpointing": settings.activation_checkpointing} if sharded else None,
+        fsdp_config=whole | {"activation_checkpointing": recompute} if sharded else None,
+        use_liger_kernel=settings.liger,
         ddp_find_unused_parameters=False,
         bf16=precision() is torch.bfloat16,
         use_cpu=device() == "cpu",
@@ -301,6 +361,8 @@ class _EarlyLosses(TrainerCallback):
     """Measures each seed's loss when the first epoch ends, or the training if it is shorter."""
 
     def __init__(self, tokenizer: Any, seeds: list[Example], task: Task, batch_size: int) -> None:
+        self.base: dict[str, float] = {}
+        """Before training; of a student that is shared out as it begins."""
         self.losses: dict[str, float] = {}
         self._tokenizer, self._seeds, self._task, self._batch_size = tokenizer, seeds, task, batch_size
 
@@ -310,6 +372,8 @@ class _EarlyLosses(TrainerCallback):
         return {seed.id: loss for seed, loss in zip(self._seeds, measured, strict=True)}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        if not self.base:  # not known by now
+            self.base = self.measure(model)
         # A checkpoint of the first epoch's last step is written before that epoch has ended.
         if state.epoch == 1:
             self.on_epoch_end(args, state, control, model)

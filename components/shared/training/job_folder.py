@@ -59,6 +59,7 @@ class TrainingJob:
     iteration: int = 0
     checkpoints: str | None = None
     rows_in_one_pass: int | None = None
+    recompute: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,7 @@ def write_job(uri: str, job: TrainingJob) -> None:
             "iteration": job.iteration,
             "checkpoints": job.checkpoints,
             "rows_in_one_pass": job.rows_in_one_pass,
+            "recompute": job.recompute,
         }
         (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         delete(join(uri, RESULT))
@@ -148,6 +150,7 @@ def read_job(folder: Path) -> TrainingJob:
         iteration=values["iteration"],
         checkpoints=values["checkpoints"],
         rows_in_one_pass=values["rows_in_one_pass"],
+        recompute=values["recompute"],
     )
 
 
@@ -167,6 +170,7 @@ def run_job(job: TrainingJob, output: Path) -> TrainingLog:
         iteration=job.iteration,
         checkpoints=job.checkpoints,
         rows_in_one_pass=job.rows_in_one_pass,
+        recompute=job.recompute,
     )
 
 

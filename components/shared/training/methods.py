@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig
 from transformers.pytorch_utils import Conv1D
 from transformers.training_args import OptimizerNames
-from transformers.utils import is_flash_attn_2_available
+from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available, is_liger_kernel_available
 
 from llm2llm.components.shared.base.errors import UserError, did_you_mean
 from llm2llm.components.shared.models.load import base_name, load_model, local_name, precision
@@ -87,16 +87,64 @@ def refuse_quantised(student: str, settings: FineTuneSettings) -> None:
         )
 
 
+FLASH = {"flash_attention_2": is_flash_attn_2_available, "flash_attention_3": is_flash_attn_3_available}
+"""Implementations of attention that need a package and a GPU, and whether they are there."""
+
+
+def check_kernels(settings: FineTuneSettings) -> None:
+    """Checks, before anything is loaded, that this machine has what `attention` and `liger` ask for.
+
+    Raises:
+        UserError: It has not.
+    """
+    wanted = settings.attention
+    if wanted in FLASH and not (FLASH[wanted]() and precision() is torch.bfloat16):
+        raise UserError(
+            f"train.attention: {wanted!r} needs its package (flash-attn) and a GPU with bfloat16, and they are not "
+            "here; set train.attention: auto, or add the package to the image of `train`"
+        )
+    if settings.liger and not (is_liger_kernel_available() and torch.cuda.is_available()):
+        raise UserError(
+            "train.liger: true needs the package liger-kernel and a GPU, and they are not here; set train.liger: "
+            "false, or add the package to the image of `train`"
+        )
+
+
 def attention(settings: FineTuneSettings) -> str | None:
     """Which implementation of attention a student trains with; None: its own default.
 
     With packing on a GPU flash attention, where the package is installed: it spends nothing on what is masked.
     """
+    if settings.attention != "auto":
+        return settings.attention
     flash = settings.packing and precision() is torch.bfloat16 and is_flash_attn_2_available()
     return "flash_attention_2" if flash else None
 
 
-def prepare(model: Any, settings: FineTuneSettings, random_seed: int, iteration: int) -> tuple[Any, LoraConfig | None]:
+def recomputes(model: Any, settings: FineTuneSettings, wanted: bool) -> bool:
+    """Whether activations are computed again on the way back.
+
+    Args:
+        model: The student.
+        settings: May ask for it.
+        wanted: Whether it would help, as after running out of memory.
+
+    Raises:
+        UserError: The settings ask for it, and the architecture cannot.
+    """
+    can = bool(model.get_base_model().supports_gradient_checkpointing if isinstance(model, PeftModel) else
+               model.supports_gradient_checkpointing)  # fmt: skip
+    if settings.activation_checkpointing and not can:
+        raise UserError(
+            "train.activation_checkpointing: this student's architecture cannot compute activations again; set it to "
+            "false, and a smaller train.batch_size"
+        )
+    return can and (wanted or settings.activation_checkpointing)
+
+
+def prepare(
+    model: Any, settings: FineTuneSettings, random_seed: int, iteration: int, recompute: bool
+) -> tuple[Any, LoraConfig | None]:
     """(the model with the weights frozen that the method leaves as they are, the adapter that it still lacks).
 
     Args:
@@ -104,19 +152,40 @@ def prepare(model: Any, settings: FineTuneSettings, random_seed: int, iteration:
         settings: Say the method.
         random_seed: With `iteration` decides which half `hft` trains.
         iteration: Of the loop.
+        recompute: Whether activations are computed again on the way back.
 
     Raises:
         UserError: A model that the method does not fit.
     """
     if settings.method == "qlora":
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=settings.activation_checkpointing)
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=recompute)
+    if not isinstance(model, PeftModel):
+        for module in beside_decoder(model).values():
+            module.requires_grad_(False)
     if settings.adapts:
         return model, None if isinstance(model, PeftModel) else new_adapter(model, settings)
     if settings.method == "hft":
         frozen = other_half(model, random_seed, iteration)
         for name, weight in model.named_parameters():
-            weight.requires_grad_(name not in frozen)
+            weight.requires_grad_(weight.requires_grad and name not in frozen)
     return model, None
+
+
+def beside_decoder(model: Any) -> dict[str, Any]:
+    """What of a multimodal student no text goes through, such as its vision tower: the outermost modules, by name.
+
+    They get no gradient: DDP waits for one in vain, and an adapter or half of the weights would be wasted there.
+    """
+    if model.config.get_text_config() is model.config:
+        return {}
+    parts = [one for one in (model.get_decoder(), model.get_output_embeddings()) if one is not None]
+    used = {id(module) for part in parts for module in part.modules()}
+    around = {name for name, module in model.named_modules() if used & {id(one) for one in module.modules()}}
+    found: dict[str, Any] = {}
+    for name, module in model.named_modules():
+        if name not in around and id(module) not in used and name.rpartition(".")[0] in around:
+            found[name] = module
+    return found
 
 
 def new_adapter(model: Any, settings: FineTuneSettings) -> LoraConfig:
@@ -125,8 +194,14 @@ def new_adapter(model: Any, settings: FineTuneSettings) -> LoraConfig:
     Raises:
         UserError: `lora_targets` that the model does not have.
     """
+    outside = [
+        f"{place}.{name}" if name else place
+        for place, module in sorted(beside_decoder(model).items())
+        for name, inner in module.named_modules()
+        if isinstance(inner, torch.nn.Linear | Conv1D)
+    ]
     if settings.lora_targets != "all-linear":
-        names = _linear_layers(model)
+        names = _linear_layers(model) - set(outside)
         for target in settings.lora_targets:
             if not any(name == target or name.endswith(f".{target}") for name in names):
                 known = sorted({name.rsplit(".", 1)[-1] for name in names})
@@ -139,6 +214,7 @@ def new_adapter(model: Any, settings: FineTuneSettings) -> LoraConfig:
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
         target_modules=settings.lora_targets,
+        exclude_modules=outside or None,
         use_dora=settings.dora,
         use_rslora=settings.rslora,
         task_type="CAUSAL_LM",
@@ -217,11 +293,12 @@ def _save_adapter(model: Any, student: str, output: Path) -> None:
     model.peft_config["default"].base_model_name_or_path = base_name(student)
     # No embedding is ever added, and PEFT would look on the hub whether one was.
     model.save_pretrained(output, safe_serialization=True, save_embedding_layers=False)
-    # PEFT keeps the layers in a set, whose order is another in each process.
+    # PEFT keeps layers in sets, whose order is another in each process.
     path = output / CONFIG_NAME
     config = json.loads(path.read_text(encoding="utf-8"))
-    if isinstance(config["target_modules"], list):
-        config["target_modules"].sort()
+    for layers in (config["target_modules"], config["exclude_modules"]):
+        if isinstance(layers, list):
+            layers.sort()
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
@@ -235,7 +312,10 @@ def _linear_layers(model: Any) -> set[str]:
 def _blocks(model: Any) -> list[tuple[str, Any]]:
     """(name, module) of each transformer block."""
     count = model.config.get_text_config().num_hidden_layers
+    outside = {id(inner) for module in beside_decoder(model).values() for inner in module.modules()}
     for name, module in model.named_modules():
+        if id(module) in outside:
+            continue
         if isinstance(module, torch.nn.ModuleList) and len(module) == count:
             return [(f"{name}.{number}", block) for number, block in enumerate(module)]
     raise UserError("train.method: 'hft' finds no blocks in this student's architecture; choose another method")

@@ -70,7 +70,7 @@ class FineTuneSettings(Settings):
     """Gradients of a larger norm are scaled down to it; 0: never."""
     batch_size: int = Field(8, ge=1)
     """The most rows in one forward pass of a device; with `packing`, sequences of packed rows. Halved where they do not
-    fit into memory."""
+    fit into memory with `activation_checkpointing`."""
     gradient_accumulation: int = Field(1, ge=1)
     """Forward passes in one optimiser step on one device. A step sees `batch_size * gradient_accumulation` rows on any
     number of devices, of which that product must be a multiple."""
@@ -116,7 +116,14 @@ class FineTuneSettings(Settings):
     the memory. Each step is then rounded up or down at random, so that small ones are not lost. Off: only the
     arithmetic is in bfloat16."""
     activation_checkpointing: bool = False
-    """Whether to compute activations again on the way back instead of keeping them: less memory, a third more time."""
+    """Whether to compute activations again on the way back instead of keeping them: less memory, a third more time.
+    Off: only once the memory does not suffice, before fewer rows at once are tried."""
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"] = "auto"
+    """The implementation of attention while training, by its name in transformers. `auto`: the student's own, and with
+    `packing` flash_attention_2 where it is installed. The flash ones need a package of their own and a GPU."""
+    liger: bool = False
+    """Whether to use Liger's fused layers (norms, rotary positions, gated MLPs; Hsu et al. 2024) while training: less
+    memory, the same mathematics. Needs the package liger-kernel and a GPU."""
     gpus: int = Field(0, ge=0)
     """Devices to train on in this pod; 0: every GPU that the process sees. Without a GPU: processes on the CPU."""
     nodes: int = Field(1, ge=1)

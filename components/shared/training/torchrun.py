@@ -2,8 +2,8 @@
 
 With one device the training runs in this process. With several, each process is a `worker` on a job's folder; what ends
 one of them ends all, and comes through here: a user's mistake with its message, SIGTERM and Ctrl-C as such. A training
-that runs out of memory is begun again, or taken up from its newest checkpoint, with half as many rows at once; the
-optimiser's steps see the same rows.
+that runs out of memory is begun again, or taken up from its newest checkpoint: first with activation checkpointing,
+then with half as many rows at once, and so on. The optimiser's steps see the same rows.
 """
 
 import dataclasses
@@ -47,13 +47,14 @@ def train_on_devices(job: TrainingJob, output: Path) -> TrainingLog:
     """
     devices = devices_here(job.settings)
     alone = devices == 1 and not _several_visible()
-    return halving_rows(job, devices, output, _in_this_process if alone else partial(_in_processes, devices))
+    return until_it_fits(job, devices, output, _in_this_process if alone else partial(_in_processes, devices))
 
 
-def halving_rows(
+def until_it_fits(
     job: TrainingJob, devices: int, output: Path, train: Callable[[TrainingJob, Path], TrainingLog]
 ) -> TrainingLog:
-    """Trains, and where the memory does not suffice again with half as many rows at once.
+    """Trains, and where the memory does not suffice again: with activation checkpointing, then also with half as many
+    rows at once. The first costs a third more time; fewer rows at once may cost more on a GPU, and save less.
 
     Args:
         job: What to train.
@@ -65,19 +66,26 @@ def halving_rows(
         UserError: No memory for a single row, or a global batch that cannot be divided among the devices.
     """
     at_most: int | None = None
+    recompute = job.settings.activation_checkpointing
     while True:
         rows = share(job.settings, devices, at_most).rows
         try:
-            return train(dataclasses.replace(job, rows_in_one_pass=rows), output)
+            return train(dataclasses.replace(job, rows_in_one_pass=rows, recompute=recompute), output)
         except MemoryError as problem:
             reason = str(problem).split("\n", 1)[0]
-        if rows == 1:
+        if not recompute:
+            recompute = True
+            said = "again with activation checkpointing"
+        elif rows == 1:
             raise UserError(
-                f"train: no memory left with one row at once ({reason}): set train.activation_checkpointing: true, "
-                "a lower train.max_length, method: lora or qlora, sharding: fsdp on several GPUs, or take larger GPUs"
+                f"train: no memory left with one row at once and activation checkpointing ({reason}): set a lower "
+                "train.max_length, method: lora or qlora, bf16_weights: true with method full, sharding: fsdp on "
+                "several GPUs, or take larger GPUs; llm2llm preflight names what fits"
             )
-        at_most = rows // 2
-        print(f"train: no memory left with {rows} rows at once; again with at most {at_most} ({reason})", flush=True)
+        else:
+            at_most = rows // 2
+            said = f"again with at most {at_most}"
+        print(f"train: no memory left with {rows} rows at once; {said} ({reason})", flush=True)
         _empty(output)
 
 

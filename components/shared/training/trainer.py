@@ -70,6 +70,8 @@ class StudentTrainer(SFTTrainer):
         assert self._checkpoints is not None, "only SaveCheckpoints asks for one"
         # All take turns in writing one of sharded weights: the others would wait for one that had given up.
         step = self.state.global_step
+        if self.args.process_index == 0:
+            self._checkpoints.make_room()
         with nullcontext() if self.is_fsdp_enabled else self._checkpoints.tolerated(step):
             super()._save_checkpoint(model, trial)
 

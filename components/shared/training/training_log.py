@@ -41,6 +41,8 @@ class TrainingLog:
     """Bytes, of the first process."""
     resumed_from_step: int = field(default=0, metadata={"saved": False})
     """0: it began at the beginning."""
+    activation_checkpointing: bool = False
+    """Whether activations were computed again on the way back: asked for, or since the memory did not suffice."""
     checkpoints: int = field(default=0, metadata={"saved": False})
     checkpoints_failed: int = field(default=0, metadata={"saved": False})
     """How many were stored, and how many could not be."""

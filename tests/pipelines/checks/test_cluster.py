@@ -354,7 +354,7 @@ def model(folder: Path, **config: Any) -> str:
         (
             ("train.method=lora", "train.batch_size=8", "train.max_length=1024"),
             "warn",
-            "fewer rows at once are tried then, and one needs",
+            "with activation checkpointing at once, which is tried then",
         ),
         (("train.method=qlora", "train.batch_size=1", "train.max_length=512"), "ok", "weights 4"),
     ],
@@ -396,9 +396,9 @@ def test_a_student_that_the_pods_own_memory_does_not_hold_on_its_way_to_the_gpu_
     ("overrides", "status", "says"),
     [
         ((), "ok", ""),
-        (("placement.stages.train.scratch=40Gi",), "warn", "about 276 of 40 GiB of scratch"),
-        (("train.checkpoint_minutes=0", "placement.stages.train.scratch=60Gi"), "ok", "about 50 GiB of scratch"),
-        (("placement.stages.train.downloads=10Gi",), "warn", "set placement.stages.train.downloads=100Gi"),
+        (("placement.stages.train.scratch=40Gi",), "warn", "about 176 of 40 GiB of scratch"),
+        (("train.checkpoint_minutes=0", "placement.stages.train.scratch=60Gi"), "ok", "about 25 GiB of scratch"),
+        (("placement.stages.train.downloads=10Gi",), "warn", "set placement.stages.train.downloads=70Gi"),
     ],
 )
 def test_volumes_that_do_not_hold_what_the_student_makes_a_stage_write_are_pointed_out(
@@ -481,11 +481,12 @@ def test_every_way_to_need_less_memory_does() -> None:
     assert lora.optimiser == qlora.optimiser < 1
     assert qlora.weights < lora.weights / 2 < full.weights / 4
     for half in (needs(max_length=512), needs(rows=4)):
-        assert half.activations == full.activations / 2
+        assert half.activations == pytest.approx(full.activations / 2, rel=0.02), "but for the pieces of logits"
     assert needs(activation_checkpointing=True).activations < full.activations / 4
     assert needs(devices=4) == full
     shared = needs(devices=4, sharding="fsdp")
-    assert (shared.weights, shared.activations) == (full.weights / 4, full.activations)
+    assert shared.weights < full.weights / 4, "float32 weights without copies, and two blocks whole"
+    assert shared.activations == full.activations
 
 
 # cluster

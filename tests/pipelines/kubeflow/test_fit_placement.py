@@ -163,9 +163,12 @@ def test_a_teacher_in_the_pod_has_room_for_its_weights(teacher: str, scratch: in
 
 def test_adapters_and_runs_without_checkpoints_need_less() -> None:
     def need(**values: Any) -> float:
-        settings = load_config("snips", [f"train.{key}={value}" for key, value in values.items()]).train
+        settings = load_config(
+            "snips", [f"train.{key}={value}" for key, value in {"method": "full", **values}.items()]
+        ).train
         return training_disk(10**9, settings).scratch
 
     assert need(method="lora") < need() / 3
     assert need(checkpoint_minutes=0) < need() / 3
+    assert need(bf16_weights="true") < need() * 0.6
     assert need(checkpoint_minutes=0, checkpoint_steps=5) == need()

@@ -49,3 +49,16 @@ def test_each_process_puts_its_4_bit_base_onto_its_own_gpu(monkeypatch: pytest.M
     monkeypatch.setattr(load, "AutoModelForCausalLM", SimpleNamespace(from_pretrained=from_pretrained))
     load.load_model("org/name", four_bit=True)
     assert given["device_map"] == {"": 1}
+
+
+def test_without_weights_only_what_they_look_like_is_there(tiny_student: Path) -> None:
+    """As the processes have it that get their shares of a student from the first one."""
+    whole, empty = (load.load_model(tiny_student, place=place, dtype=torch.float32) for place in ("cpu", "empty"))
+    addresses = [one.data_ptr() for one in empty.parameters()]
+    assert len(set(addresses)) == len(addresses), "by which accelerate finds them again"
+    assert {name: one.shape for name, one in empty.named_parameters()} == {
+        name: one.shape for name, one in whole.named_parameters()
+    }
+    theirs = dict(whole.named_buffers())
+    assert {name for name, _ in empty.named_buffers()} == set(theirs)
+    assert all(torch.equal(one, theirs[name]) for name, one in empty.named_buffers()), "nobody sends them"

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,10 +18,12 @@ from llm2llm.components.shared.data.schemas import Example, Prediction
 from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.storage import list_uris
 from llm2llm.components.shared.tasks import Task
+from llm2llm.components.shared.training import checkpoints as checkpoints_module
 from llm2llm.components.shared.training import fine_tune as fine_tune_module
 from llm2llm.components.shared.training import torchrun as launch
 from llm2llm.components.shared.training.checkpoints import checkpoints_uri
 from llm2llm.components.shared.training.job_folder import TrainingJob, write_job
+from llm2llm.components.shared.training.scratch import build_student
 from llm2llm.components.shared.training.settings import FineTuneSettings
 from llm2llm.components.shared.training.training_log import TrainingLog
 from llm2llm.components.train.train import train
@@ -30,6 +33,7 @@ pytestmark = pytest.mark.slow
 KILL = """
 import os, signal, sys, time
 from pathlib import Path
+from types import SimpleNamespace
 from llm2llm.components.shared.storage import list_uris
 from llm2llm.components.shared.training import fine_tune as module
 from llm2llm.components.shared.training.job_folder import read_job
@@ -251,7 +255,7 @@ def test_one_of_two_processes_is_killed(
     assert files(tmp_path / "model") == files(tmp_path / "undisturbed")
 
 
-def test_out_of_memory_halves_the_rows_and_goes_on_from_a_checkpoint(
+def test_out_of_memory_recomputes_then_halves_the_rows_and_goes_on_from_a_checkpoint(
     tmp_path: Path, rows: list[Example], colours: Task, quick: FineTuneSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More than two rows at once "do not fit" from the fifth step on."""
@@ -269,8 +273,27 @@ def test_out_of_memory_halves_the_rows_and_goes_on_from_a_checkpoint(
     monkeypatch.setattr(fine_tune_module.StudentTrainer, "compute_loss", tight)
     log = train(rows, colours, "scratch", None, settings, 0, tmp_path / "model")
     assert (log.rows_in_one_pass, log.resumed_from_step, log.steps) == (2, 4, undisturbed.steps)
+    assert (undisturbed.activation_checkpointing, log.activation_checkpointing) == (False, True)
     for (step, loss), (_, other) in zip(undisturbed.loss_curve, log.loss_curve, strict=True):
         assert other == pytest.approx(loss, abs=1e-4), f"step {step}: the same rows in every step"
+
+
+def test_activation_checkpointing_comes_before_fewer_rows(
+    tmp_path: Path, rows: list[Example], colours: Task, quick: FineTuneSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What "fits" once activations are computed again keeps its rows at once, and has the same losses."""
+    plain = train(rows, colours, "scratch", None, quick, 0, tmp_path / "plain")
+    compute_loss = fine_tune_module.StudentTrainer.compute_loss
+
+    def tight(self: object, model: object, inputs: dict[str, torch.Tensor], *rest: object, **others: object) -> object:
+        if not model.is_gradient_checkpointing:  # type: ignore[attr-defined]
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return compute_loss(self, model, inputs, *rest, **others)
+
+    monkeypatch.setattr(fine_tune_module.StudentTrainer, "compute_loss", tight)
+    log = train(rows, colours, "scratch", None, quick, 0, tmp_path / "model")
+    assert (log.rows_in_one_pass, log.activation_checkpointing) == (plain.rows_in_one_pass, True)
+    assert [loss for _, loss in log.loss_curve] == pytest.approx([loss for _, loss in plain.loss_curve], abs=1e-4)
 
 
 def test_no_memory_for_one_row(
@@ -279,11 +302,39 @@ def test_no_memory_for_one_row(
     tried = []
 
     def never(self: object, model: object, inputs: dict[str, torch.Tensor], *rest: object, **others: object) -> None:
-        tried.append(len(inputs["input_ids"]))
+        tried.append((len(inputs["input_ids"]), model.is_gradient_checkpointing))  # type: ignore[attr-defined]
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     monkeypatch.setattr(fine_tune_module.StudentTrainer, "compute_loss", never)
-    with pytest.raises(UserError, match=r"no memory left with one row at once \(CUDA out of memory"):
+    with pytest.raises(UserError, match=r"with one row at once and activation checkpointing \(CUDA out of memory"):
         launch.train_on_devices(TrainingJob(rows, colours, "scratch", quick, 0), tmp_path)
-    assert tried == [4, 2, 1]
+    assert tried == [(4, False), (4, True), (2, True), (1, True)]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_disks_are_looked_at_before_a_training(
+    tmp_path: Path,
+    rows: list[Example],
+    colours: Task,
+    quick: FineTuneSettings,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    settings = settings_of(quick, str(tmp_path / "place"), max_steps=2, checkpoint_steps=1)
+    free = [1000]
+    monkeypatch.setattr(checkpoints_module.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free[0]))
+    with pytest.raises(UserError, match=r"no room for the student, the disk is full: .* GiB are needed on"):
+        train(rows, colours, "scratch", None, settings, 0, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    weights = 4 * sum(one.numel() for one in load_model_of(rows, colours, settings).parameters())
+    free[0] = weights + 1
+    log = train(rows, colours, "scratch", None, settings, 0, tmp_path / "model")
+    assert (log.steps, log.checkpoints) == (2, 0)
+    assert "train: no checkpoints are kept, as there is no room for two: " in capsys.readouterr().out
+    free[0] = 7 * weights  # the student, and twice its weights and two moments
+    assert train(rows, colours, "scratch", None, settings, 0, tmp_path / "again").checkpoints == 1
+
+
+def load_model_of(rows: list[Example], task: Task, settings: FineTuneSettings) -> torch.nn.Module:
+    model: torch.nn.Module = build_student(rows, task, settings.scratch, 0)[0]
+    return model

@@ -16,7 +16,7 @@ from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.storage import join, list_uris, read_manifest
 from llm2llm.components.shared.tasks import Task
 from llm2llm.components.shared.training import checkpoints as module
-from llm2llm.components.shared.training.checkpoints import Checkpoints, checkpoints_uri, remove_checkpoints
+from llm2llm.components.shared.training.checkpoints import Checkpoints, checkpoints_uri, remove_checkpoints, room_for
 from llm2llm.components.shared.training.job_folder import TrainingJob
 from llm2llm.components.shared.training.settings import FineTuneSettings
 
@@ -52,7 +52,8 @@ def test_the_two_newest_stay_and_the_newest_is_found(uri: str, tmp_path: Path) -
     assert list(tmp_path.glob("checkpoint-*")) == [], "what is stored is gone from the local disk"
     assert {one.rsplit("/", 2)[1] for one in list_uris(uri)} == {"step-00000020", "step-00000100"}
     found = Checkpoints(uri).newest(tmp_path / "found")
-    assert found == tmp_path / "found" / "checkpoint-100"
+    local = Path(uri) / "step-00000100"
+    assert found == (tmp_path / "found" / "checkpoint-100" if uri.startswith("s3://") else local), "read in its place"
     assert (found / "weights").read_text() == "weights of 100" * 100
     remove_checkpoints(uri)
     assert list(list_uris(uri)) == []
@@ -76,7 +77,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(
         (newest / "MANIFEST.json").unlink()
     found = Checkpoints(uri).newest(tmp_path / "found")
     assert found is not None
-    assert found.name == "checkpoint-1"
+    assert found == tmp_path / "key" / "step-00000001"
     said = capsys.readouterr().out
     assert "goes on from the checkpoint of step 1" in said
     assert ("step 2 is passed over" in said) == (damage != "no manifest"), "a half one was never there"
@@ -87,10 +88,10 @@ def held_upload(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threa
     begun, go_on = threading.Event(), threading.Event()
     upload = module.upload_folder
 
-    def slow(folder: Path, uri: str) -> object:
+    def slow(folder: Path, uri: str, move: bool) -> object:
         begun.set()
         assert go_on.wait(10)
-        return upload(folder, uri)
+        return upload(folder, uri, move=move)
 
     monkeypatch.setattr(module, "upload_folder", slow)
     return begun, go_on
@@ -110,6 +111,42 @@ def test_one_waits_while_one_is_stored_and_a_newer_takes_its_place(
     go_on.set()
     checkpoints.wait()
     assert sorted(path.name for path in (tmp_path / "key").iterdir()) == ["step-00000001", "step-00000003"]
+
+
+def test_a_place_on_the_same_disk_takes_a_checkpoint_by_renaming(tmp_path: Path) -> None:
+    checkpoint = written(tmp_path, 1)
+    of_file = (checkpoint / "weights").stat().st_ino
+    checkpoints = Checkpoints(str(tmp_path / "key"))
+    checkpoints.store(checkpoint, 1)
+    checkpoints.wait()
+    assert (tmp_path / "key" / "step-00000001" / "weights").stat().st_ino == of_file
+    assert not checkpoint.exists()
+
+
+def test_two_checkpoints_at_most_are_on_a_disk(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A third is never begun while two are there: of those on this machine the newest stays, none waits."""
+    checkpoints = stored(uri, tmp_path, 1, 2)
+    checkpoints.make_room()
+    remote = uri.startswith("s3://")
+    left = {one.rsplit("/", 2)[1] for one in list_uris(uri)}
+    assert left == ({"step-00000001", "step-00000002"} if remote else {"step-00000002"}), "a server has room"
+    begun, go_on = held_upload(monkeypatch)
+    checkpoints.store(written(tmp_path, 3), 3)
+    assert begun.wait(10)
+    checkpoints.store(written(tmp_path, 4), 4)
+    threading.Timer(0.1, go_on.set).start()
+    checkpoints.make_room()
+    assert not (tmp_path / "checkpoint-4").exists(), "the next one takes its place"
+    checkpoints.wait()
+
+
+def test_room_is_counted_by_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(4 << 30, 1 << 30, 3 << 30))
+    there, later = tmp_path / "there", tmp_path / "not" / "yet"
+    there.mkdir()
+    assert room_for([(there, 1 << 30), (later, 2 << 30)]) == ""
+    said = room_for([(there, 1 << 30), (later, (2 << 30) + 1)])
+    assert said == f"3.00 GiB are needed on the disk of {there}, and 3.00 are free"
 
 
 def test_closing_drops_the_one_that_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

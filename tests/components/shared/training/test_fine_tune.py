@@ -15,6 +15,7 @@ from llm2llm.components.shared.inference.generate import answer
 from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.models.load import load_model, load_tokenizer
 from llm2llm.components.shared.tasks import Task, grade
+from llm2llm.components.shared.training import fine_tune as fine_tune_module
 from llm2llm.components.shared.training.fine_tune import fine_tune
 from llm2llm.components.shared.training.settings import FineTuneSettings
 from llm2llm.components.train.train import train
@@ -195,3 +196,19 @@ def test_a_loss_that_is_not_a_number_stops_training(
     assert len(named) == quick.batch_size
     assert set(named) <= {row.id for row in rows}
     assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_that_are_refused_are_refused_before_the_student_is_loaded(
+    rows: list[Example], colours: Task, tiny_student: Path, quick: FineTuneSettings, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def loads(*_: object, **__: object) -> None:
+        raise AssertionError("the weights are read")
+
+    monkeypatch.setattr(fine_tune_module, "load_model", loads)
+    settings = quick.model_copy(update={"too_long": "refuse", "max_length": 16})
+    long = [dataclasses.replace(rows[0], question=rows[0].question * 20), *rows[1:]]
+    with pytest.raises(UserError, match="rows have more than 16 tokens"):
+        fine_tune(long, colours, str(tiny_student), settings, 0, tmp_path)
+    with pytest.raises(AssertionError, match="the weights are read"):
+        fine_tune(rows, colours, str(tiny_student), quick, 0, tmp_path)

@@ -7,8 +7,16 @@ from typing import Any
 
 import pytest
 import torch
+from peft import get_peft_model
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    Gemma3TextConfig,
+    LlamaForCausalLM,
+    SiglipVisionConfig,
+)
 
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Example
@@ -17,7 +25,14 @@ from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.models.load import load_model, load_tokenizer, refuse_other_base
 from llm2llm.components.shared.tasks import Task
 from llm2llm.components.shared.training.fine_tune import fine_tune
-from llm2llm.components.shared.training.methods import other_half
+from llm2llm.components.shared.training.methods import (
+    attention,
+    beside_decoder,
+    check_kernels,
+    other_half,
+    prepare,
+    recomputes,
+)
 from llm2llm.components.shared.training.settings import FineTuneSettings, rate_hint
 from llm2llm.components.shared.training.training_log import TrainingLog
 from tests.support.tiny_models import ARCHITECTURES, save_tiny
@@ -373,3 +388,71 @@ def test_qlora_without_bitsandbytes_says_what_to_install(
     monkeypatch.setattr("llm2llm.components.shared.models.load.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"needs bitsandbytes.*install llm2llm\[qlora\], or set train.method: lora"):
         load_model(tiny_student, four_bit=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"attention": "flash_attention_2"}, "train.attention: 'flash_attention_2' needs its package .* set train.att"),
+        ({"attention": "flash_attention_3"}, "train.attention: 'flash_attention_3' needs its package"),
+        ({"liger": True}, "train.liger: true needs the package liger-kernel and a GPU.*set train.liger: false"),
+    ],
+)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="refuses what a GPU may have")
+def test_kernels_that_are_not_here_are_refused_before_anything_is_loaded(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        check_kernels(FineTuneSettings(**changes))
+
+
+def test_a_student_trains_with_the_attention_that_is_set(tiny_student: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("eager", "sdpa"):
+        settings = FineTuneSettings(attention=name)
+        assert load_model(tiny_student, attention=attention(settings)).config._attn_implementation == name
+    monkeypatch.setattr(LlamaForCausalLM, "_supports_sdpa", False)
+    with pytest.raises(UserError, match=r"train.attention: 'sdpa' is not for student .*; set train.attention: auto"):
+        load_model(tiny_student, attention="sdpa")
+
+
+def test_activation_checkpointing_of_an_architecture_that_cannot(
+    tiny_student: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked for it is refused; as a step on the way to less memory it is left out."""
+    model = load_model(tiny_student)
+    assert recomputes(model, FineTuneSettings(), wanted=True)
+    assert not recomputes(model, FineTuneSettings(), wanted=False)
+    monkeypatch.setattr(type(model), "supports_gradient_checkpointing", False)
+    assert not recomputes(model, FineTuneSettings(), wanted=True)
+    with pytest.raises(UserError, match=r"train.activation_checkpointing: this student's architecture cannot"):
+        recomputes(model, FineTuneSettings(activation_checkpointing=True), wanted=False)
+
+
+def tiny_gemma3() -> Any:
+    """A Gemma 3 with a vision tower of as many layers as its decoder."""
+    torch.manual_seed(0)
+    text = Gemma3TextConfig(vocab_size=300, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+                            num_attention_heads=2, num_key_value_heads=1, head_dim=16, sliding_window=8)  # fmt: skip
+    vision = SiglipVisionConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+                                image_size=28, patch_size=14)  # fmt: skip
+    config = Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4, image_token_index=299,
+                          boi_token_index=298, eoi_token_index=297)  # fmt: skip
+    return Gemma3ForConditionalGeneration(config)
+
+
+@pytest.mark.parametrize("method", ["full", "hft", "lora"])
+def test_of_a_multimodal_student_the_decoder_is_trained(method: str) -> None:
+    """Every weight that is to be trained has a gradient, which is what DDP waits for."""
+    settings = FineTuneSettings(method=method)
+    model, adapter = prepare(tiny_gemma3(), settings, 0, 0, recompute=False)
+    if adapter is not None:
+        model = get_peft_model(model, adapter)
+    tokens = torch.arange(20)[None]
+    model.train()(input_ids=tokens, attention_mask=torch.ones_like(tokens), labels=tokens).loss.backward()
+    trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    assert trained == {name for name, weight in model.named_parameters() if weight.grad is not None}
+    assert not [name for name in trained if "vision" in name or "projector" in name]
+    layers = {name.partition("layers.")[2][0] for name in trained if "language_model.layers." in name}
+    assert layers == {"0", "1"}
+
+
+def test_a_student_of_text_alone_has_nothing_beside_its_decoder(tiny_student: Path) -> None:
+    assert beside_decoder(load_model(tiny_student)) == {}
