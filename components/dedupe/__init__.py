@@ -1,1 +1,1 @@
-"""Stage `dedupe`: near copies and leaks out; the next training set."""
+"""Stage `dedupe`: drops near copies and leaks; writes the next training set."""

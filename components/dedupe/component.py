@@ -1,4 +1,4 @@
-"""Stage `dedupe`: near copies and leaks out; the next training set."""
+"""Stage `dedupe`: drops near copies and leaks; writes the next training set."""
 
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Output

@@ -1,4 +1,4 @@
-"""From candidates to the next training set: what leaks, and what copies, stays out.
+"""Candidates to the next training set: leaks and copies are dropped.
 
 In order of cost: the firewall against validation and test; rows with the same text; near copies by ROUGE-L; copies by
 meaning; with `coverage` all but those that cover most. Of rows that copy one another the earliest is kept: a row of the
@@ -79,7 +79,7 @@ def dedupe(
     compared = rows
     if _are_new_rationales(rows, training):
         compared, training = _with_rationales(rows), _with_rationales(training)
-    # Of rows with the same text the first; of the others it is themselves.
+    # Maps each row to the first row with the same text.
     first_of = _firsts(compared, training) if settings.exact else list(range(len(rows)))
     firsts = [place for place, first in enumerate(first_of) if first == place]
     distinct = [compared[place] for place in firsts]

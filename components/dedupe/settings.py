@@ -1,4 +1,4 @@
-"""What can be set about `dedupe`."""
+"""Settings of `dedupe`."""
 
 from typing import Literal
 

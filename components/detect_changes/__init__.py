@@ -1,1 +1,1 @@
-"""Stage `detect_changes`: whether there is anything that the version in production has not been made from."""
+"""Stage `detect_changes`: ends a run whose data and config the version in production was already made from."""

@@ -1,4 +1,4 @@
-"""Is there anything that the version in production has not been made from?"""
+"""Compares a run's data and config with those of the version in production."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Stage `detect_changes`: whether there is anything that the version in production was not made from."""
+"""Stage `detect_changes`: ends a run whose data and config the version in production was already made from."""
 
 from kfp import dsl
 from kfp.dsl import Artifact, Dataset, Input, Markdown, Output

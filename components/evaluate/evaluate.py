@@ -1,4 +1,4 @@
-"""From graded predictions to scores, comparisons and a confusion matrix; `students.predict` gets the answers."""
+"""Graded predictions to scores, comparisons and a confusion matrix; `shared.inference.predict` asks the student."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

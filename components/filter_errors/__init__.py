@@ -1,1 +1,1 @@
-"""Stage `filter_errors`: which examples the student needs help with, and whether to go on."""
+"""Stage `filter_errors`: chooses the seeds that the student needs help with, and decides whether to go on."""

@@ -1,4 +1,4 @@
-"""Stage `filter_errors`: which seeds the student needs help with, and whether to go on."""
+"""Stage `filter_errors`: chooses the seeds that the student needs help with, and decides whether to go on."""
 
 from typing import List
 

@@ -1,4 +1,4 @@
-"""From predictions to errors, and the one decision of the loop.
+"""Predictions to errors, and the loop's decision to go on or stop.
 
 answers    of the student on its seeds, or of the folds' students
 set apart  suspected labels, rows that the teacher has failed on again and again

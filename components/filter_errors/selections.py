@@ -1,4 +1,4 @@
-"""Which rows to choose: every selection is one function from graded answers to rows in order of preference.
+"""Selections: each is one function from graded answers to rows in order of preference.
 
 wrong, out_of_fold   those not solved: the unsolved first, then the flaky by error rate (Lee et al., "LLM2LLM: boosting
                      LLMs with novel iterative data enhancement", Findings of ACL 2024; they draw one answer)

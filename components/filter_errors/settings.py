@@ -1,4 +1,4 @@
-"""What can be set about `filter_errors`."""
+"""Settings of `filter_errors`."""
 
 from typing import Annotated, Any, Literal, Self
 

@@ -1,4 +1,4 @@
-"""Seeds whose label is more likely wrong than the student: for a person to look at, and never written from.
+"""Suspects: seeds whose label is probably wrong. A person should check them; the teacher never writes from them.
 
 A seed is suspected when it got the same wrong answer in several iterations in a row, never a right one, and the student
 is to be believed on both labels:

@@ -1,1 +1,1 @@
-"""Stage `out_of_fold`: which seeds does a student get wrong that has not seen them?"""
+"""Stage `out_of_fold`: trains a student without one fold of the seeds and asks it about that fold."""

@@ -1,4 +1,4 @@
-"""Stage `out_of_fold`: which seeds does a student get wrong that has not seen them?"""
+"""Stage `out_of_fold`: trains a student without one fold of the seeds and asks it about that fold."""
 
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Output

@@ -1,1 +1,1 @@
-"""Stage `predict`: one pod's share of the answers that `evaluate` grades."""
+"""Stage `predict`: answers one shard of the questions; `evaluate` merges the shards."""

@@ -1,4 +1,4 @@
-"""Stage `predict`: one pod's share of the answers that `evaluate` grades."""
+"""Stage `predict`: answers one shard of the questions; `evaluate` merges the shards."""
 
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Model, Output

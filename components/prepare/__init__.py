@@ -1,1 +1,1 @@
-"""Stage `prepare`: a user's rows in; seeds, validation, test and pool out, checked, distinct and disjoint."""
+"""Stage `prepare`: splits a user's rows into seeds, validation, test and pool, checked, distinct and disjoint."""

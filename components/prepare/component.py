@@ -1,4 +1,4 @@
-"""Stage `prepare`: a user's rows in; clean, distinct and disjoint sets out."""
+"""Stage `prepare`: splits a user's rows into checked, distinct and disjoint sets."""
 
 from kfp import dsl
 from kfp.dsl import Dataset, Output

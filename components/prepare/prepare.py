@@ -1,4 +1,4 @@
-"""From a user's rows to seeds, validation, test and pool, and the general rows that training may mix in."""
+"""Splits a user's rows into seeds, validation, test and pool, and reads the replay rows."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""What can be set about a run's data and `prepare`."""
+"""Settings of a run's data and of `prepare`."""
 
 from typing import Literal, Self
 

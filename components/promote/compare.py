@@ -1,4 +1,4 @@
-"""Two students on the same validation rows: figures, and the conditions of a promotion."""
+"""Compares two students on the same validation rows, and checks the conditions of a promotion."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

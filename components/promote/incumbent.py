@@ -1,4 +1,4 @@
-"""What the version in production answers on today's validation rows."""
+"""Asks the version in production about today's validation rows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Keeping a run's best student as its candidate, and deciding once whether it enters production."""
+"""Keeps a run's best student as its candidate, and decides once whether it enters production."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What promotion decided, with all its numbers: the artifact `verdict`, JSON.
+"""The verdict: what promotion decided, with all its numbers, as JSON.
 
     {"schema_version": 1, "outcome": "kept", "reason": "...", "candidate": {...}, "comparison": {...}, ...}
 

@@ -1,4 +1,4 @@
-"""What the last student answered, counted: which label it took for which, how sure it was, what was cut off."""
+"""Counts over the last student's answers: confusion, confidence, truncation."""
 
 import dataclasses
 from collections import Counter, defaultdict

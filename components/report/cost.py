@@ -1,5 +1,4 @@
-"""What the teacher cost: tokens and money, by iteration and purpose, for each row kept and each point gained; and what
-the judge cost, by iteration.
+"""Cost of teacher and judge: tokens and money by iteration and purpose, for each kept row and each point gained.
 
 The figures are the prices of the calls, whoever paid for them: a run that finds them all in the ledger pays nothing and
 reports the same.

@@ -1,4 +1,4 @@
-"""What `report` computes of the run's rows before it is shown: leaks left, confusions, counts of rows."""
+"""What `report` computes from the run's rows: remaining leaks, confusions, row counts."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

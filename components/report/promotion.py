@@ -1,4 +1,4 @@
-"""What `promote` decided, in words. The verdict is JSON that `promote` writes; here it is only shown."""
+"""The verdict of `promote` in words."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Why rows are rejected, in words for a person."""
+"""A text for each reject reason."""
 
 from collections.abc import Mapping
 

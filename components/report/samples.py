@@ -1,4 +1,4 @@
-"""Which rows a report shows. The choice depends on the rows alone, so a report made twice is the same."""
+"""Chooses the rows that a report shows. The choice depends on the rows alone, so the same run gives the same report."""
 
 from collections import defaultdict
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The numbers of a run, every one of them counted from rows.
+"""The numbers of a run, each counted from rows.
 
 `summary.json`, schema version 3:
 

@@ -1,4 +1,4 @@
-"""What a run came to, in words with figures."""
+"""The headline of a report: the outcome of a run, with figures."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,5 +1,4 @@
-"""What every stage does around its work: says that it starts and ends, keeps where its outputs come from, and shows a
-user's mistake as one line.
+"""Stage lifecycle: emits start and end events, records lineage, reports user errors in one line.
 
 The lines that begin with `@llm2llm ` are read by `llm2llm run`, which shows them as progress; in a pod's log they are
 plain text.

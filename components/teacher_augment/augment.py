@@ -1,4 +1,4 @@
-"""From errors to candidates.
+"""Errors to candidates.
 
     errors -> requests -> a strategy has a teacher write -> replies -> checks -> verification -> candidates
 

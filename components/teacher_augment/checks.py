@@ -1,4 +1,4 @@
-"""What a row that a language model wrote is checked for, without asking anybody.
+"""Checks of a generated row that need no model.
 
 Each check is a function of a row that returns what is wrong in words, or an empty string. Its name goes into the row's
 `checks` when it passes, and is the reason of the reject when it does not. How often each refuses a real row was

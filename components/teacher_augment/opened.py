@@ -1,4 +1,4 @@
-"""The language models that `teacher_augment` asks, opened, and the run's money; and what came of it, in one line."""
+"""Opens the language models of `teacher_augment` with the run's budget, and sums up their use in one line."""
 
 import os
 import uuid

@@ -1,4 +1,4 @@
-"""Reading what a language model wrote; it is never trusted to be what was asked for."""
+"""Parses what a language model wrote; nothing in it is trusted."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What passes between the stage and whoever writes."""
+"""What a strategy or an offline teacher returns to the stage."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Which seeds to write from, and how many rows from each."""
+"""Chooses the seeds to write from, and how many rows from each."""
 
 import math
 import random

@@ -1,4 +1,4 @@
-"""What can be set about `teacher_augment`."""
+"""Settings of `teacher_augment`."""
 
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self

@@ -1,4 +1,4 @@
-"""CallLog language models until their answers can be used, and keeping account of every call.
+"""Asks language models until their answers can be used, and records every call.
 
     asking = CallLog(iteration=2, strategy="cot", attempts=3, earlier=keys, remembers=True)
     told = query_until_usable(call_log, [Query(teacher, ask, read), ...])
@@ -81,8 +81,8 @@ class Query(Generic[T]):
     read: Callable[[LLMResponse], T]
     """Raises `Unusable`."""
     fresh: bool = True
-    """Whether the run wants an answer that it has not had in an earlier iteration. The same error may come again with
-    the same wrong answer, and the same request would bring the same rows."""
+    """Bypass answers cached by earlier iterations: the same error may come again with the same wrong answer, and the
+    same request would bring the same rows."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Verifying rows by call_log: blind solutions, other teachers, a judge.
+"""Verifies rows by asking: blind solutions, other teachers, a judge.
 
     resolve   solved blind `samples` times; kept when the share that has its answer is high enough (`disagrees`)
     agree     solved blind by each of the other teachers; kept when enough of them have its answer (`disagrees`)

@@ -1,4 +1,4 @@
-"""Stage `train`: from a training set to a student."""
+"""Stage `train`: fine-tunes the student on the current training set."""
 
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Metrics, Model, Output

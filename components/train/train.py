@@ -1,4 +1,4 @@
-"""From a training set to a student."""
+"""Fine-tunes a student on a training set."""
 
 from pathlib import Path
 

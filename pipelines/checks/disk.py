@@ -1,4 +1,4 @@
-"""Whether the volumes of stages hold what the student makes them write."""
+"""Checks that the stages' volumes can hold what they will write."""
 
 import math
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What a run needs, looked at before any GPU starts: data, buckets, teachers, student.
+"""Checks before any GPU starts: data, buckets, teachers, student.
 
 Each check is one line: `ok`, `warn` (cannot be told from here, or needs a look) or `fail`, with what to do. Nothing
 that a check meets ends the others. What the cluster itself must have is `preflight_cluster`'s.

@@ -1,4 +1,4 @@
-"""What a cluster makes of retries, as its settings say: one line, for `preflight --cluster` and `submit`.
+"""How a cluster's settings treat retries, in one line, for `preflight --cluster` and `submit`.
 
 Read are the workflow controller's ConfigMap (`workflowDefaults`) and the API server's Deployment
 (COMPILED_PIPELINE_SPEC_PATCH), by the names of KFP's own manifests: `get` on both, in KFP's namespace.

@@ -10,7 +10,7 @@ from llm2llm.components.shared.base.errors import UserError
 
 @click.command()
 @click.option(
-    "--older-than", required=True, metavar="AGE", help="What was written to since stays: 30d, 6w; 1d at least."
+    "--older-than", required=True, metavar="AGE", help="Only items not modified for this long: 30d, 6w; at least 1d."
 )
 @click.option("--run-root", default="", metavar="URI", help="Below it are runs: output folders, a pipeline root.")
 @click.option("--registry", default="", metavar="URI", help="The registry, which says what was promoted.")

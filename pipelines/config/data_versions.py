@@ -1,4 +1,4 @@
-"""What the names of a run's data stand for when it begins.
+"""The versions (ETag, hash, revision) of a run's data at its start.
 
 Kubeflow's cache knows a stage by its inputs. A file's name stays when its rows change, so `prepare` is handed beside
 each name what tells those rows from others: then the same data is found in the cache, and new rows are not.

@@ -1,4 +1,4 @@
-"""What each stage is handed of the config: the sections that `STAGES` names for it, as one text."""
+"""Each stage's settings: the sections of the config that `STAGES` names for it, as one text."""
 
 from typing import Any
 

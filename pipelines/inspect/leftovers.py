@@ -1,4 +1,4 @@
-"""What runs have left and nobody needs any more: found, listed, and removed when a person has said yes.
+"""Finds what old runs have left and nothing needs, lists it, and removes it after confirmation.
 
     found = find_leftovers(before, run_root="s3://bucket/runs", registry="s3://bucket/registry")
     print(found.text())

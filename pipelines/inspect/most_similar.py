@@ -1,4 +1,4 @@
-"""The texts most like one, among very many: exact, and without comparing most of them.
+"""Exact nearest texts by ROUGE-L among very many, with bounds that skip most comparisons.
 
 Two texts of m and n words of which c are in both have a ROUGE-L F1 of at most 2c / (m + n). The texts are compared in
 the order of this bound, until no other can be among the nearest.

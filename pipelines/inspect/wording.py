@@ -1,4 +1,4 @@
-"""What `why` and `diff` have found, in words, for a terminal.
+"""Renders the findings of `why` and `diff` for a terminal.
 
 Rows and models' answers may hold anything: what is printed of them can neither move the cursor nor colour the screen.
 """

@@ -1,4 +1,4 @@
-"""A connection to Kubeflow Pipelines: who we are there, what is sent again, and what went wrong in one sentence.
+"""A connection to Kubeflow Pipelines: authentication, retries, and errors in one sentence.
 
 `kfp.Client` knows the ways to log in. Its generated methods are called from here, because its own have no time-out,
 give up at the first 503, and print.

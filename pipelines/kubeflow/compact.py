@@ -1,4 +1,4 @@
-"""A compiled pipeline without repetition: an unrolled loop says everything once for each iteration."""
+"""Merges equal components of a compiled pipeline: an unrolled loop repeats them in each iteration."""
 
 import re
 from typing import Any

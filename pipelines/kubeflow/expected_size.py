@@ -1,4 +1,4 @@
-"""What a config's pipeline will come to on Kubeflow, known before anything is submitted."""
+"""Expected size of a config's pipeline on Kubeflow, known before anything is submitted."""
 
 import hashlib
 from itertools import count

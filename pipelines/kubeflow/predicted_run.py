@@ -1,4 +1,4 @@
-"""A run that nobody has started: what the drivers would hand to each pod, with guesses for what stages return."""
+"""Predicts a run: what the drivers would hand to each pod, with guesses for what stages return."""
 
 import hashlib
 import uuid

@@ -1,4 +1,4 @@
-"""What a run on this machine shows while it goes on: the stages' events, of all that they print, become lines.
+"""Progress of a local run: the stages' events as lines.
 
 iteration 1   train                           12.3 s
 """

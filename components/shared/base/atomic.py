@@ -1,4 +1,4 @@
-"""Files and folders that a reader sees whole or not at all."""
+"""Atomic file and folder writes."""
 
 import os
 import shutil

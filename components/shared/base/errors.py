@@ -1,4 +1,4 @@
-"""The one exception for what the user can fix: shown as a single line, never as a traceback."""
+"""`UserError`, for what the user can fix: shown as one message, never as a traceback."""
 
 import errno
 import os
@@ -20,7 +20,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 CONNECTION_ERRORS = (ConnectionError, TimeoutError)
-"""The OSErrors that are not about a disk, and may be gone when it is tried again."""
+"""Network errors that may succeed on retry."""
 
 
 def cannot_write(path: str | os.PathLike[str], problem: OSError) -> UserError:

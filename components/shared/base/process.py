@@ -1,4 +1,4 @@
-"""What a process knows of the run that it is part of, and how it ends."""
+"""Process-level state of a stage: its run's id, and how it handles signals."""
 
 import os
 import threading

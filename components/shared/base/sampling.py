@@ -1,4 +1,4 @@
-"""Draws that are the same on every machine: an order of chance, shares of a number, folds."""
+"""Seeded sampling that is the same on every machine: random order, largest-remainder shares, folds."""
 
 import hashlib
 from collections import defaultdict

@@ -7,7 +7,16 @@ from datetime import date
 from types import UnionType
 from typing import Annotated, Any, Self, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import PydanticKnownError, core_schema
 
 from llm2llm.components.shared.base.errors import UserError, did_you_mean
@@ -22,6 +31,16 @@ class Settings(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_value_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """`batch_size: true` would be 1."""
+        field = cls.model_fields[info.field_name or ""].annotation
+        kinds = {field, *get_args(field)}
+        if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
+            raise ValueError("expected a number, not a truth value")
+        return value
 
     @classmethod
     def load(cls, values: Mapping[str, Any], where: str, **inputs: Any) -> Self:

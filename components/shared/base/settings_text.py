@@ -1,4 +1,4 @@
-"""A stage's settings as one text that every hop between a config and a container leaves as it is.
+"""A stage's settings as one JSON text that Argo, KFP and the kubelet leave unchanged.
 
 Argo, Kubeflow's launcher and the kubelet replace parts of what they hand on: `{{workflow.name}}`, `{{=1+1}}` (which is
 evaluated), `{{$.inputs.parameters['x']}}`, `$(VARIABLE)`, `$$`. Each needs a `$`, or two braces together. So settings

@@ -1,4 +1,4 @@
-"""Statistics that decisions and reports stand on."""
+"""Intervals and paired tests for decisions and reports."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence

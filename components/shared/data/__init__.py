@@ -1,1 +1,1 @@
-"""The rows that flow between stages (`kinds`), their files (`files`), and the rows that users bring (`sources`)."""
+"""The rows that flow between stages: their schemas, Parquet files, artifacts and the journal."""

@@ -1,4 +1,4 @@
-"""What a run has found out so far, handed from stage to stage: a folder with a Parquet file for each kind of rows.
+"""The journal: what a run has found so far, handed from stage to stage. A folder with a Parquet file for each kind.
 
     journal/scores.parquet       evaluate: one row for each iteration and split
     journal/errors.parquet       filter_errors: the seeds that the student needed help with

@@ -1,4 +1,4 @@
-"""The kinds of rows that flow between stages. A kind's dataclass is its schema: `files` derives the Arrow schema.
+"""The kinds of rows that flow between stages. A kind's dataclass is its schema; `parquet` derives the Arrow schema.
 
 examples     seeds, validation, test, pool, training sets
 predictions  what a student answered, and its grade

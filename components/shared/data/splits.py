@@ -1,4 +1,4 @@
-"""The rows of a run, as `prepare` leaves them for all iterations: a folder with a Parquet file of examples for each.
+"""Splits: seeds, validation and test of a run; a folder with one Parquet file of examples for each.
 
 splits/seeds.parquet         what the student is first trained on, and what errors are looked for on
 splits/validation.parquet    what the run decides by

@@ -1,4 +1,4 @@
-"""How a row stands, by all the answers that a student gave to it."""
+"""A row's state (solved, flaky, unsolved, format only) from all answers that a student gave to it."""
 
 from collections.abc import Sequence
 

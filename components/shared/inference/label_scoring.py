@@ -1,4 +1,4 @@
-"""Mode `score`: a student's answer is the label that it finds likeliest, and comes with a probability.
+"""Mode `score`: the answer is the label that the student finds likeliest, with its probability.
 
 Each label is measured as a whole completion with its end token: of two labels of which one begins the other, `art` and
 `artist`, neither is favoured. The probabilities are the softmax of the labels' log-likelihoods.

@@ -1,4 +1,4 @@
-"""Answers, graded: what `evaluate`, `answer` and `out_of_fold` have in common.
+"""Asks a student and grades its answers; shared by `evaluate`, `predict` and `out_of_fold`.
 
 rows -> questions -> transformers or vLLM -> replies -> grades
 """

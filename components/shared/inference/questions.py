@@ -1,4 +1,4 @@
-"""What a student is asked about each row, and how rows are put into batches and shared among pods.
+"""The question for each row, and how rows are batched and dealt to shards.
 
     rows -> cut -> batches of rows of like length -> share -> those of one shard
 

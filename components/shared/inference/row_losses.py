@@ -1,4 +1,4 @@
-"""How hard a row is for a student, without gradients: its loss, and the probabilities of its labels.
+"""A row's difficulty for a student, without gradients: its loss and the probabilities of its labels.
 
 label_probability   that of the right label; see `score`
 margin              the right label's probability less that of its likeliest rival

@@ -1,4 +1,4 @@
-"""What can be set about answering: `predict`, `evaluate` and `out_of_fold` share these."""
+"""Settings for asking the student; `predict`, `evaluate` and `out_of_fold` share them."""
 
 from typing import Literal, Self
 

@@ -1,4 +1,4 @@
-"""What a whole number in an answer column is: a place in the labels or choices, or the text of one. Never guessed.
+"""Decides whether a whole number in an answer column is an index of labels or choices, or a text. Never guesses.
 
 A column of 0 and 1 counts from 0. A column of 1 and 2 may count from 1, or from 0 with the first label missing; such
 rows are refused with the question which is meant. So is the answer 2 to the choices 2, 4, 6 and 8.

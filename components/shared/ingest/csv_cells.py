@@ -1,4 +1,4 @@
-"""CSV cells that a spreadsheet does not take for formulas (OWASP, "CSV Injection"), and back.
+"""Escapes CSV cells that a spreadsheet would run as formulas (OWASP, "CSV Injection"), and reads them back.
 
 >>> safe_cell("=1+1"), safe_cell("-5"), safe_cell("5")
 ("'=1+1", "'-5", '5')

@@ -1,4 +1,4 @@
-"""What can be set about reading a user's rows."""
+"""Settings for reading a user's rows."""
 
 from llm2llm.components.shared.base.settings import Settings
 from llm2llm.components.shared.ingest.formats import RowFormat

@@ -1,4 +1,4 @@
-"""What kind of file a name says it is."""
+"""The kind of a file, by its suffix."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Verdicts on open answers.
+"""Asks a language model for verdicts on open answers.
 
     completion -> [the same text: correct, empty: unparseable] or a judge -> verdict -> grade
 

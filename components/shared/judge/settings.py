@@ -1,4 +1,4 @@
-"""What can be set about a judge."""
+"""Settings of a judge."""
 
 from typing import Annotated, Self
 

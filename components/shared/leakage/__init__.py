@@ -1,1 +1,1 @@
-"""The firewall: no row of the seeds, the pool or the training set matches a validation or test row."""
+"""Decontamination: no row of the seeds, the pool or the training set may match a validation or test row."""

@@ -1,4 +1,4 @@
-"""The last look at a training set, for the run's verdict.
+"""The final leak check of a training set.
 
 It shares what a leak is with the firewall, and no shortcut: every row is compared with every protected row, without the
 index, the sketches or the bands that decide elsewhere which pairs are looked at.

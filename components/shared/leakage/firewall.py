@@ -1,4 +1,4 @@
-"""Which rows match a validation or test row, by which check.
+"""Finds rows that match a validation or test row, and names the check that found them.
 
     exact      the same text but for case, white space, Unicode form and punctuation at the ends
     ROUGE-L    the words, in their order, from a threshold on that depends on the task's form

@@ -1,4 +1,4 @@
-"""Which texts hold a passage of a protected text.
+"""Finds texts that contain a passage of a protected text.
 
 A text of validation or test is known by its n-grams, n words in a row. As in GPT-3's check (Brown et al. 2020, appendix
 C), n is 13 for a long text and never less than 8: shorter passages are common phrases. For a text of fewer than 16

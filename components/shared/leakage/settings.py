@@ -1,4 +1,4 @@
-"""What can be set about the firewall, and about comparing by meaning."""
+"""Settings of the firewall and of comparing by meaning."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The record inside what a stage leaves, and the hash of everything but it.
+"""The lineage record inside an artifact, and the content hash that leaves it out.
 
     folder         `lineage.json` in it
     Parquet file   the key `llm2llm.lineage` of its footer

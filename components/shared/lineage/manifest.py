@@ -1,4 +1,4 @@
-"""A run's manifest: what went into it, which stage made what of what, and why it went on or stopped.
+"""A run's manifest: inputs, each stage's artifacts with hashes, and each decision with its reason.
 
 Each iteration's report makes one of what its inputs say; `llm2llm run` leaves the last as `manifest.json`:
 

@@ -1,4 +1,4 @@
-"""Chat completions as servers really send them: what is asked for goes out, and the answer in what comes back.
+"""Builds chat completion requests and reads the responses that servers really send.
 
 chat_request(...)        the JSON that is sent
 decode_body(bytes)       the JSON that came: with a byte order mark, or as a stream of events

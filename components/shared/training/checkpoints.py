@@ -1,4 +1,4 @@
-"""Checkpoints: what a training that was cut off goes on from, and ends with the weights of one that was not.
+"""Checkpoints. A resumed run ends with the same weights as an uninterrupted one.
 
     PLACE/KEY/step-00000150/    model or adapter, optimiser, schedule, random generators, losses, order of the rows
     PLACE/KEY/step-00000200/    at most the two newest are kept

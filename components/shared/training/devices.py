@@ -1,4 +1,4 @@
-"""How many devices train, what each does of a batch, and what it is like when one has no memory left."""
+"""Device count, per-device batch, and out-of-memory detection."""
 
 from dataclasses import dataclass
 from datetime import timedelta

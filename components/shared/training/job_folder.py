@@ -1,11 +1,11 @@
-"""A training as a folder: what other processes, on this machine or on other nodes, train from, and what they leave.
+"""A training job as a folder: inputs and outputs of worker processes, on this machine or on other nodes.
 
     JOB/input/      job.json (task, student, settings, seeds of chance), training_set.parquet, and where there are such
                     seeds.parquet, replay.parquet, student/ (a student in a folder, when the job goes to a server)
     JOB/model/      the student: safetensors, tokenizer, training.json
     JOB/result.json what was measured; or why there is no model
     JOB/followed    of a job on several nodes: when the stage that waits for it was last there
-    JOB/abandoned   the same moment, once the workers have waited in vain for another
+    JOB/abandoned   last heartbeat, written when workers give up
 
 A job is local or `s3://`. Input and model are folders that a reader sees whole or not at all.
 """

@@ -1,4 +1,4 @@
-"""Which weights a method trains, and what is saved of them.
+"""Fine-tuning methods: which weights are trained and which are saved.
 
 full    every weight
 lora    low-rank matrices beside the linear layers of the blocks: Hu et al. 2021 (arXiv:2106.09685)

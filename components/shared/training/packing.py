@@ -1,4 +1,4 @@
-"""Rows as the data loader takes them: one item a row, or several rows packed into one sequence.
+"""Rows for the data loader: one item a row, or several rows packed into one sequence.
 
 Without packing the trainer puts rows of like length into one batch, padded on the right. With packing:
 

@@ -1,4 +1,4 @@
-"""The order of the rows in a training: the same whatever the number of devices, and found again when it was cut off.
+"""Row order in training: independent of the number of devices, and restored on resume.
 
 Rows of similar length go together, so that little is padding; see transformers' `get_length_grouped_indices`. That
 order decides which rows an optimiser step sees: a *global batch*. `devices.Share` says how the devices split one.

@@ -1,4 +1,4 @@
-"""What can be set about fine-tuning; `train` and `out_of_fold` share these."""
+"""Settings of fine-tuning; `train` and `out_of_fold` share them."""
 
 from collections.abc import Mapping
 from typing import Any, Literal, Self

@@ -1,4 +1,4 @@
-"""AdamW for weights in bfloat16 whose small steps are not lost.
+"""AdamW for bfloat16 weights with stochastic rounding, so that small updates are not lost.
 
 A step of 2e-5 on a weight of 0.02 is below what bfloat16 resolves: rounded to the nearest number, three of four such
 steps change nothing. Rounded up or down at random, in proportion to the distance, a weight moves by the step on average

@@ -1,4 +1,4 @@
-"""How fast a training is, and how much of the device it uses.
+"""Training throughput: tokens per second, memory, model FLOPs utilisation.
 
 Model FLOPs utilisation (MFU): Chowdhery et al., "PaLM: scaling language modeling with pathways", 2022, appendix B: the
 tokens per second that were seen, divided by those that the device could see if it did nothing but the matrix

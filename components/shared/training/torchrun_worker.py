@@ -4,9 +4,8 @@ torchrun, accelerate or a Kubeflow TrainJob starts it once for each device, with
 (RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT). JOB is a folder that `write_job` stored, local or `s3://`. The
 first process stores the student there; whichever fails says why there.
 
-A TrainJob's workers outlive the stage that made it if that is killed before it can delete the TrainJob, as may happen
-when its run is terminated in Kubeflow. So the stage says in the job's folder that it is there, and workers that wait in
-vain for it to say so again end: nobody would take their student, and GPUs cost money.
+Workers exit when the launching stage stops sending heartbeats. A stage that is killed, such as in a terminated run,
+cannot delete its TrainJob; without heartbeats its workers would go on and cost GPU time for a student nobody takes.
 
 Exit codes: 0; 2 for a user's mistake; 3 when a device is out of memory; 143 on SIGTERM; 1 else.
 """

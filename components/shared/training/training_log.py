@@ -1,4 +1,4 @@
-"""What a training measured."""
+"""What a training run measured."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

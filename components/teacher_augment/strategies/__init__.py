@@ -1,4 +1,4 @@
-"""What is asked of a teacher.
+"""Strategies: what a teacher is asked for.
 
 A strategy is a file here that makes a `Strategy`, its prompt in `../prompts`, and a line in `STRATEGIES`.
 """

@@ -137,8 +137,9 @@ def test_the_readme_has_the_table() -> None:
 @pytest.mark.parametrize("profile", [name for name in shipped_profiles() if name != "kind"])
 @pytest.mark.parametrize("name", shipped_configs())
 def test_the_shipped_configs_fit_the_shipped_profiles_as_they_are(name: str, profile: str) -> None:
-    """On kind, which has no GPU, only the quickstart's students run."""
-    config = load_config(name, [f"placement.profile={profile}"])
+    """On kind, which has no GPU, only the quickstart's students run. The paper's train every weight, on 80 GB."""
+    large = ["placement.stages.train.accelerator=nvidia-a100-80gb", "placement.stages.train.memory=24Gi"]
+    config = load_config(name, [f"placement.profile={profile}", *(large if name.startswith("paper-") else [])])
     if config.student == SCRATCH:
         return
     assert config.student == "meta-llama/Llama-2-7b-hf"

@@ -1,4 +1,4 @@
-"""One try of a request to an OpenAI-compatible endpoint, and what becomes of it.
+"""One attempt of a request to an OpenAI-compatible endpoint, and its outcome.
 
 reserved -> sent -> answered: settled, stored
                  -> refused: asked without what was refused, or failed

@@ -1,4 +1,4 @@
-"""What the ledger holds about a batch from before it is made until all its answers are in the ledger.
+"""Notes in the ledger about a batch in progress, so that an interrupted run finds it again.
 
 batches/<hash of the keys>.json   written before the batch is made: its tag and the keys of its requests
 batches/<tag>.id                  written when the endpoint has said under what id it works on it

@@ -1,4 +1,4 @@
-"""What is known about an OpenAI-compatible endpoint: its address and key, and which parameters it takes.
+"""An OpenAI-compatible endpoint: its address, key, and the parameters that it accepts.
 
 Servers differ: some refuse a JSON schema, ignore it or break on it, some models take no temperature, or only
 `max_completion_tokens`. `adapt` learns this from a refusal, `answered` from an answer; `body` makes use of it.

@@ -1,4 +1,4 @@
-"""How many requests an endpoint is sent at once, and how fast: learned from its responses, within the user's limits.
+"""Concurrency and rate control, learned from an endpoint's responses, within the user's limits.
 
     fixed         the user's requests and tokens per minute: even gaps, and never more than the limit in any minute
     estimate      the endpoint's own rate, learned from its 429s

@@ -1,4 +1,4 @@
-"""How many requests may be in flight."""
+"""Limits the number of requests in flight."""
 
 import math
 from collections import deque

@@ -86,6 +86,8 @@ def test_loads_values_and_inputs() -> None:
             '1, 1)); YAML reads it as a date: put it in quotes, as "2024-01-01"',
         ),
         ({"name": "Käse"}, "cake.yaml.name: not as it must be: What to call it: lower-case letters (got 'Käse')"),
+        ({"eggs": True}, "cake.yaml.eggs: expected a number, not a truth value (got True)"),
+        ({"share": False}, "cake.yaml.share: expected a number, not a truth value (got False)"),
         ({"kind": "bread"}, "cake.yaml.kind: Input should be 'sponge' or 'cheese' (got 'bread')"),
         (
             {"topping": 5},

@@ -243,9 +243,10 @@ HUGE = {
 
 @pytest.mark.parametrize("completion", HUGE.values(), ids=HUGE)
 def test_babble_does_not_hang(completion: str) -> None:
-    start = time.monotonic()
+    start = time.process_time()
     tasks.parse(NUMERIC, completion)
-    assert time.monotonic() - start < 10  # linear: tenths of a second; quadratic: minutes
+    # The processor's time, whatever else the machine does. Linear: tenths of a second; quadratic: minutes.
+    assert time.process_time() - start < 30
 
 
 integers = st.integers(-(10**12), 10**12)
