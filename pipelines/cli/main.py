@@ -47,7 +47,7 @@ EXTRAS = {
 
 class _Cli(PanelGroup):
     panels = {  # noqa: RUF012
-        "Run": ("run", "predict", "sweep", "rerun", "stage"),
+        "Run": ("run", "predict", "sweep", "stage"),
         "Before a run": ("config", "label", "preflight", "plan"),
         "In a cluster": ("compile", "submit", "schedule"),
         "After a run": ("inspect", "export", "review", "registry", "ledger", "clean"),
