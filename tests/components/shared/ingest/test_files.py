@@ -31,6 +31,7 @@ ROWS = [{"body": "Invoice 0, from May, was charged twice", "queue": "billing"},
         {"body": "Invoice 2; “again”", "queue": "billing"}]  # fmt: skip
 PAIRS = [(row["body"], row["queue"]) for row in ROWS]
 LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)
+TWICE = gzip.compress(gzip.compress(b"x", mtime=0), mtime=0)
 
 
 def csv_text(delimiter: str = ",", end: str = "\r\n", more: str = "") -> str:
@@ -205,7 +206,7 @@ def test_a_saved_selection_and_other_folders_are_refused(tmp_path: Path) -> None
         ("rows.json", b'{"body": "a"\n', "rows.json: not JSON: Expecting"),
         ("rows.json", '[{"body": "ä"}]'.encode("latin-1"), "rows.json:1: not UTF-8 text; save the file as UTF-8"),
         ("rows.csv", b"PK\x03\x04...", "rows.csv: a workbook or an archive; save the sheet as CSV UTF-8"),
-        ("rows.jsonl.gz", gzip.compress(gzip.compress(b"x", mtime=0), mtime=0), "rows.jsonl.gz: is compressed twice; unpack it once"),
+        ("rows.jsonl.gz", TWICE, "rows.jsonl.gz: is compressed twice; unpack it once"),
         ("rows.jsonl.gz", b"no gzip", "rows.jsonl.gz: not a whole .gz file"),
         ("rows.jsonl.gz", gzip.compress(LINES.encode(), mtime=0)[:-9], "rows.jsonl.gz: not a whole .gz file"),
         ("rows.jsonl.zst", b"no zstd", "rows.jsonl.zst: not a whole .zst file"),
