@@ -58,7 +58,7 @@ def test_a_real_teacher_and_verifier(
     assert len(candidates) + len(journal.rejects) == 6, "every row is kept, or rejected with a reason"
     entries = list(list_entries(str(tmp_path / "ledger")))
     assert asked == len(entries) == len({call.key for call in journal.calls})
-    assert {call.purpose for call in journal.calls} <= {"write", "verify"}
+    assert {call.purpose for call in journal.calls} <= {"write", "resolve"}
     assert all(row.answer in TASK["labels"] for row in candidates)
     if structured == "json_schema":
         assert not {reject.reason for reject in journal.rejects} & (UNREADABLE - {"truncated"})
