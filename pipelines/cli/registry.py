@@ -67,7 +67,7 @@ def show_command(version: str | None, uri: str, check: bool, as_json: bool) -> N
 @registry_option
 @json_option
 def verify_command(version: str | None, uri: str, as_json: bool) -> int:
-    """Read every byte of the versions again, and hold it against its hash.
+    """Read the versions again, and check every file's hash.
 
     VERSION: this one only. `rollback` and promotion do the same with what they put into production. Exit codes: 0 all
     are whole; 1 one is damaged, and the file is named.

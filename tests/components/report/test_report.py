@@ -28,6 +28,7 @@ from llm2llm.components.shared.data.schemas import (
     Reject,
 )
 from llm2llm.components.shared.lineage.embedded import content_hash
+from llm2llm.components.shared.lineage.records import DIGITS
 from tests.support import builders
 from tests.support.builders import call, decision, example, reject, score, student_error
 
@@ -781,7 +782,7 @@ def test_run_writes_report_summary_and_metrics(tmp_path: Path) -> None:
         "teacher_calls_failed": 1,
     }
     sha256 = content_hash(given["summary"].path)
-    assert given["summary"].metadata == {"kind": "summary", "schema_version": 3, "sha256": sha256[:16]}
+    assert given["summary"].metadata == {"kind": "summary", "schema_version": 3, "sha256": sha256[:DIGITS]}
 
 
 def test_rows_that_the_training_cut_or_left_out_are_said(tmp_path: Path) -> None:

@@ -418,7 +418,7 @@ def test_every_stage_that_loads_the_student_is_held_against_its_accelerator(run:
                 f"promote.registry={tmp_path}/registry")  # fmt: skip
     _, out, _ = run("preflight", "quickstart", *(part for one in settings for part in ("--set", one)))
     stages = {what.removeprefix("memory of ") for what in lines(out) if what.startswith("memory of ")}
-    assert stages == {"train", "answer", "out_of_fold", "promote"}
+    assert stages == {"train", "answer", "out_of_fold", "controls", "promote"}
 
 
 def test_the_base_of_an_adapter_is_looked_at(run: Run, tmp_path: Path) -> None:
@@ -620,7 +620,7 @@ PENDING = {"spec": {}, "status": {"phase": "Pending"}}
         (lambda c: c.image("train", 403), "image", "warn", "is private, or does not exist"),
         (lambda c: c.image("train", 500), "image", "warn", "its registry answers 500"),
         (lambda c: c.nodes(node("cpu-1", {})), "nodes", "warn",
-         "train, evaluate, out_of_fold: no node has cloud.google.com/gke-accelerator=nvidia-l4 now"),
+         "train, evaluate, out_of_fold, controls: no node has cloud.google.com/gke-accelerator=nvidia-l4 now"),
         (lambda c: c.nodes(node("cpu-1", {}), node("gpu-1", L4, gpus="1", taint="other")), "nodes", "fail",
          "not tolerated: other=present:NoSchedule"),
         (lambda c: c.nodes(node("gpu-1", L4, cpu="4", gpus="1")), "nodes", "warn", "no node is large enough"),

@@ -68,7 +68,8 @@ def test_every_stage_has_limits_time_outs_and_retries(
     spec, places, text = compiled(tmp_path, f"placement.profile={profile}", *more, config=config)
     assert len(text.encode()) < 250_000
     if more == EVERYTHING:
-        assert {f"exec-{stage.replace('_', '-')}" for stage in STAGES} == places.keys()
+        # On several nodes there is no control.
+        assert {f"exec-{stage.replace('_', '-')}" for stage in STAGES if stage != "controls"} == places.keys()
     assert ":latest" not in text
     executors = spec["deploymentSpec"]["executors"]
     assert executors.keys() == places.keys()
@@ -335,8 +336,8 @@ def test_a_cache_that_stages_only_read_is_mounted_where_models_are_loaded_and_no
     cache = "placement.model_cache={pvc: weights, offline: true}"
     spec, places, _ = compiled(tmp_path, "placement.profile=gke", cache, "max_iterations=1")
     mounting = {label for label, place in places.items() if "pvcMount" in place}
-    assert mounting <= {f"exec-{one}" for one in ("train", "evaluate", "out-of-fold", "teacher-augment", "dedupe")}
-    assert {"exec-train", "exec-evaluate", "exec-out-of-fold"} <= mounting
+    always = {f"exec-{one}" for one in ("train", "evaluate", "out-of-fold", "controls")}
+    assert always <= mounting <= always | {"exec-teacher-augment", "exec-dedupe"}
     for label, executor in spec["deploymentSpec"]["executors"].items():
         env = {one["name"]: one["value"] for one in executor["container"]["env"]}
         asked = {"HF_HUB_CACHE": "/models/hub", "HF_HOME": "/tmp/huggingface", "LLM2LLM_CACHE": "/tmp/llm2llm",
