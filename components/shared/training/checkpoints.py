@@ -172,7 +172,7 @@ def room_for(needs: Sequence[tuple[str | os.PathLike[str], int]]) -> str:
         by_disk[disk] = (by_disk.get(disk, (folder, 0))[0], by_disk.get(disk, (folder, 0))[1] + size)
     for folder, size in by_disk.values():
         if size > (free := shutil.disk_usage(folder).free):
-            return f"{size / 2**30:.2f} GiB are needed on the disk of {folder}, and {free / 2**30:.2f} are free"
+            return f"{size / 2**20:,.1f} MiB are needed on the disk of {folder}, and {free / 2**20:,.1f} are free"
     return ""
 
 

@@ -323,7 +323,7 @@ def test_the_disks_are_looked_at_before_a_training(
     settings = settings_of(quick, str(tmp_path / "place"), max_steps=2, checkpoint_steps=1)
     free = [1000]
     monkeypatch.setattr(checkpoints_module.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free[0]))
-    with pytest.raises(UserError, match=r"no room for the student, the disk is full: .* GiB are needed on"):
+    with pytest.raises(UserError, match=r"no room for the student, the disk is full: .* MiB are needed on"):
         train(rows, colours, "scratch", None, settings, 0, tmp_path / "none")
     assert not (tmp_path / "none").exists()
     weights = 4 * sum(one.numel() for one in load_model_of(rows, colours, settings).parameters())

@@ -238,8 +238,8 @@ def test_a_full_disk_is_a_users_mistake_as_with_one_process(
         subprocess.run(["umount", str(out)], check=True)
     assert done.returncode == 2, done.stderr
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith(f"error: cannot write {out}/"), done.stderr
-    assert "the disk is full" in last
+    assert last.startswith("error: train: no room for the student, the disk is full: "), done.stderr
+    assert f"MiB are needed on the disk of {out}/" in last
     assert left == []
 
 
