@@ -146,7 +146,7 @@ def test_room_is_counted_by_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     there.mkdir()
     assert room_for([(there, 1 << 30), (later, 2 << 30)]) == ""
     said = room_for([(there, 1 << 30), (later, (2 << 30) + 1)])
-    assert said == f"3.00 GiB are needed on the disk of {there}, and 3.00 are free"
+    assert said == f"3,072.0 MiB are needed on the disk of {there}, and 3,072.0 are free"
 
 
 def test_closing_drops_the_one_that_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
