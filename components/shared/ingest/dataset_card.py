@@ -18,6 +18,7 @@ _COLUMNS = {
     "choices": "multiple choice only",
     "rationale": "a worked solution, where there is one",
     "answer": "the right answer; of choices the letter",
+    "tools": "the tools that a row offers, each as JSON",
     "also_right": "other answers that count as right",
     "skills": "what it takes to answer, where it is known",
     "source": "where a row comes from",

@@ -38,7 +38,7 @@ def test_no_row_with_a_held_out_question_is_trained_on(monkeypatch: pytest.Monke
         trained["rows"] = job.training_set
 
     monkeypatch.setattr(room, "train_on_devices", train)
-    monkeypatch.setattr(room, "predict", lambda *_: [])
+    monkeypatch.setattr(room, "predict_beside_training", lambda *_: [])
     fold_by_id = fold_of({seed.id: seed.answer for seed in seeds}, 2, 0)
     for fold in (0, 1):
         room.out_of_fold(
@@ -64,7 +64,7 @@ def test_checkpoints_are_kept_until_the_student_has_answered(
 
     def fold(answer: Callable[..., list[Prediction]]) -> str:
         monkeypatch.setattr(room, "train_on_devices", train)
-        monkeypatch.setattr(room, "predict", answer)
+        monkeypatch.setattr(room, "predict_beside_training", answer)
         room.out_of_fold(seeds, load_task("gsm8k"), "scratch", settings, AnswerSettings(), 0, 2, 1, 0)
         return str(jobs[-1].checkpoints)
 
