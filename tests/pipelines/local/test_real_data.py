@@ -26,7 +26,7 @@ def run(config: str, output: Path, *overrides: str) -> dict[str, Any]:
     return dict(json.loads((output / "summary.json").read_text()))
 
 
-SCRATCH = ("student=scratch", "train.batch_size=8", "train.gradient_accumulation=1", "max_iterations=1",
+SCRATCH = ("student=scratch", "train.method=full", "train.batch_size=8", "train.gradient_accumulation=1", "max_iterations=1",
            "filter_errors.patience=0", "teacher_augment.teacher=pool")  # fmt: skip
 
 
