@@ -26,8 +26,8 @@ def run(config: str, output: Path, *overrides: str) -> dict[str, Any]:
     return dict(json.loads((output / "summary.json").read_text()))
 
 
-SCRATCH = ("student=scratch", "train.method=full", "train.batch_size=8", "train.gradient_accumulation=1", "max_iterations=1",
-           "filter_errors.patience=0", "teacher_augment.teacher=pool")  # fmt: skip
+SCRATCH = ("student=scratch", "train.method=full", "train.batch_size=8", "train.gradient_accumulation=1",
+           "max_iterations=1", "filter_errors.patience=0", "teacher_augment.teacher=pool")  # fmt: skip
 
 
 def test_snips_from_70_seeds(real_data: Path, tmp_path: Path) -> None:
