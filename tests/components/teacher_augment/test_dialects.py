@@ -234,8 +234,11 @@ class TestWithoutSchemas:
             return message(number)
 
         came = go(answer, tries=2)
-        wasted = 1 if status < 500 else 2  # one failure may have another cause
-        assert (len(came.got.candidates), came.requests) == (ROWS, ROWS + wasted)
+        assert len(came.got.candidates) == ROWS
+        if status < 500:
+            assert came.requests == ROWS + 1
+        else:  # one failure may have another cause; others may be on their way when the second has come
+            assert ROWS + 2 <= came.requests <= 2 * ROWS
         assert (came.paid_calls, came.paid_tokens) == (ROWS, ROWS * TOKENS)
         assert capfd.readouterr().out.count("the form is asked for in words") == 1
 
