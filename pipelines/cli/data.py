@@ -1,14 +1,14 @@
 """The command `llm2llm export`: a run's rows, for other programs."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
 from llm2llm.components.shared.base.errors import UserError
 
 SETS = ("training", "seeds", "validation", "test", "pool", "replay")
-SUFFIXES = {".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet"}
+SUFFIXES: dict[str, Literal["jsonl", "csv", "parquet"]] = {".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet"}
 
 
 @click.command()

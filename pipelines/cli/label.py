@@ -12,6 +12,7 @@ from llm2llm.pipelines.cli.cluster import set_option
 
 if TYPE_CHECKING:
     from llm2llm.components.shared.data.schemas import Example
+    from llm2llm.components.shared.ingest.traces import Take
     from llm2llm.components.shared.tasks import Task
 
 
@@ -32,7 +33,7 @@ def label(
     traces: str,
     config: str,
     target: Path,
-    take: str,
+    take: "Take",
     limit: int | None,
     student: str | None,
     rest: Path | None,
@@ -68,7 +69,7 @@ def label(
             f"label: teacher {settings.teacher!r} with strategy {settings.strategy!r} asks no language model but the "
             "student; set teacher_augment.teacher, .model and .strategy: llm2llm"
         )
-    found = read_traces(traces, take)  # type: ignore[arg-type]  # click has checked it
+    found = read_traces(traces, take)
     held = {
         name: source for name, source in loaded.data.model_dump().items() if name in ("seeds", "validation", "test")
     }
@@ -92,12 +93,12 @@ def label(
     kept, right = _split(labelled.rows, student, loaded.task) if student else (labelled.rows, [])
     seeds = inputs["seeds"].examples if with_seeds else []
     if kept or seeds:
-        export_rows([*seeds, *kept], target, SUFFIXES[target.suffix.lower()], lineage=True)  # type: ignore[arg-type]
+        export_rows([*seeds, *kept], target, SUFFIXES[target.suffix.lower()], lineage=True)
         click.echo(f"wrote {len(kept):,} rows{f' and {len(seeds):,} seeds' if seeds else ''} to {target}")
     else:
         click.echo(f"the student answers every row right: {target} is not written")
     if rest is not None and right:
-        export_rows(right, rest, SUFFIXES[rest.suffix.lower()], lineage=True)  # type: ignore[arg-type]
+        export_rows(right, rest, SUFFIXES[rest.suffix.lower()], lineage=True)
         click.echo(f"wrote {len(right):,} rows to {rest}")
 
 

@@ -14,6 +14,7 @@ from llm2llm.pipelines.cli.data import SUFFIXES
 
 if TYPE_CHECKING:
     from llm2llm.components.shared.inference.ask import Asked
+    from llm2llm.components.shared.ingest.formats import RowFormat
     from llm2llm.components.shared.tasks import Task
 
 
@@ -39,7 +40,7 @@ def predict(
     source: str,
     output: Path | None,
     task: str | None,
-    row_format: str,
+    row_format: "RowFormat",
     mode: str | None,
     backend: str,
     batch_size: int,
@@ -63,7 +64,7 @@ def predict(
         raise UserError(f"--format {row_format}: no such format{did_you_mean(row_format, FORMATS)}; there are "
                         f"{', '.join(FORMATS)}")  # fmt: skip
     folder, the_task, asked_as = find_student(student, _named_task(task))
-    rows = read_examples(source, the_task, row_format=row_format, unanswered=True)  # type: ignore[arg-type]  # checked
+    rows = read_examples(source, the_task, row_format=row_format, unanswered=True)
 
     from dataclasses import asdict
 

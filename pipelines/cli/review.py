@@ -10,6 +10,7 @@ from llm2llm.components.shared.base.errors import UserError
 
 if TYPE_CHECKING:
     from llm2llm.components.shared.tasks import Task
+    from llm2llm.pipelines.inspect.review import ReviewFormat
     from llm2llm.pipelines.inspect.run_files import Run
 
 
@@ -28,7 +29,7 @@ def review() -> None:
               help="Generated rows whose answer's check was less sure than this.")  # fmt: skip
 @click.option("--unsure", type=click.IntRange(min=0), default=50, show_default=True,
               help="How many of the seeds that the student is least sure of.")  # fmt: skip
-def export_command(run: str, target: Path, review_format: str, below: float, unsure: int) -> None:
+def export_command(run: str, target: Path, review_format: "ReviewFormat", below: float, unsure: int) -> None:
     """Write the rows of a run that are worth a person's time.
 
     Seeds whose label is suspected to be wrong, generated rows of low confidence, those that a judge or blind solutions
@@ -41,7 +42,7 @@ def export_command(run: str, target: Path, review_format: str, below: float, uns
     opened = open_run(run)
     task = _task(opened)
     rows = review_rows(opened, below, unsure)
-    write_review(rows, target, review_format, task)  # type: ignore[arg-type]  # click has checked it
+    write_review(rows, target, review_format, task)
     counts = Counter(reason for row in rows for reason in row.reasons)
     said = ", ".join(f"{counts[reason]:,} {reason}" for reason in WHY if counts[reason])
     click.echo(f"wrote {len(rows):,} rows to {target} ({said})")
@@ -72,7 +73,7 @@ def import_command(file: Path, run: str, target: Path) -> None:
     task = _task(opened)
     reviews, disputed = read_reviews(file)
     seeds, counts = apply_reviews(opened, reviews, task)
-    export_rows(seeds, target, SUFFIXES[target.suffix.lower()], lineage=True)  # type: ignore[arg-type]  # one of them
+    export_rows(seeds, target, SUFFIXES[target.suffix.lower()], lineage=True)
     click.echo(
         f"wrote {len(seeds):,} seeds to {target}: {counts['confirmed']:,} rows confirmed, {counts['corrected']:,} "
         f"corrected, {counts['dropped']:,} seeds dropped; {counts['joined']:,} of the rows are new among the seeds"
