@@ -96,7 +96,10 @@ def _from_all_nodes(folder: Path) -> dict[str, bytes]:
 
 @contextmanager
 def shared_folder() -> Iterator[Path]:
-    """A temporary folder that all processes of a node have in common: of one name on every node."""
+    """A temporary folder that all processes of a node have in common: of one name on every node.
+
+    It is removed when all have left the block: the Trainer lists it once more when the last step is done.
+    """
     here = this_process()
     name = [Path(tempfile.mkdtemp(prefix="llm2llm-train-")).name if here.is_main_process else ""]
     if here.num_processes > 1:
@@ -105,6 +108,7 @@ def shared_folder() -> Iterator[Path]:
     folder.mkdir(mode=0o700, exist_ok=True)
     try:
         yield folder
+        here.wait_for_everyone()
     finally:
         if here.is_local_main_process:
             shutil.rmtree(folder, ignore_errors=True)

@@ -253,3 +253,32 @@ def test_the_stage_says_a_users_mistake_in_one_line(
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].startswith("error: train.batch_size 3 * train.gradient_accumulation 1")
     assert "Traceback" not in done.stderr
+
+
+def _late_in_the_folder_of_all() -> bool:
+    from llm2llm.components.shared.training.checkpoint_callbacks import shared_folder
+    from llm2llm.components.shared.training.devices import this_process
+
+    here = this_process()
+    with shared_folder() as folder:
+        if not here.is_main_process:
+            time.sleep(1)  # the others have long left the block
+        there = folder.is_dir()
+    here.destroy_process_group()
+    return there and not folder.exists()
+
+
+def test_the_folder_that_processes_share_is_there_until_the_last_has_left_it() -> None:
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=2,
+        rdzv_backend="c10d",
+        rdzv_endpoint="127.0.0.1:0",
+        local_addr="127.0.0.1",
+        max_restarts=0,
+    )
+    with launch._environment(), launch._signals_restored():
+        assert elastic_launch(config, _late_in_the_folder_of_all)() == {0: True, 1: True}
