@@ -59,7 +59,7 @@ def test_pure_rooms_import_nothing_heavy() -> None:
         "shared.base.statistics",
         "shared.data.jsonl",
         "shared.data.schemas",
-        "shared.inference.label_scoring",
+        "shared.models.label_scoring",
         "shared.inference.questions",
         "shared.inference.settings",
         "shared.inference.vllm_answers",

@@ -27,7 +27,6 @@ from llm2llm.components.prepare.settings import PrepareSettings
 from llm2llm.components.shared import tasks
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Example, Prediction, Score, StudentError
-from llm2llm.components.shared.inference.label_scoring import labels_of
 from llm2llm.components.shared.ingest.sources import read_examples
 from llm2llm.components.shared.judge.settings import JudgeSettings
 from llm2llm.components.shared.leakage.firewall import find_leaks
@@ -38,6 +37,7 @@ from llm2llm.components.shared.llm.budget import SpendTracker
 from llm2llm.components.shared.llm.client import open_teacher
 from llm2llm.components.shared.llm.requests import LLMRequest, request_key
 from llm2llm.components.shared.llm.settings import ModelSettings, TeacherSettings
+from llm2llm.components.shared.models.label_scoring import labels_of
 from llm2llm.components.shared.tasks import FORMS, Form, Task, load_task
 from llm2llm.components.teacher_augment import parsing
 from llm2llm.components.teacher_augment.augment import teacher_augment

@@ -6,8 +6,8 @@ from typing import Any
 
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Example
-from llm2llm.components.shared.inference.label_scoring import labels_of
 from llm2llm.components.shared.inference.settings import AnswerSettings
+from llm2llm.components.shared.models.label_scoring import labels_of
 from llm2llm.components.shared.models.prompts import answer_tokens
 from llm2llm.components.shared.tasks import Task
 

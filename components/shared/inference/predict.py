@@ -13,7 +13,6 @@ from llm2llm.components.shared import tasks
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import SPLITS, Example, Outcome, Prediction, Split
 from llm2llm.components.shared.inference.generate import Pace, answer_batches, load_student, to_answer
-from llm2llm.components.shared.inference.label_scoring import completions_of, labels_of, likeliest
 from llm2llm.components.shared.inference.limits import answer_limit
 from llm2llm.components.shared.inference.questions import StudentAnswer, StudentQuestion, StudentReply, cut, share
 from llm2llm.components.shared.inference.row_losses import Hardness, hardness_of
@@ -22,6 +21,7 @@ from llm2llm.components.shared.inference.vllm_answers import ask_vllm, base_of, 
 from llm2llm.components.shared.judge.cost import cost_of
 from llm2llm.components.shared.judge.settings import check_judge
 from llm2llm.components.shared.llm.requests import LLMResponse
+from llm2llm.components.shared.models.label_scoring import completions_of, labels_of, likeliest
 from llm2llm.components.shared.models.load import end_tokens, load_tokenizer
 from llm2llm.components.shared.models.prompts import encode_prompt
 from llm2llm.components.shared.models.student_folder import read_losses

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from llm2llm.components.shared.data.schemas import Example
-from llm2llm.components.shared.inference.label_scoring import completions_of, labels_of, probabilities
+from llm2llm.components.shared.models.label_scoring import completions_of, labels_of, probabilities
 from llm2llm.components.shared.models.likelihood import log_likelihoods
 from llm2llm.components.shared.models.prompts import Encoded
 from llm2llm.components.shared.tasks import Task

@@ -14,10 +14,10 @@ import torch
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.inference.generate import load_student
-from llm2llm.components.shared.inference.label_scoring import completions_of
 from llm2llm.components.shared.inference.predict import predict
 from llm2llm.components.shared.inference.row_losses import hardness
 from llm2llm.components.shared.inference.settings import AnswerSettings
+from llm2llm.components.shared.models.label_scoring import completions_of
 from llm2llm.components.shared.models.likelihood import log_likelihoods, losses
 from llm2llm.components.shared.models.load import load_model, load_tokenizer
 from llm2llm.components.shared.models.prompts import Encoded, encode

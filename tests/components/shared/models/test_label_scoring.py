@@ -11,10 +11,10 @@ import pytest
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.inference.generate import load_student
-from llm2llm.components.shared.inference.label_scoring import likeliest, probabilities
 from llm2llm.components.shared.inference.predict import predict
 from llm2llm.components.shared.inference.row_losses import hardness
 from llm2llm.components.shared.inference.settings import AnswerSettings
+from llm2llm.components.shared.models.label_scoring import likeliest, probabilities
 from llm2llm.components.shared.tasks import TASKS, Task
 from llm2llm.components.shared.training.fine_tune import fine_tune
 from llm2llm.components.shared.training.settings import FineTuneSettings
