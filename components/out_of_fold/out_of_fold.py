@@ -17,6 +17,7 @@ from llm2llm.components.shared.similarity import question_key
 from llm2llm.components.shared.tasks import Task
 from llm2llm.components.shared.training.checkpoints import checkpointed
 from llm2llm.components.shared.training.job_folder import TrainingJob
+from llm2llm.components.shared.training.row_weights import weighted
 from llm2llm.components.shared.training.settings import FineTuneSettings
 from llm2llm.components.shared.training.torchrun import train_on_devices
 
@@ -69,6 +70,7 @@ def out_of_fold(
     train_settings = train_settings.model_copy(update={"record_losses": False})
     # A scratch student's tokenizer comes from all seeds: the folds differ in what they train on, not in the base.
     job = TrainingJob(rest, task, student, train_settings, random_seed, seeds, replay, iteration)
+    job = weighted(job, student, train_on_devices)
     with checkpointed(job) as resumable, TemporaryDirectory(prefix="llm2llm-fold-") as folder:
         trained = Path(folder) / "student"
         with atomic_folder(trained) as partial:

@@ -9,6 +9,7 @@ from llm2llm.components.shared.models.load import refuse_other_base
 from llm2llm.components.shared.tasks import Task
 from llm2llm.components.shared.training.checkpoints import checkpointed
 from llm2llm.components.shared.training.job_folder import TrainingJob
+from llm2llm.components.shared.training.row_weights import weighted
 from llm2llm.components.shared.training.settings import SCRATCH, FineTuneSettings
 from llm2llm.components.shared.training.throughput import flops_utilisation
 from llm2llm.components.shared.training.torchrun import train_on_devices
@@ -55,6 +56,7 @@ def train(
         from llm2llm.components.train.kubeflow_trainjob import train_on_nodes as train_on
     else:
         train_on = train_on_devices
+    job = weighted(job, student, train_on)
     with checkpointed(job) as resumable, atomic_folder(model) as partial:
         log = train_on(resumable, partial)
     print(

@@ -18,6 +18,7 @@ from llm2llm.components.shared.llm.settings import IN_POD, ModelSettings
 from llm2llm.components.shared.tasks import FORMS, Task
 from llm2llm.components.shared.tasks.threshold import check_threshold
 from llm2llm.components.shared.training.settings import SCRATCH, FineTuneSettings
+from llm2llm.components.shared.training.settings import check_task as check_training
 from llm2llm.components.stages import STAGES
 from llm2llm.components.teacher_augment.settings import TeacherAugmentSettings, check_task
 from llm2llm.pipelines.kubeflow.placement import PlacementSettings, check_devices
@@ -92,6 +93,10 @@ class Config(Settings):
                 f"train.class_weights 'balanced' weighs labels or choices, and task {self.task.name!r} has neither "
                 f"(form {self.task.form!r}); use class_weights: none"
             )
+        try:
+            check_training(self.train, self.task)
+        except ValueError as problem:
+            raise ValueError(f"train.{problem}") from None
         if self.controls.steps and self.train.nodes > 1:
             raise ValueError(
                 f"controls.steps true trains in one pod, and train.nodes is {self.train.nodes}; remove it, or set "

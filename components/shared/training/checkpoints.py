@@ -96,6 +96,7 @@ def checkpoints_uri(job: TrainingJob) -> str | None:
         "settings": settings.model_dump(mode="json", exclude=NO_WEIGHTS),
         "random_seed": job.random_seed,
         "iteration": job.iteration,
+        "weights": job.weights,
         "versions": versions(),
     }
     key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]

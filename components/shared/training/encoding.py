@@ -2,13 +2,14 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from llm2llm.components.shared import tasks
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Example
+from llm2llm.components.shared.models.label_scoring import labels_of
 from llm2llm.components.shared.models.prompts import Encoded, encode, encode_general, encode_rationale
 from llm2llm.components.shared.tasks import FORMS, Task
 from llm2llm.components.shared.training.settings import FineTuneSettings
@@ -33,6 +34,8 @@ class Row:
     """The tokens to learn, `IGNORED` elsewhere."""
     weight: float = 1.0
     """What the row's loss is multiplied with."""
+    floor: float = 0.0
+    """Above 0: `weight` is divided by the probability that the student gives the completion, this at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,7 @@ def encode_rows(
     replay: Sequence[Example],
     limit: int,
     settings: FineTuneSettings,
+    row_weights: Mapping[str, float] | None = None,
 ) -> Encoding:
     """The rows to train on, in the order of `examples`, then of `replay`.
 
@@ -62,21 +66,28 @@ def encode_rows(
         examples: The training set.
         replay: General rows, which have neither the task's words around them nor a class weight.
         limit: The longest row in tokens.
-        settings: `too_long`, `loss_on` and `class_weights` are looked at.
+        settings: `too_long`, `loss_on`, `class_weights` and `row_weights` are looked at.
+        row_weights: What rows weigh, by id; the others 1. Class weights are multiplied with them.
 
     Raises:
         UserError: Class weights for a task without labels; a row that is too long when that is refused, or every row.
     """
     own = [encode(tokenizer, task, row) for row in examples]
+    of_row = row_weights or {}
+    dynamic = of_row if settings.row_weights == "dimp" else {}
+    floors = {row.id: 1 / len(labels_of(task, row)) for row in examples if row.id in dynamic}
     weights: dict[str, float] = {}
     if settings.class_weights == "balanced":
         completion_only = settings.loss_on == "completion"
         learnt = [len(one.completion) + (0 if completion_only else len(one.prompt) - 1) for one in own]
         weights = balanced_weights(examples, task, learnt)
-    encoded = [(row, one, weights.get(row.answer, 1.0)) for row, one in zip(examples, own, strict=True)]
+    encoded = [
+        (row, one, weights.get(row.answer, 1.0) * of_row.get(row.id, 1.0))
+        for row, one in zip(examples, own, strict=True)
+    ]
     if tasks.is_second_task(task):
         encoded += [
-            (replace(row, id=f"{row.id}{SECOND_TASK}"), encode_rationale(tokenizer, task, row), 1.0)
+            (replace(row, id=f"{row.id}{SECOND_TASK}"), encode_rationale(tokenizer, task, row), of_row.get(row.id, 1.0))
             for row in examples
             if row.rationale
         ]
@@ -94,7 +105,7 @@ def encode_rows(
         fitting = fitted(whole, limit, truncate=settings.too_long == "truncate")
         if fitting is not None:
             truncated += fitting is not whole
-            rows.append(_row(example.id, fitting, settings.loss_on, weight))
+            rows.append(_row(example.id, fitting, settings.loss_on, weight, floors.get(example.id, 0.0)))
     if not rows:
         raise UserError(f"train: every row has more than {limit} tokens; raise train.max_length or shorten the rows")
     twins = sum(row.id.endswith(SECOND_TASK) for row in rows)
@@ -163,8 +174,8 @@ def draw_replay(
     return sorted(replay, key=order)[: round(rows * fraction)]
 
 
-def _row(name: str, encoded: Encoded, loss_on: str, weight: float) -> Row:
+def _row(name: str, encoded: Encoded, loss_on: str, weight: float, floor: float) -> Row:
     tokens = encoded.prompt + encoded.completion
     # Nothing comes before a row's first token that it could be predicted from.
     unlearnt = len(encoded.prompt) if loss_on == "completion" else 1
-    return Row(name, tokens, [IGNORED] * unlearnt + tokens[unlearnt:], weight)
+    return Row(name, tokens, [IGNORED] * unlearnt + tokens[unlearnt:], weight, floor)

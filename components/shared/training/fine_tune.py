@@ -76,6 +76,7 @@ def fine_tune(
     checkpoints: str | None = None,
     rows_in_one_pass: int | None = None,
     recompute: bool = False,
+    weights: dict[str, float] | None = None,
 ) -> TrainingLog:
     """Fine-tunes a student and saves it to the folder `output`: safetensors and tokenizer, or the PEFT adapter.
 
@@ -94,6 +95,7 @@ def fine_tune(
         rows_in_one_pass: The most rows at once, where fewer than `settings.batch_size` fit into memory.
         recompute: Whether to compute activations again on the way back, where the student's architecture can; the
             settings may ask for it as well.
+        weights: What rows weigh in the loss, by id (`row_weights.weighted`); the others 1.
 
     In one of several processes (torchrun's environment variables say so) it trains with the others; the first saves.
 
@@ -120,7 +122,7 @@ def fine_tune(
     if task.chat.template:
         tokenizer.chat_template = task.chat.template  # saved with the student
     limit = _longest_row(config, settings)
-    encoding = encode_rows(tokenizer, task, training_set, general, limit, settings)
+    encoding = encode_rows(tokenizer, task, training_set, general, limit, settings, weights)
     _say_what_is_missing(encoding, limit)
     rows = encoding.rows
     if model is None:  # rows that are refused, are refused before a large student is loaded
@@ -187,6 +189,7 @@ def fine_tune(
         resumed_from_step=steps_before,
         checkpoints=kept.stored if kept else 0,
         checkpoints_failed=kept.failed if kept else 0,
+        row_weights=weights or {},
     )
     trained = whole_model(trainer)  # all processes have a part in it
     if here.is_main_process:

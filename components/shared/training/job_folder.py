@@ -60,6 +60,7 @@ class TrainingJob:
     checkpoints: str | None = None
     rows_in_one_pass: int | None = None
     recompute: bool = False
+    weights: dict[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,7 @@ def write_job(uri: str, job: TrainingJob) -> None:
             "checkpoints": job.checkpoints,
             "rows_in_one_pass": job.rows_in_one_pass,
             "recompute": job.recompute,
+            "weights": job.weights,
         }
         (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         delete(join(uri, RESULT))
@@ -151,6 +153,7 @@ def read_job(folder: Path) -> TrainingJob:
         checkpoints=values["checkpoints"],
         rows_in_one_pass=values["rows_in_one_pass"],
         recompute=values["recompute"],
+        weights=values["weights"],
     )
 
 
@@ -171,6 +174,7 @@ def run_job(job: TrainingJob, output: Path) -> TrainingLog:
         checkpoints=job.checkpoints,
         rows_in_one_pass=job.rows_in_one_pass,
         recompute=job.recompute,
+        weights=job.weights,
     )
 
 

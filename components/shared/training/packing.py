@@ -40,7 +40,7 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 def items(rows: Sequence[Row], capacity: int | None) -> list[dict[str, Any]]:
     """What a data loader hands to `collate`: rows, or with a capacity sequences of packed rows.
 
-    Each has `input_ids`, `labels`, and of its rows the `lengths`, `weights` and `places` in `rows`.
+    Each has `input_ids`, `labels`, and of its rows the `lengths`, `weights`, `floors` and `places` in `rows`.
     """
     sequences = (
         pack([len(row.tokens) for row in rows], capacity) if capacity else [[place] for place in range(len(rows))]
@@ -51,6 +51,7 @@ def items(rows: Sequence[Row], capacity: int | None) -> list[dict[str, Any]]:
             "labels": [label for place in sequence for label in rows[place].labels],
             "lengths": [len(rows[place].tokens) for place in sequence],
             "weights": [rows[place].weight for place in sequence],
+            "floors": [rows[place].floor for place in sequence],
             "places": sequence,
         }
         for sequence in sequences
@@ -58,7 +59,12 @@ def items(rows: Sequence[Row], capacity: int | None) -> list[dict[str, Any]]:
 
 
 def collate(
-    batch: Sequence[dict[str, Any]], pad_token_id: int, packed: bool, weighted: bool, flat: bool = False
+    batch: Sequence[dict[str, Any]],
+    pad_token_id: int,
+    packed: bool,
+    weighted: bool,
+    flat: bool = False,
+    dynamic: bool = False,
 ) -> dict[str, torch.Tensor]:
     """One batch of `items`, padded on the right.
 
@@ -72,6 +78,7 @@ def collate(
         weighted: Whether to give the weight of each token.
         flat: Whether all items make one sequence, as flash attention takes packed rows; dense attention would compare
             every token with every other one.
+        dynamic: Whether to give the floor of each token's row (`Row.floor`).
     """
     if flat:
         batch = [{key: [value for one in batch for value in one[key]] for key in batch[0]}]
@@ -86,12 +93,21 @@ def collate(
     else:
         made["attention_mask"] = _padded([[1] * len(one["input_ids"]) for one in batch], 0)
     if weighted:
-        of_tokens = [
-            [weight for weight, length in zip(one["weights"], one["lengths"], strict=True) for _ in range(length)]
-            for one in batch
-        ]
-        made["weights"] = _padded(of_tokens, 0.0)
+        made["weights"] = _of_tokens(batch, "weights")
+    if dynamic:
+        made["floors"] = _of_tokens(batch, "floors")
     return made
+
+
+def _of_tokens(batch: Sequence[dict[str, Any]], what: str) -> torch.Tensor:
+    """What each token's row has."""
+    return _padded(
+        [
+            [value for value, length in zip(one[what], one["lengths"], strict=True) for _ in range(length)]
+            for one in batch
+        ],
+        0.0,
+    )
 
 
 def _padded(rows: Sequence[Sequence[float]], value: float) -> torch.Tensor:

@@ -74,5 +74,6 @@ def filler_item(pad_token_id: int) -> dict[str, Any]:
         "labels": [IGNORED] * 2,
         "lengths": [2],
         "weights": [0.0],
+        "floors": [0.0],
         "places": [],
     }

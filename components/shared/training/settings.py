@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from llm2llm.components.shared.base.settings import Settings
+from llm2llm.components.shared.tasks import FORMS, Task
 
 SCRATCH = "scratch"
 """The name of the student that is built from `ScratchSettings` instead of loaded."""
@@ -91,6 +92,12 @@ class FineTuneSettings(Settings):
     class_weights: Literal["none", "balanced"] = "none"
     """`balanced`: each label has the same part in the loss, however many rows it has and however long it is. Only for
     classification and multiple choice."""
+    row_weights: Literal["none", "confidence", "imp", "dimp"] = "none"
+    """What generated rows weigh in the loss; seeds weigh 1. `confidence`: the share of the verifier's votes that a row
+    has, or how sure the judge is. `imp` and `dimp` (Kuo et al. 2024): what a checker trained on the seeds gives the
+    row's label, over what another trained on the generated rows gives it (`imp`: two more trainings) or the student in
+    training gives it at that step (`dimp`: one more). A row whose label is likely wrong weighs little; one that is
+    likely right and not learnt yet, much. `imp` and `dimp` are for classification and multiple choice."""
     neftune_alpha: float = Field(0.0, ge=0)
     """Noise on the embeddings of a training batch (NEFTune, Jain et al. 2023, who take 5); 0: none."""
     replay_fraction: float = Field(0.0, ge=0, le=10)
@@ -186,7 +193,38 @@ class FineTuneSettings(Settings):
             )
         if self.optim_args and not self.optim:
             raise ValueError(f"optim_args: {self.optim_args!r} are arguments of optim, which is not set; set it")
+        if self.has_checkers and self.nodes > 1:
+            raise ValueError(
+                f"row_weights: {self.row_weights!r} asks a checker in this pod, and nodes is {self.nodes}; set nodes: 1"
+            )
+        if self.row_weights == "dimp" and self.loss_on != "completion":
+            raise ValueError(
+                f"row_weights: 'dimp' weighs answers, and loss_on is {self.loss_on!r}; set loss_on: completion"
+            )
         return self
+
+    @property
+    def has_checkers(self) -> bool:
+        """Whether students are trained first to say what generated rows weigh."""
+        return self.row_weights in ("imp", "dimp")
+
+
+def check_task(settings: FineTuneSettings, task: Task) -> None:
+    """Checks that a task has what the settings ask for.
+
+    Raises:
+        ValueError: It has not; names the key below `train` and the fix.
+    """
+    if settings.has_checkers and not FORMS[task.form].has_classes:
+        raise ValueError(
+            f"row_weights: {settings.row_weights!r} asks for the probabilities of labels or choices, and task "
+            f"{task.name!r} has neither (form {task.form!r}); set row_weights: none or confidence"
+        )
+    if settings.row_weights == "dimp" and task.rationale and task.rationale_as != "second_task":
+        raise ValueError(
+            f"row_weights: 'dimp' weighs answers, and task {task.name!r} writes a rationale before them; set "
+            "row_weights: imp, or task.rationale_as: second_task"
+        )
 
 
 def rate_hint(settings: FineTuneSettings, student: str) -> str:

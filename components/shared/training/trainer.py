@@ -48,7 +48,8 @@ class StudentTrainer(SFTTrainer):
         self._rows, self._checkpoints = rows, checkpoints
         self._step, self._places = -1, list[int]()
         pad = others["processing_class"].pad_token_id
-        weighted = any(row.weight != 1.0 for row in rows)
+        dynamic = any(row.floor for row in rows)
+        weighted = dynamic or any(row.weight != 1.0 for row in rows)
         packed = capacity is not None
         flat = packed and _flash(others["model"])
         whole = items(rows, capacity)
@@ -59,7 +60,9 @@ class StudentTrainer(SFTTrainer):
         super().__init__(
             args=args,
             train_dataset=Dataset.from_list([*whole, filler_item(pad)]),
-            data_collator=partial(collate, pad_token_id=pad, packed=packed, weighted=weighted, flat=flat),
+            data_collator=partial(
+                collate, pad_token_id=pad, packed=packed, weighted=weighted, flat=flat, dynamic=dynamic
+            ),
             **others,
         )
 
@@ -85,7 +88,8 @@ class StudentTrainer(SFTTrainer):
         """
         places = inputs.pop("places").tolist()
         weights = inputs.pop("weights", None)
-        asked = model if weights is None else partial(_weighted, model, weights)
+        floors = inputs.pop("floors", None)
+        asked = model if weights is None else partial(_weighted, model, weights, floors)
         loss = super().compute_loss(asked, inputs, return_outputs, num_items_in_batch)
         value = (loss[0] if return_outputs else loss).detach()
         if not torch.isfinite(value):
@@ -118,11 +122,29 @@ def _flash(model: Any) -> bool:
     return str(model.config._attn_implementation).startswith("flash")
 
 
-def _weighted(model: Any, weights: torch.Tensor, **inputs: Any) -> Any:
+def _weighted(model: Any, weights: torch.Tensor, floors: torch.Tensor | None, **inputs: Any) -> Any:
     """What the model makes of its inputs, the log-probability of each token times its weight."""
     outputs = model(**inputs)
-    outputs.log_probs = outputs.log_probs * weights[:, 1:]  # a token's is where it is predicted, one place before it
+    weights = weights[:, 1:]  # a token's is where it is predicted, one place before it
+    if floors is not None:
+        weights = _divided(weights, floors[:, 1:], outputs.log_probs.detach(), inputs.get("position_ids"))
+    outputs.log_probs = outputs.log_probs * weights
     return outputs
+
+
+def _divided(
+    weights: torch.Tensor, floors: torch.Tensor, log_probs: torch.Tensor, positions: torch.Tensor | None
+) -> torch.Tensor:
+    """The weights of rows that have a floor over the probability of what of them is learnt, the floor at least.
+
+    All are (sequences, tokens); with positions a sequence is of several rows, each from position 0.
+    """
+    places = torch.zeros_like(log_probs, dtype=torch.long)
+    if positions is not None:
+        places = (positions == 0).cumsum(1)[:, 1:] - 1
+    of_rows = torch.zeros_like(log_probs).scatter_add(1, places, log_probs)
+    given = of_rows.gather(1, places).exp()
+    return torch.where(floors > 0, weights / torch.maximum(given, floors).clamp_min(1e-30), weights)
 
 
 def refuse_leaky_packing(model: Any, rows: Sequence[Row]) -> None:

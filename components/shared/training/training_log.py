@@ -43,6 +43,8 @@ class TrainingLog:
     """0: it began at the beginning."""
     activation_checkpointing: bool = False
     """Whether activations were computed again on the way back: asked for, or since the memory did not suffice."""
+    row_weights: dict[str, float] = field(default_factory=dict)
+    """What rows weighed in the loss, by id; the others 1."""
     checkpoints: int = field(default=0, metadata={"saved": False})
     checkpoints_failed: int = field(default=0, metadata={"saved": False})
     """How many were stored, and how many could not be."""

@@ -241,6 +241,19 @@ def test_the_random_config_differs_from_the_quickstart_in_its_strategy_alone() -
         ),
         ({"teacher_augment": {"budget": {"usd": float("inf")}}}, r"budget\.usd: Input should be a finite number"),
         ({"data": {}}, r"data\.seeds: missing"),
+        ({"train": {"row_weights": "dimp", "loss_on": "all"}}, r"row_weights: 'dimp' weighs answers, and loss_on is"),
+        (
+            {"train": {"row_weights": "imp", "nodes": 2}},
+            r"row_weights: 'imp' asks a checker in this pod, and nodes is 2",
+        ),
+        (
+            {"train": {"row_weights": "imp"}, "task": "gsm8k"},
+            r"train\.row_weights: 'imp' asks for the probabilities of",
+        ),
+        (
+            {"train": {"row_weights": "dimp"}, "task": {"name": "snips", "rationale": True}},
+            r"train\.row_weights: 'dimp' weighs answers, and task 'snips' writes a rationale before them",
+        ),
         ({"train": {"trust_remote_code": "perhaps"}}, r"train\.trust_remote_code: .*\(got 'perhaps'\)"),
     ],
 )
