@@ -9,6 +9,8 @@ from transformers import (
     Gemma2ForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
+    JambaConfig,
+    JambaForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MambaConfig,
@@ -19,6 +21,10 @@ from transformers import (
     Qwen3ForCausalLM,
     Qwen3MoeConfig,
     Qwen3MoeForCausalLM,
+    RecurrentGemmaConfig,
+    RecurrentGemmaForCausalLM,
+    RwkvConfig,
+    RwkvForCausalLM,
 )
 
 _WIDTHS = {
@@ -43,6 +49,27 @@ ARCHITECTURES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
         {**_WIDTHS, "moe_intermediate_size": 32, "num_experts": 4, "num_experts_per_tok": 2},
     ),
     "mamba": (MambaConfig, MambaForCausalLM, {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}),
+    "jamba": (
+        JambaConfig,
+        JambaForCausalLM,
+        {
+            **_WIDTHS,
+            "num_hidden_layers": 4,
+            "attn_layer_period": 2,
+            "attn_layer_offset": 1,
+            "expert_layer_period": 2,
+            "expert_layer_offset": 1,
+            "num_experts": 2,
+            "mamba_d_state": 4,
+            "use_mamba_kernels": False,
+        },
+    ),
+    "rwkv": (RwkvConfig, RwkvForCausalLM, {"hidden_size": 32, "num_hidden_layers": 2, "context_length": 128}),
+    "recurrent_gemma": (
+        RecurrentGemmaConfig,
+        RecurrentGemmaForCausalLM,
+        {**_WIDTHS, "num_hidden_layers": 3, "lru_width": 32, "attention_window_size": 64},
+    ),
 }
 
 

@@ -63,7 +63,8 @@ def fold_of(answers: Mapping[str, str], folds: int, random_seed: int) -> dict[st
     for row, answer in answers.items():
         hands[answer].append(row)
     dealt: dict[str, int] = {}
-    for answer in sorted(hands):
+    # Not in alphabetical order: where every answer is another text, the seed would decide nothing.
+    for answer in sorted(hands, key=lambda answer: seeded_key(random_seed, "fold", answer)):
         for row in sorted(hands[answer], key=lambda row: seeded_key(random_seed, row)):
             dealt[row] = len(dealt) % folds
     return dealt

@@ -11,6 +11,7 @@ import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from transformers.utils import logging as transformers_logging
 
+from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.progress import Progress
 from llm2llm.components.shared.base.thoughts import without_thoughts
 from llm2llm.components.shared.data.schemas import Example
@@ -19,6 +20,7 @@ from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.models.likelihood import cache_of_rows, log_likelihoods
 from llm2llm.components.shared.models.load import end_tokens, load_model, load_tokenizer
 from llm2llm.components.shared.models.memory import in_pieces
+from llm2llm.components.shared.models.padding import in_batches, together
 from llm2llm.components.shared.models.prompts import encode_prompt
 from llm2llm.components.shared.models.sampling import GumbelSampling
 from llm2llm.components.shared.tasks import Task
@@ -105,11 +107,20 @@ def answer_batches(
     pace = pace or Pace(rows=settings.batch_size, measured=settings.batch_size)
     progress = Progress("evaluate", sum(map(len, batches)), "rows")
     replies: list[tuple[StudentQuestion, StudentReply]] = []
+    prompt = next((question.prompt for batch in batches for question in batch if question.samples), None)
+    allowed = together(model, tokenizer, prompt, "evaluate") if prompt else "any"
+
+    def generate(piece: Sequence[tuple[StudentQuestion, int]]) -> list[StudentAnswer]:
+        return in_batches(
+            piece,
+            lambda one: len(one[0].prompt),
+            allowed,
+            lambda batch: _generate(model, tokenizer, batch, settings, pace),
+        )
+
     for batch in batches:
         wanted = [(question, number) for question in batch for number in range(question.samples)]
-        answers, pace.rows = in_pieces(
-            wanted, pace.rows, lambda piece: _generate(model, tokenizer, piece, settings, pace), "evaluate", MORE_MEMORY
-        )
+        answers, pace.rows = in_pieces(wanted, pace.rows, generate, "evaluate", MORE_MEMORY)
         measured = [one for question in batch for one in question.measured]
         values, pace.measured = in_pieces(
             measured,
@@ -150,6 +161,7 @@ def _generate(
     sampling = GumbelSampling(seeds, [settings.temperature] * len(seeds))
     processors: list[LogitsProcessor] = [sampling] if any(seed is not None for seed in seeds) else []
     clock = [_Clock(pace)] if pace.first_token is None else []
+    checked = [_Finite()] if model.dtype is torch.float16 else []
     (limit,) = {question.limit for question, _ in wanted}
     cache = cache_of_rows(model)
     tokens: list[list[int]] = [[] for _ in wanted]
@@ -164,7 +176,7 @@ def _generate(
                 past_key_values=cache,
                 do_sample=False,
                 max_new_tokens=segment,
-                logits_processor=LogitsProcessorList(processors + clock),
+                logits_processor=LogitsProcessorList(checked + processors + clock),
             )
         for row, generated in zip(going, found[:, ids.shape[1] :].tolist(), strict=True):
             tokens[row] += generated
@@ -206,6 +218,19 @@ class _Clock(LogitsProcessor):
             if scores.is_cuda:
                 torch.cuda.synchronize()
             self._pace.first_token = time.monotonic() - self._pace.started
+        return scores
+
+
+class _Finite(LogitsProcessor):
+    """Refuses logits that are no numbers: some students leave the range of float16, as Gemma 3 does."""
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        if bool(scores.isnan().any()):
+            raise UserError(
+                "evaluate: the student's logits are not numbers in float16, which this GPU computes in: choose one "
+                "with bfloat16 (compute capability 8.0 or more, such as A100 or L4); if they are not there either, "
+                "look at the losses of its training"
+            )
         return scores
 
 

@@ -28,8 +28,11 @@ def device() -> str:
 
 
 def precision() -> torch.dtype:
-    """bfloat16 on GPUs that have it, float32 elsewhere: float16 training needs loss scaling, and CPUs emulate it."""
-    return torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
+    """bfloat16 on GPUs that have it, float16 on those that only emulate it (compute capability below 8.0: V100, T4),
+    float32 on a CPU."""
+    if not torch.cuda.is_available():
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
 def load_tokenizer(student: str | Path, trust_remote_code: bool = False) -> Any:

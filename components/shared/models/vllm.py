@@ -47,8 +47,8 @@ def start_engine(**options: Any) -> Any:
     """A `vllm.LLM` that loads safetensors only; `require_engine` comes before.
 
     Args:
-        options: Of `vllm.LLM`. `dtype` "precision": bfloat16 on a GPU that has it, else float32, as transformers loads
-            a student.
+        options: Of `vllm.LLM`. `dtype` "precision": bfloat16 on a GPU that has it, float16 on an older one, float32 on
+            a CPU, as transformers loads a student.
 
     Raises:
         OSError, ValueError, RuntimeError: It cannot load the model.
@@ -58,7 +58,8 @@ def start_engine(**options: Any) -> Any:
 
     on_cpu = current_platform.is_cpu()
     if options.get("dtype") == "precision":
-        options["dtype"] = "bfloat16" if not on_cpu and current_platform.has_device_capability(80) else "float32"
+        new = not on_cpu and current_platform.has_device_capability(80)
+        options["dtype"] = "float32" if on_cpu else "bfloat16" if new else "float16"
     # Compiling pays on a GPU; on a CPU, where this is only tried out, it takes minutes.
     return LLM(load_format="safetensors", enforce_eager=on_cpu, **options)
 

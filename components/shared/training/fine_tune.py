@@ -42,6 +42,7 @@ from llm2llm.components.shared.training.methods import (
     attention,
     check_kernels,
     check_optimiser,
+    in_float32,
     prepare,
     recomputes,
     refuse_quantised,
@@ -152,6 +153,7 @@ def fine_tune(
             callbacks=[_ShowProgress(), *([early] if settings.record_losses else [])],
         )
         assert trainer.is_fsdp_enabled == sharded
+        in_float32(trainer.model)
         _silence(trainer)
         resumed = None
         room = agreed(not here.is_main_process or _has_room(trainer.model, settings, output, folder, kept))
@@ -184,7 +186,7 @@ def fine_tune(
         share_timed=(steps - steps_before) / steps if steps else 0.0,
         flops_per_token=flops,
         gpus=device_names(),
-        sixteen_bit=precision() is torch.bfloat16,
+        sixteen_bit=precision() is not torch.float32,
         peak_memory=peak_memory(),
         resumed_from_step=steps_before,
         checkpoints=kept.stored if kept else 0,
@@ -334,6 +336,7 @@ def _arguments(
         use_liger_kernel=settings.liger,
         ddp_find_unused_parameters=False,
         bf16=precision() is torch.bfloat16,
+        fp16=precision() is torch.float16,
         use_cpu=device() == "cpu",
         dataloader_pin_memory=device() != "cpu",
         seed=random_seed,

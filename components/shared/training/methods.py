@@ -33,10 +33,19 @@ from llm2llm.components.shared.training.stochastic_adamw import StochasticAdamW
 def weights_dtype(settings: FineTuneSettings) -> torch.dtype:
     """In what a student's weights are kept while it is trained.
 
-    Weights that are trained are kept in float32, and multiplied in bfloat16 where the hardware has it: a step of 2e-5
-    on a weight of 0.02 is below what bfloat16 resolves, and would be lost.
+    Weights that are trained are kept in float32, and multiplied in bfloat16 where the hardware has it, else in float16
+    with the loss scaled: a step of 2e-5 on a weight of 0.02 is below what bfloat16 resolves, and would be lost.
     """
     return precision() if settings.adapts or settings.bf16_weights else torch.float32
+
+
+def in_float32(model: Any) -> None:
+    """Keeps the weights that are trained in float32 where the arithmetic is in float16, in place: TRL puts the adapters
+    of a 4-bit base into bfloat16, and the scaling of the loss takes neither it nor float16."""
+    if precision() is torch.float16:
+        for weight in model.parameters():
+            if weight.requires_grad:
+                weight.data = weight.data.float()
 
 
 def check_optimiser(settings: FineTuneSettings) -> None:
@@ -102,6 +111,11 @@ def check_kernels(settings: FineTuneSettings) -> None:
         raise UserError(
             f"train.attention: {wanted!r} needs its package (flash-attn) and a GPU with bfloat16, and they are not "
             "here; set train.attention: auto, or add the package to the image of `train`"
+        )
+    if settings.bf16_weights and precision() is torch.float16:
+        raise UserError(
+            "train.bf16_weights: true needs a GPU with bfloat16 (compute capability 8.0 or more, such as A100 or L4), "
+            "and the one here has none; remove it, or set train.method: lora"
         )
     if settings.liger and not (is_liger_kernel_available() and torch.cuda.is_available()):
         raise UserError(

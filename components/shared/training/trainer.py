@@ -14,6 +14,7 @@ from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
 from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.models.experts import experts_of
 from llm2llm.components.shared.models.load import precision
 from llm2llm.components.shared.training.checkpoints import Checkpoints
 from llm2llm.components.shared.training.devices import Share
@@ -22,6 +23,9 @@ from llm2llm.components.shared.training.packing import collate, items
 from llm2llm.components.shared.training.sampler import Order, filler_item
 
 SHOWN_ROWS = 20
+
+MOST_SKIPPED = 20
+"""Steps in a row that float16's loss scaling may leave out: each halves the scale, which begins at 65,536."""
 
 
 class StudentTrainer(SFTTrainer):
@@ -47,6 +51,7 @@ class StudentTrainer(SFTTrainer):
     ) -> None:
         self._rows, self._checkpoints = rows, checkpoints
         self._step, self._places = -1, list[int]()
+        self._skipped = 0
         pad = others["processing_class"].pad_token_id
         dynamic = any(row.floor for row in rows)
         weighted = dynamic or any(row.weight != 1.0 for row in rows)
@@ -103,10 +108,16 @@ class StudentTrainer(SFTTrainer):
         """Logs a step.
 
         Raises:
-            UserError: Its gradient is not a number, which a loss that is one does not rule out.
+            UserError: Its gradient is not a number, which a loss that is one does not rule out. In float16 that skips a
+                step while the scale of the loss is too large; it is an error where it goes on.
         """
-        if not math.isfinite(norm := logs.get("grad_norm", 0.0)):
-            raise UserError(self._not_a_number("gradient", norm, self.state.global_step, self._places))
+        if math.isfinite(norm := logs.get("grad_norm", 0.0)):
+            self._skipped = 0
+        else:
+            self._skipped += 1
+            if not self.args.fp16 or self._skipped > MOST_SKIPPED:
+                raise UserError(self._not_a_number("gradient", norm, self.state.global_step, self._places))
+            logs = {name: value for name, value in logs.items() if name != "grad_norm"}
         super().log(logs, start_time)
 
     def _not_a_number(self, what: str, value: float, step: int, places: Sequence[int]) -> str:
@@ -170,12 +181,11 @@ def refuse_leaky_packing(model: Any, rows: Sequence[Row]) -> None:
 
     was_training = model.training
     model.eval()
-    bf16 = precision() is torch.bfloat16
-    with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
+    half = precision() is not torch.float32
+    with torch.inference_mode(), torch.autocast(model.device.type, precision() if half else None, enabled=half):
         one, other = of_second(first), of_second(others)
-    experts = any(hasattr(model.config.get_text_config(), name) for name in ("num_experts", "num_local_experts"))
-    close = (0.05 if bf16 else 1e-4) * float(one.std())
-    apart = float((one - other).abs().max()) <= close if experts else torch.equal(one, other)
+    close = (0.05 if half else 1e-4) * float(one.std())
+    apart = float((one - other).abs().max()) <= close if experts_of(model) else torch.equal(one, other)
     model.train(was_training)
     if not apart:
         raise UserError(

@@ -36,7 +36,7 @@ class TrainingLog:
     gpus: list[str] = field(default_factory=list, metadata={"saved": False})
     """The name of each device, if it is a GPU."""
     sixteen_bit: bool = field(default=False, metadata={"saved": False})
-    """Whether it computed in bfloat16."""
+    """Whether it computed in bfloat16 or float16."""
     peak_memory: int = field(default=0, metadata={"saved": False})
     """Bytes, of the first process."""
     resumed_from_step: int = field(default=0, metadata={"saved": False})

@@ -37,6 +37,7 @@ def opened(settings: ModelSettings) -> Iterator[Send]:
     from transformers.utils import logging as transformers_logging
 
     from llm2llm.components.shared.models.load import load_model, load_tokenizer
+    from llm2llm.components.shared.models.padding import in_batches, together
 
     transformers_logging.set_verbosity_error()
     name = find_model(settings)
@@ -51,10 +52,13 @@ def opened(settings: ModelSettings) -> Iterator[Send]:
         encoded = encode_requests(tokenizer, requests, settings, "transformers", context, in_words=True)
         # Longest first: little padding, and what does not fit into memory shows at once.
         encoded.sort(key=lambda item: (-len(item.prompt), item.key))
+        allowed = together(model, tokenizer, encoded[0].prompt, "teacher") if encoded else "any"
 
         def generate(batch: list[EncodedRequest]) -> list[Completion]:
             try:
-                return _generate(model, tokenizer, batch)
+                return in_batches(
+                    batch, lambda item: len(item.prompt), allowed, lambda some: _generate(model, tokenizer, some)
+                )
             except torch.OutOfMemoryError as problem:
                 raise UserError(
                     f"model {settings.model!r}: {len(batch)} requests at once do not fit into the GPU's memory; lower "
@@ -74,7 +78,7 @@ def opened(settings: ModelSettings) -> Iterator[Send]:
             torch.cuda.empty_cache()
 
 
-def _generate(model: Any, tokenizer: Any, batch: list[EncodedRequest]) -> list[Completion]:
+def _generate(model: Any, tokenizer: Any, batch: Sequence[EncodedRequest]) -> list[Completion]:
     import torch
 
     from llm2llm.components.shared.models.load import end_tokens

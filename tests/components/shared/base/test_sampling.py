@@ -38,6 +38,13 @@ def test_another_random_seed_deals_otherwise() -> None:
     assert fold_of(seeds, 5, 0) != fold_of(seeds, 5, 1)
 
 
+def test_another_random_seed_deals_free_answers_otherwise() -> None:
+    """Each row has an answer of its own, so that the order of the answers is the order of the rows."""
+    seeds = make([f"answer {number}" for number in range(20)])
+    dealt = {tuple(sorted(fold_of(seeds, 2, random_seed).items())) for random_seed in range(10)}
+    assert len(dealt) == 10
+
+
 def test_the_folds_of_a_random_seed_never_change() -> None:
     dealt = fold_of(make(["red"] * 4), 2, 0)
     assert dealt == {"row 0": 0, "row 1": 0, "row 2": 1, "row 3": 1}

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from trl import SFTConfig
 
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Example
@@ -16,8 +17,10 @@ from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.models.load import load_model, load_tokenizer
 from llm2llm.components.shared.tasks import Task, grade
 from llm2llm.components.shared.training import fine_tune as fine_tune_module
+from llm2llm.components.shared.training.encoding import encode_rows
 from llm2llm.components.shared.training.fine_tune import fine_tune
 from llm2llm.components.shared.training.settings import FineTuneSettings
+from llm2llm.components.shared.training.trainer import MOST_SKIPPED, StudentTrainer
 from llm2llm.components.train.train import train
 
 pytestmark = pytest.mark.slow
@@ -196,6 +199,29 @@ def test_a_loss_that_is_not_a_number_stops_training(
     assert len(named) == quick.batch_size
     assert set(named) <= {row.id for row in rows}
     assert list(tmp_path.iterdir()) == []
+
+
+def test_in_float16_steps_are_skipped_until_the_scale_of_the_loss_fits(
+    tmp_path: Path, rows: list[Example], colours: Task, tiny_student: Path, quick: FineTuneSettings
+) -> None:
+    """The trainer of a GPU without bfloat16, told of gradients that are no numbers; no CPU trains in float16."""
+    model, tokenizer = load_model(tiny_student), load_tokenizer(tiny_student)
+    encoded = encode_rows(tokenizer, colours, rows, [], 64, quick).rows
+    arguments = SFTConfig(output_dir=str(tmp_path), use_cpu=True, report_to="none", max_length=None,
+                          dataset_kwargs={"skip_prepare_dataset": True}, remove_unused_columns=False)  # fmt: skip
+    trainer = StudentTrainer(encoded, None, arguments, 4, None, model=model, processing_class=tokenizer)
+    bad = {"loss": 1.0, "grad_norm": float("inf")}
+    with pytest.raises(UserError, match="the gradient is inf at step 0"):
+        trainer.log(dict(bad))
+    trainer.args.fp16, trainer._skipped = True, 0
+    for _ in range(MOST_SKIPPED):
+        trainer.log(dict(bad))
+    trainer.log({"loss": 1.0, "grad_norm": 1.0})
+    assert "grad_norm" not in trainer.state.log_history[-2], "nothing that JSON has no word for"
+    for _ in range(MOST_SKIPPED):
+        trainer.log(dict(bad))
+    with pytest.raises(UserError, match="the gradient is inf"):
+        trainer.log(dict(bad))
 
 
 def test_rows_that_are_refused_are_refused_before_the_student_is_loaded(

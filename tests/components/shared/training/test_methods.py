@@ -3,6 +3,7 @@
 import json
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,13 +23,16 @@ from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.inference.generate import answer
 from llm2llm.components.shared.inference.settings import AnswerSettings
-from llm2llm.components.shared.models.load import load_model, load_tokenizer, refuse_other_base
+from llm2llm.components.shared.models.load import load_model, load_tokenizer, precision, refuse_other_base
 from llm2llm.components.shared.tasks import Task
-from llm2llm.components.shared.training.fine_tune import fine_tune
+from llm2llm.components.shared.training import fine_tune as fine_tune_module
+from llm2llm.components.shared.training.devices import Share
+from llm2llm.components.shared.training.fine_tune import _arguments, fine_tune
 from llm2llm.components.shared.training.methods import (
     attention,
     beside_decoder,
     check_kernels,
+    in_float32,
     other_half,
     prepare,
     recomputes,
@@ -402,6 +406,30 @@ def test_qlora_without_bitsandbytes_says_what_to_install(
 def test_kernels_that_are_not_here_are_refused_before_anything_is_loaded(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError, match=says):
         check_kernels(FineTuneSettings(**changes))
+
+
+@pytest.mark.parametrize(
+    ("major", "wanted"), [(None, torch.float32), (7, torch.float16), (8, torch.bfloat16), (9, torch.bfloat16)]
+)
+def test_what_is_computed_in_by_the_gpus_generation(
+    major: int | None, wanted: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """V100 and T4 (7.x) emulate bfloat16, and PyTorch calls that supported."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: major is not None)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(major=major))
+    assert precision() is wanted
+    with monkeypatch.context() as patch:
+        patch.setattr(fine_tune_module, "precision", lambda: wanted)
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        arguments = _arguments(FineTuneSettings(), Share(4, 1), 1, 0, "folder", recompute=False)
+    assert (arguments.fp16, arguments.bf16) == (wanted is torch.float16, wanted is torch.bfloat16)
+    model = torch.nn.Linear(2, 2).to(torch.bfloat16)
+    in_float32(model)
+    assert model.weight.dtype is (torch.float32 if wanted is torch.float16 else torch.bfloat16)
+    if wanted is torch.float16:
+        with pytest.raises(UserError, match=r"train.bf16_weights: true needs a GPU with bfloat16"):
+            check_kernels(FineTuneSettings(bf16_weights=True))
 
 
 def test_a_student_trains_with_the_attention_that_is_set(tiny_student: Path, monkeypatch: pytest.MonkeyPatch) -> None:
