@@ -16,7 +16,7 @@ from statistics import fmean
 from llm2llm.components.shared import tasks
 from llm2llm.components.shared.data.schemas import Example, content_id
 from llm2llm.components.shared.llm.requests import LLMResponse
-from llm2llm.components.shared.tasks import Task
+from llm2llm.components.shared.tasks import FORMS, Task
 from llm2llm.components.teacher_augment.context import Context, example_data
 from llm2llm.components.teacher_augment.parsing import object_in, read_solution
 from llm2llm.components.teacher_augment.prompt_files import about, render, shown
@@ -90,7 +90,12 @@ def _agreed(
         return Problem(
             "disagrees", f"{right} of {len(answers)} blind solutions have the answer {row.answer!r}; they are {came}"
         )
-    return replace(row, confidence=right / len(answers), checks=[*row.checks, passed])
+    kept = replace(row, confidence=right / len(answers), checks=[*row.checks, passed])
+    if not FORMS[task.form].has_classes:
+        return kept
+    votes = Counter(answer for answer in answers if answer is not None)
+    names = sorted(votes)
+    return replace(kept, votes=names, vote_shares=[votes[name] / votes.total() for name in names])
 
 
 def _unasked(told: Sequence[QueryResult[Solution]] | Sequence["QueryResult[Judgement]"]) -> Problem | None:

@@ -30,6 +30,8 @@ _COLUMNS = {
     "call_key": "the teacher's answer in the run's ledger",
     "checks": "the checks that it passed",
     "confidence": "how sure the check of its answer was, in [0, 1]",
+    "votes": "what those who solved it blind answered, each answer once",
+    "vote_shares": "the share of them that gave each of `votes`",
     "messages": "question and answer as turns of a chat",
     "prompt": "what the student is shown",
     "completion": "what it is trained to write",

@@ -97,6 +97,7 @@ def checkpoints_uri(job: TrainingJob) -> str | None:
         "random_seed": job.random_seed,
         "iteration": job.iteration,
         "weights": job.weights,
+        "votes": [[row.votes, row.vote_shares] for row in job.training_set] if settings.soft_labels else None,
         "versions": versions(),
     }
     key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]

@@ -1,7 +1,6 @@
 """From examples to training rows: token ids, labels and weights."""
 
 import hashlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +15,9 @@ from llm2llm.components.shared.training.settings import FineTuneSettings
 
 IGNORED = -100
 """The label of a token that nothing is learnt from, as PyTorch's losses and transformers have it."""
+
+SOFT_LABEL = ":soft"
+"""What the id of a row's twins ends with, which have the other labels that its votes are for."""
 
 SECOND_TASK = ":rationale"
 """What the id of a row's twin ends with, which asks for the rationale."""
@@ -47,6 +49,8 @@ class Encoding:
     truncated: int
     second_tasks: int
     """How many of the rows are twins that ask for a rationale."""
+    soft: int = 0
+    """How many are twins with another label."""
 
 
 def encode_rows(
@@ -66,24 +70,31 @@ def encode_rows(
         examples: The training set.
         replay: General rows, which have neither the task's words around them nor a class weight.
         limit: The longest row in tokens.
-        settings: `too_long`, `loss_on`, `class_weights` and `row_weights` are looked at.
+        settings: `too_long`, `loss_on`, `class_weights`, `row_weights` and `soft_labels` are looked at.
         row_weights: What rows weigh, by id; the others 1. Class weights are multiplied with them.
 
     Raises:
         UserError: Class weights for a task without labels; a row that is too long when that is refused, or every row.
     """
-    own = [encode(tokenizer, task, row) for row in examples]
+    given = list(examples)
+    shares = [1.0] * len(given)
+    if settings.soft_labels:
+        given, shares = softened(examples)
+    own = [encode(tokenizer, task, row) for row in given]
     of_row = row_weights or {}
     dynamic = of_row if settings.row_weights == "dimp" else {}
-    floors = {row.id: 1 / len(labels_of(task, row)) for row in examples if row.id in dynamic}
+    floors = {row.id: 1 / len(labels_of(task, row)) for row in given if row.id in dynamic}
     weights: dict[str, float] = {}
     if settings.class_weights == "balanced":
         completion_only = settings.loss_on == "completion"
-        learnt = [len(one.completion) + (0 if completion_only else len(one.prompt) - 1) for one in own]
-        weights = balanced_weights(examples, task, learnt)
+        learnt = [
+            share * (len(one.completion) + (0 if completion_only else len(one.prompt) - 1))
+            for one, share in zip(own, shares, strict=True)
+        ]
+        weights = balanced_weights(given, task, learnt)
     encoded = [
-        (row, one, weights.get(row.answer, 1.0) * of_row.get(row.id, 1.0))
-        for row, one in zip(examples, own, strict=True)
+        (row, one, share * weights.get(row.answer, 1.0) * of_row.get(row.id.removesuffix(SOFT_LABEL), 1.0))
+        for row, one, share in zip(given, own, shares, strict=True)
     ]
     if tasks.is_second_task(task):
         encoded += [
@@ -109,7 +120,27 @@ def encode_rows(
     if not rows:
         raise UserError(f"train: every row has more than {limit} tokens; raise train.max_length or shorten the rows")
     twins = sum(row.id.endswith(SECOND_TASK) for row in rows)
-    return Encoding(rows, left_out=len(encoded) - len(rows), truncated=truncated, second_tasks=twins)
+    soft = sum(row.id.endswith(SOFT_LABEL) for row in rows)
+    return Encoding(rows, left_out=len(encoded) - len(rows), truncated=truncated, second_tasks=twins, soft=soft)
+
+
+def softened(examples: Sequence[Example]) -> tuple[list[Example], list[float]]:
+    """The rows, each followed by its twins with the other labels that its votes are for, and the share of each label.
+
+    The sum over labels of share x the negative log-likelihood of the label's completion is the cross-entropy of the
+    student's completions against the votes, token by token (Hinton et al. 2015 have it for one softmax). A label
+    without a vote is left out, but for the row's own, which then has share 0.
+    """
+    rows: list[Example] = []
+    shares: list[float] = []
+    for row in examples:
+        voted = dict(zip(row.votes, row.vote_shares, strict=True)) or {row.answer: 1.0}
+        rows.append(row)
+        shares.append(voted.pop(row.answer, 0.0))
+        for label, share in voted.items():
+            rows.append(replace(row, id=f"{row.id}{SOFT_LABEL}", answer=label, rationale=None))
+            shares.append(share)
+    return rows, shares
 
 
 def fitted(row: Encoded, limit: int, truncate: bool) -> Encoded | None:
@@ -127,7 +158,7 @@ def fitted(row: Encoded, limit: int, truncate: bool) -> Encoded | None:
     return Encoded(row.prompt[:head] + row.prompt[len(row.prompt) - (room - head) :], row.completion)
 
 
-def balanced_weights(examples: Sequence[Example], task: Task, learnt: Sequence[int]) -> dict[str, float]:
+def balanced_weights(examples: Sequence[Example], task: Task, learnt: Sequence[float]) -> dict[str, float]:
     """The weight of each label: tokens learnt / (labels x those of its rows).
 
     The loss is a mean over tokens, so a label of five tokens would count five times as much as one of one token: with
@@ -136,7 +167,7 @@ def balanced_weights(examples: Sequence[Example], task: Task, learnt: Sequence[i
     Args:
         examples: The training set.
         task: Has labels or choices.
-        learnt: How many tokens are learnt of each example.
+        learnt: How many tokens are learnt of each example, times its share where labels are soft.
 
     Raises:
         UserError: The task has no labels.
@@ -146,10 +177,11 @@ def balanced_weights(examples: Sequence[Example], task: Task, learnt: Sequence[i
             f"train.class_weights: 'balanced' weighs labels, and task {task.name!r} of form {task.form!r} has none; "
             "set train.class_weights: none"
         )
-    tokens: Counter[str] = Counter()
+    tokens: dict[str, float] = {}
     for row, count in zip(examples, learnt, strict=True):
-        tokens[row.answer] += count
-    return {label: tokens.total() / (len(tokens) * count) for label, count in sorted(tokens.items())}
+        tokens[row.answer] = tokens.get(row.answer, 0) + count
+    total = sum(tokens.values())
+    return {label: total / (len(tokens) * count) for label, count in sorted(tokens.items()) if count}
 
 
 def draw_replay(

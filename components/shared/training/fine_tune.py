@@ -171,7 +171,7 @@ def fine_tune(
             kept.close(seconds=None)  # nothing may be stored after the student's checkpoints have been removed
     steps, steps_before = trainer.state.global_step, step_of(resumed)
     log = TrainingLog(
-        rows=len(rows) - encoding.second_tasks,
+        rows=len(rows) - encoding.second_tasks - encoding.soft,
         rows_too_long=encoding.left_out,
         rows_truncated=encoding.truncated,
         rows_replayed=len(general),

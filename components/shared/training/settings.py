@@ -98,6 +98,10 @@ class FineTuneSettings(Settings):
     row's label, over what another trained on the generated rows gives it (`imp`: two more trainings) or the student in
     training gives it at that step (`dimp`: one more). A row whose label is likely wrong weighs little; one that is
     likely right and not learnt yet, much. `imp` and `dimp` are for classification and multiple choice."""
+    soft_labels: bool = False
+    """Whether a generated row that was solved blind (`teacher_augment.verify: resolve`, `agree`) is trained on all
+    labels that its solutions gave, each with its share, and not on its own label alone: cross-entropy against the votes.
+    A label more is a row more in a step's batch. For classification and multiple choice."""
     neftune_alpha: float = Field(0.0, ge=0)
     """Noise on the embeddings of a training batch (NEFTune, Jain et al. 2023, who take 5); 0: none."""
     replay_fraction: float = Field(0.0, ge=0, le=10)
@@ -197,6 +201,11 @@ class FineTuneSettings(Settings):
             raise ValueError(
                 f"row_weights: {self.row_weights!r} asks a checker in this pod, and nodes is {self.nodes}; set nodes: 1"
             )
+        if self.row_weights == "dimp" and self.soft_labels:
+            raise ValueError(
+                "soft_labels: true trains a row on several labels, and row_weights 'dimp' weighs one; set soft_labels: "
+                "false, or row_weights: imp"
+            )
         if self.row_weights == "dimp" and self.loss_on != "completion":
             raise ValueError(
                 f"row_weights: 'dimp' weighs answers, and loss_on is {self.loss_on!r}; set loss_on: completion"
@@ -220,10 +229,21 @@ def check_task(settings: FineTuneSettings, task: Task) -> None:
             f"row_weights: {settings.row_weights!r} asks for the probabilities of labels or choices, and task "
             f"{task.name!r} has neither (form {task.form!r}); set row_weights: none or confidence"
         )
-    if settings.row_weights == "dimp" and task.rationale and task.rationale_as != "second_task":
+    if settings.soft_labels and not FORMS[task.form].has_classes:
+        raise ValueError(
+            f"soft_labels: task {task.name!r} has neither labels nor choices (form {task.form!r}); set soft_labels: "
+            "false"
+        )
+    rationale_before = task.rationale and task.rationale_as != "second_task"
+    if settings.row_weights == "dimp" and rationale_before:
         raise ValueError(
             f"row_weights: 'dimp' weighs answers, and task {task.name!r} writes a rationale before them; set "
             "row_weights: imp, or task.rationale_as: second_task"
+        )
+    if settings.soft_labels and rationale_before:
+        raise ValueError(
+            f"soft_labels: task {task.name!r} writes a rationale before the answer, which leads to one label; set "
+            "soft_labels: false, or task.rationale_as: second_task"
         )
 
 

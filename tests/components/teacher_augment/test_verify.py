@@ -65,6 +65,8 @@ class TestResolve:
         else:
             assert [row.confidence for row in got.candidates] == [confidence] * 2
             assert all(row.checks[-1] == "solved again" for row in got.candidates)
+            shares = {answer: answers.count(answer) / len(answers) for answer in sorted(set(answers))}
+            assert all(dict(zip(row.votes, row.vote_shares, strict=True)) == shares for row in got.candidates)
 
     def test_the_drafts_of_a_verifier_that_thinks_are_no_solutions(self, augment, colours, seeds) -> None:
         def writes(request: LLMRequest, n: int) -> Any:
@@ -101,6 +103,13 @@ class TestResolve:
 
         got, _ = augment(writes, gsm8k, sums, 1, **RESOLVE)
         assert [row.confidence for row in got.candidates] == [1.0]
+        assert [row.votes for row in got.candidates] == [[]], "open answers have no distribution"
+
+    def test_solutions_without_a_label_have_no_vote(self, augment, colours, seeds) -> None:
+        got, _ = augment(
+            solving("blue", "red", "purple"), colours, seeds, 1, verification={"min_agreement": 0.3}, **RESOLVE
+        )
+        assert [(row.votes, row.vote_shares) for row in got.candidates] == [(["blue", "red"], [0.5, 0.5])]
 
     @pytest.mark.parametrize(("outcome", "reason"), [("over_budget", "over_budget"), ("failed", "call_failed")])
     def test_what_could_not_be_solved_is_not_verified(self, augment, colours, seeds, outcome: str, reason: str) -> None:

@@ -254,6 +254,12 @@ def test_the_random_config_differs_from_the_quickstart_in_its_strategy_alone() -
             {"train": {"row_weights": "dimp"}, "task": {"name": "snips", "rationale": True}},
             r"train\.row_weights: 'dimp' weighs answers, and task 'snips' writes a rationale before them",
         ),
+        ({"train": {"soft_labels": True}, "task": "gsm8k"}, r"train\.soft_labels: task 'gsm8k' has neither labels nor"),
+        ({"train": {"soft_labels": True, "row_weights": "dimp"}}, r"soft_labels: true trains a row on several labels"),
+        (
+            {"train": {"soft_labels": True}, "task": {"name": "snips", "rationale": True}},
+            r"train\.soft_labels: task 'snips' writes a rationale before the answer",
+        ),
         ({"train": {"trust_remote_code": "perhaps"}}, r"train\.trust_remote_code: .*\(got 'perhaps'\)"),
     ],
 )

@@ -27,7 +27,7 @@ from tests.support.builders import score
 COLUMNS = {
     "examples": "id:string question:string choices:list rationale:string? answer:string tools:list also_right:list "
     "skills:list source:string source_id:string? parent_id:string? iteration:int64 strategy:string? teacher:string? "
-    "call_key:string? checks:list confidence:double?",
+    "call_key:string? checks:list confidence:double? votes:list vote_shares:doubles",
     "predictions": "example_id:string split:string iteration:int64 fold:int64? completion:string parsed:string? "
     "outcome:string truncated:bool samples:int64 samples_correct:int64 samples_unparseable:int64 confidence:double? "
     "loss:double? label_probability:double? margin:double? rival:string? el2n:double? "
