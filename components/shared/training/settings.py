@@ -100,7 +100,7 @@ class FineTuneSettings(Settings):
     likely right and not learnt yet, much. `imp` and `dimp` are for classification and multiple choice."""
     soft_labels: bool = False
     """Whether a generated row that was solved blind (`teacher_augment.verify: resolve`, `agree`) is trained on all
-    labels that its solutions gave, each with its share, and not on its own label alone: cross-entropy against the votes.
+    labels that its solutions gave, each with its share, and not on its own label alone: cross-entropy with the votes.
     A label more is a row more in a step's batch. For classification and multiple choice."""
     neftune_alpha: float = Field(0.0, ge=0)
     """Noise on the embeddings of a training batch (NEFTune, Jain et al. 2023, who take 5); 0: none."""
