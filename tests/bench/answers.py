@@ -24,9 +24,7 @@ from typing import Any
 
 import torch
 
-from llm2llm.components.shared import tasks
-from llm2llm.components.shared.data.jsonl import json_lines
-from llm2llm.components.shared.data.schemas import Example, content_id
+from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.inference import generate as answer_module
 from llm2llm.components.shared.inference.generate import answer_batches, load_student, to_answer
 from llm2llm.components.shared.inference.predict import predict_share
@@ -37,28 +35,10 @@ from llm2llm.components.shared.models.vllm import vllm_is_here
 from llm2llm.components.shared.tasks import TASKS
 from llm2llm.components.shared.training.fine_tune import fine_tune
 from llm2llm.components.shared.training.settings import SCRATCH, FineTuneSettings, ScratchSettings
+from tests.bench.data import add_data, real_rows
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "gsm8k" / "test.jsonl"
 TASK = TASKS["gsm8k"]
 SMALL = ScratchSettings(vocabulary=2048, hidden_size=128, layers=3, heads=4, context=768)
-
-
-def read(file: Path, count: int) -> list[Example]:
-    """The first rows of GSM8K."""
-    rows = []
-    for _, line in json_lines(file):
-        answer, rationale = tasks.normalise(TASK, line["answer"], [], None)
-        rows.append(
-            Example(
-                id=content_id(line["question"], [], rationale, answer),
-                question=line["question"],
-                rationale=rationale,
-                answer=answer,
-            )
-        )
-        if len(rows) == count:
-            break
-    return rows
 
 
 def taught(rows: list[Example], folder: Path, epochs: float) -> Path:
@@ -122,7 +102,7 @@ def import_seconds() -> float:
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=DATA, help="GSM8K's rows as JSON lines")
+    add_data(parser)
     parser.add_argument("--rows", type=int, default=96)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
@@ -131,7 +111,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("build/bench/answers"))
     given = parser.parse_args()
 
-    rows = read(given.data, given.rows)
+    rows = real_rows("gsm8k", "test", given.data)[: given.rows]
     student = given.student or taught(rows, given.output / f"student-{given.rows}", given.epochs)
     settings = AnswerSettings(batch_size=given.batch_size, max_new_tokens=TASK.max_new_tokens)
     started = time.perf_counter()

@@ -28,14 +28,13 @@ from rouge_score import rouge_scorer, tokenize
 
 from llm2llm.components.dedupe.dedupe import dedupe
 from llm2llm.components.dedupe.settings import DedupeSettings
-from llm2llm.components.shared.data.jsonl import json_lines
 from llm2llm.components.shared.data.schemas import Example, content_id
 from llm2llm.components.shared.similarity import rouge_l_of_pairs, spaced, words
 from llm2llm.components.shared.similarity.minhash import bands_for
 from llm2llm.components.shared.similarity.near import near_pairs
 from llm2llm.components.shared.similarity.sketches import sketch
+from tests.bench.data import add_data, real_rows
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 THRESHOLD = 0.95
 JACCARD = THRESHOLD / (2 - THRESHOLD)  # of the words, for the peers: that of two texts at the threshold, at least
 SIZES = [10_000, 30_000, 100_000, 300_000, 1_000_000]
@@ -43,9 +42,9 @@ SIZES = [10_000, 30_000, 100_000, 300_000, 1_000_000]
 Found = set[tuple[int, int]]
 
 
-def texts_of(data: Path, count: int) -> list[str]:
+def texts_of(data: Path | None, count: int) -> list[str]:
     """`count` texts of GSM8K's length, one in ten of them an edit of another."""
-    questions = [line["question"] for _, line in json_lines(data / "gsm8k" / "train.jsonl")]
+    questions = [row.question for row in real_rows("gsm8k", "train", data)]
     vocabulary = sorted({word for question in questions for word in question.split()})
     draw = random.Random(count)
 
@@ -131,7 +130,7 @@ def with_text_dedup(texts: list[str]) -> Found:
     return {pair for band in buckets for places in band.values() for pair in combinations(places, 2)}
 
 
-def beside_rouge_score(data: Path, lines: list[str]) -> None:
+def beside_rouge_score(data: Path | None, lines: list[str]) -> None:
     """Every pair of 10,000 texts."""
     texts = texts_of(data, 10_000)
     seconds, found = timed(lambda: ours(texts, (0, 0)))
@@ -154,7 +153,7 @@ def beside_rouge_score(data: Path, lines: list[str]) -> None:
     ]
 
 
-def beside_minhash(data: Path, lines: list[str], count: int) -> None:
+def beside_minhash(data: Path | None, lines: list[str], count: int) -> None:
     """Recall and precision are against what comparing all pairs finds."""
     texts = texts_of(data, count)
     exact_seconds, near = timed(lambda: ours(texts, (0, 0)))
@@ -192,7 +191,7 @@ def peak_memory() -> float:
     return int(found[1]) / 2**20 if found else float("nan")
 
 
-def one_size(data: Path, count: int) -> dict[str, float]:
+def one_size(data: Path | None, count: int) -> dict[str, float]:
     """The whole of `dedupe`, without rows to protect, in this process."""
     rows = [
         Example(id=content_id(text, [], None, "1"), question=text, answer="1", parent_id="seed")
@@ -210,7 +209,7 @@ def one_size(data: Path, count: int) -> dict[str, float]:
     }
 
 
-def growth(data: Path, sizes: list[int], lines: list[str], output: Path) -> None:
+def growth(data: Path | None, sizes: list[int], lines: list[str], output: Path) -> None:
     """Each size in a process of its own."""
     lines += [
         "",
@@ -219,7 +218,14 @@ def growth(data: Path, sizes: list[int], lines: list[str], output: Path) -> None
     ]
     measured = []
     for count in sizes:
-        command = [sys.executable, "-m", "tests.bench.dedupe", "--one", str(count), "--data", str(data)]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.bench.dedupe",
+            "--one",
+            str(count),
+            *(["--data", str(data)] if data else []),
+        ]
         measured.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
         one = measured[-1]
         lines.append(
@@ -271,7 +277,7 @@ def growth_chart(points: list[tuple[float, float]]) -> str:
 def main() -> None:
     """Measures and writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=DATA, help="folder with gsm8k/")
+    add_data(parser)
     parser.add_argument("--output", type=Path, default=Path("build/bench-dedupe"))
     parser.add_argument("--sizes", type=int, nargs="*", default=SIZES, help="for the growth; none: not measured")
     parser.add_argument("--rows", type=int, default=100_000, help="beside the other MinHashes; 0: not measured")

@@ -14,14 +14,14 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from llm2llm.components.shared.data.jsonl import json_lines
 from llm2llm.components.shared.data.schemas import Example, content_id
 from llm2llm.components.shared.leakage.firewall import find_leaks
 from llm2llm.components.shared.leakage.settings import LeakSettings
 from llm2llm.components.shared.similarity import question_key
+from llm2llm.components.shared.tasks import TASKS
+from tests.bench.data import add_data, real_rows
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
-SETS: dict[str, tuple[str, str]] = {"gsm8k": ("question", "numeric"), "snips": ("text", "classification")}
+SETS = ["gsm8k", "snips"]
 PLANTED = 500
 AMONG = 5_000
 NAMES = ["Amara", "Bjorn", "Chidi", "Dolores", "Emeka", "Fatima", "Goran", "Hiroko", "Ines", "Jamal", "Katya", "Luisa"]
@@ -95,13 +95,12 @@ DISGUISES: dict[str, Disguise] = {
 }
 
 
-def measure(data: Path, name: str, random_seed: int = 0) -> tuple[dict[str, tuple[int, float]], int, int]:
+def measure(data: Path | None, name: str, random_seed: int = 0) -> tuple[dict[str, tuple[int, float]], int, int]:
     """(disguise: (planted, share caught), wrongly caught, clean rows) of one data set.
 
     A question that a disguise leaves as it is (it has no name, no number) is not counted under that disguise.
     """
-    column, form = SETS[name]
-    test, training = (_rows(data / name / f"{split}.jsonl", column) for split in ("test", "train"))
+    test, training = ([_row(row.question) for row in real_rows(name, split, data)] for split in ("test", "train"))
     draw = random.Random(random_seed)
     keys = {question_key(row) for row in test}
     clean = draw.sample([row for row in training if question_key(row) not in keys], AMONG)
@@ -115,17 +114,13 @@ def measure(data: Path, name: str, random_seed: int = 0) -> tuple[dict[str, tupl
         for kind, disguise in DISGUISES.items()
     }
     everything = [*clean, *(row for rows in planted.values() for row in rows)]
-    caught = [leak is not None for leak in find_leaks(everything, test, [], form, LeakSettings())]
+    caught = [leak is not None for leak in find_leaks(everything, test, [], TASKS[name].form, LeakSettings())]
     shares: dict[str, tuple[int, float]] = {}
     start = len(clean)
     for kind, rows in planted.items():
         shares[kind] = len(rows), sum(caught[start : start + len(rows)]) / max(1, len(rows))
         start += len(rows)
     return shares, sum(caught[: len(clean)]), len(clean)
-
-
-def _rows(path: Path, column: str) -> list[Example]:
-    return [_row(line[column]) for _, line in json_lines(path)]
 
 
 def _row(question: str) -> Example:
@@ -135,7 +130,7 @@ def _row(question: str) -> Example:
 def main() -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=DATA, help="folder with gsm8k/ and snips/")
+    add_data(parser)
     parser.add_argument("--random-seed", type=int, default=0)
     given = parser.parse_args()
     for name in SETS:

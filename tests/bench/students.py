@@ -28,7 +28,6 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from trl import SFTConfig, SFTTrainer
 
 from llm2llm.components.shared.data.schemas import Example
-from llm2llm.components.shared.ingest.sources import read_examples
 from llm2llm.components.shared.models.load import device, load_model, load_tokenizer, precision
 from llm2llm.components.shared.models.prompts import encode
 from llm2llm.components.shared.tasks import TASKS
@@ -38,8 +37,8 @@ from llm2llm.components.shared.training.scratch import build_student
 from llm2llm.components.shared.training.settings import FineTuneSettings, ScratchSettings
 from llm2llm.components.shared.training.throughput import flops_utilisation
 from llm2llm.components.shared.training.training_log import TrainingLog
+from tests.bench.data import add_data, real_rows
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "gsm8k" / "train.jsonl"
 TASK = TASKS["gsm8k"]
 SMALL = ScratchSettings(vocabulary=2048, hidden_size=256, layers=4, heads=4, context=1024)
 ROWS_IN_A_STEP = 8
@@ -184,7 +183,7 @@ def on_gpu(rows: list[Example], folder: Path, shape: dict[str, int], runs: list[
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=DATA, help="GSM8K's rows as JSON lines")
+    add_data(parser)
     parser.add_argument("--rows", type=int, help="default: 256, with --gpu 2,000")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--gpu", action="store_true", help="the 1B-parameter Llama in place of the comparison")
@@ -193,7 +192,7 @@ def main() -> None:
     parser.add_argument("--skip-answers", action="store_true", help="leave the evaluation half out")
     given = parser.parse_args()
 
-    rows = read_examples(str(given.data), TASK)[: given.rows or (2000 if given.gpu else 256)]
+    rows = real_rows("gsm8k", "train", given.data)[: given.rows or (2000 if given.gpu else 256)]
     with tempfile.TemporaryDirectory(prefix="bench-students-") as folder:
         if given.gpu:
             lines = on_gpu(rows, Path(folder) / "student", TINY if given.tiny else ONE_BILLION, given.runs)
