@@ -5,6 +5,7 @@ plain text.
 """
 
 import json
+import logging
 import signal
 import sys
 import threading
@@ -105,6 +106,8 @@ def running_stage(name: str, given: Mapping[str, Any], settings: type[S]) -> Ite
         key: value for key, value in given.items() if key not in outputs and not isinstance(value, _PLAIN)
     }
     numbers = {key: given.get(key) for key in ("iteration", "fold", "shard")}
+    # On a CPU it recommends a package that nothing here uses, in every process that imports PEFT.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     with stage_lifecycle(name, **numbers, inputs=inputs, outputs=outputs) as named:
         loaded = settings.load(read_settings_text(given.get("settings", ""), "settings"), "settings")
         named.update(loaded.named_sources())

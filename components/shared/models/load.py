@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.utils import enable_progress_bars
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.models.memory import out_of_memory
@@ -20,6 +22,10 @@ from llm2llm.components.shared.models.weight_files import (
 from llm2llm.components.shared.storage import fetched, is_remote
 
 SHOWN_WEIGHTS = 2
+
+# Weights are read and written in seconds: bars would be noise in a log. A download keeps its bar.
+disable_progress_bar()
+enable_progress_bars()
 
 
 def device() -> str:

@@ -330,7 +330,8 @@ def _arguments(
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
         neftune_noise_alpha=settings.neftune_alpha or None,
-        gradient_checkpointing=recompute and not sharded,
+        gradient_checkpointing=None,  # the old name of the next, which TRL still sets
+        activation_checkpointing=recompute and not sharded,
         fsdp=sharded,
         fsdp_config=whole | {"activation_checkpointing": recompute} if sharded else None,
         use_liger_kernel=settings.liger,
