@@ -81,6 +81,7 @@ def run_loop(config: Config, run: Runner) -> None:
                 training_set=training_set,
                 replay_set=replay,
                 previous=student if config.train.start_from == "previous" else None,
+                splits=splits if config.train.validation_loss else None,
             )
             student = trained["model"]
             evaluated = _evaluate(config, run, iteration, student, splits, journal)

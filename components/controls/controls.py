@@ -83,7 +83,8 @@ def _equal_steps(
     from llm2llm.components.shared.training.job_folder import TrainingJob
     from llm2llm.components.shared.training.torchrun import train_on_devices
 
-    settings = stage.train.model_copy(update={"max_steps": wanted, "record_losses": False, "start_from": "base"})
+    unasked = {"record_losses": False, "validation_loss": False}
+    settings = stage.train.model_copy(update={"max_steps": wanted, "start_from": "base", **unasked})
     job = TrainingJob(
         list(seeds), stage.task, stage.student, settings, stage.random_seed, replay=replay, iteration=best
     )

@@ -44,6 +44,7 @@ def evaluate(
     given = locals()
     import json
     import time
+    from dataclasses import replace
     from pathlib import Path
 
     from llm2llm.components.evaluate.evaluate import (
@@ -67,7 +68,7 @@ def evaluate(
     from llm2llm.components.shared.data.parquet import read_notes, read_rows
     from llm2llm.components.shared.data.schemas import Prediction
     from llm2llm.components.shared.data.splits import read_splits
-    from llm2llm.components.shared.models.student_folder import COUNTS, training_counts
+    from llm2llm.components.shared.models.student_folder import COUNTS, training_counts, validation_losses
     from llm2llm.components.shared.stage import running_stage
 
     with running_stage("evaluate", given, EvaluateStage) as stage:
@@ -79,8 +80,10 @@ def evaluate(
             answered = merged(shards, rows, iteration)
             notes = read_notes(shard_predictions[0].path)
             counts = {name: int(notes.get(name, 0)) for name in COUNTS}
+            losses = [float(loss) for loss in notes.get("validation_losses", [])]
         elif model is not None:
             counts = training_counts(Path(model.path))
+            losses = validation_losses(Path(model.path))
             started = time.monotonic()
             from llm2llm.components.shared.inference.predict import predict_share
 
@@ -90,6 +93,7 @@ def evaluate(
         else:
             raise UserError("evaluate: neither a model nor shard_predictions; give one of the two")
         scores = [with_metrics(score, stage.task, rows, answered) for score in scored(so_far.scores, answered, counts)]
+        scores = [replace(one, validation_losses=losses) if one.split == "validation" else one for one in scores]
         write_artifact(predictions, "predictions", answered)
         confusions = confusions_of(stage.task, rows, answered)
         write_journal(journal, so_far.with_more(scores=scores, confusions=confusions))

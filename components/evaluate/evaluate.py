@@ -322,6 +322,7 @@ def score_split(predictions: Sequence[Prediction], training: Mapping[str, int]) 
         correct_ids=sorted(p.example_id for p in predictions if p.outcome == "correct"),
         metric="accuracy",
         measures=[],
+        validation_losses=[],
         calibration_error=calibration_error(confidences, were_right) if confidences else None,
         **total(predictions),
     )

@@ -67,7 +67,7 @@ def out_of_fold(
     # Of strategies `cot` and `star` the rows of a seed have its very question, with the right answer.
     held_out_questions = {question_key(seed) for seed in held_out}
     rest = [example for example in training_set if question_key(example) not in held_out_questions]
-    train_settings = train_settings.model_copy(update={"record_losses": False})
+    train_settings = train_settings.model_copy(update={"record_losses": False, "validation_loss": False})
     # A scratch student's tokenizer comes from all seeds: the folds differ in what they train on, not in the base.
     job = TrainingJob(rest, task, student, train_settings, random_seed, seeds, replay, iteration)
     job = weighted(job, student, train_on_devices)

@@ -35,7 +35,7 @@ def predict(
     from llm2llm.components.shared.base.errors import UserError
     from llm2llm.components.shared.data.artifacts import write_artifact
     from llm2llm.components.shared.data.splits import read_splits
-    from llm2llm.components.shared.models.student_folder import training_counts
+    from llm2llm.components.shared.models.student_folder import training_counts, validation_losses
     from llm2llm.components.shared.stage import running_stage
 
     with running_stage("predict", given, PredictStage) as stage:
@@ -44,6 +44,7 @@ def predict(
             raise UserError(f"predict: shard {shard} of {shards}: shards are numbered from 0 to {shards - 1}")
         rows = read_splits(splits.path)
         counts = training_counts(Path(model.path))
+        notes = {**counts, "validation_losses": validation_losses(Path(model.path))}
         started = time.monotonic()
         from llm2llm.components.shared.inference.predict import predict_share
 
@@ -52,7 +53,7 @@ def predict(
             Path(model.path), rows, iteration, None, stage.task, stage.evaluate, shard, shards
         )
         # The stage that puts the shards together has no need of the model, but of this.
-        write_artifact(predictions, "predictions", answered, counts)
+        write_artifact(predictions, "predictions", answered, notes)
         figures["import_seconds"] = importing + figures.get("import_seconds", 0.0)
         shown = {name: round(value, 3) for name, value in figures.items()}
         print(f"predict: shard {shard} of {shards}: {len(answered)} rows: {json.dumps(shown)}", flush=True)

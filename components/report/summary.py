@@ -7,6 +7,7 @@
         iteration       from 0
         training_rows   rows that its student was trained on
         steps           optimiser steps of that training; 0: not known
+        validation_losses   the mean loss on validation at the end of each epoch; empty where it was not measured
         errors          seeds that its selection found to need help; null where it did not look (see `Decision.errors`)
         suspects        seeds set apart because their label is likely wrong
         retired         seeds that are no longer written from
@@ -160,6 +161,14 @@ def summarise(
             "iteration": decision.iteration,
             "training_rows": next(s.training_rows for s in history if s.iteration == decision.iteration),
             "steps": next(s.steps for s in history if s.iteration == decision.iteration),
+            "validation_losses": next(
+                (
+                    one.validation_losses
+                    for one in history
+                    if (one.iteration, one.split) == (decision.iteration, "validation")
+                ),
+                [],
+            ),
             "errors": decision.errors,
             "suspects": decision.suspects,
             "retired": decision.retired,

@@ -14,6 +14,7 @@ def train(
     metrics: Output[Metrics],
     previous: Input[Model] | None = None,
     replay_set: Input[Dataset] | None = None,
+    splits: Input[Dataset] | None = None,
     iteration: int = 0,
 ) -> None:
     """Fine-tunes the student on the current training set.
@@ -25,6 +26,7 @@ def train(
         metrics: Rows, steps, losses and speed.
         previous: With train.start_from: previous, the student of the iteration before.
         replay_set: General rows (examples), of which train.replay_fraction are mixed in.
+        splits: With train.validation_loss, the rows that it is measured on (a folder of examples).
         iteration: Which iteration this is, from 0.
     """
     given = locals()
@@ -34,6 +36,7 @@ def train(
     from llm2llm.components.shared.data.artifacts import read_optional, write_metrics
     from llm2llm.components.shared.data.parquet import read_rows
     from llm2llm.components.shared.data.schemas import Example
+    from llm2llm.components.shared.data.splits import read_splits
     from llm2llm.components.shared.stage import running_stage
     from llm2llm.components.train.settings import TrainStage
 
@@ -44,6 +47,14 @@ def train(
                 "train.start_from: 'previous' needs a pipeline that was compiled with it, and this one was compiled "
                 "with 'base'; compile the config again"
             )
+        if stage.train.validation_loss and splits is None:
+            raise UserError(
+                "train.validation_loss: true needs a pipeline that was compiled with it, and this one was compiled "
+                "without; compile the config again"
+            )
+        validation = read_splits(splits.path)["validation"] if splits is not None else None
+        if stage.train.validation_loss and not validation:
+            raise UserError("train.validation_loss: true, and there are no validation rows; remove it, or name some")
         # After the checks: importing torch and trl takes seconds.
         from llm2llm.components.train.train import figures
         from llm2llm.components.train.train import train as fine_tuned
@@ -58,6 +69,7 @@ def train(
             Path(model.path),
             replay=read_optional(replay_set, "examples", Example),
             iteration=iteration,
+            validation=validation,
         )
         model.metadata.update({"kind": "model"})
         write_metrics(metrics, figures(log))

@@ -26,6 +26,7 @@ def train(
     model: Path,
     replay: list[Example] | None = None,
     iteration: int = 0,
+    validation: list[Example] | None = None,
 ) -> TrainingLog:
     """Fine-tunes the student into the folder `model`, which appears whole or not at all.
 
@@ -39,6 +40,7 @@ def train(
         model: Where to save: safetensors, tokenizer and `training.json`.
         replay: General rows, of which `settings.replay_fraction` are mixed in.
         iteration: Of the loop.
+        validation: Whose mean loss is measured with `settings.validation_loss`.
 
     An attempt that was cut off is taken up from its newest checkpoint; when the student is saved they are removed.
 
@@ -51,7 +53,9 @@ def train(
             raise UserError(f"train: the previous student {previous} is no folder")
         refuse_other_base(previous, student)
         start = str(previous)
-    job = TrainingJob(training_set, task, start, settings, random_seed, replay=replay, iteration=iteration)
+    job = TrainingJob(
+        training_set, task, start, settings, random_seed, replay=replay, iteration=iteration, validation=validation
+    )
     if settings.nodes > 1:
         from llm2llm.components.train.kubeflow_trainjob import train_on_nodes as train_on
     else:
@@ -87,5 +91,8 @@ def figures(log: TrainingLog) -> dict[str, float]:
         "checkpoints": log.checkpoints,
         "checkpoints_failed": log.checkpoints_failed,
     }
+    if log.validation_losses:
+        shown["last_validation_loss"] = log.validation_losses[-1][1]
+        shown["lowest_validation_loss"] = min(loss for _, loss in log.validation_losses)
     used = flops_utilisation(log.tokens_per_second, log.flops_per_token, log.gpus, log.sixteen_bit)
     return shown if used is None else {**shown, "flops_utilisation": round(used, 4)}

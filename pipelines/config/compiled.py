@@ -15,6 +15,7 @@ def compiled_settings(config: Config) -> dict[str, Any]:
         "filter_errors.folds": config.filter_errors.folds,
         "filter_errors.auto_above": config.filter_errors.auto_above,
         "train.start_from": config.train.start_from,
+        "train.validation_loss": config.train.validation_loss,
         "train.nodes": config.train.nodes,
         "evaluate.backend": config.evaluate.backend,
         "evaluate.shards": config.evaluate.shards,

@@ -233,6 +233,8 @@ class Score:
     """General rows that were mixed in."""
     steps: int = 0
     """Optimiser steps of the training; 0: not known."""
+    validation_losses: list[float] = field(default_factory=list)
+    """Validation only, with `train.validation_loss`: the mean loss of its rows at the end of each epoch."""
     correct_ids: list[str] = field(default_factory=list)
     """The ids of the rows whose first answer is right, sorted: iterations are compared row by row."""
     metric: str = "accuracy"

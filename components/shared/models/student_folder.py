@@ -38,6 +38,15 @@ def training_counts(student: Path) -> dict[str, int]:
         raise UserError(f"{file}: not written by llm2llm ({problem})") from None
 
 
+def validation_losses(student: Path) -> list[float]:
+    """The mean loss on validation at the end of each epoch, as `training_counts` reads the log; none where it was not
+    measured."""
+    file = student / TRAINING_FILE
+    if not file.is_file():
+        return []
+    return [float(loss) for _, loss in json.loads(file.read_text(encoding="utf-8")).get("validation_losses", [])]
+
+
 def read_task(student: Path) -> Task | None:
     """The task that a student was trained on; None for a model that `train` did not save, or did in an older version.
 

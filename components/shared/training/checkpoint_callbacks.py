@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,11 +23,14 @@ _ARGUMENTS = "training_args.bin"
 """The Trainer's own arguments, pickled, which nothing reads."""
 
 
-class HasLosses(Protocol):
-    """The callback that measures the seeds' losses before training and after the first epoch."""
+class Measures(Protocol):
+    """A callback that measures something on the way, which is a part of a checkpoint."""
 
-    base: dict[str, float]
-    losses: dict[str, float]
+    def measured(self) -> dict[str, Any]:
+        """What has been measured so far, as JSON has it."""
+
+    def resume(self, measured: Mapping[str, Any]) -> None:
+        """Goes on from there."""
 
 
 class SaveCheckpoints(TrainerCallback):
@@ -36,12 +39,14 @@ class SaveCheckpoints(TrainerCallback):
     Args:
         checkpoints: Where to.
         order: The order of the rows, of which the state is a part of a checkpoint.
-        early: What was measured of the seeds; so is that.
+        measures: What else is.
         settings: How often.
     """
 
-    def __init__(self, checkpoints: Checkpoints, order: Order, early: HasLosses, settings: FineTuneSettings) -> None:
-        self._checkpoints, self._order, self._early = checkpoints, order, early
+    def __init__(
+        self, checkpoints: Checkpoints, order: Order, measures: Sequence[Measures], settings: FineTuneSettings
+    ) -> None:
+        self._checkpoints, self._order, self._measures = checkpoints, order, measures
         self._steps, self._minutes = settings.checkpoint_steps, settings.checkpoint_minutes
         self._last = time.monotonic()
 
@@ -69,8 +74,9 @@ class SaveCheckpoints(TrainerCallback):
             (folder / _ARGUMENTS).unlink(missing_ok=True)
             # At an epoch's end the next one's order is drawn from what the Trainer restores.
             drawn_with = self._order.state() if state.epoch % 1 else None
-            progress = {"drawn_with": drawn_with, "early_losses": self._early.losses}
-            progress["base_losses"] = self._early.base
+            progress: dict[str, Any] = {"drawn_with": drawn_with}
+            for one in self._measures:
+                progress |= one.measured()
             (folder / PROGRESS_FILE).write_text(json.dumps(progress), encoding="utf-8")
             self._checkpoints.store(folder, state.global_step)
 
@@ -114,7 +120,7 @@ def shared_folder() -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def resume_from(checkpoints: Checkpoints, order: Order, early: HasLosses, folder: Path) -> str | None:
+def resume_from(checkpoints: Checkpoints, order: Order, measures: Sequence[Measures], folder: Path) -> str | None:
     """Finds the newest whole checkpoint, and puts back the order and what was measured; one on a server is fetched into
     `folder` on every node.
 
@@ -138,7 +144,8 @@ def resume_from(checkpoints: Checkpoints, order: Order, early: HasLosses, folder
     progress = json.loads((found / PROGRESS_FILE).read_text(encoding="utf-8"))
     if progress["drawn_with"] is not None:
         order.resume(progress["drawn_with"])
-    early.losses, early.base = progress["early_losses"], progress["base_losses"]
+    for one in measures:
+        one.resume(progress)
     return str(found)
 
 

@@ -88,7 +88,7 @@ def checkpoints_uri(job: TrainingJob) -> str | None:
     settings = job.settings
     if not settings.checkpoint_steps and not settings.checkpoint_minutes:
         return None
-    rows = (job.training_set, job.seeds, job.replay)
+    rows = (job.training_set, job.seeds, job.replay, job.validation)
     decides = {
         "rows": [[row.id for row in some] if some is not None else None for some in rows],
         "task": job.task.model_dump(mode="json"),

@@ -1,13 +1,16 @@
 """Supervised fine-tuning with TRL: `encoding` and `packing` make the rows, `methods` picks weights, `trainer` steps."""
 
 import json
+import math
 import time
+from collections.abc import Mapping
 from contextlib import closing, nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from peft import PeftModel
 from transformers import TrainerCallback, set_seed
 from trl import SFTConfig
@@ -17,6 +20,7 @@ from llm2llm.components.shared.base.progress import Progress
 from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.models.likelihood import losses
 from llm2llm.components.shared.models.load import device, load_config, load_model, load_tokenizer, precision
+from llm2llm.components.shared.models.prompts import encode
 from llm2llm.components.shared.models.student_folder import TASK, TRAINING_FILE, save_losses
 from llm2llm.components.shared.storage import is_remote
 from llm2llm.components.shared.tasks import Task
@@ -78,6 +82,7 @@ def fine_tune(
     rows_in_one_pass: int | None = None,
     recompute: bool = False,
     weights: dict[str, float] | None = None,
+    validation: list[Example] | None = None,
 ) -> TrainingLog:
     """Fine-tunes a student and saves it to the folder `output`: safetensors and tokenizer, or the PEFT adapter.
 
@@ -97,6 +102,8 @@ def fine_tune(
         recompute: Whether to compute activations again on the way back, where the student's architecture can; the
             settings may ask for it as well.
         weights: What rows weigh in the loss, by id (`row_weights.weighted`); the others 1.
+
+        validation: Rows whose mean loss is measured at the end of each epoch when the settings say so.
 
     In one of several processes (torchrun's environment variables say so) it trains with the others; the first saves.
 
@@ -135,6 +142,10 @@ def fine_tune(
 
     model.config.use_cache = False
     early = _EarlyLosses(tokenizer, seeds, task, part.rows)
+    unseen = _fitting(tokenizer, validation or [], task, limit) if settings.validation_loss else []
+    held_out = _ValidationLosses(tokenizer, unseen, task, part.rows, sharded)
+    measures = (early, held_out)
+    wanted = (settings.record_losses, bool(unseen))
     if settings.record_losses and not sharded:
         early.base = early.measure(model)
     recompute = recomputes(model, settings, recompute)
@@ -150,7 +161,7 @@ def fine_tune(
             processing_class=tokenizer,
             peft_config=adapter,
             optimizer_cls_and_kwargs=stochastic(settings, random_seed),
-            callbacks=[_ShowProgress(), *([early] if settings.record_losses else [])],
+            callbacks=[_ShowProgress(), *(one for one, asked in zip(measures, wanted, strict=True) if asked)],
         )
         assert trainer.is_fsdp_enabled == sharded
         in_float32(trainer.model)
@@ -159,8 +170,8 @@ def fine_tune(
         room = agreed(not here.is_main_process or _has_room(trainer.model, settings, output, folder, kept))
         if kept is not None:
             if room:
-                trainer.add_callback(SaveCheckpoints(kept, trainer.order, early, settings))
-            resumed = resume_from(kept, trainer.order, early, folder / "resumed")
+                trainer.add_callback(SaveCheckpoints(kept, trainer.order, measures, settings))
+            resumed = resume_from(kept, trainer.order, measures, folder / "resumed")
         lengths = [len(row.tokens) for row in rows]
         flops = flops_per_token(trainer.model, lengths)
         reset_peak_memory()
@@ -182,6 +193,7 @@ def fine_tune(
         devices=here.num_processes,
         rows_in_one_pass=part.rows,
         activation_checkpointing=recompute,
+        validation_losses=held_out.curve,
         seconds=seconds,
         share_timed=(steps - steps_before) / steps if steps else 0.0,
         flops_per_token=flops,
@@ -274,6 +286,16 @@ def _load(student: str, settings: FineTuneSettings, place: str | None) -> Any:
 def _longest_row(config: Any, settings: FineTuneSettings) -> int:
     context: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
     return min(settings.max_length, context or settings.max_length)
+
+
+def _fitting(tokenizer: Any, rows: list[Example], task: Task, limit: int) -> list[Example]:
+    """The rows that have at most `limit` tokens; what is left out is said."""
+    whole = [(row, encode(tokenizer, task, row)) for row in rows]
+    kept = [row for row, one in whole if len(one.prompt) + len(one.completion) <= limit]
+    if len(kept) < len(rows):
+        print(f"train: {len(rows) - len(kept)} of {len(rows)} validation rows have more than {limit} tokens: the "
+              "validation loss is of the others", flush=True)  # fmt: skip
+    return kept
 
 
 def _refuse_other_tokenizer(model: Any, tokenizer: Any, encoding: Encoding) -> None:
@@ -373,6 +395,12 @@ class _EarlyLosses(TrainerCallback):
         self.losses: dict[str, float] = {}
         self._tokenizer, self._seeds, self._task, self._batch_size = tokenizer, seeds, task, batch_size
 
+    def measured(self) -> dict[str, Any]:
+        return {"early_losses": self.losses, "base_losses": self.base}
+
+    def resume(self, measured: Mapping[str, Any]) -> None:
+        self.losses, self.base = measured["early_losses"], measured["base_losses"]
+
     def measure(self, model: Any) -> dict[str, float]:
         """The loss of each seed, by its id."""
         measured = losses(model, self._tokenizer, self._seeds, self._task, self._batch_size)
@@ -388,6 +416,40 @@ class _EarlyLosses(TrainerCallback):
     def on_epoch_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         if not self.losses:
             self.losses = self.measure(model)
+
+
+class _ValidationLosses(TrainerCallback):
+    """Measures the mean loss on the validation rows whenever an epoch ends, and when the training does."""
+
+    def __init__(self, tokenizer: Any, rows: list[Example], task: Task, batch_size: int, sharded: bool) -> None:
+        self.curve: list[tuple[int, float]] = []
+        """(step, mean loss)."""
+        self.rows = rows
+        self._tokenizer, self._task, self._batch_size, self._sharded = tokenizer, task, batch_size, sharded
+
+    def measured(self) -> dict[str, Any]:
+        return {"validation_losses": self.curve}
+
+    def resume(self, measured: Mapping[str, Any]) -> None:
+        self.curve = [(step, loss) for step, loss in measured["validation_losses"]]
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        # A checkpoint of an epoch's last step is written before that epoch has ended.
+        if state.global_step and state.epoch % 1 == 0:
+            self.on_epoch_end(args, state, control, model)
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        if self.curve and self.curve[-1][0] == state.global_step:
+            return
+        # Each process that holds the whole student measures a part of the rows; one with a part of it, all of them.
+        here = this_process()
+        alone = here.num_processes == 1 or self._sharded
+        rows = self.rows if alone else self.rows[here.process_index :: here.num_processes]
+        found = losses(model, self._tokenizer, rows, self._task, self._batch_size) if rows else []
+        found = found if alone else gather_object(found)
+        self.curve.append((state.global_step, round(math.fsum(found) / len(found), 6)))
+        print(f"train: loss on {len(found)} validation rows after step {state.global_step}: {self.curve[-1][1]:.4f}",
+              flush=True)  # fmt: skip
 
 
 def _save_log(

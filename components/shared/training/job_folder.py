@@ -1,7 +1,8 @@
 """A training job as a folder: inputs and outputs of worker processes, on this machine or on other nodes.
 
     JOB/input/      job.json (task, student, settings, seeds of chance), training_set.parquet, and where there are such
-                    seeds.parquet, replay.parquet, student/ (a student in a folder, when the job goes to a server)
+                    seeds, replay and validation.parquet, student/ (a student in a folder, where the job goes to a
+                    server)
     JOB/model/      the student: safetensors, tokenizer, training.json
     JOB/result.json what was measured; or why there is no model
     JOB/followed    of a job on several nodes: when the stage that waits for it was last there
@@ -40,7 +41,7 @@ from llm2llm.components.shared.training.training_log import TrainingLog, read_lo
 
 INPUT, MODEL, RESULT, FOLLOWED, ABANDONED = "input", "model", "result.json", "followed", "abandoned"
 DESCRIPTION, STUDENT = "job.json", "student"
-ROWS = ("training_set", "seeds", "replay")
+ROWS = ("training_set", "seeds", "replay", "validation")
 
 Failure = Literal["user_error", "out_of_memory", "error"]
 
@@ -60,6 +61,7 @@ class TrainingJob:
     checkpoints: str | None = None
     rows_in_one_pass: int | None = None
     recompute: bool = False
+    validation: list[Example] | None = None
     weights: dict[str, float] | None = None
 
 
@@ -153,6 +155,7 @@ def read_job(folder: Path) -> TrainingJob:
         checkpoints=values["checkpoints"],
         rows_in_one_pass=values["rows_in_one_pass"],
         recompute=values["recompute"],
+        validation=rows("validation"),
         weights=values["weights"],
     )
 
@@ -174,6 +177,7 @@ def run_job(job: TrainingJob, output: Path) -> TrainingLog:
         checkpoints=job.checkpoints,
         rows_in_one_pass=job.rows_in_one_pass,
         recompute=job.recompute,
+        validation=job.validation,
         weights=job.weights,
     )
 

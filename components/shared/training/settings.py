@@ -155,6 +155,10 @@ class FineTuneSettings(Settings):
     """Whether to measure each seed's loss before training and after the first epoch (or at the end of a shorter
     training), for the selections `learnable` and `hard` by `learning_percentage`. Two passes over the seeds; the
     training stays the same."""
+    validation_loss: bool = False
+    """Whether to measure the mean loss on the validation rows at the end of each epoch: that it rises while the
+    training loss falls says that the student learns its rows by heart. A pass over them each; the training stays the
+    same. Fixed when the pipeline is compiled."""
     scratch: ScratchSettings = ScratchSettings()
     """Only for `student: scratch`."""
     trust_remote_code: bool = False

@@ -45,6 +45,9 @@ class TrainingLog:
     """Whether activations were computed again on the way back: asked for, or since the memory did not suffice."""
     row_weights: dict[str, float] = field(default_factory=dict)
     """What rows weighed in the loss, by id; the others 1."""
+    validation_losses: list[tuple[int, float]] = field(default_factory=list)
+    """(step, mean loss on the validation rows) at the end of each epoch, and of the training; empty where it was not
+    asked for."""
     checkpoints: int = field(default=0, metadata={"saved": False})
     checkpoints_failed: int = field(default=0, metadata={"saved": False})
     """How many were stored, and how many could not be."""
@@ -57,4 +60,5 @@ class TrainingLog:
 
 def read_log(values: Mapping[str, Any]) -> TrainingLog:
     """The log whose fields these are, as `dataclasses.asdict` and JSON leave them."""
-    return TrainingLog(**{**values, "loss_curve": [(step, loss) for step, loss in values["loss_curve"]]})
+    pairs = {name: [(step, loss) for step, loss in values[name]] for name in ("loss_curve", "validation_losses")}
+    return TrainingLog(**{**values, **pairs})

@@ -51,6 +51,10 @@ def test_the_stage_mixes_general_rows_in_and_measures(
             {"train": {"start_from": "previous"}},
             "error: train.start_from: 'previous' needs a pipeline that was compiled",
         ),
+        (
+            {"train": {"validation_loss": True}},
+            "error: train.validation_loss: true needs a pipeline that was compiled with it",
+        ),
         ({"train": {"epoch": 1}}, "error: settings.train.epoch: unknown key; did you mean 'epochs'?"),
         ({"student": ""}, "error: settings.student: String should have at least 1 character (got '')"),
     ],

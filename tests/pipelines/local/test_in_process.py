@@ -172,8 +172,13 @@ def test_folds_and_going_on_from_the_previous_student_with_replay_rows(small_con
         small_config,
         tmp_path / "out",
         *("filter_errors.selection=out_of_fold", "filter_errors.folds=2", "train.start_from=previous", *SHORT),
-        *(f"data.replay={general}", "train.replay_fraction=0.5"),
+        *(f"data.replay={general}", "train.replay_fraction=0.5", "train.validation_loss=true", "evaluate.shards=2"),
     )
+    losses = [one["validation_losses"] for one in summary["iterations"]]
+    assert [len(one) for one in losses] == [4, 4]
+    first, second = (", ".join(f"{loss:.3f}" for loss in one) for one in losses)
+    report = " ".join((tmp_path / "out" / "report.html").read_text().split())
+    assert f"iteration 0: {first}; iteration 1: {second}." in report
     assert [one["errors"] is None for one in summary["iterations"]] == [False, True]
     assert [e["fold"] for e in events(tmp_path / "out") if (e["event"], e["stage"]) == ("started", "out_of_fold")] == [
         0,
