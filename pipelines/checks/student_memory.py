@@ -81,11 +81,12 @@ class Shape:
         """How many weights, but for norms, biases and positions: within 2% for the usual models."""
         return self.blocks + self.vocabulary * self.hidden * (1 if self.tied else 2)
 
-    def lora_parameters(self, rank: int) -> int:
-        """The weights of an adapter on all linear layers: rank (inputs + outputs) of each."""
+    def lora_parameters(self, rank: int, experts: bool = False) -> int:
+        """The weights of an adapter on all linear layers: rank (inputs + outputs) of each. Of a mixture's MLPs only
+        with `experts`."""
         query, key = self.heads * self.head_width, self.key_value_heads * self.head_width
         attention = 2 * (self.hidden + query) + 2 * (self.hidden + key)
-        mlp = self.experts * (3 if self.gated else 2) * (self.hidden + self.mlp)
+        mlp = self.experts * (3 if self.gated else 2) * (self.hidden + self.mlp) if experts or self.experts == 1 else 0
         return rank * self.layers * (attention + mlp)
 
 
@@ -171,7 +172,7 @@ def training_memory(
     recompute = settings.activation_checkpointing if recompute is None else recompute
     blocks = min(shape.blocks, parameters)
     rest = parameters - blocks
-    adapter = shape.lora_parameters(settings.lora_rank)
+    adapter = shape.lora_parameters(settings.lora_rank, settings.lora_experts)
     moments = next((size for part, size in MOMENTS.items() if part in settings.optim), 8.0)
     sharded = settings.sharding == "fsdp" and devices > 1
     weights: float

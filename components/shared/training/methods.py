@@ -24,6 +24,7 @@ from transformers.training_args import OptimizerNames
 from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available, is_liger_kernel_available
 
 from llm2llm.components.shared.base.errors import UserError, did_you_mean
+from llm2llm.components.shared.models.experts import experts_of
 from llm2llm.components.shared.models.load import base_name, load_model, local_name, precision
 from llm2llm.components.shared.models.weight_files import quantisation
 from llm2llm.components.shared.training.settings import FineTuneSettings
@@ -202,6 +203,10 @@ def beside_decoder(model: Any) -> dict[str, Any]:
     return found
 
 
+_NAMED_LIKE_EXPERTS = {"gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"}
+"""Layers that PEFT takes for the experts of a mixture, by the names that those had before they were put together."""
+
+
 def new_adapter(model: Any, settings: FineTuneSettings) -> LoraConfig:
     """What PEFT is to put onto the model.
 
@@ -214,8 +219,13 @@ def new_adapter(model: Any, settings: FineTuneSettings) -> LoraConfig:
         for name, inner in module.named_modules()
         if isinstance(inner, torch.nn.Linear | Conv1D)
     ]
+    names = _linear_layers(model) - set(outside)
+    bypassed = {name.rpartition(".")[2] for name in _bypassed(model)}
+    experts = experts_of(model)
+    of_experts = {place.rpartition(".")[0] + "." for place in experts}
+    mixed = _NAMED_LIKE_EXPERTS | {name.rpartition(".")[2] for name in names if name.startswith(tuple(of_experts))}
+    targets: str | list[str] = settings.lora_targets
     if settings.lora_targets != "all-linear":
-        names = _linear_layers(model) - set(outside)
         for target in settings.lora_targets:
             if not any(name == target or name.endswith(f".{target}") for name in names):
                 known = sorted({name.rsplit(".", 1)[-1] for name in names})
@@ -223,16 +233,55 @@ def new_adapter(model: Any, settings: FineTuneSettings) -> LoraConfig:
                     f"train.lora_targets: {target!r} is no layer of this student that an adapter goes on; it has "
                     f"{', '.join(known)}; name some of these, or say all-linear"
                 )
+            if target.rpartition(".")[2] in bypassed:
+                raise UserError(
+                    f"train.lora_targets: {target!r} is a part of state-space blocks, whose kernels take its weights "
+                    "past an adapter; remove it, or say all-linear"
+                )
+            if experts and target.rpartition(".")[2] in mixed:
+                raise UserError(
+                    f"train.lora_targets: {target!r} is a part of this student's mixture of experts; remove it, and "
+                    "for adapters on the experts set train.lora_experts: true"
+                )
+    elif bypassed or experts:
+        # By name: PEFT refuses some layers of a state-space block, and takes those of an MLP for a mixture's experts.
+        left_out = bypassed | (mixed if experts else set())
+        targets = sorted({name.rpartition(".")[2] for name in names} - left_out)
+    parameters = [
+        f"{place}.{name}"
+        for place, module in experts.items()
+        for name, weight in module.named_parameters()
+        if weight.dim() == 3
+    ]
+    if settings.lora_experts and not parameters:
+        raise UserError(
+            "train.lora_experts: true, and this student has no experts that adapters can be put on; remove it"
+        )
+    if experts and not settings.lora_experts:
+        print("train: the experts get no adapters (train.lora_experts: false)", flush=True)
     return LoraConfig(
         r=settings.lora_rank,
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
-        target_modules=settings.lora_targets,
+        target_modules=targets,
+        target_parameters=parameters if settings.lora_experts else None,
         exclude_modules=outside or None,
         use_dora=settings.dora,
         use_rslora=settings.rslora,
         task_type="CAUSAL_LM",
     )
+
+
+def _bypassed(model: Any) -> set[str]:
+    """The linear layers of state-space blocks (Mamba's and Mamba-2's, Jamba's, Bamba's, Zamba's, Falcon-H1's) but for
+    the first: fused kernels take their weights and never call them, so an adapter there learns nothing."""
+    return {
+        f"{place}.{name}"
+        for place, module in model.named_modules()
+        if hasattr(module, "A_log") and hasattr(module, "in_proj")
+        for name, inner in module.named_children()
+        if isinstance(inner, torch.nn.Linear) and name != "in_proj"
+    }
 
 
 def other_half(model: Any, random_seed: int, iteration: int) -> set[str]:
@@ -310,7 +359,7 @@ def _save_adapter(model: Any, student: str, output: Path) -> None:
     # PEFT keeps layers in sets, whose order is another in each process.
     path = output / CONFIG_NAME
     config = json.loads(path.read_text(encoding="utf-8"))
-    for layers in (config["target_modules"], config["exclude_modules"]):
+    for layers in (config["target_modules"], config["exclude_modules"], config["target_parameters"]):
         if isinstance(layers, list):
             layers.sort()
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

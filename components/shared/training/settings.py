@@ -115,7 +115,12 @@ class FineTuneSettings(Settings):
     """LoRA only: dropout before the adapter."""
     lora_targets: Literal["all-linear"] | list[str] = "all-linear"
     """LoRA only: the layers to adapt by the ends of their names, such as [q_proj, v_proj]; `all-linear`: every linear
-    layer of the blocks, whatever the architecture calls them."""
+    layer of the blocks, whatever the architecture calls them. Of a state-space block (Mamba, Jamba, Falcon-H1 ...) that
+    is the first projection alone, as its kernels take the other weights past an adapter; of a mixture of experts the
+    attention."""
+    lora_experts: bool = False
+    """LoRA only: whether the experts of a mixture get adapters too, one each: many more weights, and `lora_dropout`
+    must be 0."""
     dora: bool = False
     """LoRA only: direction and magnitude apart (DoRA, Liu et al. 2024)."""
     rslora: bool = False
@@ -178,7 +183,13 @@ class FineTuneSettings(Settings):
 
     @model_validator(mode="after")
     def _adapter_keys_fit(self) -> Self:
-        for key, off in (("dora", False), ("rslora", False), ("merge", False), ("lora_targets", "all-linear")):
+        for key, off in (
+            ("dora", False),
+            ("rslora", False),
+            ("merge", False),
+            ("lora_experts", False),
+            ("lora_targets", "all-linear"),
+        ):
             if getattr(self, key) != off and not self.adapts:
                 raise ValueError(
                     f"{key}: {getattr(self, key)} is for an adapter, and method is {self.method!r}; remove it, or set "
@@ -188,6 +199,12 @@ class FineTuneSettings(Settings):
             raise ValueError(
                 f"sharding: 'fsdp' is for methods full and hft, and method is {self.method!r}; set sharding: ddp"
             )
+        for key in ("lora_dropout", "dora"):
+            if self.lora_experts and getattr(self, key):
+                raise ValueError(
+                    f"{key}: {getattr(self, key)} is not for adapters on experts (lora_experts: true); set "
+                    f"{key}: {'0' if key == 'lora_dropout' else 'false'}"
+                )
         if self.lora_targets == []:
             raise ValueError("lora_targets: an empty list; name layers, or say all-linear")
         if self.bf16_weights and self.adapts:

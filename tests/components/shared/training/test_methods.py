@@ -33,6 +33,7 @@ from llm2llm.components.shared.training.methods import (
     beside_decoder,
     check_kernels,
     in_float32,
+    new_adapter,
     other_half,
     prepare,
     recomputes,
@@ -484,3 +485,74 @@ def test_of_a_multimodal_student_the_decoder_is_trained(method: str) -> None:
 
 def test_a_student_of_text_alone_has_nothing_beside_its_decoder(tiny_student: Path) -> None:
     assert beside_decoder(load_model(tiny_student)) == {}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "targets"),
+    [
+        ("qwen3_moe", ["k_proj", "o_proj", "q_proj", "v_proj"]),
+        ("mamba", ["in_proj"]),
+        ("jamba", ["in_proj", "k_proj", "o_proj", "q_proj", "v_proj"]),
+    ],
+)
+def test_an_adapter_on_a_mixture_or_a_state_space_student_goes_where_it_learns(
+    architecture: str,
+    targets: list[str],
+    rows: list[Example],
+    colours: Task,
+    tiny_student: Path,
+    tmp_path: Path,
+) -> None:
+    """With the default dropout. Every weight of the adapter learns: each B, which is zero at first, is not at the end."""
+    base = save_tiny(architecture, load_tokenizer(tiny_student), tmp_path / "base")
+    settings = FineTuneSettings.load({"method": "lora", "max_steps": 3, "max_length": 64, "batch_size": 4}, "train")
+    trained(tmp_path / "adapter", rows, colours, base, settings)
+    saved = weights(tmp_path / "adapter")
+    assert sorted({name.split(".lora_")[0].rpartition(".")[2] for name in saved}) == targets
+    assert all(tensor.abs().sum() > 0 for name, tensor in saved.items() if "lora_B" in name)
+    trained(tmp_path / "merged", rows, colours, base, with_settings(settings, merge=True))
+    of_adapter, of_merged = (logits(load_model(tmp_path / name)) for name in ("adapter", "merged"))
+    torch.testing.assert_close(of_adapter, of_merged, atol=1e-4, rtol=0)
+
+
+def test_experts_get_adapters_where_they_are_asked_for(
+    rows: list[Example], colours: Task, tiny_student: Path, tmp_path: Path
+) -> None:
+    base = save_tiny("qwen3_moe", load_tokenizer(tiny_student), tmp_path / "base")
+    before = weights(base)
+    values = {"method": "lora", "max_steps": 3, "max_length": 64, "batch_size": 4, "lora_experts": True}
+    with pytest.raises(UserError, match=r"lora_dropout: 0.05 is not for adapters on experts .*set lora_dropout: 0"):
+        FineTuneSettings.load(values, "train")
+    settings = FineTuneSettings.load({**values, "lora_dropout": 0.0}, "train")
+    trained(tmp_path / "adapter", rows, colours, base, settings)
+    assert sum(".experts." in name for name in weights(tmp_path / "adapter")) == 8, (
+        "A and B of two weights of two layers"
+    )
+    trained(tmp_path / "merged", rows, colours, base, with_settings(settings, merge=True))
+    after = weights(tmp_path / "merged")
+    assert after.keys() == before.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert all(name in changed for name in before if ".experts." in name)
+    assert not any(name.endswith("gate.weight") for name in changed), "the router stays"
+    of_adapter, of_merged = (logits(load_model(tmp_path / name)) for name in ("adapter", "merged"))
+    torch.testing.assert_close(of_adapter, of_merged, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "changes", "says"),
+    [
+        (
+            "qwen3_moe",
+            {"lora_targets": ["q_proj", "gate"]},
+            "lora_targets: 'gate' is no layer|a part of this student's",
+        ),
+        ("mamba", {"lora_targets": ["out_proj"]}, "lora_targets: 'out_proj' is a part of state-space blocks"),
+        ("llama", {"lora_experts": True}, "lora_experts: true, and this student has no experts"),
+    ],
+)
+def test_adapters_that_would_learn_nothing_are_refused(
+    architecture: str, changes: dict[str, Any], says: str, tiny_student: Path, tmp_path: Path
+) -> None:
+    model = load_model(save_tiny(architecture, load_tokenizer(tiny_student), tmp_path / "base"))
+    with pytest.raises(UserError, match=says):
+        new_adapter(model, FineTuneSettings(method="lora", lora_dropout=0.0, **changes))
