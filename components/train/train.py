@@ -62,7 +62,12 @@ def train(
         train_on = train_on_devices
     job = weighted(job, student, train_on)
     with checkpointed(job) as resumable, atomic_folder(model) as partial:
-        log = train_on(resumable, partial)
+        if settings.own_answers.samples:
+            from llm2llm.components.train.own_answers import train_on_own_answers
+
+            log = train_on_own_answers(resumable, train_on, partial)
+        else:
+            log = train_on(resumable, partial)
     print(
         f"train: {log.rows} rows, {log.steps} steps, {log.tokens_per_second:,.0f} tokens/s, "
         f"loss {log.loss_curve[0][1]:.3f} to {log.loss_curve[-1][1]:.3f}"
@@ -88,6 +93,8 @@ def figures(log: TrainingLog) -> dict[str, float]:
         "tokens_per_second": round(log.tokens_per_second, 1),
         "peak_memory_mib": round(log.peak_memory / 2**20, 1),
         "resumed_from_step": log.resumed_from_step,
+        "own_rows": log.own_rows,
+        "preference_pairs": log.preference_pairs,
         "checkpoints": log.checkpoints,
         "checkpoints_failed": log.checkpoints_failed,
     }

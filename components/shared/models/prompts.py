@@ -87,6 +87,16 @@ def encode_rationale(tokenizer: Any, task: Task, example: Example) -> Encoded:
     return _encode(tokenizer, task.chat, prompt, " ", example.rationale)
 
 
+def encode_completion(tokenizer: Any, task: Task, example: Example, completion: str) -> Encoded:
+    """As `encode`, with what a student wrote in the place of the right completion; for rows without tools.
+
+    Raises:
+        UserError: The template leaves out the question or the answer, or refuses them.
+    """
+    assert not example.tools, "a template writes calls of tools in its own way"
+    return _encode(tokenizer, task.chat, tasks.prompt(task, example.question, example.choices), " ", completion)
+
+
 def answer_tokens(tokenizer: Any, task: Task, example: Example) -> int:
     """How many tokens a student must write to answer a row as it is taught to, the one that ends the answer included.
 

@@ -55,7 +55,7 @@ from llm2llm.components.shared.training.methods import (
     weights_dtype,
 )
 from llm2llm.components.shared.training.scratch import build_student
-from llm2llm.components.shared.training.settings import SCRATCH, FineTuneSettings, rate_hint
+from llm2llm.components.shared.training.settings import OWN_ANSWERS, SCRATCH, FineTuneSettings, rate_hint
 from llm2llm.components.shared.training.throughput import (
     check_loggers,
     device_names,
@@ -129,12 +129,12 @@ def fine_tune(
     model, tokenizer, config = _begin(student, task, settings, random_seed, seeds)
     if task.chat.template:
         tokenizer.chat_template = task.chat.template  # saved with the student
-    limit = _longest_row(config, settings)
+    limit = longest_row(config, settings)
     encoding = encode_rows(tokenizer, task, training_set, general, limit, settings, weights)
     _say_what_is_missing(encoding, limit)
     rows = encoding.rows
     if model is None:  # rows that are refused, are refused before a large student is loaded
-        model = _load(student, settings, place)
+        model = load_for_training(student, settings, place)
     model = model.to("cpu") if place else model
     _refuse_other_tokenizer(model, tokenizer, encoding)
     if settings.packing and place != "empty":
@@ -161,11 +161,11 @@ def fine_tune(
             processing_class=tokenizer,
             peft_config=adapter,
             optimizer_cls_and_kwargs=stochastic(settings, random_seed),
-            callbacks=[_ShowProgress(), *(one for one, asked in zip(measures, wanted, strict=True) if asked)],
+            callbacks=[ShowProgress(), *(one for one, asked in zip(measures, wanted, strict=True) if asked)],
         )
         assert trainer.is_fsdp_enabled == sharded
         in_float32(trainer.model)
-        _silence(trainer)
+        silence(trainer)
         resumed = None
         room = agreed(not here.is_main_process or _has_room(trainer.model, settings, output, folder, kept))
         if kept is not None:
@@ -204,6 +204,7 @@ def fine_tune(
         checkpoints=kept.stored if kept else 0,
         checkpoints_failed=kept.failed if kept else 0,
         row_weights=weights or {},
+        own_rows=sum(row.strategy == OWN_ANSWERS for row in training_set),
     )
     trained = whole_model(trainer)  # all processes have a part in it
     if here.is_main_process:
@@ -267,7 +268,8 @@ def _begin(
     return None, tokenizer, load_config(student, settings.trust_remote_code)
 
 
-def _load(student: str, settings: FineTuneSettings, place: str | None) -> Any:
+def load_for_training(student: str, settings: FineTuneSettings, place: str | None = None) -> Any:
+    """A student's weights as its method trains them; see `load_model` for the place."""
     model = load_model(
         student,
         settings.trust_remote_code,
@@ -283,7 +285,8 @@ def _load(student: str, settings: FineTuneSettings, place: str | None) -> Any:
     return model
 
 
-def _longest_row(config: Any, settings: FineTuneSettings) -> int:
+def longest_row(config: Any, settings: FineTuneSettings) -> int:
+    """The most tokens that a row may have."""
     context: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
     return min(settings.max_length, context or settings.max_length)
 
@@ -324,7 +327,7 @@ def _say_what_is_missing(encoding: Encoding, limit: int) -> None:
               "the middle", flush=True)  # fmt: skip
 
 
-def _silence(trainer: StudentTrainer) -> None:
+def silence(trainer: Any) -> None:
     """Takes the Trainer's own progress lines out: ours replaces them."""
     for name in ("ProgressCallback", "PrinterCallback"):
         for callback in [c for c in trainer.callback_handler.callbacks if type(c).__name__ == name]:
@@ -376,7 +379,7 @@ def _arguments(
     return arguments
 
 
-class _ShowProgress(TrainerCallback):
+class ShowProgress(TrainerCallback):
     """Prints progress."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:

@@ -47,6 +47,16 @@ Failure = Literal["user_error", "out_of_memory", "error"]
 
 
 @dataclass(frozen=True, slots=True)
+class Pair:
+    """Token ids of a question, its right completion and a wrong one."""
+
+    id: str
+    prompt: list[int]
+    chosen: list[int]
+    rejected: list[int]
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingJob:
     """The arguments of `fine_tune`, but for where to save."""
 
@@ -63,6 +73,9 @@ class TrainingJob:
     recompute: bool = False
     validation: list[Example] | None = None
     weights: dict[str, float] | None = None
+    pairs: list[Pair] | None = None
+    """Of a preference step, which is trained in the place of `training_set`; the student is then one that `fine_tune`
+    saved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +118,7 @@ def write_job(uri: str, job: TrainingJob) -> None:
             "rows_in_one_pass": job.rows_in_one_pass,
             "recompute": job.recompute,
             "weights": job.weights,
+            "pairs": None if job.pairs is None else [dataclasses.asdict(pair) for pair in job.pairs],
         }
         (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         delete(join(uri, RESULT))
@@ -157,11 +171,16 @@ def read_job(folder: Path) -> TrainingJob:
         recompute=values["recompute"],
         validation=rows("validation"),
         weights=values["weights"],
+        pairs=None if values["pairs"] is None else [Pair(**pair) for pair in values["pairs"]],
     )
 
 
 def run_job(job: TrainingJob, output: Path) -> TrainingLog:
-    """`fine_tune` with a job's arguments."""
+    """`fine_tune` with a job's arguments, or `prefer` where it has pairs."""
+    if job.pairs is not None:
+        from llm2llm.components.shared.training.preference import prefer
+
+        return prefer(job, output)
     from llm2llm.components.shared.training.fine_tune import fine_tune
 
     return fine_tune(

@@ -86,7 +86,8 @@ def _checked(
     job: TrainingJob, base: str, train: Train, taught: list[Example], asked: list[Example]
 ) -> dict[str, float]:
     """The probability of each row's answer among its labels, by the student trained on `taught`."""
-    settings = job.settings.model_copy(update={"row_weights": "none", "record_losses": False, "start_from": "base"})
+    off = {"row_weights": "none", "record_losses": False, "validation_loss": False, "start_from": "base"}
+    settings = job.settings.model_copy(update=off)
     seeds = job.seeds or [row for row in job.training_set if not row.generated]
     checker = dataclasses.replace(job, training_set=taught, student=base, settings=settings, seeds=seeds)
     print(f"train: a checker of generated rows, on {len(taught)} rows", flush=True)

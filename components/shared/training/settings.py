@@ -8,6 +8,9 @@ from pydantic import Field, model_validator
 from llm2llm.components.shared.base.settings import Settings
 from llm2llm.components.shared.tasks import FORMS, Task
 
+OWN_ANSWERS = "own_answers"
+"""The strategy of rows that are right answers of the student's own."""
+
 SCRATCH = "scratch"
 """The name of the student that is built from `ScratchSettings` instead of loaded."""
 
@@ -38,6 +41,37 @@ class ScratchSettings(Settings):
                 "position embeddings need"
             )
         return self
+
+
+class OwnAnswersSettings(Settings):
+    """The student's own answers to the questions of its training set, graded by the task's rule."""
+
+    samples: int = Field(0, ge=0, le=100)
+    """How often the trained student answers each question, those of generated rows too; 0: never. `join` and
+    `train.preference` say what becomes of the answers. No teacher is asked."""
+    temperature: float = Field(0.8, gt=0, le=2)
+    """Sampling temperature."""
+    join: int = Field(0, ge=0, le=100)
+    """The most right answers to a question, distinct from its row's and from one another, that become rows of this
+    training; the student is then trained once more from where it began (rejection sampling; Yuan et al. 2023, Setlur
+    et al. 2024). Only where the task writes a rationale: an answer alone is no new row."""
+
+
+class PreferenceSettings(Settings):
+    """A preference step after the supervised one: the row's completion against wrong answers of the student's own. DPO
+    (Rafailov et al. 2023) with the likelihood of the right completion beside it (Pang et al. 2024, iterative reasoning
+    preference optimization)."""
+
+    epochs: float = Field(0, ge=0)
+    """Passes over the pairs; 0: no such step. Needs `train.own_answers.samples`."""
+    pairs: int = Field(1, ge=1, le=100)
+    """The most pairs of a question, each with another wrong answer."""
+    beta: float = Field(0.1, gt=0)
+    """How strongly the student is held to what it was before the step."""
+    nll: float = Field(1.0, ge=0)
+    """The weight of the right completion's mean negative log-likelihood; 0: DPO alone."""
+    learning_rate: float = Field(0.1, gt=0)
+    """Peak learning rate as a share of `train.learning_rate`."""
 
 
 class FineTuneSettings(Settings):
@@ -166,6 +200,10 @@ class FineTuneSettings(Settings):
     same. Fixed when the pipeline is compiled."""
     scratch: ScratchSettings = ScratchSettings()
     """Only for `student: scratch`."""
+    own_answers: OwnAnswersSettings = OwnAnswersSettings()
+    """What becomes of the student's own answers. `out_of_fold` and `controls` train without."""
+    preference: PreferenceSettings = PreferenceSettings()
+    """Right completions against the student's own wrong ones."""
     trust_remote_code: bool = False
     """Whether to run code that a model repository brings along. Off: such a model is refused."""
 
@@ -233,6 +271,31 @@ class FineTuneSettings(Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _own_answers_fit(self) -> Self:
+        own, step = self.own_answers, self.preference
+        if step.epochs and not own.samples:
+            raise ValueError(
+                f"preference.epochs: {step.epochs:g} needs own answers that are wrong, and own_answers.samples is 0; "
+                "set it to 4, say"
+            )
+        if own.join and not own.samples:
+            raise ValueError(
+                f"own_answers.join: {own.join} needs answers, and own_answers.samples is 0; set it to 4, say"
+            )
+        if own.samples and not (own.join or step.epochs):
+            raise ValueError(
+                f"own_answers.samples: {own.samples} answers that nothing is made of; set own_answers.join or "
+                "preference.epochs"
+            )
+        if own.samples and self.nodes > 1:
+            raise ValueError(f"own_answers: the student answers in this pod, and nodes is {self.nodes}; set nodes: 1")
+        if step.epochs and self.sharding == "fsdp":
+            raise ValueError("preference: not with sharding 'fsdp'; remove it, or set sharding: ddp")
+        if step.epochs and self.bf16_weights:
+            raise ValueError("preference: not with bf16_weights, which has an optimiser of its own; remove one of them")
+        return self
+
     @property
     def has_checkers(self) -> bool:
         """Whether students are trained first to say what generated rows weigh."""
@@ -254,6 +317,16 @@ def check_task(settings: FineTuneSettings, task: Task) -> None:
         raise ValueError(
             f"soft_labels: task {task.name!r} has neither labels nor choices (form {task.form!r}); set soft_labels: "
             "false"
+        )
+    if settings.own_answers.samples and task.match == "judge":
+        raise ValueError(
+            f"own_answers: answers are graded by rule, and task {task.name!r} has match 'judge'; set "
+            "own_answers.samples: 0"
+        )
+    if settings.own_answers.join and not (task.rationale and task.rationale_as != "second_task"):
+        raise ValueError(
+            f"own_answers.join: task {task.name!r} has answers without a rationale, and a right one is the row's own; "
+            "set own_answers.join: 0"
         )
     rationale_before = task.rationale and task.rationale_as != "second_task"
     if settings.row_weights == "dimp" and rationale_before:

@@ -48,6 +48,11 @@ class TrainingLog:
     validation_losses: list[tuple[int, float]] = field(default_factory=list)
     """(step, mean loss on the validation rows) at the end of each epoch, and of the training; empty where it was not
     asked for."""
+    own_rows: int = 0
+    """Right answers of the student's own that joined as rows."""
+    preference_pairs: int = 0
+    preference_loss_curve: list[tuple[int, float]] = field(default_factory=list)
+    """Of the preference step, as `loss_curve`. Its optimiser steps count in `steps`, too."""
     checkpoints: int = field(default=0, metadata={"saved": False})
     checkpoints_failed: int = field(default=0, metadata={"saved": False})
     """How many were stored, and how many could not be."""
@@ -58,7 +63,11 @@ class TrainingLog:
         return self.tokens * self.share_timed / self.seconds if self.seconds > 0 else 0.0
 
 
+CURVES = ("loss_curve", "validation_losses", "preference_loss_curve")
+"""The fields that are pairs, which JSON has as lists."""
+
+
 def read_log(values: Mapping[str, Any]) -> TrainingLog:
     """The log whose fields these are, as `dataclasses.asdict` and JSON leave them."""
-    pairs = {name: [(step, loss) for step, loss in values[name]] for name in ("loss_curve", "validation_losses")}
-    return TrainingLog(**{**values, **pairs})
+    curves = {name: [(step, loss) for step, loss in values[name]] for name in CURVES}
+    return TrainingLog(**{**values, **curves})

@@ -260,6 +260,28 @@ def test_the_random_config_differs_from_the_quickstart_in_its_strategy_alone() -
             {"train": {"soft_labels": True}, "task": {"name": "snips", "rationale": True}},
             r"train\.soft_labels: task 'snips' writes a rationale before the answer",
         ),
+        (
+            {"train": {"preference": {"epochs": 1}}},
+            r"preference\.epochs: 1 needs own answers that are wrong, and own_ans",
+        ),
+        ({"train": {"own_answers": {"join": 2}}}, r"own_answers\.join: 2 needs answers, and own_answers\.samples is 0"),
+        ({"train": {"own_answers": {"samples": 2}}}, r"own_answers\.samples: 2 answers that nothing is made of; set"),
+        (
+            {"train": {"own_answers": {"samples": 2}, "preference": {"epochs": 1}, "nodes": 2}},
+            r"own_answers: the student answers in this pod, and nodes is 2",
+        ),
+        (
+            {"train": {"own_answers": {"samples": 2}, "preference": {"epochs": 1}, "sharding": "fsdp"}},
+            r"preference: not with sharding 'fsdp'",
+        ),
+        (
+            {"train": {"own_answers": {"samples": 2}, "preference": {"epochs": 1}, "bf16_weights": True}},
+            r"preference: not with bf16_weights",
+        ),
+        (
+            {"train": {"own_answers": {"samples": 2, "join": 1}}},
+            r"train\.own_answers\.join: task 'snips' has answers without a rationale",
+        ),
         ({"train": {"trust_remote_code": "perhaps"}}, r"train\.trust_remote_code: .*\(got 'perhaps'\)"),
     ],
 )

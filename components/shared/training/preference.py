@@ -1,0 +1,199 @@
+"""A preference step: TRL's DPO on pairs of a right completion and a wrong one, with TRL's `sft` term beside it.
+
+    loss = -log sigmoid(beta * ((log p/p0)(chosen) - (log p/p0)(rejected))) + nll * mean(-log p(chosen's tokens))
+
+p0 is the student before the step (Rafailov et al. 2023, arXiv:2305.18290). The second term keeps the right completion
+likely, which DPO alone may not (Pang et al. 2024, arXiv:2404.19733).
+"""
+
+import json
+import math
+import shutil
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import set_seed
+from trl import DPOConfig, DPOTrainer
+
+from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.models.load import device, load_config, load_tokenizer, precision
+from llm2llm.components.shared.models.student_folder import LOSSES_FILE, TRAINING_FILE
+from llm2llm.components.shared.training.devices import share, this_process
+from llm2llm.components.shared.training.fine_tune import ShowProgress, load_for_training, longest_row, silence
+from llm2llm.components.shared.training.job_folder import Pair, TrainingJob
+from llm2llm.components.shared.training.methods import in_float32, prepare, recomputes, save
+from llm2llm.components.shared.training.throughput import device_names, loss_curve, peak_memory, reset_peak_memory
+from llm2llm.components.shared.training.training_log import TrainingLog
+
+
+class PreferenceTrainer(DPOTrainer):
+    """TRL's trainer on pairs in token ids: encoded as `fine_tune` encodes rows, not as TRL would encode texts."""
+
+    def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
+        return dataset
+
+    def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
+        """The log-likelihoods under the student before the step, kept in memory: TRL's file is in a temporary folder of
+        the first process, where others do not find it."""
+        found: list[list[float]] = [[], []]
+        for start in range(0, len(dataset), batch_size):
+            batch = self.data_collator([dataset[i] for i in range(start, min(start + batch_size, len(dataset)))])
+            batch = {key: value.to(self.args.device) for key, value in batch.items()}
+            for side, values in zip(found, self.compute_ref_log_probs(self.model, batch), strict=True):
+                side += values.tolist()
+        return dataset.add_column("ref_chosen_logps", found[0]).add_column("ref_rejected_logps", found[1])
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """TRL's loss.
+
+        Raises:
+            UserError: It is not a number.
+        """
+        loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        _check("loss", float((loss[0] if return_outputs else loss).detach()), self.state.global_step + 1)
+        return loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Logs a step.
+
+        Raises:
+            UserError: Its gradient is not a number.
+        """
+        _check("gradient", logs.get("grad_norm", 0.0), self.state.global_step)
+        super().log(logs, start_time)
+
+
+def _check(what: str, value: float, step: int) -> None:
+    if not math.isfinite(value):
+        raise UserError(
+            f"train: the {what} is {value} at step {step} of the preference step; lower train.preference.learning_rate"
+        )
+
+
+def fitting(pairs: list[Pair], limit: int) -> list[Pair]:
+    """The pairs of which both sides have at most `limit` tokens."""
+    return [one for one in pairs if len(one.prompt) + max(len(one.chosen), len(one.rejected)) <= limit]
+
+
+def prefer(job: TrainingJob, output: Path) -> TrainingLog:
+    """Trains a student on a job's pairs and saves it to the empty folder `output`, with its log brought up to date.
+
+    Args:
+        job: Its student is a folder that `fine_tune` saved; its method trains the same weights here. Pairs that do not
+            fit into `train.max_length` or the student's context are left out.
+        output: An existing empty folder.
+
+    In one of several processes it trains with the others; the first saves.
+
+    Raises:
+        UserError: No pair fits, a student that cannot be loaded, a loss that is not a number.
+    """
+    assert job.pairs is not None, "a preference job has pairs"
+    settings, wanted = job.settings, job.settings.preference
+    here = this_process()
+    part = share(settings, here.num_processes, job.rows_in_one_pass)
+    set_seed(job.random_seed)
+    tokenizer = load_tokenizer(job.student, settings.trust_remote_code)
+    pairs = fitting(job.pairs, longest_row(load_config(job.student, settings.trust_remote_code), settings))
+    if not pairs:
+        raise UserError(
+            f"train: none of {len(job.pairs)} pairs has at most train.max_length {settings.max_length} tokens; raise it"
+        )
+    # What was merged is a whole model again, and an adapter that is saved alone is trained further.
+    model = load_for_training(job.student, settings)
+    model.config.use_cache = False
+    recompute = recomputes(model, settings, job.recompute)
+    model, adapter = prepare(model, settings, job.random_seed, job.iteration, recompute)
+    with TemporaryDirectory(prefix="llm2llm-preference-") as folder:
+        arguments = DPOConfig(
+            output_dir=folder,
+            loss_type=["sigmoid", "sft"] if wanted.nll else ["sigmoid"],
+            loss_weights=[1.0, wanted.nll] if wanted.nll else [1.0],
+            beta=wanted.beta,
+            precompute_ref_log_probs=True,
+            precompute_ref_batch_size=part.rows,
+            max_length=None,
+            num_train_epochs=wanted.epochs,
+            learning_rate=settings.learning_rate * wanted.learning_rate,
+            lr_scheduler_type=settings.scheduler,
+            warmup_steps=settings.warmup,
+            weight_decay=settings.weight_decay,
+            max_grad_norm=settings.max_grad_norm,
+            per_device_train_batch_size=part.rows,
+            gradient_accumulation_steps=part.passes,
+            remove_unused_columns=False,
+            gradient_checkpointing=None,  # the old name of the next, which TRL still sets
+            activation_checkpointing=recompute,
+            use_liger_kernel=settings.liger,
+            ddp_find_unused_parameters=False,
+            bf16=precision() is torch.bfloat16,
+            fp16=precision() is torch.float16,
+            use_cpu=device() == "cpu",
+            dataloader_pin_memory=device() != "cpu",
+            seed=job.random_seed,
+            data_seed=job.random_seed,
+            logging_steps=1,
+            logging_nan_inf_filter=False,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            **({"optim": settings.optim, "optim_args": settings.optim_args or None} if settings.optim else {}),
+        )
+        rows = [{"prompt_ids": one.prompt, "chosen_ids": one.chosen, "rejected_ids": one.rejected} for one in pairs]
+        trainer = PreferenceTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=Dataset.from_list(rows),
+            processing_class=tokenizer,
+            peft_config=adapter,
+            callbacks=[ShowProgress()],
+        )
+        in_float32(trainer.model)
+        silence(trainer)
+        reset_peak_memory()
+        started = time.monotonic()
+        trainer.train()
+        seconds = time.monotonic() - started
+    lengths = [2 * len(one.prompt) + len(one.chosen) + len(one.rejected) for one in pairs]
+    log = TrainingLog(
+        rows=len(pairs),
+        rows_too_long=len(job.pairs) - len(pairs),
+        rows_truncated=0,
+        rows_replayed=0,
+        sequences=2 * len(pairs),
+        steps=trainer.state.global_step,
+        tokens=round(sum(lengths) * (trainer.state.epoch or 0)),
+        loss_curve=loss_curve(trainer.state),
+        devices=here.num_processes,
+        rows_in_one_pass=part.rows,
+        activation_checkpointing=recompute,
+        seconds=seconds,
+        gpus=device_names(),
+        sixteen_bit=precision() is torch.bfloat16,
+        peak_memory=peak_memory(),
+    )
+    if here.is_main_process:
+        trained = trainer.accelerator.unwrap_model(trainer.model)
+        if adapter is None and settings.adapts:
+            trained.delete_adapter("ref")  # TRL's copy of the adapter as it was
+        trained.config.use_cache = True
+        save(trained, settings, job.student, output)
+        tokenizer.save_pretrained(output)
+        _carry_over(Path(job.student), log, output)
+    return log
+
+
+def _carry_over(student: Path, log: TrainingLog, output: Path) -> None:
+    """What the supervised step left beside its student, with the steps of this one counted."""
+    values = json.loads((student / TRAINING_FILE).read_text(encoding="utf-8"))
+    values["steps"] += log.steps
+    values["preference_pairs"], values["preference_loss_curve"] = log.rows, log.loss_curve
+    (output / TRAINING_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    if (student / LOSSES_FILE).is_file():
+        shutil.copy(student / LOSSES_FILE, output / LOSSES_FILE)
