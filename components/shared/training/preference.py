@@ -175,7 +175,7 @@ def prefer(job: TrainingJob, output: Path) -> TrainingLog:
         activation_checkpointing=recompute,
         seconds=seconds,
         gpus=device_names(),
-        sixteen_bit=precision() is torch.bfloat16,
+        sixteen_bit=precision() is not torch.float32,
         peak_memory=peak_memory(),
     )
     if here.is_main_process:
