@@ -108,7 +108,7 @@ STAGES: dict[str, Stage] = {
     ),
     "controls": Stage(
         "Once the loop has ended, measure what the delivered student is held against.",
-        sections=("task", "student", "train", "evaluate", "controls", "random_seed"),
+        sections=("task", "student", "train", "evaluate", "controls", "ceiling", "random_seed"),
         outputs=("journal",),
         image="train",
         gpu=True,

@@ -4,8 +4,9 @@ from pydantic import Field
 
 from llm2llm.components.shared.base.settings import Settings, StageSettings
 from llm2llm.components.shared.inference.settings import AnswerSettings
-from llm2llm.components.shared.tasks import AnyTask
-from llm2llm.components.shared.training.settings import FineTuneSettings
+from llm2llm.components.shared.llm.settings import Budget, Price, TeacherSettings
+from llm2llm.components.shared.tasks import AnyTask, Task
+from llm2llm.components.shared.training.settings import SCRATCH, FineTuneSettings
 
 
 class ControlSettings(Settings):
@@ -18,14 +19,40 @@ class ControlSettings(Settings):
     less than one iteration, which is with `train.start_from: base` and `train.nodes: 1`. With `start_from: previous` it
     needs the steps of all iterations together. With several nodes it cannot be trained. With `train.max_steps` it costs
     nothing: iteration 0 has had as many steps."""
+    untrained: bool | None = None
+    """Whether to ask the student as it is before any training, once as it stands and once with `shots` seeds in its
+    prompt. Not set: on where it costs no more than answers, which is with a pretrained student and without a judge."""
+    shots: int = Field(4, ge=0, le=100)
+    """`untrained`: how many seeds, one of each label or choice by turns, stand with their answers before each question;
+    fewer where the student's context has no room for them. 0: it is not asked so."""
+    teacher_share: float = Field(0, ge=0, le=1)
+    """The teacher as a ceiling: the most that asking it the validation questions may cost, as a share of
+    `teacher_augment.budget`; what the loop has left is never exceeded either. As many rows are asked as that pays for,
+    drawn at random. 0: it is not asked, as its answers teach the student nothing and are paid for. Of several teachers
+    the one with the largest weight is asked."""
 
     def with_steps(self, train: FineTuneSettings) -> bool:
         """Whether the control of equal compute is wanted."""
         return (train.start_from == "base" and train.nodes == 1) if self.steps is None else self.steps
 
-    def any_wanted(self, train: FineTuneSettings) -> bool:
+    def with_untrained(self, student: str, task: Task) -> bool:
+        """Whether the student before its training is asked; one from scratch knows nothing."""
+        return student != SCRATCH and (task.match != "judge" if self.untrained is None else self.untrained)
+
+    def any_wanted(self, train: FineTuneSettings, student: str, task: Task) -> bool:
         """Whether the pipeline has the stage at all."""
-        return self.with_steps(train)
+        return self.with_steps(train) or self.with_untrained(student, task) or self.teacher_share > 0
+
+
+class CeilingSettings(Settings):
+    """Who is asked as the control `teacher`, and with which money: of `teacher_augment`."""
+
+    teacher: TeacherSettings
+    attempts: int = Field(3, ge=1, le=20)
+    ledger: str = ""
+    cache: bool = True
+    budget: Budget = Budget()
+    prices: dict[str, Price] = Field(default={})
 
 
 class ControlsStage(StageSettings):
@@ -36,6 +63,7 @@ class ControlsStage(StageSettings):
     train: FineTuneSettings = FineTuneSettings()
     evaluate: AnswerSettings = AnswerSettings()
     controls: ControlSettings = ControlSettings()
+    ceiling: CeilingSettings | None = None
     random_seed: int = Field(0, ge=0)
 
     def named_sources(self) -> dict[str, str]:

@@ -32,6 +32,7 @@ def count_controls(controls: Sequence[Control], history: Sequence[Score], best: 
             {
                 "name": name,
                 "steps": of_name[0].steps,
+                "shots": of_name[0].shots,
                 "accuracy": {
                     one.split: {
                         "value": one.accuracy,
@@ -51,12 +52,15 @@ def count_controls(controls: Sequence[Control], history: Sequence[Score], best: 
 
 def _gain(control: Control, delivered: Score | None) -> dict[str, float]:
     """The delivered student's accuracy less the control's, on the same rows."""
-    if delivered is None or delivered.n != control.n:
+    asked = len(control.asked_ids) or control.n
+    if delivered is None or (delivered.n < asked if control.asked_ids else delivered.n != asked):
         raise UserError(
             f"report: control {control.name!r} answered {control.n} {control.split} rows, and the delivered student "
             f"{0 if delivered is None else delivered.n}; give the journal of one run"
         )
     right, right_control = set(delivered.correct_ids), set(control.correct_ids)
+    if control.asked_ids:
+        right &= set(control.asked_ids)
     either = sorted(right | right_control)
     # Rows that neither answers right are equal in both.
     neither = [False] * (control.n - len(either))
@@ -134,6 +138,9 @@ def _always(cells: Sequence[Confusion]) -> str | None:
 TITLES: Mapping[ControlName, str] = {
     "steps": "Seeds alone, as many steps",
     "majority": "Always the most frequent label",
+    "untrained": "Before any training",
+    "few_shot": "Before any training, seeds in the prompt",
+    "teacher": "The teacher itself (ceiling)",
 }
 """What a control is called in tables."""
 

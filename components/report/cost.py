@@ -25,6 +25,7 @@ def teacher_costs(
         best: The iteration that validation chooses.
     """
     total = _sums(calls)
+    written = [call for call in calls if call.purpose != "ceiling"]
     return {
         **total,
         "by_iteration": _grouped(calls, "iteration", lambda call: call.iteration),
@@ -33,8 +34,8 @@ def teacher_costs(
         "by_teacher": _grouped(
             calls, "teacher", lambda call: f"{call.teacher}:{call.model}" if call.model else call.teacher
         ),
-        "per_kept_row": _divided(total, kept),
-        "per_point": _per_point(calls, iterations, best),
+        "per_kept_row": _divided(_sums(written), kept),
+        "per_point": _per_point(written, iterations, best),
     }
 
 

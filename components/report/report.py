@@ -286,7 +286,10 @@ def _gains(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _controls(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The controls with the words of their names."""
-    return [{**one, "title": TITLES[one["name"]]} for one in summary["controls"]]
+    return [
+        {**one, "title": TITLES[one["name"]].replace("seeds in", f"{one['shots']} seeds in")}
+        for one in summary["controls"]
+    ]
 
 
 def _answers(summary: Mapping[str, Any]) -> dict[str, Any] | None:

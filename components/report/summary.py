@@ -29,8 +29,10 @@
     best_iteration      by the metric that decides, on validation; the earliest of equals
     controls            what the delivered student is held against. For each control:
         name            `steps`: the seeds alone, for as many optimiser steps; there once the loop has ended.
-                        `majority`: the most frequent label of the seeds, always
+                        `majority`: the most frequent label of the seeds, always. `untrained`: the student before any
+                        training. `few_shot`: the same with seeds in its prompt. `teacher`: the teacher on validation
         steps           optimiser steps of its training; 0: it was not trained
+        shots           seeds in its prompt
         accuracy        for validation and test: value, low, high, n, unparseable, as above
         gain            for each of them the delivered student's accuracy less the control's on the same rows: value,
                         low, high, p, as above

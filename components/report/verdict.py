@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from llm2llm.components.report.controls import control_of
 from llm2llm.components.shared.base.statistics import FEW_ROWS
+from llm2llm.components.shared.data.schemas import ControlName
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def verdict(summary: Mapping[str, Any]) -> Verdict:
             " than the seeds alone with as many steps",
         )
         comparison += _of_first(first, best)
-    comparison += _against_majority(summary)
+    comparison += _not_ahead(summary)
     return Verdict(outcome, headline, [_best(first, best, summary), *comparison, ending])
 
 
@@ -77,15 +78,27 @@ def always_one(summary: Mapping[str, Any]) -> str:
     )
 
 
-def _against_majority(summary: Mapping[str, Any]) -> list[str]:
-    """Says that the most frequent label does as well; nothing where the student is ahead of it."""
-    control = control_of(summary, "majority")
-    gains = control["gain"] if control else {}
-    split = next((one for one in ("test", "validation") if one in gains), None)
-    if control is None or split is None or gains[split]["value"] > 0:
-        return []
-    score = percent(control["accuracy"][split]["value"])
-    return [f"Always answering the most frequent label of the seeds does as well: {score} on the {split} split."]
+_AS_WELL: tuple[tuple[ControlName, str], ...] = (
+    ("majority", "Always answering the most frequent label of the seeds"),
+    ("untrained", "The student before any training"),
+    ("few_shot", "The student before any training, with {shots} in its prompt,"),
+)
+"""What a student must be ahead of to have learnt anything, and what that is called at the beginning of a sentence."""
+
+
+def _not_ahead(summary: Mapping[str, Any]) -> list[str]:
+    """Says which controls that cost nothing do as well; nothing where the student is ahead of them."""
+    found = []
+    for name, words in _AS_WELL:
+        control = control_of(summary, name)
+        gains = control["gain"] if control else {}
+        split = next((one for one in ("test", "validation") if one in gains), None)
+        if control is None or split is None or gains[split]["value"] > 0:
+            continue
+        score = percent(control["accuracy"][split]["value"])
+        who = words.format(shots=count(control["shots"], "seed"))
+        found.append(f"{who} does as well: {score} on the {split} split.")
+    return found
 
 
 def _against(accuracy: Mapping[str, Any], gains: Mapping[str, Any]) -> dict[str, Any]:

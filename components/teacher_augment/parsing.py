@@ -8,7 +8,7 @@ from typing import Any
 from llm2llm.components.shared import tasks
 from llm2llm.components.shared.llm.json_answers import read_object
 from llm2llm.components.shared.llm.requests import LLMResponse
-from llm2llm.components.shared.tasks import FORMS, Task
+from llm2llm.components.shared.tasks import Task
 from llm2llm.components.teacher_augment.replies import Draft, Problem
 from llm2llm.components.teacher_augment.until_usable import RAW_LIMIT, Unusable
 
@@ -72,7 +72,7 @@ def _example(item: Any, task: Task) -> Draft | Problem:
     came = json.dumps(item)[:RAW_LIMIT]
     if not isinstance(item, dict):
         return Problem("unparseable", "an example is not an object", came)
-    question, answer = item.get("question"), _answer_text(task, item.get("answer"))
+    question, answer = item.get("question"), tasks.answer_text(task, item.get("answer"))
     choices, rationale = item.get("choices") or [], item.get("rationale")
     if not isinstance(question, str) or answer is None:
         return Problem("unparseable", "an example lacks its question or answer", came)
@@ -84,13 +84,6 @@ def _example(item: Any, task: Task) -> Draft | Problem:
     except ValueError as problem:
         return Problem("invalid", str(problem), came)
     return draft
-
-
-def _answer_text(task: Task, answer: Any) -> str | None:
-    """An answer as text; None for what is no answer of the task's form."""
-    if FORMS[task.form].holds_json:
-        return answer if isinstance(answer, str) else json.dumps(answer) if isinstance(answer, dict | list) else None
-    return None if isinstance(answer, bool) or not isinstance(answer, str | int | float) else str(answer)
 
 
 def read_questions(response: LLMResponse, count: int) -> tuple[list[str], list[Problem]]:
@@ -133,7 +126,7 @@ def read_solution(response: LLMResponse, task: Task, choices: Sequence[str]) -> 
         Unusable: It gives no answer that the task knows.
     """
     found = object_in(response, "answer")
-    value, rationale = _answer_text(task, found["answer"]), found.get("rationale")
+    value, rationale = tasks.answer_text(task, found["answer"]), found.get("rationale")
     if value is None:
         raise Unusable("unparseable", f"the answer is of another type than those of form {task.form!r}")
     try:

@@ -14,7 +14,7 @@ from llm2llm.components.shared.base.settings import RandomSeed, Settings
 from llm2llm.components.shared.inference.settings import AnswerSettings, check_mode
 from llm2llm.components.shared.judge.settings import check_judge
 from llm2llm.components.shared.llm.backends import BACKENDS
-from llm2llm.components.shared.llm.settings import IN_POD, ModelSettings
+from llm2llm.components.shared.llm.settings import IN_POD, Budget, ModelSettings, TeacherSettings
 from llm2llm.components.shared.tasks import FORMS, Task
 from llm2llm.components.shared.tasks.threshold import check_threshold
 from llm2llm.components.shared.training.settings import SCRATCH, FineTuneSettings
@@ -102,6 +102,12 @@ class Config(Settings):
                 f"controls.steps true trains in one pod, and train.nodes is {self.train.nodes}; remove it, or set "
                 "train.nodes: 1"
             )
+        if self.controls.untrained and self.student == SCRATCH:
+            raise ValueError(
+                "controls.untrained: a student from scratch knows nothing before its training; name a pretrained one, "
+                "or remove the key"
+            )
+        self._check_ceiling()
         try:
             check_mode(self.task, self.evaluate)
             check_judge(self.task, self.evaluate.judge)
@@ -133,6 +139,37 @@ class Config(Settings):
         check_devices(self.placement, train.gpus, train.nodes, train.checkpoint_uri, engine, self.evaluate.shards)
         return self
 
+    def _check_ceiling(self) -> None:
+        """Refuses a share of the teacher's budget for a ceiling that cannot be measured."""
+        if not self.controls.teacher_share:
+            return
+        augment, asked = self.teacher_augment, self.ceiling_teacher
+        if asked is None:
+            raise ValueError(
+                f"controls.teacher_share: teacher {augment.teacher!r} and strategy {augment.strategy!r} ask no "
+                "language model but the student; remove the key"
+            )
+        if BACKENDS[asked.teacher].fills_gpu:
+            raise ValueError(
+                f"controls.teacher_share: teacher {asked.teacher!r} would take the memory of the GPU that the student "
+                "is in; serve it behind an endpoint (teacher openai), or remove the key"
+            )
+        if augment.budget == Budget():
+            raise ValueError(
+                f"controls.teacher_share: {self.controls.teacher_share:g} of no budget; set teacher_augment.budget"
+            )
+
+    @property
+    def ceiling_teacher(self) -> TeacherSettings | None:
+        """The language model that stage `controls` asks as the ceiling; None where it asks none."""
+        augment = self.teacher_augment
+        if not self.controls.teacher_share or not augment.asks_models or augment.needs_student:
+            return None
+        if augment.teachers:
+            return max(augment.teachers, key=lambda one: one.weight)
+        own = {key: getattr(augment, key) for key in ModelSettings.model_fields}
+        return TeacherSettings(teacher=augment.teacher, **own)
+
     def image_of(self, stage: str) -> str:
         """The image that a stage runs in, unless its placement names one of its own."""
         kind: str = STAGES[stage].image
@@ -149,7 +186,7 @@ class Config(Settings):
     @property
     def has_controls(self) -> bool:
         """Whether the loop has stage `controls`."""
-        return self.controls.any_wanted(self.train)
+        return self.controls.any_wanted(self.train, self.student, self.task)
 
     @property
     def draws_from_pool(self) -> bool:

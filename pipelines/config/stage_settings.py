@@ -26,8 +26,23 @@ def stage_values(config: Config, stage: str, data_versions: dict[str, str] | Non
     values = config.model_dump(mode="json", exclude_defaults=True)
     values["data_versions"] = data_versions
     values["out_of_fold"] = _out_of_fold(config)
+    values["ceiling"] = _ceiling(config)
     values["max_iterations"] = config.max_iterations  # said even where it is the default: it is what the stage is for
     return {section: values[section] for section in STAGES[stage].sections if values.get(section)}
+
+
+def _ceiling(config: Config) -> dict[str, Any] | None:
+    """The teacher that stage `controls` asks, with its ledger and money; None where it asks none."""
+    asked = config.ceiling_teacher
+    if asked is None:
+        return None
+    augment = config.teacher_augment
+    values = augment.model_dump(mode="json", exclude_defaults=True)
+    names = ("attempts", "ledger", "cache", "budget", "prices")
+    return {
+        "teacher": asked.model_dump(mode="json", exclude_defaults=True),
+        **{name: values[name] for name in names if name in values},
+    }
 
 
 def _out_of_fold(config: Config) -> dict[str, Any]:

@@ -25,12 +25,14 @@ if TYPE_CHECKING:
 def fit_placement(config: "Config") -> PlacementSettings:
     """The placement of a config's pipeline. What the config's `placement` says itself, stands.
 
-    The stages that grade get the judge's key; those that load models in this config get the model cache and secrets
-    with `stages: hub`, which `configure` and `prepare` get too where data are on the Hub; volumes without a size get
-    one from the student's.
+    The stages that grade get the judge's key, and `controls` the teacher's where it asks the teacher. Those that load
+    models in this config get the model cache and secrets with `stages: hub`, which `configure` and `prepare` get too
+    where data are on the Hub. Volumes without a size get one from the student's.
     """
     judge = config.evaluate.judge
     placement = judged(config.placement, judge.api_key_env) if judge else config.placement
+    if ceiling := config.ceiling_teacher:
+        placement = judged(placement, ceiling.api_key_env, ("controls",))
     models = placement.model_stages or model_stages(config)
     hub = [*models, *(READS_DATA if reads_hub(config) else ())]
     secrets = [one.model_copy(update={"stages": hub}) if one.stages == "hub" else one for one in placement.secrets]

@@ -5,7 +5,7 @@ cluster: the labels of its GPU nodes, their taints, what marks a spot node. `fit
 sections mean for it, and `apply_placement` puts the result on the tasks of a pipeline.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -82,15 +82,16 @@ def _over(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def judged(placement: PlacementSettings, key_variable: str) -> PlacementSettings:
+def judged(placement: PlacementSettings, key_variable: str, asking: Sequence[str] = GRADING) -> PlacementSettings:
     """A placement in which the stages that grade get the judge's key as the teacher's stage gets its own.
 
     Args:
         placement: As `load_placement` makes it.
         key_variable: The environment variable of the key, `evaluate.judge.api_key_env`.
+        asking: The stages that get it.
     """
     secrets = [
-        one.model_copy(update={"stages": [*one.stages, *(name for name in GRADING if name not in one.stages)]})
+        one.model_copy(update={"stages": [*one.stages, *(name for name in asking if name not in one.stages)]})
         if one.env == key_variable and one.stages != "hub"
         else one
         for one in placement.secrets

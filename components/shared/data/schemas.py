@@ -196,7 +196,8 @@ class Call:
     iteration: int
     parent_id: str | None
     purpose: str = "write"
-    """`write` new examples, or `skills`, `resolve`, `judge`, `rationale`: what else a strategy or a check asks."""
+    """`write` new examples, or `skills`, `resolve`, `judge`, `rationale`: what else a strategy or a check asks;
+    `ceiling`: the control `teacher`."""
     strategy: str | None = None
     teacher: str
     model: str
@@ -298,9 +299,10 @@ class Decision:
     """What the judge cost for the folds' predictions, summed as in a `Score`."""
 
 
-ControlName = Literal["steps", "majority"]
+ControlName = Literal["steps", "majority", "untrained", "few_shot", "teacher"]
 """`steps`: the seeds alone, for as many optimiser steps as the delivered student had. `majority`: the most frequent
-label of the seeds, always."""
+label of the seeds, always. `untrained`: the student as it was before any training. `few_shot`: the same, with seeds
+in its prompt. `teacher`: the teacher, asked the validation questions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -322,6 +324,10 @@ class Control:
     """Optimiser steps of its training; 0: it was not trained."""
     correct_ids: list[str] = field(default_factory=list)
     """The ids of the rows that it answers right, sorted: it is compared row by row."""
+    asked_ids: list[str] = field(default_factory=list)
+    """The ids of the rows that it was asked, sorted, where it was asked a part of the split; empty: all of them."""
+    shots: int = 0
+    """How many seeds stood in its prompt."""
     judge_calls: int = 0
     judge_input_tokens: int | None = None
     judge_output_tokens: int | None = None

@@ -38,9 +38,10 @@ def predict(
     fold: int | None,
     task: Task,
     settings: AnswerSettings,
+    shots: Sequence[Example] = (),
 ) -> list[Prediction]:
     """The graded answers to every example, sorted by split and example id; see `predict_share`."""
-    return predict_share(student, splits, iteration, fold, task, settings)[0]
+    return predict_share(student, splits, iteration, fold, task, settings, shots=shots)[0]
 
 
 def predict_beside_training(
@@ -50,13 +51,14 @@ def predict_beside_training(
     fold: int | None,
     task: Task,
     settings: AnswerSettings,
+    shots: Sequence[Example] = (),
 ) -> list[Prediction]:
     """`predict` where students are trained: without vLLM there, transformers answers."""
     if settings.backend == "vllm" and not vllm_is_here():
         # The image that trains has no vLLM: the two pin different versions of PyTorch.
         print("there is no vLLM beside the training, so transformers answers", flush=True)
         settings = settings.model_copy(update={"backend": "transformers", "gpus": 1})
-    return predict(student, splits, iteration, fold, task, settings)
+    return predict(student, splits, iteration, fold, task, settings, shots)
 
 
 def predict_share(
@@ -68,6 +70,7 @@ def predict_share(
     settings: AnswerSettings,
     shard: int = 0,
     shards: int = 1,
+    shots: Sequence[Example] = (),
 ) -> tuple[list[Prediction], dict[str, float]]:
     """The graded answers to the examples of one shard, sorted by split and example id, and how fast they came.
 
@@ -85,6 +88,7 @@ def predict_share(
         shard: Which shard to answer, from 0.
         shards: How many there are. All of them together give the same predictions as one alone, row by row; with vLLM,
             which batches as it sees fit, the last digits may differ.
+        shots: Rows that stand with their answers before each question.
 
     Returns:
         (predictions, figures): `rows_per_second`, `load_seconds`, `first_token_seconds` (from the loaded student to the
@@ -98,7 +102,7 @@ def predict_share(
         check_judge(task, settings.judge)
     except ValueError as problem:
         raise UserError(f"evaluate.{problem}") from None
-    replies, figures = ask_share(student, splits, task, settings, shard, shards)
+    replies, figures = ask_share(student, splits, task, settings, shard, shards, shots)
     return _graded(student, replies, iteration, fold, task, settings), figures
 
 
@@ -109,13 +113,14 @@ def ask_share(
     settings: AnswerSettings,
     shard: int = 0,
     shards: int = 1,
+    shots: Sequence[Example] = (),
 ) -> tuple[Replies, dict[str, float]]:
     """What the student says to the examples of one shard, before it is graded, and how fast; see `predict_share`."""
     tokenizer = load_tokenizer(student, settings.trust_remote_code)
     limit, note = answer_limit(tokenizer, task, (row for rows in splits.values() for row in rows), settings)
     if note:
         print(f"evaluate: {note}", flush=True)
-    questions = _questions(tokenizer, _context(student, settings), splits, task, settings, limit)
+    questions = _questions(tokenizer, _context(student, settings), splits, task, settings, limit, shots)
     own = share(cut(questions, settings.batch_size), shard, shards)
     crowded = [question for batch in own for question in batch if question.limit < 1]
     if crowded:
@@ -146,6 +151,7 @@ def _questions(
     task: Task,
     settings: AnswerSettings,
     longest: int,
+    shots: Sequence[Example],
 ) -> list[StudentQuestion]:
     scored = settings.mode == "score"
     questions = []
@@ -153,8 +159,9 @@ def _questions(
         for example in splits.get(split, []):
             on_seeds = split == "seeds"
             measured = scored or (settings.hardness and on_seeds)
-            prompt = encode_prompt(tokenizer, task, example)
-            completions = completions_of(tokenizer, task, example) if measured else []
+            shown = tasks.with_shots(task, shots, example)
+            prompt = encode_prompt(tokenizer, task, shown)
+            completions = completions_of(tokenizer, task, shown) if measured else []
             room = longest if context is None else context - len(prompt)
             # And one token more: see `vllm_answers`.
             if completions and context is not None and max(len(one.completion) for one in completions) + 1 > room:
@@ -172,6 +179,31 @@ def _questions(
                 )
             )
     return questions
+
+
+def fitting_shots(
+    student: Path,
+    splits: Mapping[Split, Sequence[Example]],
+    task: Task,
+    settings: AnswerSettings,
+    shots: Sequence[Example],
+) -> list[Example]:
+    """As many of the shots, from the first on, as cost no row its room for an answer in the student's context.
+
+    Raises:
+        UserError: The student cannot be loaded.
+    """
+    tokenizer, context = load_tokenizer(student, settings.trust_remote_code), _context(student, settings)
+    limit, _ = answer_limit(tokenizer, task, (row for rows in splits.values() for row in rows), settings)
+
+    def crowded(number: int) -> int:
+        asked = _questions(tokenizer, context, splits, task, settings, limit, shots[:number])
+        return sum(question.limit < limit for question in asked)
+
+    alone, number = crowded(0), len(shots)
+    while number and crowded(number) > alone:
+        number -= 1
+    return list(shots[:number])
 
 
 def _context(student: Path, settings: AnswerSettings) -> int | None:

@@ -57,7 +57,7 @@ LIBRARIES = {
     "predict": ROWS + MODELS,
     "evaluate": ROWS + MODELS,
     "out_of_fold": ROWS + MODELS,
-    "controls": ROWS + MODELS,
+    "controls": (*ROWS, *MODELS, "openai"),
     "teacher_augment": (*ROWS, *MODELS, "openai"),
 }
 """By stage, whichever of them is installed; `ROWS` for the others. Not what happens to be loaded: the same stage then

@@ -4,9 +4,10 @@ A task is data (`task.Task`). Its form, one of `forms.FORMS`, has the functions 
 paper's five are constants: gsm8k, casehold, snips, trec, sst2.
 """
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from string import ascii_uppercase
 from typing import Annotated, Any
 
@@ -14,16 +15,16 @@ from pydantic import BeforeValidator
 
 from llm2llm.components.shared.base.errors import UserError, did_you_mean
 from llm2llm.components.shared.base.thoughts import without_thoughts
-from llm2llm.components.shared.data.schemas import Outcome
+from llm2llm.components.shared.data.schemas import Example, Outcome
 from llm2llm.components.shared.tasks.forms import FORMS
 from llm2llm.components.shared.tasks.forms.base import FieldCount, Form
 from llm2llm.components.shared.tasks.shipped import casehold, gsm8k, snips, sst2, trec
 from llm2llm.components.shared.tasks.task import Columns, Task
 
-__all__ = ["FORMS", "TASKS", "AnyTask", "Columns", "FieldScore", "Form", "Task", "answer_schema",
+__all__ = ["FORMS", "TASKS", "AnyTask", "Columns", "FieldScore", "Form", "Task", "answer_schema", "answer_text",
            "answers_with_calls", "check_tools", "field_scores", "grade", "is_second_task", "load_task", "matches",
            "normalise", "parse", "prompt", "rationale_in", "rationale_prompt", "row_score", "target",
-           "teacher_schema"]  # fmt: skip
+           "teacher_schema", "with_shots"]  # fmt: skip
 
 
 TASKS: dict[str, Task] = {module.TASK.name: module.TASK for module in (gsm8k, casehold, snips, trec, sst2)}
@@ -65,10 +66,23 @@ def prompt(task: Task, question: str, choices: list[str], tools: Sequence[str] =
     if words := FORMS[task.form].before_question(task):
         parts.append(words)
     parts += ["Tools:", *tools] if tools else []
-    parts.append(f"{task.question_cue}: {question}")
-    parts += [f"{letter}. {choice}" for letter, choice in zip(ascii_uppercase, choices, strict=False)]
-    parts.append(f"{task.answer_cue}:")
+    parts += [f"{task.question_cue}: {question}", *_options(choices), f"{task.answer_cue}:"]
     return "\n".join(parts)
+
+
+def _options(choices: Sequence[str]) -> list[str]:
+    return [f"{letter}. {choice}" for letter, choice in zip(ascii_uppercase, choices, strict=False)]
+
+
+def with_shots(task: Task, shots: Sequence[Example], example: Example) -> Example:
+    """The row with other rows and their right answers before its question: of its `prompt` comes a few-shot prompt,
+    in which the instruction stands once. The id stays."""
+    before = ""
+    for shot in shots:
+        lines = [shot.question, *_options(shot.choices)]
+        lines.append(f"{task.answer_cue}: {target(task, shot.answer, shot.rationale)}")
+        before += "\n".join(lines) + f"\n\n{task.question_cue}: "
+    return replace(example, question=before + example.question)
 
 
 def is_second_task(task: Task) -> bool:
@@ -238,6 +252,13 @@ def answer_schema(task: Task) -> dict[str, Any]:
         "required": list(properties),
         "additionalProperties": False,
     }
+
+
+def answer_text(task: Task, answer: Any) -> str | None:
+    """An answer of the form `answer_schema` as text; None for what is no answer of the task's form."""
+    if FORMS[task.form].holds_json:
+        return answer if isinstance(answer, str) else json.dumps(answer) if isinstance(answer, dict | list) else None
+    return None if isinstance(answer, bool) or not isinstance(answer, str | int | float) else str(answer)
 
 
 def _loaded(value: Any) -> Any:

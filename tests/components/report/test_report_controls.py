@@ -140,3 +140,30 @@ def test_confusions_count_every_answer_once_and_free_answers_have_none() -> None
         confusion("y", None, 1, "test", 2),
     ]
     assert confusions_of(Task(name="t", form="text"), splits, answers) == []
+
+
+def test_what_costs_no_training_and_does_as_well_is_said() -> None:
+    untrained = replace(control(range(10)), name="untrained", steps=0)
+    few_shot = replace(control(range(185)), name="few_shot", steps=0, shots=4)
+    numbers = summary([untrained, few_shot, replace(control(range(195)), name="teacher", steps=0)])
+    words = " ".join(verdict(numbers).sentences)
+    assert (
+        "The student before any training, with 4 seeds in its prompt, does as well: 92.5% on the test split." in words
+    )
+    assert "The student before any training does as well" not in words, "the delivered one is far ahead"
+    for text in (render_html({"name": "x"}, numbers, [], [], []), render_markdown({"name": "x"}, numbers, [])):
+        assert "Before any training, 4 seeds in the prompt" in text
+        assert "The teacher itself (ceiling)" in text
+    assert metric_figures(numbers)["gain_over_untrained_test"] == 0.85
+    # Nobody is ahead of the teacher for nothing: that it does better is what a ceiling is.
+    assert "teacher itself does as well" not in words
+
+
+def test_a_control_that_was_asked_a_part_is_compared_on_that_part() -> None:
+    part = replace(control(range(10), n=20), name="teacher", steps=0, asked_ids=IDS[:20])
+    (one,) = summary([part])["controls"]
+    assert one["gain"]["test"]["value"] == pytest.approx(0.5), "the delivered student has all of these 20"
+    other = replace(part, asked_ids=[*IDS[:19], "of another run"])
+    assert summary([other])["controls"][0]["gain"]["test"]["value"] == pytest.approx(9 / 20)
+    with pytest.raises(UserError, match="answered 300 test rows"):
+        summary([replace(part, n=300, asked_ids=[f"x{number}" for number in range(300)])])
