@@ -28,7 +28,7 @@ from llm2llm.components.shared.ingest.columns import (
     text_cell,
     tool_cells,
 )
-from llm2llm.components.shared.ingest.formats import read_row
+from llm2llm.components.shared.ingest.formats import Content, read_row
 from llm2llm.components.shared.tasks import Columns, Task
 
 
@@ -66,7 +66,10 @@ def _answer_of(
     row: dict[str, Any], row_format: str, task: Task, columns: Columns, unanswered: bool
 ) -> tuple[Any, Sequence[str], list[str]]:
     """(the answer as it stands, the labels or choices, the row's own keys of the choices)."""
-    answer = cell(row, columns.answer) if row_format == "columns" else read_row(row, row_format, unanswered).answer
+    if row_format == "columns":
+        answer = cell(row, columns.answer)
+    else:
+        answer = read_row(row, row_format, unanswered, tasks.answers_with_calls(task)).answer
     if isinstance(answer, list) and len(answer) == 1:
         answer = answer[0]
     if not has_choices(task):
@@ -87,13 +90,14 @@ def to_examples(
         return [_own(place, row, task) for place, row in raw.rows]
     examples: list[Example] = []
     place_of_id: dict[str, str] = {}
-    after = 0
+    after = beside = 0
     for place, row in raw.rows:
         try:
-            example, left_out = _example(place, row, raw.format, task, columns, first, unanswered)
+            example, content = _example(place, row, raw.format, task, columns, first, unanswered)
         except ValueError as problem:
             raise UserError(f"{place}: {problem}") from None
-        after += left_out > 0
+        after += content is not None and content.after > 0
+        beside += content is not None and content.beside
         if example.source_id is not None:
             if example.source_id in place_of_id:
                 raise UserError(
@@ -103,15 +107,18 @@ def to_examples(
             place_of_id[example.source_id] = place
         examples.append(example)
     if after:
-        raw.notes.append(f"in {after} rows, turns behind the assistant's last are left out")
+        last = "the assistant's last call" if tasks.answers_with_calls(task) else "the assistant's last"
+        raw.notes.append(f"in {after} rows, turns behind {last} are left out")
+    if beside:
+        raw.notes.append(f"in {beside} rows, what the assistant says beside its calls is left out")
     return examples
 
 
 def _example(
     place: str, row: dict[str, Any], row_format: str, task: Task, columns: Columns, first: int | None,
     unanswered: bool = False,
-) -> tuple[Example, int]:  # fmt: skip
-    left_out = 0
+) -> tuple[Example, Content | None]:  # fmt: skip
+    content = None
     if unanswered:  # such rows may also lack what is known of an answer, and the user's own id
         may_lack = ((name, getattr(columns, name)) for name in ("rationale", "skills", "id"))
         columns = columns.model_copy(update={name: None for name, at in may_lack if at and not has_column(row, at)})
@@ -120,9 +127,9 @@ def _example(
         question = question_cell(row, columns.question)
         given = cell(row, columns.answer) if not unanswered or has_column(row, columns.answer) else None
     else:
-        content = read_row(row, row_format, unanswered)
+        content = read_row(row, row_format, unanswered, tasks.answers_with_calls(task))
         column = row_format
-        question, given, left_out = text_cell(content.question, row_format), content.answer, content.after
+        question, given = text_cell(content.question, row_format), content.answer
     choices, keys = choice_cells(row, columns) if has_choices(task) else ([], [])
     tools = tool_cells(row, columns.tools) if columns.tools is not None and offers_tools(task) else []
     if unanswered and (is_empty(given) or given == []):
@@ -144,7 +151,7 @@ def _example(
         skills=[] if columns.skills is None else list_cell(row, columns.skills),
         source=place,
         source_id=None if columns.id is None else text_cell(cell(row, columns.id), columns.id),
-    ), left_out
+    ), content
 
 
 def _answers(

@@ -151,6 +151,21 @@ def _cell(value: Any) -> str:
     return safe_cell(value) if isinstance(value, str) else str(value)
 
 
+def _calls(row: Example) -> list[dict[str, Any]] | None:
+    """The answer as the `tool_calls` that chat templates take; None where it is none."""
+    if not row.tools:
+        return None
+    try:
+        value = json.loads(row.answer)
+    except ValueError:
+        return None
+    if not isinstance(value, list) or not all(
+        isinstance(one, dict) and {*one} == {"name", "arguments"} for one in value
+    ):
+        return None
+    return [{"type": "function", "function": call} for call in value]
+
+
 def _trained(row: Example, export_format: ExportFormat, task: Task | None, lineage: bool) -> dict[str, Any]:
     # Beside messages, the tools are what a chat template writes.
     shown_tools = [] if export_format == "messages" else row.tools
@@ -164,6 +179,8 @@ def _trained(row: Example, export_format: ExportFormat, task: Task | None, linea
     offered = {"tools": [json.loads(one) for one in row.tools]} if row.tools else {}
     kept: dict[str, Any] = {name: getattr(row, name) for name in ("id", *LINEAGE)} if lineage else {}
     if export_format == "messages":
-        turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": target}]
+        turns: list[dict[str, Any]] = [{"role": "user", "content": prompt}, {"role": "assistant", "content": target}]
+        if (calls := _calls(row)) is not None:
+            turns[1] = {"role": "assistant", "content": "", "tool_calls": calls}
         return {"messages": turns, **offered, **kept}
     return {"prompt": prompt, "completion": f" {target}", **kept}

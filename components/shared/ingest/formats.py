@@ -18,6 +18,10 @@ earlier turns, each begins with its speaker.
                                Assistant: Which one?
 
                                User: Number 7.
+
+Tool calls (OpenAI's `tool_calls` and `function_call`, ShareGPT's `function_call`) in earlier turns are written into the
+question as JSON, and so are the results of tools (`role: tool`, `observation`). Where the task's answers are calls, the
+last turn that makes some is the answer.
 """
 
 import json
@@ -52,6 +56,8 @@ class Turn:
     role: str
     """`system`, `user`, `assistant` or `tool`."""
     text: str
+    calls: list[Any] | None = None
+    """The tools that the assistant calls, as the row has them; None where it calls none."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +65,12 @@ class Content:
     """A row's question and answer, out of any format but `columns`."""
 
     question: str
-    answer: str
-    """Empty where there is none."""
+    answer: str | list[Any]
+    """Empty text where there is none; a list of tool calls for a task whose answers are such."""
     after: int = 0
-    """Turns behind the last assistant turn, which are left out."""
+    """Turns behind the one that is the answer, which are left out."""
+    beside: bool = False
+    """Whether text beside the calls of the answer is left out."""
 
 
 def recognise(row: Mapping[str, Any], columns: Columns, unanswered: bool = False) -> str:
@@ -96,7 +104,7 @@ def is_own(row: Mapping[str, Any]) -> bool:
     return bool(content_id(row["question"], choices, row["rationale"] or None, row["answer"], tools) == row["id"])
 
 
-def read_row(row: Mapping[str, Any], name: str, unanswered: bool = False) -> Content:
+def read_row(row: Mapping[str, Any], name: str, unanswered: bool = False, calls: bool = False) -> Content:
     """The question and the answer of a row.
 
     Args:
@@ -104,9 +112,11 @@ def read_row(row: Mapping[str, Any], name: str, unanswered: bool = False) -> Con
         name: A format other than `columns`, `examples` and `auto`.
         unanswered: Whether the row may lack its answer: a conversation that ends before the assistant speaks is then
             all question.
+        calls: Whether the task's answers are tool calls.
 
     Raises:
-        ValueError: The row is not of the format, has no assistant turn, or has what is no text: images, tool calls.
+        ValueError: The row is not of the format, has no assistant turn, or has what is no text: images, or calls as the
+            answer of a task whose answers are none.
     """
     if name in ("messages", "sharegpt"):
         column = next((column for column in row if _CHAT.get(column) == name), None)
@@ -115,7 +125,7 @@ def read_row(row: Mapping[str, Any], name: str, unanswered: bool = False) -> Con
             raise ValueError(f"no column {'messages' if name == 'messages' else 'conversations'!r}, which format "
                              f"{name!r} needs; columns here: {_names(row)}")  # fmt: skip
         turns = turns_of(row[column], column)
-        return _content([*_system(row, turns), *turns], unanswered)
+        return _content([*_system(row, turns), *turns], unanswered, calls)
     if name == "prompt_completion":
         prompt = _column(row, "prompt", name)
         completion = row.get("completion") if unanswered else _column(row, "completion", name)
@@ -128,7 +138,7 @@ def read_row(row: Mapping[str, Any], name: str, unanswered: bool = False) -> Con
             answers = []
         else:
             answers = [Turn("assistant", _string(completion, "completion"))]
-        return _content([*_system(row, turns), *turns, *answers], unanswered)
+        return _content([*_system(row, turns), *turns, *answers], unanswered, calls)
     if name == "alpaca":
         asked = [_string(_column(row, "instruction", name), "instruction"), _optional(row, "input")]
         earlier = [
@@ -139,7 +149,7 @@ def read_row(row: Mapping[str, Any], name: str, unanswered: bool = False) -> Con
         last = [Turn("user", joined(asked))]
         if not (unanswered and is_empty(row.get("output"))):
             last.append(Turn("assistant", _string(_column(row, "output", name), "output")))
-        return _content([*_system(row, earlier), *earlier, *last], unanswered)
+        return _content([*_system(row, earlier), *earlier, *last], unanswered, calls)
     raise UserError(f"format {name!r} is not known; there are {', '.join(FORMATS)}")
 
 
@@ -154,19 +164,53 @@ def rendered(turns: Sequence[Turn]) -> str:
     others = [turn for turn in turns if turn.role != "system"]
     if len(others) == 1:
         return joined([*system, others[0].text])
-    return joined([*system, *(f"{turn.role.capitalize()}: {turn.text.strip()}" for turn in others)])
+    return joined([*system, *(f"{turn.role.capitalize()}: {_with_calls(turn)}" for turn in others)])
 
 
-def _content(turns: Sequence[Turn], unanswered: bool) -> Content:
+def _with_calls(turn: Turn) -> str:
+    """What a turn says, and the calls that it makes as JSON, alike however a row writes them."""
+    if not turn.calls:
+        return turn.text.strip()
+    written = []
+    for call in turn.calls:
+        function = call.get("function", call) if isinstance(call, Mapping) else None
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+            raise ValueError(f"a tool call without a name: {_short(call)}")
+        arguments = function.get("arguments", function.get("parameters"))
+        if isinstance(arguments, str) and arguments.strip():
+            try:
+                arguments = parse_json(arguments)
+            except ValueError:
+                raise ValueError(f"the arguments of a tool call are no JSON: {_short(arguments)}") from None
+        # Null is none: nested columns of Parquet fill in the names of other rows' arguments, in their own order.
+        if not isinstance(arguments or {}, Mapping):
+            raise ValueError(f"the arguments of a tool call must be an object, got {_short(arguments)}")
+        given = {name: one for name, one in sorted(arguments.items()) if one is not None} if arguments else {}
+        written.append(json.dumps({"name": function["name"], "arguments": given}, ensure_ascii=False))
+    return "\n".join(filter(None, [turn.text.strip(), f"[{', '.join(written)}]"]))
+
+
+def _content(turns: Sequence[Turn], unanswered: bool, calls: bool) -> Content:
     if unanswered and turns and turns[-1].role in ("user", "tool"):
         return Content(rendered(turns), "")
-    last = max((place for place, turn in enumerate(turns) if turn.role == "assistant"), default=None)
-    if last is None:
+    spoken = [place for place, turn in enumerate(turns) if turn.role == "assistant"]
+    if not spoken:
         raise ValueError("no turn of the assistant, so no answer")
+    calling = [place for place in spoken if turns[place].calls is not None]
+    last = calling[-1] if calls and calling else spoken[-1]
+    answer = turns[last]
+    if answer.calls and not calls:
+        raise ValueError(
+            "the answer is a tool call, which is no text; for answers that are calls set task.form: json without "
+            "answer_schema, and task.columns.tools"
+        )
     before = turns[:last]
     if not any(turn.role != "system" for turn in before):
         raise ValueError("the assistant's turn follows no question")
-    return Content(rendered(before), turns[last].text.strip(), after=len(turns) - last - 1)
+    said, after = answer.text.strip(), len(turns) - last - 1
+    if calls and answer.calls is not None:
+        return Content(rendered(before), answer.calls, after, beside=bool(said))
+    return Content(rendered(before), said, after)
 
 
 def _system(row: Mapping[str, Any], turns: Sequence[Turn]) -> list[Turn]:
@@ -193,7 +237,7 @@ def turns_of(value: Any, column: str) -> list[Turn]:
     """The turns in a cell, as they are or as JSON text.
 
     Raises:
-        ValueError: It holds no turns, an unknown speaker, or what is no text: images, tool calls.
+        ValueError: It holds no turns, an unknown speaker, or what is neither text nor a tool call: images.
     """
     found = _turns_in(value)
     if found is None:
@@ -206,11 +250,35 @@ def turns_of(value: Any, column: str) -> list[Turn]:
         role = _ROLES.get(str(speaker).casefold())
         if role is None:
             raise ValueError(f"{where}: the speaker {speaker!r} is not known; there are {', '.join(_ROLES)}")
-        if role == "call" or turn.get("tool_calls") or turn.get("function_call"):
-            raise ValueError(f"{where}: a tool call, which is no text; make the answer its JSON text, or leave it out")
-        text = _text_of(turn.get("content", turn.get("value", turn.get("text"))), where)
-        turns.append(Turn(role, text))
+        said = turn.get("content", turn.get("value", turn.get("text")))
+        if role == "call":
+            turns.append(Turn("assistant", "", _call_list(said, where)))
+            continue
+        calls = turn.get("tool_calls")
+        if is_empty(calls) and not is_empty(turn.get("function_call")):
+            calls = turn["function_call"]
+        # An empty list beside a text is what tools fill in for "no calls"; alone it says that there is nothing to call.
+        none = is_empty(calls) or (calls == [] and not is_empty(said))
+        found_calls = None if none else _call_list(calls, where)
+        if role == "tool" and isinstance(said, Mapping):
+            said = json.dumps(said, ensure_ascii=False)
+        text = "" if is_empty(said) and found_calls is not None else _text_of(said, where)
+        turns.append(Turn(role, text, found_calls))
     return turns
+
+
+def _call_list(value: Any, where: str) -> list[Any]:
+    """Tool calls: a list or a single one, as they are or as JSON text."""
+    if isinstance(value, str):
+        try:
+            value = parse_json(value)
+        except ValueError:
+            raise ValueError(f"{where}: a tool call that is no JSON: {_short(value)}") from None
+    if isinstance(value, Mapping):
+        value = [value]
+    if not isinstance(value, list) or not all(isinstance(one, Mapping) for one in value):
+        raise ValueError(f"{where}: tool calls must be a list of {{name, arguments}}, got {_short(value)}")
+    return value
 
 
 def _text_of(content: Any, where: str) -> str:
