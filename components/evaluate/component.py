@@ -59,6 +59,7 @@ def evaluate(
         scored,
         threshold_figures,
         thresholds,
+        with_flags,
         with_metrics,
     )
     from llm2llm.components.evaluate.settings import EvaluateStage
@@ -94,6 +95,8 @@ def evaluate(
             raise UserError("evaluate: neither a model nor shard_predictions; give one of the two")
         scores = [with_metrics(score, stage.task, rows, answered) for score in scored(so_far.scores, answered, counts)]
         scores = [replace(one, validation_losses=losses) if one.split == "validation" else one for one in scores]
+        flags = thresholds(stage.evaluate, stage.task, rows, answered)
+        scores = [with_flags(score, flags) for score in scores]
         write_artifact(predictions, "predictions", answered)
         confusions = confusions_of(stage.task, rows, answered)
         write_journal(journal, so_far.with_more(scores=scores, confusions=confusions))
@@ -101,12 +104,11 @@ def evaluate(
         write_confusion(confusion, confused)
         by_label = {name: round(value, 4) for name, value in label_figures(confused).items()}
         # Kubeflow shows the metadata, which must stay small.
-        at_threshold = threshold_figures(thresholds(stage.evaluate, stage.task, rows, answered))
         write_metrics(
             metrics,
             score_figures(scores, answered)
             | field_figures(stage.task, rows, answered)
-            | at_threshold
+            | threshold_figures(flags)
             | (by_label if len(by_label) <= LABELS_SHOWN else {}),
         )
         # Times are shown and not kept in the file: the same student and rows leave the same files.

@@ -202,6 +202,22 @@ def thresholds(
     return found
 
 
+def with_flags(score: Score, found: Mapping[Split, Flagged]) -> Score:
+    """The score with what the threshold comes to on its split, as `thresholds` found it."""
+    one = found.get(score.split)
+    if one is None:
+        return score
+    return replace(
+        score,
+        flag_label=one.label,
+        flag_threshold=one.threshold,
+        flag_positives=one.positives,
+        flag_found=one.found,
+        flag_negatives=one.negatives,
+        flag_false_alarms=one.false_alarms,
+    )
+
+
 def threshold_figures(found: Mapping[Split, Flagged]) -> dict[str, float]:
     """What Kubeflow shows of it: `threshold`, `<split>_recall_at_threshold`, `<split>_false_positive_rate`."""
     figures: dict[str, float] = {}

@@ -36,6 +36,11 @@
         accuracy        for validation and test: value, low, high, n, unparseable, as above
         gain            for each of them the delivered student's accuracy less the control's on the same rows: value,
                         low, high, p, as above
+    threshold           how rows are flagged by a label (evaluate.threshold), by the best iteration's student; null
+                        without one
+        label, value    flag a row when the label's probability is at least the value, which validation has chosen
+        splits          for validation and test: recall and false_positive_rate, each of k of n with its 95% interval
+                        (value, low, high, k, n), null where there are no such rows
     delivered           what the student of the best iteration answers; null for a task without labels or choices
         iteration
         splits          for each split that was asked:
@@ -103,6 +108,7 @@ from typing import Any
 from llm2llm.components.report.controls import count_controls, count_delivered
 from llm2llm.components.report.cost import judge_costs, teacher_costs
 from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.base.statistics import wilson_interval
 from llm2llm.components.shared.data.schemas import (
     SPLITS,
     Call,
@@ -190,6 +196,7 @@ def summarise(
         "iterations": iterations,
         "best_iteration": best,
         "controls": count_controls(controls, history, best),
+        "threshold": _threshold([score for score in history if score.iteration == best]),
         "delivered": count_delivered(confusions, best),
         "rows": {
             "seeds": sum(not row.generated for row in training_set),
@@ -246,6 +253,31 @@ def _check(history: Sequence[Score], errors: Sequence[StudentError], decisions: 
 
 def _ordered(decisions: Sequence[Decision]) -> list[Decision]:
     return sorted(decisions, key=lambda decision: decision.iteration)
+
+
+def _threshold(scores: Sequence[Score]) -> dict[str, Any] | None:
+    """The part `threshold` of the summary, from the best iteration's scores."""
+    flagged = [score for score in scores if score.flag_threshold is not None]
+    if not flagged:
+        return None
+    return {
+        "label": flagged[0].flag_label,
+        "value": flagged[0].flag_threshold,
+        "splits": {
+            score.split: {
+                "recall": _share(score.flag_found, score.flag_positives),
+                "false_positive_rate": _share(score.flag_false_alarms, score.flag_negatives),
+            }
+            for score in flagged
+        },
+    }
+
+
+def _share(k: int, n: int) -> dict[str, Any] | None:
+    if n == 0:
+        return None
+    low, high = wilson_interval(k, n)
+    return {"value": k / n, "low": low, "high": high, "k": k, "n": n}
 
 
 def _accuracy(score: Score) -> dict[str, Any]:

@@ -109,6 +109,8 @@ class Prediction:
     confidence: float | None = None
     """The probability of the answer that was given, among all labels or choices; None for an answer that was written
     freely."""
+    flag_probability: float | None = None
+    """The probability of the label that rows are flagged by (`evaluate.threshold`); None where none is wanted."""
 
     loss: float | None = None
     """Mean negative log-likelihood of the right completion's tokens, in nats; None when it was not asked for. So are
@@ -253,6 +255,16 @@ class Score:
     """For labels and choices, whatever decides."""
     calibration_error: float | None = None
     """The expected calibration error, in [0, 1], of the answers that have a `confidence`; None where none has one."""
+    flag_label: str = ""
+    """The label that rows are flagged by (`evaluate.threshold`); empty: none. So are the fields below."""
+    flag_threshold: float | None = None
+    """Chosen on validation: from this probability of the label on a row is flagged."""
+    flag_positives: int = 0
+    flag_found: int = 0
+    """Rows with the label, and how many of them are flagged."""
+    flag_negatives: int = 0
+    flag_false_alarms: int = 0
+    """The other rows, and how many of them are flagged."""
     gain: float | None = None
     """The accuracy less that of iteration 0 on the same rows; None where there is nothing to compare with. So are the
     fields below."""

@@ -21,7 +21,7 @@ from llm2llm.components.shared.inference.vllm_answers import ask_vllm, base_of, 
 from llm2llm.components.shared.judge.cost import cost_of
 from llm2llm.components.shared.judge.settings import check_judge
 from llm2llm.components.shared.llm.requests import LLMResponse
-from llm2llm.components.shared.models.label_scoring import completions_of, labels_of, likeliest
+from llm2llm.components.shared.models.label_scoring import completions_of, labels_of, likeliest, probabilities
 from llm2llm.components.shared.models.load import end_tokens, load_tokenizer
 from llm2llm.components.shared.models.prompts import encode_prompt
 from llm2llm.components.shared.models.student_folder import read_losses
@@ -300,6 +300,7 @@ def _graded(
                 samples_correct=outcomes["correct"],
                 samples_unparseable=outcomes["unparseable"],
                 confidence=confidence,
+                flag_probability=_flag_probability(task, question, reply, settings),
                 loss=found.loss if found else None,
                 label_probability=found.label_probability if found else None,
                 margin=found.margin if found else None,
@@ -323,6 +324,16 @@ def answers_in(
         return reply.answers, None
     label, confidence = likeliest(labels_of(task, question.example), reply.likelihoods)
     return [StudentAnswer(label, truncated=False)], confidence
+
+
+def _flag_probability(
+    task: Task, question: StudentQuestion, reply: StudentReply, settings: AnswerSettings
+) -> float | None:
+    """The probability of the label that rows are flagged by; None where none is, or the row could not be asked."""
+    if settings.threshold is None or settings.mode != "score" or not reply.likelihoods:
+        return None
+    place = labels_of(task, question.example).index(settings.threshold.label)
+    return probabilities(reply.likelihoods)[place]
 
 
 def _grades(

@@ -50,8 +50,8 @@ class AnswerSettings(Settings):
     judge: JudgeSettings | None = None
     """The model that grades the answers of a task with `match: judge`."""
     threshold: ThresholdSettings | None = None
-    """For guardrails, with mode `score` and two labels: chooses on validation from which probability on a row is
-    flagged as `label`, so that at most `max_false_positive_rate` of the others are, and tells the recall."""
+    """For guardrails, with mode `score` and labels: chooses on validation from which probability on a row is flagged as
+    `label`, so that at most `max_false_positive_rate` of the others are, and tells the recall."""
     trust_remote_code: bool = False
     """Whether to run code that a model repository brings along. Off: such a model is refused."""
 

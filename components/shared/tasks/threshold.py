@@ -19,9 +19,9 @@ class ThresholdSettings(Settings):
     """A label to flag rows by."""
 
     label: str
-    """One of the task's two labels, such as `unsafe`."""
+    """One of the task's labels, such as `unsafe`; it is held against all others together."""
     max_false_positive_rate: float = Field(0.01, ge=0, lt=1)
-    """The share of the rows with the other label that may be flagged."""
+    """The share of the rows with another label that may be flagged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,7 @@ class Flagged:
     """How many of them are flagged."""
     negatives: int
     false_alarms: int
-    """Rows with the other label, and how many of them are flagged."""
+    """Rows with another label, and how many of them are flagged."""
 
     @property
     def recall(self) -> float | None:
@@ -46,7 +46,7 @@ class Flagged:
 
     @property
     def false_positive_rate(self) -> float | None:
-        """The share of the rows with the other label that is flagged; None where there are none."""
+        """The share of the rows with another label that is flagged; None where there are none."""
         return self.false_alarms / self.negatives if self.negatives else None
 
 
@@ -58,10 +58,8 @@ def check_threshold(task: Task, settings: ThresholdSettings | None, mode: str) -
     """
     if settings is None:
         return
-    if len(task.labels) != 2:
-        raise ValueError(
-            f"threshold: for tasks of two labels, and task {task.name!r} has {len(task.labels)}; remove threshold"
-        )
+    if not task.labels:
+        raise ValueError(f"threshold: for tasks with labels, and task {task.name!r} has none; remove threshold")
     if settings.label not in task.labels:
         raise ValueError(f"threshold.label: {settings.label!r} is none of the labels {task.labels}")
     if mode != "score":
@@ -71,13 +69,15 @@ def check_threshold(task: Task, settings: ThresholdSettings | None, mode: str) -
 def probabilities(
     label: str, rows: Sequence[Example], predictions: Sequence[Prediction]
 ) -> tuple[list[float], list[float]]:
-    """(of rows with the label, of the others): the probability that the student gives the label, of two. A row that
-    could not be asked has 0."""
+    """(of rows with the label, of the others): the probability that the student gives the label. A row that could not
+    be asked has 0. Of answers without a `flag_probability`, which older files have, there are two labels."""
     right = {row.id: row.answer for row in rows}
     found: tuple[list[float], list[float]] = ([], [])
     for one in predictions:
         sure = one.confidence
-        probability = 0.0 if sure is None else sure if one.parsed == label else 1 - sure
+        probability = one.flag_probability
+        if probability is None:
+            probability = 0.0 if sure is None else sure if one.parsed == label else 1 - sure
         found[right[one.example_id] != label].append(probability)
     return found
 
