@@ -339,6 +339,7 @@ def score_split(predictions: Sequence[Prediction], training: Mapping[str, int]) 
         metric="accuracy",
         measures=[],
         validation_losses=[],
+        flag_label="",
         calibration_error=calibration_error(confidences, were_right) if confidences else None,
         **total(predictions),
     )

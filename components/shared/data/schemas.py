@@ -128,6 +128,9 @@ class Prediction:
     early_loss: float | None = None
     """`loss` after the first epoch."""
 
+    judge_score: float | None = None
+    """How good the first answer is, in [0, 1], by the judge, or by rule where it is the right answer's own text or
+    cannot be read; None where nobody is asked for a score (`task.metric: judge_score`)."""
     judge_calls: int = 0
     """Answers of the judge about what was drawn; 0 where a rule could grade all of it."""
     judge_input_tokens: int | None = None

@@ -6,6 +6,7 @@ rows -> questions -> transformers or vLLM -> replies -> grades
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -280,8 +281,8 @@ def _graded(
     predictions = []
     for (question, reply), (answers, confidence) in zip(replies, drawn, strict=True):
         graded = [next(grades) for _ in answers]
-        outcomes = Counter(outcome for _, outcome, _ in graded)
-        parsed, outcome, _ = graded[0]
+        outcomes = Counter(grade.outcome for grade in graded)
+        parsed, outcome = graded[0].parsed, graded[0].outcome
         on_seeds = question.split == "seeds"
         found: Hardness | None = None
         if reply.likelihoods:
@@ -308,7 +309,8 @@ def _graded(
                 el2n=found.el2n if found else None,
                 base_loss=base.get(question.example.id) if on_seeds else None,
                 early_loss=early.get(question.example.id) if on_seeds else None,
-                **cost_of(one for _, _, told in graded for one in told),
+                judge_score=graded[0].score,
+                **cost_of(one for grade in graded for one in grade.told),
             )
         )
     return sorted(predictions, key=lambda p: (SPLITS.index(p.split), p.example_id))
@@ -336,25 +338,38 @@ def _flag_probability(
     return probabilities(reply.likelihoods)[place]
 
 
-def _grades(
-    task: Task, asked: Sequence[tuple[Example, str]], settings: AnswerSettings
-) -> list[tuple[str | None, Outcome, list[LLMResponse]]]:
-    """(parsed, outcome, what a judge said about it) of each answer."""
+@dataclass(frozen=True, slots=True)
+class _Grade:
+    """The grade of one answer."""
+
+    parsed: str | None
+    outcome: Outcome
+    told: list[LLMResponse] = field(default_factory=list)
+    """What a judge said about it."""
+    score: float | None = None
+    """In [0, 1], where the judge gives such."""
+
+
+def _grades(task: Task, asked: Sequence[tuple[Example, str]], settings: AnswerSettings) -> list[_Grade]:
     if task.match == "judge":
-        from llm2llm.components.shared.judge.judge import judge_answers
+        from llm2llm.components.shared.judge.judge import judge_answers, scores_of
 
         assert settings.judge is not None, "checked"
         judged, told = judge_answers(task, asked, settings.judge)
-        return [(*grade, said) for grade, said in zip(judged, told, strict=True)]
+        scores = scores_of(task, judged, told)
+        return [
+            _Grade(parsed, outcome, said, score)
+            for (parsed, outcome), said, score in zip(judged, told, scores, strict=True)
+        ]
     if settings.mode == "score":
         # A label is its own reading, also one that a text could not be told from.
         return [
-            (None, "unparseable", [])
-            if not label
-            else (label, "correct" if tasks.matches(task, label, example.answer) else "wrong", [])
+            _Grade(label, "correct" if tasks.matches(task, label, example.answer) else "wrong")
+            if label
+            else _Grade(None, "unparseable")
             for example, label in asked
         ]
-    return [(*tasks.grade(task, completion, example.answer, example.also_right), []) for example, completion in asked]
+    return [_Grade(*tasks.grade(task, completion, row.answer, row.also_right)) for row, completion in asked]
 
 
 def _config(student: Path, settings: AnswerSettings) -> Any:

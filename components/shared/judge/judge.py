@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from importlib import resources
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from llm2llm.components.shared import tasks
 from llm2llm.components.shared.base.errors import UserError
@@ -31,8 +31,13 @@ from llm2llm.components.shared.llm.client import open_teacher
 from llm2llm.components.shared.llm.json_answers import only_object
 from llm2llm.components.shared.llm.requests import LLMRequest, LLMResponse, Message
 from llm2llm.components.shared.tasks import Task
+from llm2llm.components.shared.tasks.measured import metric_of
 
 JudgeVerdict = Literal["correct", "wrong"]
+BEST = 10
+"""The best score that a judge is asked for; 0 is the worst."""
+_VERDICT: dict[str, Any] = {"verdict": {"type": "string", "enum": list(get_args(JudgeVerdict))}}
+_SCORE: dict[str, Any] = {"score": {"type": "integer", "enum": list(range(BEST + 1))}}
 
 SHOWN = 300
 """Characters of an unreadable verdict that an error message shows."""
@@ -48,7 +53,8 @@ def judge_answers(
     task: Task, asked: Sequence[tuple[Example, str]], settings: JudgeSettings
 ) -> tuple[list[tuple[str | None, Outcome]], list[list[LLMResponse]]]:
     """Grades completions: by rule where a rule can, else by a judge (reference-guided, as in Zheng et al., "Judging
-    LLM-as-a-judge with MT-Bench and Chatbot Arena", NeurIPS 2023, section 3.4).
+    LLM-as-a-judge with MT-Bench and Chatbot Arena", NeurIPS 2023, section 3.4). With `task.metric: judge_score` the
+    judge gives a score, and an answer is right from `right_from` on; see `scores_of`.
 
     Args:
         task: With `match: judge` and a rubric.
@@ -66,17 +72,35 @@ def judge_answers(
     _check_task(task, settings)
     grades = [tasks.grade(task, completion, example.answer, example.also_right) for example, completion in asked]
     unsure = [i for i, (_, outcome) in enumerate(grades) if outcome == "wrong"]
-    requests = [
-        _request("judge", get_args(JudgeVerdict), task, settings, asked[i][0], answer=grades[i][0]) for i in unsure
-    ]
+    prompt, form = ("score", _SCORE) if _is_scored(task) else ("judge", _VERDICT)
+    requests = [_request(prompt, form, task, settings, asked[i][0], answer=grades[i][0]) for i in unsure]
     told: list[list[LLMResponse]] = [[] for _ in asked]
     for i, (verdict, answers) in zip(unsure, _verdicts(requests, settings), strict=True):
         told[i] = answers
         if verdict is None:
             grades[i] = None, "unparseable"
-        elif verdict == "correct":
+        elif verdict == "correct" if isinstance(verdict, str) else verdict >= settings.right_from * BEST - 1e-9:
             grades[i] = grades[i][0], "correct"
     return grades, told
+
+
+def scores_of(
+    task: Task, grades: Sequence[tuple[str | None, Outcome]], told: Sequence[Sequence[LLMResponse]]
+) -> list[float | None]:
+    """The score of each answer in [0, 1], out of what `judge_answers` returns: the judge's, or by rule 1 for the right
+    answer's own text and 0 for what cannot be read; None for a task whose metric is another."""
+    if not _is_scored(task):
+        return [None] * len(grades)
+    scores: list[float | None] = []
+    for (_, outcome), answers in zip(grades, told, strict=True):
+        read = _read(answers[-1]) if answers else None
+        scores.append(read / BEST if isinstance(read, int) else float(outcome == "correct"))
+    return scores
+
+
+def _is_scored(task: Task) -> bool:
+    metric = metric_of(task)
+    return metric is not None and metric.by_judge
 
 
 def _check_task(task: Task, settings: JudgeSettings) -> None:
@@ -87,10 +111,10 @@ def _check_task(task: Task, settings: JudgeSettings) -> None:
 
 
 def _request(
-    prompt: str, verdicts: Sequence[str], task: Task, settings: JudgeSettings, example: Example, **answers: str | None
+    prompt: str, form: dict[str, Any], task: Task, settings: JudgeSettings, example: Example, **answers: str | None
 ) -> LLMRequest:
     # The reason comes first: a verdict that is written before it is a guess that the reason then defends.
-    properties = {"reason": {"type": "string"}, "verdict": {"type": "string", "enum": list(verdicts)}}
+    properties = {"reason": {"type": "string"}, **form}
     return LLMRequest(
         messages=_messages(prompt, task, question=example.question, reference=example.answer, **answers),
         schema={
@@ -127,8 +151,10 @@ def _prompt(name: str) -> tuple[str, str]:
     return system.strip(), user.strip()
 
 
-def _verdicts(requests: Sequence[LLMRequest], settings: JudgeSettings) -> list[tuple[str | None, list[LLMResponse]]]:
-    """(verdict, None where none came; all that the judge answered) of each request, in order.
+def _verdicts(
+    requests: Sequence[LLMRequest], settings: JudgeSettings
+) -> list[tuple[str | int | None, list[LLMResponse]]]:
+    """(verdict or score, None where none came; all that the judge answered) of each request, in order.
 
     Raises:
         UserError, NotJudged: See `judge_answers`.
@@ -141,7 +167,7 @@ def _verdicts(requests: Sequence[LLMRequest], settings: JudgeSettings) -> list[t
         budget=settings.budget,
         prices=settings.prices,
     )
-    verdicts: list[str | None] = [None] * len(requests)
+    verdicts: list[str | int | None] = [None] * len(requests)
     told: list[list[LLMResponse]] = [[] for _ in requests]
     problems: dict[int, tuple[str, str]] = {}
     pending = list(range(len(requests)))
@@ -173,13 +199,16 @@ def _verdicts(requests: Sequence[LLMRequest], settings: JudgeSettings) -> list[t
     return list(zip(verdicts, told, strict=True))
 
 
-def _read(answer: LLMResponse) -> str | None:
-    """The verdict of an answer that is one; None for anything else."""
+def _read(answer: LLMResponse) -> str | int | None:
+    """The verdict or score of an answer that is one; None for anything else."""
     assert answer.request.schema is not None, "a verdict has a form"
     if answer.outcome != "answered" or answer.refusal:
         return None
     found = only_object(answer.answer, answer.request.schema)
-    return found["verdict"] if found is not None else None
+    if found is None:
+        return None
+    verdict: str | int = found["verdict"] if "verdict" in found else found["score"]
+    return verdict
 
 
 def _problem(answer: LLMResponse) -> tuple[str, str]:

@@ -26,6 +26,9 @@ class JudgeSettings(ModelSettings):
     attempts: int = Field(3, ge=1, le=20)
     """How often it is asked for the same verdict until one can be read. Busy and broken servers are another matter: see
     `tries`."""
+    right_from: float = Field(0.7, gt=0, le=1)
+    """`task.metric: judge_score` only: from which score on an answer counts as right, for the accuracy and for which
+    seeds are errors."""
     max_failed_fraction: float = Field(0, ge=0, le=1)
     """The stage fails when more than this share of the verdicts did not come. An answer without a verdict counts as
     unparseable."""

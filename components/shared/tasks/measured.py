@@ -29,10 +29,13 @@ def measured(
         predictions: The answers.
     """
     answers = {row.id: row.answer for row in rows}
-    return {
-        one.example_id: metric.measure(task, answers[one.example_id], one.parsed, one.outcome == "correct")
-        for one in sorted(predictions, key=lambda one: one.example_id)
-    }
+
+    def of_one(one: Prediction) -> list[float]:
+        if metric.by_judge and one.judge_score is not None:
+            return [one.judge_score, 1.0]
+        return metric.measure(task, answers[one.example_id], one.parsed, one.outcome == "correct")
+
+    return {one.example_id: of_one(one) for one in sorted(predictions, key=lambda one: one.example_id)}
 
 
 def matrix(metric: Metric, measures: Mapping[str, Sequence[float]] | Sequence[Sequence[float]]) -> "NDArray[Any]":

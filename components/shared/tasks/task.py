@@ -129,6 +129,10 @@ class Task(Settings):
             raise ValueError(
                 f"metric: {self.metric!r} is not for form {self.form!r}; it has {', '.join(map(repr, known_metrics))}"
             )
+        if known_metrics[self.metric].by_judge and self.match != "judge":
+            raise ValueError(
+                f"metric: {self.metric!r} is what a judge says; set match: judge and a rubric, or metric: accuracy"
+            )
         if self.match == "judge" and not form.has_free_text:
             known = _named(forms_with("has_free_text"))
             raise ValueError(f"match: 'judge' is for {known}, and this is form {self.form!r}; remove match")

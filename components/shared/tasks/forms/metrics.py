@@ -3,6 +3,7 @@
 accuracy            the share of right answers
 macro_f1            the F1 of each label, averaged: a rare label counts as much as a common one
 balanced_accuracy   the share of right answers to each label's rows, averaged
+judge_score         a judge's score of each answer, averaged
 
 A metric measures each answer by a few numbers, and makes its figure of their sums over rows. So one bootstrap and one
 permutation test fit all of them (`shared/base/statistics.py`). Averages are over the labels that rows have, as in
@@ -43,6 +44,8 @@ class Metric:
     sum by the second."""
     spread: Callable[["NDArray[Any]"], "NDArray[Any]"] = as_they_are
     """From (rows, measures) to (rows, what `value` needs the sums of)."""
+    by_judge: bool = False
+    """Whether the judge gives each answer a score, which then stands in the place of right or wrong."""
 
 
 def _right(task: "Task", answer: str, parsed: str | None, right: bool) -> list[float]:
@@ -89,6 +92,9 @@ def _balanced_accuracy(sums: "NDArray[Any]") -> "NDArray[Any]":
 
 
 ACCURACY = Metric(about="the share of right answers", measure=_right)
+JUDGE_SCORE = Metric(
+    about="a judge's score of each answer in [0, 1], averaged, for match: judge", measure=_right, by_judge=True
+)
 CLASS_METRICS = {
     "macro_f1": Metric(
         about="the F1 of each label, averaged, for labels and choices",

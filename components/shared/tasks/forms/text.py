@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from llm2llm.components.shared.base.text import folded
 from llm2llm.components.shared.tasks.forms.base import Form
+from llm2llm.components.shared.tasks.forms.metrics import JUDGE_SCORE
 
 if TYPE_CHECKING:
     from llm2llm.components.shared.tasks.task import Task
@@ -64,5 +65,6 @@ FORM = Form(
     normalise=normalise,
     teacher_properties=teacher_properties,
     has_free_text=True,
+    metrics={"judge_score": JUDGE_SCORE},
     leak_rouge_l=0.8,
 )

@@ -10,14 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm2llm.components.evaluate.evaluate import scored, with_metrics
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.data.schemas import Decision, Example, Outcome, Score
+from llm2llm.components.shared.base.statistics import best_of_p, bootstrapped
+from llm2llm.components.shared.data.schemas import Decision, Example, Outcome, Prediction, Score
 from llm2llm.components.shared.judge.cost import cost_of, total
-from llm2llm.components.shared.judge.judge import NotJudged, judge_answers
+from llm2llm.components.shared.judge.judge import NotJudged, judge_answers, scores_of
 from llm2llm.components.shared.judge.settings import JudgeSettings, check_judge
 from llm2llm.components.shared.llm.ledger import list_entries
 from llm2llm.components.shared.tasks import Task
-from tests.support.builders import example
+from llm2llm.components.shared.tasks.measured import matrix, measured, metric_of
+from tests.support.builders import example, prediction
 from tests.support.loopback_endpoint import MODEL, Endpoint, HTTPResponse, completion
 from tests.support.misbehaving_server import Faults, misbehaving
 
@@ -353,6 +356,82 @@ def test_a_model_that_takes_no_temperature_can_judge(
     endpoint.requests.clear()
     assert graded(TASK, asked, settings(temperature=None, ledger="")) == grades
     assert [body.get("temperature") for body in endpoint.requests] == [None, None]
+
+
+# Scores
+
+
+SCORED = TASK.model_copy(update={"metric": "judge_score"})
+
+
+def points(body: dict[str, Any], number: int) -> HTTPResponse:
+    """A judge that gives as many points as the answer has words."""
+    return completion({"reason": "because", "score": len(shown(body, "answer").split())})
+
+
+def test_a_score_stands_in_the_place_of_a_verdict(endpoint: Endpoint, settings: Callable[..., JudgeSettings]) -> None:
+    endpoint.answer = points
+    asked = [(row(), " ".join(["word"] * number)) for number in (1, 6, 7, 10)]
+    asked += [(row(), "warsaw"), (row(), "")]
+    grades, told = judge_answers(SCORED, asked, settings())
+    assert [outcome for _, outcome in grades] == ["wrong", "wrong", "correct", "correct", "correct", "unparseable"]
+    assert scores_of(SCORED, grades, told) == [0.1, 0.6, 0.7, 1.0, 1.0, 0.0]
+    assert len(endpoint.requests) == 4, "its own text and what cannot be read need no judge"
+    text = endpoint.requests[0]["messages"][0]["content"]
+    assert "0 for one that has nothing right" in text
+    assert TASK.rubric in text
+    strict = settings(right_from=0.5)
+    assert [outcome for _, outcome in judge_answers(SCORED, asked, strict)[0]][:3] == ["wrong", "correct", "correct"]
+    assert len(endpoint.requests) == 4, "the same answers are in the ledger"
+    assert scores_of(TASK, grades, told) == [None] * 6, "where a verdict decides, nobody is asked for a score"
+
+
+@pytest.mark.parametrize("score", [11, -1, 3.5, "7", None, True])
+def test_what_is_no_score_is_asked_for_again_and_never_a_wrong_answer(
+    endpoint: Endpoint, settings: Callable[..., JudgeSettings], score: Any
+) -> None:
+    endpoint.answer = lambda body, number: completion({"reason": "because", "score": score if number == 0 else 8})
+    grades, told = judge_answers(SCORED, [(row(), "In Warsaw, surely")], settings(concurrency=1))
+    assert (grades[0][1], scores_of(SCORED, grades, told)) == ("correct", [0.8])
+    assert len(endpoint.requests) == 2
+    endpoint.answer = lambda body, number: completion({"reason": "because", "score": score})
+    with pytest.raises(NotJudged, match="1 of 1 verdicts did not come"):
+        judge_answers(SCORED, [(row(), "In Krakow")], settings(attempts=2))
+
+
+def test_a_score_decides_with_a_bootstrap_interval_and_a_paired_test() -> None:
+    metric = metric_of(SCORED)
+    assert metric is not None
+    rows = [row(f"Where was number {number} born?") for number in range(40)]
+
+    def answered(scores: list[float]) -> list[Prediction]:
+        return [
+            prediction(one, "somewhere", "validation", outcome="wrong", judge_score=value)
+            for one, value in zip(rows, scores, strict=True)
+        ]
+
+    before, after = answered([0.5] * 40), answered([0.5, 0.9] * 20)
+    splits: Any = {"validation": rows}
+    (first,) = scored([], before, {"training_rows": 4})
+    first = with_metrics(first, SCORED, splits, before)
+    (second,) = scored([], after, {"training_rows": 4})
+    second = with_metrics(second, SCORED, splits, after)
+    assert (first.metric, first.value, first.accuracy) == ("judge_score", pytest.approx(0.5), 0.0)
+    assert second.value == second.decides == pytest.approx(0.7)
+    assert second.value_low is not None
+    assert second.value_high is not None
+    assert 0.6 < second.value_low < 0.7 < second.value_high < 0.8
+    pair = [matrix(metric, measured(SCORED, metric, rows, one)) for one in (before, after)]
+    assert best_of_p(pair[0], [pair[1]], metric.value) < 0.001, "no answer is right, and still it is better"
+    assert best_of_p(pair[0], [pair[0]], metric.value) == 1
+    difference = bootstrapped(pair[0], pair[1], metric.value)
+    assert difference.value == pytest.approx(0.2)
+    assert 0.1 < difference.low < 0.2 < difference.high < 0.3
+
+
+def test_only_a_judge_gives_scores() -> None:
+    with pytest.raises(UserError, match=r"metric: 'judge_score' is what a judge says; set match: judge and a rubric"):
+        Task.load({"name": "open", "form": "text", "metric": "judge_score"}, "task")
 
 
 # Settings
