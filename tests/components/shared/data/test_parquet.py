@@ -30,8 +30,8 @@ COLUMNS = {
     "call_key:string? checks:list confidence:double? votes:list vote_shares:doubles",
     "predictions": "example_id:string split:string iteration:int64 fold:int64? completion:string parsed:string? "
     "outcome:string truncated:bool samples:int64 samples_correct:int64 samples_unparseable:int64 confidence:double? "
-    "loss:double? label_probability:double? margin:double? rival:string? el2n:double? "
-    "base_loss:double? early_loss:double? judge_calls:int64 judge_input_tokens:int64? "
+    "flag_probability:double? loss:double? label_probability:double? margin:double? rival:string? el2n:double? "
+    "base_loss:double? early_loss:double? judge_score:double? judge_calls:int64 judge_input_tokens:int64? "
     "judge_output_tokens:int64? judge_usd:double?",
     "errors": "iteration:int64 example_id:string question:string choices:list rationale:string? answer:string "
     "completion:string parsed:string? outcome:string fold:int64? difficulty:string hardness:double? suspect:bool",
@@ -44,15 +44,17 @@ COLUMNS = {
     "high:double training_rows:int64 rows_too_long:int64 rows_truncated:int64 rows_replayed:int64 steps:int64 "
     "correct_ids:list "
     "metric:string value:double? value_low:double? value_high:double? measures:doubles macro_f1:double? "
-    "balanced_accuracy:double? calibration_error:double? gain:double? gain_low:double? gain_high:double? "
+    "balanced_accuracy:double? calibration_error:double? flag_label:string flag_threshold:double? "
+    "flag_positives:int64 flag_found:int64 flag_negatives:int64 flag_false_alarms:int64 "
+    "gain:double? gain_low:double? gain_high:double? "
     "gain_p:double? judge_calls:int64 judge_input_tokens:int64? "
     "judge_output_tokens:int64? judge_usd:double?",
     "decisions": "iteration:int64 selection:string errors:int64? suspects:int64 retired:int64 go_on:bool reason:string "
     "best_iteration:int64 reference_iteration:int64? judge_calls:int64 judge_input_tokens:int64? "
     "judge_output_tokens:int64? judge_usd:double?",
     "controls": "name:string iteration:int64 split:string n:int64 correct:int64 unparseable:int64 accuracy:double "
-    "low:double high:double steps:int64 correct_ids:list judge_calls:int64 judge_input_tokens:int64? "
-    "judge_output_tokens:int64? judge_usd:double?",
+    "low:double high:double steps:int64 correct_ids:list asked_ids:list shots:int64 judge_calls:int64 "
+    "judge_input_tokens:int64? judge_output_tokens:int64? judge_usd:double?",
     "confusions": "iteration:int64 split:string right:string given:string? n:int64",
 }
 COLUMNS["candidates"] = COLUMNS["examples"]
