@@ -42,7 +42,7 @@ COLUMNS = {
     "outcome:string attempts:int64 input_tokens:int64? output_tokens:int64? usd:double?",
     "scores": "iteration:int64 split:string n:int64 correct:int64 unparseable:int64 accuracy:double low:double "
     "high:double training_rows:int64 rows_too_long:int64 rows_truncated:int64 rows_replayed:int64 steps:int64 "
-    "correct_ids:list "
+    "validation_losses:doubles correct_ids:list "
     "metric:string value:double? value_low:double? value_high:double? measures:doubles macro_f1:double? "
     "balanced_accuracy:double? calibration_error:double? flag_label:string flag_threshold:double? "
     "flag_positives:int64 flag_found:int64 flag_negatives:int64 flag_false_alarms:int64 "
