@@ -33,6 +33,8 @@ class Stage:
     """Whether it has work after the last iteration alone, and ends at once in the others."""
     from_iteration: int | None = 0
     """The first iteration that has it; None: it runs once, before the loop."""
+    at_exit: bool = False
+    """Whether it is the exit task of a run in a cluster: it runs once, whatever has become of the others."""
 
 
 STAGES: dict[str, Stage] = {
@@ -51,7 +53,7 @@ STAGES: dict[str, Stage] = {
     ),
     "detect_changes": Stage(
         "Find out whether there is anything that the version in production was not made from.",
-        sections=("promote",),
+        sections=("promote", "notify"),
         outputs=("notes",),
         cached=False,  # it depends on the registry
         from_iteration=None,
@@ -128,5 +130,13 @@ STAGES: dict[str, Stage] = {
         "Write what happened, for a person.",
         sections=(),
         outputs=("html", "markdown", "summary", "metrics", "manifest"),
+    ),
+    "notify": Stage(
+        "Tell a webhook how the run ended.",
+        sections=(),
+        outputs=(),
+        cached=False,
+        from_iteration=None,
+        at_exit=True,
     ),
 }

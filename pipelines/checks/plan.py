@@ -39,6 +39,7 @@ def planned_stages(config: Config) -> list[PlannedStage]:
         "out_of_fold": folds > 0,
         "controls": config.has_controls,
         "promote": bool(config.promote.registry),
+        "notify": config.notifies,
     }
     pods = {}
     for name, known in STAGES.items():

@@ -300,7 +300,7 @@ class _Stages(NamedGroup):
     """One command for each stage, made from its component when it is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [name for name in STAGES if name != "configure"]
+        return [name for name, stage in STAGES.items() if name != "configure" and not stage.at_exit]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name.replace("-", "_") not in self.list_commands(ctx):

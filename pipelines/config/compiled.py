@@ -26,6 +26,8 @@ def compiled_settings(config: Config) -> dict[str, Any]:
         "whether the teacher draws from the pool": config.draws_from_pool,
         "whether the teacher is the student": config.teacher_augment.needs_student,
         "the image that the teacher needs": config.image_of("teacher_augment"),
+        "notify": config.notify.model_dump(mode="json", exclude_defaults=True),
+        "the registry that notify asks": config.promote.registry if config.notifies else "",
         "max_iterations": config.max_iterations,
         "images": config.images.model_dump(),
     }

@@ -8,6 +8,7 @@ from llm2llm.components import images
 from llm2llm.components.controls.settings import ControlSettings
 from llm2llm.components.dedupe.settings import DedupeSettings
 from llm2llm.components.filter_errors.settings import FilterErrorsSettings, needs
+from llm2llm.components.notify.settings import NotifySettings
 from llm2llm.components.prepare.settings import DataSettings, PrepareSettings
 from llm2llm.components.promote.settings import PromoteSettings
 from llm2llm.components.shared.base.settings import RandomSeed, Settings
@@ -59,6 +60,7 @@ class Config(Settings):
     dedupe: DedupeSettings = DedupeSettings()
     controls: ControlSettings = ControlSettings()
     promote: PromoteSettings = PromoteSettings()
+    notify: NotifySettings = NotifySettings()
     images: ImageSettings = ImageSettings()
     placement: PlacementSettings = PlacementSettings()
     """Where the stages run in a cluster; says nothing to a run on this machine."""
@@ -182,6 +184,11 @@ class Config(Settings):
             if stage == "evaluate" and self.evaluate.shards > 1:  # then the shards are asked, in predict
                 kind = "cpu"
         return str(getattr(self.images, kind))
+
+    @property
+    def notifies(self) -> bool:
+        """Whether somebody is told how a run ends."""
+        return self.notify.kind != "none"
 
     @property
     def has_controls(self) -> bool:

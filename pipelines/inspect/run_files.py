@@ -39,7 +39,7 @@ R = TypeVar("R")
 
 EVENTS = "events.jsonl"
 OURS = ("artifacts", "cache", "checkpoints", "student", "pipeline.yaml", "run.json", "events.jsonl", "run.log",
-        "report.html", "report.md", "summary.json", "manifest.json")  # fmt: skip
+        "report.html", "report.md", "summary.json", "manifest.json", "notified.json")  # fmt: skip
 """Everything that `llm2llm run` leaves in its output folder; its `--fresh` removes these and nothing else."""
 OUTPUTS = {
     "configure": ("config",),

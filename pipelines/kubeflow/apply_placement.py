@@ -6,6 +6,7 @@ from typing import Any
 
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.process import RUN_VARIABLE
+from llm2llm.components.stages import STAGES
 from llm2llm.pipelines.kubeflow.placement_parts import (
     MAY_LOAD_MODELS,
     READS_DATA,
@@ -47,6 +48,8 @@ def stage_placement(placement: PlacementSettings, stage: str, nodes: int = 1, sh
         shards: The config's `evaluate.shards`.
     """
     wanted = placement.stages.get(stage)
+    if wanted is not None and STAGES[stage].at_exit:  # tried again it might tell twice
+        return wanted.model_copy(update={"retries": 0})
     follows = (stage == "train" and nodes > 1) or (stage == "evaluate" and shards > 1)
     if wanted is None or not follows:
         return wanted

@@ -30,7 +30,7 @@ def compact(documents: list[dict[str, Any]], for_cluster: bool = True) -> list[d
     executors = spec["deploymentSpec"]["executors"]
     places: dict[str, Any] = {}
     for platform in platforms:
-        places = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+        places = platform["platforms"]["kubernetes"].get("deploymentSpec", {}).get("executors", {})
     components = spec["components"]
     for executor in executors.values():
         executor["container"]["command"] = EXECUTE

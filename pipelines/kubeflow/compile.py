@@ -110,7 +110,7 @@ _Dumper.add_representer(
 def _put_in_lines(spec: dict[str, Any], *platforms: dict[str, Any]) -> None:
     """Each task, what a component takes and gives, and where an executor runs, in a line."""
     for platform in platforms:
-        places = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+        places = platform["platforms"]["kubernetes"].get("deploymentSpec", {}).get("executors", {})
         places |= {name: _Line(place) for name, place in places.items()}
     for component in [spec["root"], *spec["components"].values()]:
         tasks = component.get("dag", {}).get("tasks", {})

@@ -18,7 +18,7 @@ from llm2llm.pipelines.config.compiled import compiled_settings
 from llm2llm.pipelines.config.form import describe_form, to_parameters
 from llm2llm.pipelines.kubeflow.components import component
 from llm2llm.pipelines.kubeflow.fit_placement import fit_placement
-from llm2llm.pipelines.kubeflow.placement import placed
+from llm2llm.pipelines.kubeflow.placement import PlacementSettings, placed, seconds
 from llm2llm.pipelines.loop import run_loop
 
 
@@ -78,6 +78,23 @@ class KubeflowRunner:
             task.after(self._reported)
         return done
 
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """A block after which stage `notify` runs, however it ends, where the config has it. A run on this machine is
+        told of by the process that runs it."""
+        if not self._config.notifies or self._in_order:
+            yield
+            return
+        from llm2llm.pipelines.kubeflow.exit_task import check_address, ending_text
+
+        check_address(self._config, self._placement)
+        config = self._config
+        task = component("notify")(name=config.name, ending=ending_text(config))
+        task.set_container_image(config.image_of("notify"))
+        task.set_display_name("notify")
+        with dsl.ExitHandler(placed(task, "notify", self._placement), name="run"):
+            yield
+
     def for_each(self, count: int, name: str, body: Callable[[Any], Any]) -> Any:
         with dsl.ParallelFor(items=list(range(count)), name=name) as item:
             output = body(item)
@@ -103,7 +120,9 @@ def build_pipeline(config: Config, settings: Mapping[str, str] | None = None) ->
     defaults = to_parameters(config)
 
     def llm2llm(*values: Any) -> None:
-        run_loop(config, KubeflowRunner(config, dict(zip(defaults, values, strict=True)), settings))
+        runner = KubeflowRunner(config, dict(zip(defaults, values, strict=True)), settings)
+        with runner.told():
+            run_loop(config, runner)
 
     llm2llm.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=type(v)) for n, v in defaults.items()]
@@ -117,4 +136,13 @@ def build_pipeline(config: Config, settings: Mapping[str, str] | None = None) ->
         display_name=f"LLM2LLM: {config.name}",
         description=f"Fine-tunes a student on task {config.task.name}, has a teacher write new examples from its "
         f"errors, and repeats, up to {config.max_iterations} times.",
+        pipeline_config=_pipeline_config(config.placement),
     )(llm2llm)
+
+
+def _pipeline_config(placement: PlacementSettings) -> dsl.PipelineConfig:
+    """How long a run may take, and its Workflow stays."""
+    return dsl.PipelineConfig(
+        active_deadline_seconds=seconds(placement.deadline) if placement.deadline else None,
+        ttl_seconds_after_finished=seconds(placement.keep_finished) if placement.keep_finished else None,
+    )

@@ -161,8 +161,22 @@ class PlacementSettings(Settings):
     service_account: str = ""
     """The Kubernetes service account that runs run as, unless `llm2llm submit` is given another; the profiles name that
     of manifests/. Empty: Kubeflow's own default, which may do nearly everything in its namespace."""
+    deadline: str = ""
+    """After this long, such as 48h, a run is ended, whatever it does; waits for nodes count. Empty: never. Needs
+    Kubeflow Pipelines 2.17 or newer; older ones refuse the pipeline, or end nothing."""
+    keep_finished: str = ""
+    """How long a finished run's Workflow stays in the cluster, with its pods, such as 24h. Artifacts, scores and the
+    run in Kubeflow's own list stay. Empty: as the cluster does (one hour with the manifests of 2.17). Needs Kubeflow
+    Pipelines 2.17 or newer."""
     train_jobs: TrainJobs = TrainJobs()
     """How several nodes train together; only for `train.nodes` above 1."""
+
+    @field_validator("deadline", "keep_finished")
+    @classmethod
+    def _is_duration(cls, value: str) -> str:
+        if value and seconds(value) > 2**31 - 1:
+            raise ValueError("at most 596523h, as Kubernetes counts seconds in 32 bits")
+        return value
 
     @model_validator(mode="after")
     def _fit(self) -> Self:

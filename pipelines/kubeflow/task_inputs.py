@@ -3,7 +3,7 @@
 Source: KFP 2.17.0, `backend/src/v2/driver/resolve.go`, `dag.go` and `backend/src/v2/metadata/client.go`. The rules hold
 for any store of executions; this project's size model uses one in memory, its test double the real metadata store.
 
-Left out: importers and workspaces, artifact iterators, task configs, the final status of an exit task, expression
+Left out: importers and workspaces, artifact iterators, task configs, expression
 selectors other than `parseJson(string_value)["key"]`.
 """
 
@@ -209,6 +209,17 @@ def _parameter(store: Store, names: RunNames, dag: Execution, task_name: str, so
         found = _follow(store, dag, wanted["producerTask"], wanted["outputParameterKey"], artifacts=False)
         values = [execution.properties.get("outputs", {}).get(key) for execution, key in found.ends]
         return values if found.collected else values[0]
+    if "taskFinalStatus" in source:
+        producer = source["taskFinalStatus"]["producerTask"]
+        found_states = [one.state for one in store.executions_below(dag.id) if one.properties["task_name"] == producer]
+        if not found_states:
+            raise DriverError(f"failed to resolve inputs: producer task, {producer}, not in tasks")
+        return {
+            "error": {},
+            "pipelineJobResourceName": names.workflow,
+            "pipelineTaskName": producer,
+            "state": found_states[0],
+        }
     raise DriverError(f"failed to resolve inputs: parameter spec {sorted(source)} is not known to this model")
 
 

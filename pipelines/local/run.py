@@ -38,11 +38,13 @@ from llm2llm.components.shared.data.artifacts import without_record
 from llm2llm.components.shared.ingest.sources import BUILTIN, is_file_source, shown_source, source_file, split_of
 from llm2llm.components.shared.llm.settings import IN_POD
 from llm2llm.components.shared.models.vllm import vllm_is_here
+from llm2llm.components.shared.registry.notify_settings import NotifySettings
 from llm2llm.components.shared.training.settings import SCRATCH
 from llm2llm.pipelines.config import Config
 from llm2llm.pipelines.inspect.run_files import OURS
 from llm2llm.pipelines.kubeflow.compile import compile_config
 from llm2llm.pipelines.kubeflow.placement import PlacementSettings
+from llm2llm.pipelines.local.ending import Ending, check_address, ending_told
 from llm2llm.pipelines.local.movable import moved
 from llm2llm.pipelines.local.progress import LogLines, Watch
 
@@ -85,6 +87,7 @@ def run_local(config: Config, output: Path, runner: Runner = "subprocess", fresh
     for model, folder in _model_folders(config).items():
         if not folder.is_dir():
             raise UserError(f"{'student' if model == config.student else 'model'} {model}: no such folder")
+    check_address(config.notify)
     output = output.expanduser().absolute()
     _refuse_inside(config, output)
     _refuse_foreign(output)
@@ -92,20 +95,26 @@ def run_local(config: Config, output: Path, runner: Runner = "subprocess", fresh
         if fresh:
             _discard(output)
         config = _with_places(_snapshot_inputs(config, output), output)
-        config = config.model_copy(update={"placement": PlacementSettings()})  # there is one place here
-        os.environ[RUN_VARIABLE] = _claim(config, output, runner)
-        if runner != "process":
-            compile_config(config, output / "pipeline.yaml", for_cluster=False)
-        if before := len(_finished(output)):
-            print(f"going on: {before} stages were finished before and are not run again", flush=True)
-        with open(output / "events.jsonl", "a", encoding="utf-8") as events:
-            events.write("\n" if events.tell() else "")  # ends the half line that a killed run may have left
-            watch = Watch(events=events, shown=sys.stdout)
-            if runner == "process":
-                _run_in_process(config, output, watch)
-            else:
-                _run_pipeline(config, output, runner, watch)
-        return _collect(output)
+        notify = config.notify
+        # There is one place here, and this process tells of the ending.
+        config = config.model_copy(update={"placement": PlacementSettings(), "notify": NotifySettings()})
+        os.environ[RUN_VARIABLE] = run_id = _claim(config, output, runner)
+        ending = Ending(notify, config.name, run_id, output)
+        with _stopped_by_signals(ending), ending_told(ending):
+            if runner != "process":
+                compile_config(config, output / "pipeline.yaml", for_cluster=False)
+            if before := len(_finished(output)):
+                print(f"going on: {before} stages were finished before and are not run again", flush=True)
+            with open(output / "events.jsonl", "a", encoding="utf-8") as events:
+                events.write("\n" if events.tell() else "")  # ends the half line that a killed run may have left
+                watch = Watch(events=events, shown=sys.stdout)
+                if runner == "process":
+                    _run_in_process(config, output, watch)
+                else:
+                    _run_pipeline(config, output, runner, watch)
+            summary = _collect(output)
+            ending.done(summary)
+        return summary
 
 
 def _run_pipeline(config: Config, output: Path, runner: Runner, watch: Watch) -> None:
@@ -130,7 +139,7 @@ def _run_pipeline(config: Config, output: Path, runner: Runner, watch: Watch) ->
     # KFP reads what a stage prints as text of this locale; what that cannot hold is escaped.
     os.environ["PYTHONIOENCODING"] = f"{locale.getpreferredencoding(False)}:backslashreplace"
     print_before = builtins.print
-    with open(output / "run.log", "a", encoding="utf-8") as log, _stopped_by_signals():
+    with open(output / "run.log", "a", encoding="utf-8") as log:
         try:
             with redirect_stdout(LogLines(log, watch)):
                 pipeline()
@@ -144,7 +153,7 @@ def _run_in_process(config: Config, output: Path, watch: Watch) -> None:
     from llm2llm.pipelines.local.in_process import run_in_process
 
     os.environ.pop(PARENT_VARIABLE, None)  # of a run before; here the stages have no parent
-    with open(output / "run.log", "a", encoding="utf-8") as log, _stopped_by_signals():
+    with open(output / "run.log", "a", encoding="utf-8") as log:
         try:
             with redirect_stdout(LogLines(log, watch)), redirect_stderr(log):
                 run_in_process(config, output / "artifacts")
@@ -258,12 +267,13 @@ def _failure(watch: Watch, output: Path, problem: BaseException) -> Exception:
 
 
 @contextmanager
-def _stopped_by_signals() -> Iterator[None]:
+def _stopped_by_signals(ending: Ending) -> Iterator[None]:
     """Ends at once on SIGTERM, as on Ctrl-C: finished stages are safe, and a running one ends with this process."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         # Not through sys.stdout: the signal may have come in the middle of a write to it, which cannot be re-entered.
         os.write(1, INTERRUPTED.encode())
+        ending.tell("terminated", f"by signal {number}", in_haste=True)
         os._exit(128 + number)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}

@@ -34,7 +34,7 @@ def test_every_folder_with_a_component_is_in_it() -> None:
 def test_its_outputs_are_those_of_the_component(name: str) -> None:
     spec = component_of(name).component_spec
     # Artifacts have types such as `system.Dataset@0.0.1`; parameters `Boolean` and the like.
-    artifacts = {key for key, output in spec.outputs.items() if output.type.startswith("system.")}
+    artifacts = {key for key, output in (spec.outputs or {}).items() if output.type.startswith("system.")}
     assert artifacts == set(STAGES[name].outputs)
 
 

@@ -81,7 +81,7 @@ def test_vllms_image_is_the_vllm_that_is_tested_with_its_own_pytorch() -> None:
 
 
 STAGES_OF = {
-    "cpu": ("prepare", "detect_changes", "filter_errors", "teacher_augment", "dedupe", "report"),
+    "cpu": ("prepare", "detect_changes", "filter_errors", "teacher_augment", "dedupe", "report", "notify"),
     "train": ("train", "answer", "evaluate", "out_of_fold", "promote"),
 }
 ELSEWHERE = {

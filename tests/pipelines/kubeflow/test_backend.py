@@ -1,6 +1,7 @@
 """Compiled pipelines on the double of Kubeflow's backend, with the real metadata store."""
 
 import hashlib
+import json
 import os
 import sys
 from copy import deepcopy
@@ -259,6 +260,67 @@ def test_a_process_that_fails_says_why(store: MetadataStore, tmp_path: Path) -> 
     result = run(compiled_toy(toys.chain), {"rows": 1}, store=store, backend=backend, env={"PATH": "/bin"})
     assert (result.state, result.failed_task) == ("Failed", "write")
     assert "exit code 1" in result.message
+
+
+TOLD = (
+    "notify.kind=webhook",
+    "placement.secrets=[{env: LLM2LLM_NOTIFY_URL, secret: hook, key: url, stages: [notify]}]",
+    "max_iterations=2",
+)
+
+
+@pytest.mark.parametrize(
+    ("failing", "goes_on", "state", "told"),
+    [
+        ("", True, "Succeeded", "COMPLETE"),
+        ("", False, "Succeeded", "COMPLETE"),
+        ("evaluate", True, "Failed", "FAILED"),
+        ("report-3", True, "Failed", "FAILED"),
+    ],
+)
+def test_the_exit_task_runs_once_and_is_told_how_the_run_ended(
+    store: MetadataStore, failing: str, goes_on: bool, state: str, told: str
+) -> None:
+    def pretend(stage: StageInput) -> StageOutput:
+        stops = stage.task.startswith("filter-errors") and not goes_on
+        return StageOutput({"Output": False} if stops else {}, failed="broken" if stage.task == failing else "")
+
+    result = run(compiled_config("quickstart", TOLD), store=store, pretend=pretend)
+    assert result.state == state, result.message
+    assert result.pods_of["executor", "notify"] == 1
+    status = result.received("notify")["status"]
+    status = json.loads(status) if isinstance(status, str) else status
+    assert (status["state"], status["pipelineTaskName"]) == (told, "exit-handler-1")
+
+
+def test_the_exit_task_costs_little_and_nothing_where_nobody_is_told() -> None:
+    plain = workflow_size(compiled_config("quickstart", TOLD[2:]), version="2.17")
+    told = workflow_size(compiled_config("quickstart", TOLD), version="2.17")
+    assert told.stored.total - plain.stored.total < 20_000
+    assert told.pods - plain.pods == 3  # two of its own, and the driver of the sub-graph around the loop
+    assert "notify" not in json.dumps(compiled_config("quickstart", TOLD[2:])[0]["components"])
+
+
+def test_the_exit_task_is_not_tried_again_and_alone_has_the_address() -> None:
+    spec, platform = compiled_config("quickstart", [*TOLD, "placement.profile=kind"])
+    tasks = spec["root"]["dag"]["tasks"]
+    assert tasks["notify"].get("retryPolicy", {}).get("maxRetryCount", 0) == 0
+    executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert [name for name, one in executors.items() if "LLM2LLM_NOTIFY_URL" in str(one)] == ["exec-notify"]
+
+
+def test_a_pipeline_whose_exit_task_has_no_address_is_refused() -> None:
+    with pytest.raises(UserError, match="notify.url_env: no secret gives LLM2LLM_NOTIFY_URL to stage notify"):
+        compiled_config("quickstart", ["notify.kind=slack"])
+
+
+def test_deadline_and_time_to_live_are_in_the_platforms_part() -> None:
+    given = ["placement.deadline=48h", "placement.keep_finished=24h"]
+    (platform,) = compiled_config("quickstart", given)[1:]
+    assert platform["platforms"]["kubernetes"]["pipelineConfig"] == {
+        "activeDeadlineSeconds": 48 * 3600,
+        "resourceTtlOnCompletion": 24 * 3600,
+    }
 
 
 @pytest.mark.slow

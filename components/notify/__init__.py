@@ -1,0 +1,1 @@
+"""Stage `notify`: tells a webhook how a run ended."""
