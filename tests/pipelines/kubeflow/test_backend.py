@@ -310,7 +310,7 @@ def test_the_exit_task_is_not_tried_again_and_alone_has_the_address() -> None:
 
 
 def test_a_pipeline_whose_exit_task_has_no_address_is_refused() -> None:
-    with pytest.raises(UserError, match="notify.url_env: no secret gives LLM2LLM_NOTIFY_URL to stage notify"):
+    with pytest.raises(UserError, match=r"notify.url_env: no secret gives LLM2LLM_NOTIFY_URL to stage notify"):
         compiled_config("quickstart", ["notify.kind=slack"])
 
 
