@@ -9,7 +9,8 @@ Only what is known by its form is ever named, and of that only what is older tha
     run           an output folder of `llm2llm run` (its `run.json`), or the folder of a run in a cluster, which is
                   called by the run's id (`<pipeline>/<run id>/configure/...`)
     candidate     <registry>/candidates/<run>
-    version       <registry>/versions/<version> to which the registry's pointer never pointed
+    version       <registry>/versions/<version> to which the registry's pointer never pointed; with it goes
+                  <registry>/serving/<version>.yaml
     checkpoints   <checkpoints>/<key>, <checkpoints>/jobs/<name>
 
 What a kept version needs stays: the runs that promoted it, and what its documents name, such as the model that its
@@ -30,6 +31,7 @@ from typing import Any, Literal
 
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.registry.production import POINTER, Generation, generations
+from llm2llm.components.shared.registry.serving import manifest_uri
 from llm2llm.components.shared.registry.versions import CANDIDATES, VERSIONS, registry_uri
 from llm2llm.components.shared.storage import NotThere, Stored, delete, is_remote, join, list_objects, read_bytes
 from llm2llm.components.shared.storage.folders import MANIFEST
@@ -165,6 +167,8 @@ def remove(leftovers: Iterable[Leftover], registry: str = "") -> int:
         if why := _since(one, registry):
             print(f"kept: {why} since: {one.uri}", flush=True)
             continue
+        if one.kind == "version":
+            delete(manifest_uri(*one.uri.rsplit(f"/{VERSIONS}/", 1)))
         # A manifest first, so that no reader finds a part of its folder; what a run is known by last.
         manifests = [uri for uri in one.objects if uri.endswith(f"/{MANIFEST}")]
         others = [uri for uri in one.objects[:-1] if uri not in set(manifests)]

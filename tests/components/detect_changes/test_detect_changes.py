@@ -9,10 +9,12 @@ from llm2llm.components.detect_changes.changes import detect_changes
 from llm2llm.components.detect_changes.component import detect_changes as stage
 from llm2llm.components.prepare.component import prepare
 from llm2llm.components.promote.settings import PromoteSettings
+from llm2llm.components.shared.base.process import RUN_VARIABLE
 from llm2llm.components.shared.base.settings_text import settings_text
 from llm2llm.components.shared.data.artifacts import LocalArtifact
 from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.registry import digests
+from llm2llm.components.shared.registry.nothing_new import take_nothing_new
 from tests.support.builders import example, outputs_of, splits_artifact
 from tests.support.registry_makers import CONFIG, SEEDS, TASK, VALIDATION, finish, keep, rows
 
@@ -171,6 +173,27 @@ def test_the_stage_returns_it_and_says_it(tmp_path: Path, capsys: pytest.Capture
     assert text.startswith("# Something new\n" if new else "# Nothing new\n")
     assert ("2 seeds added" if new else "the same 12 seeds and the same config") in text
     assert ("the run goes on" if new else "the run ends here") in said
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_the_stage_leaves_a_note_for_the_exit_task_where_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: bool
+) -> None:
+    registry = str(tmp_path / "registry")
+    keep(registry, "run-1", tmp_path / "model", lambda i: i < 60)
+    finish(registry, "run-1")
+    config = LocalArtifact(str(tmp_path / "config"))
+    Path(config.path).write_text(json.dumps(CONFIG))
+    monkeypatch.setenv(RUN_VARIABLE, "run-2")
+    settings = {"promote": {"registry": registry, "only_if_new": True}, "notify": {"kind": "slack" if told else "none"}}
+    assert not stage.python_func(
+        splits=splits_artifact(tmp_path, seeds=SEEDS),
+        config=config,
+        settings=settings_text(settings),
+        notes=LocalArtifact(str(tmp_path / "notes.md")),
+    )
+    assert take_nothing_new(registry, "run-2").startswith("nothing new since" if told else "")
+    assert take_nothing_new(registry, "run-2") == ""
 
 
 def test_the_stage_without_a_registry_says_what_to_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

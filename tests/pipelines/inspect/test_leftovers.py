@@ -56,6 +56,8 @@ def registry(place: str, tmp_path: Path) -> str:
         write_bytes(folder / "model.safetensors", name.encode())
         write_bytes(folder / "llm2llm.json", json.dumps({"student": base or "scratch"}).encode())
         upload_folder(folder, join(uri, name))
+        if name.startswith("versions"):
+            write_bytes(join(uri, "serving", f"{name.partition('/')[2]}.yaml"), b"kind: InferenceService")
     first = move(uri, to="v-1", kind="promote", after=None, run="run-a")
     assert move(uri, to="v-2", kind="promote", after=first, run=CLUSTER_RUN)
     write_bytes(join(uri, "tried", "1.json"), b"{}")
@@ -95,6 +97,7 @@ def test_what_no_promoted_version_needs_goes_and_all_else_stays(place: str, runs
         "runs/deeper/b/artifacts/prepare/splits/seeds.parquet",
         *(f"registry/candidates/run-b/{name}" for name in ("MANIFEST.json", "llm2llm.json", "model.safetensors")),
         *(f"registry/versions/v-3/{name}" for name in ("MANIFEST.json", "llm2llm.json", "model.safetensors")),
+        "registry/serving/v-3.yaml",
         f"checkpoints/{key}/step-00000150/MANIFEST.json",
         f"checkpoints/{key}/step-00000150/model",
         "checkpoints/jobs/train-1/job.json",
