@@ -295,8 +295,8 @@ class Decision:
     iteration: int
     selection: str
     errors: int | None
-    """How many seed rows to write from; None at the iteration limit of an `out_of_fold` run, where the students of the
-    folds would be trained for nothing."""
+    """How many seed rows to write from; None at the iteration limit where only the students of the folds could say it
+    (`out_of_fold`, and `auto` once the student knows its seeds): they would be trained for nothing."""
     suspects: int = 0
     """How many seed rows were set apart because their label is likely wrong."""
     retired: int = 0

@@ -175,6 +175,21 @@ class TestDecision:
         decision = found.decision
         assert (decision.errors, decision.go_on, decision.reason) == (None, False, "iteration limit 1 reached")
 
+    @pytest.mark.parametrize("selection", ["auto", "random"])
+    def test_at_the_limit_a_student_that_knows_its_seeds_is_not_said_to_have_no_errors(self, seeds, selection) -> None:
+        """The folds would show them, and none is trained after the last iteration."""
+        right = [answered(row, "correct", 1) for row in seeds]
+        settings = FilterErrorsSettings(selection=selection)
+        known = [*history(0.1, 0.2), score(1, 1.0, "seeds")]
+        found = filter_errors(seeds, right, known, 1, 1, settings)
+        assert (found.decision.errors, found.decision.reason) == (None, "iteration limit 1 reached")
+        assert found.errors == []
+        in_folds = [answered(row, "correct", 1, fold=place % 3) for place, row in enumerate(seeds)]
+        assert filter_errors(seeds, right, known, 1, 1, settings, fold_predictions=in_folds).decision.errors == 0
+        one_wrong = [answered(seeds[0], "wrong", 1), *right[1:]]
+        seen = filter_errors(seeds, one_wrong, known, 1, 1, FilterErrorsSettings())
+        assert (seen.decision.errors, seen.decision.reason) == (1, "iteration limit 1 reached")
+
     @pytest.mark.parametrize(
         ("patience", "validation", "go_on"),
         [
