@@ -67,6 +67,7 @@ class OpenTeacher:
             schema=schema,
             temperature=self.settings.temperature if temperature is None else temperature,
             max_tokens=self.settings.max_tokens,
+            top_p=1.0 if temperature == 0 else self.settings.top_p,
             purpose=purpose,
             parent_id=parent_id,
         )

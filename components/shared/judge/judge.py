@@ -125,6 +125,7 @@ def _request(
         },
         temperature=settings.temperature,
         max_tokens=settings.max_tokens,
+        top_p=settings.top_p,
         purpose="judge",
         parent_id=example.id,
     )

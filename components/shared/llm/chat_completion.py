@@ -55,6 +55,8 @@ def chat_request(
     body: dict[str, Any] = {**(extra or {}), "model": model, limit_name: request.max_tokens}
     if temperature and request.temperature is not None:
         body["temperature"] = request.temperature
+    if request.top_p != 1:
+        body["top_p"] = request.top_p
     if request.schema is not None and in_words:
         messages = schema_in_words(messages, request.schema)
     elif request.schema is not None:

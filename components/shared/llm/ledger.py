@@ -45,7 +45,7 @@ class Entry:
     model: str
     request: Mapping[str, Any]
     """What the key is made of besides the identity: `messages`, `schema`, `temperature`, `max_tokens`, `sample` and
-    `attempt` of the `LLMRequest`."""
+    `attempt` of the `LLMRequest`, and its `top_p` below 1."""
     purpose: str = "write"
     parent_id: str | None = None
     sent: Mapping[str, Any] | None = None
@@ -88,6 +88,7 @@ def request_of(request: LLMRequest) -> dict[str, Any]:
         "max_tokens": request.max_tokens,
         "sample": request.sample,
         "attempt": request.attempt,
+        **({"top_p": request.top_p} if request.top_p != 1 else {}),
     }
 
 

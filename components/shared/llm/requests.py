@@ -31,6 +31,8 @@ class LLMRequest:
     """None: the model's own."""
     max_tokens: int
     """The longest answer."""
+    top_p: float = 1.0
+    """Nucleus sampling: only the likeliest tokens that have this share of the probability together; 1: all."""
     sample: int = 0
     """Tells requests apart that are otherwise equal, so that each is answered, and paid for, on its own."""
     attempt: int = 0
@@ -88,6 +90,8 @@ def request_key(identity: str, request: LLMRequest) -> str:
         identity, [dict(m) for m in request.messages], request.schema, request.temperature, request.max_tokens,
         request.sample, request.attempt,
     ]  # fmt: skip
+    if request.top_p != 1:  # the key of a call that was paid for before there was the setting stays as it is
+        content.append({"top_p": request.top_p})
     text = json.dumps(content, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 

@@ -66,6 +66,9 @@ class ModelSettings(Settings):
     temperature: float | None = Field(0.7, ge=0, le=2)
     """Sampling temperature. null: none is sent, so that the model's own counts. A model that refuses the one that is
     sent is asked without it, which is said."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """Nucleus sampling (Holtzman et al. 2020): a token is drawn from the likeliest that have this share of the
+    probability together. 1: from all, and nothing is sent."""
     max_tokens: int = Field(2048, ge=16)
     """The longest answer, in tokens."""
     structured: Literal["auto", "json_schema", "words"] = "auto"
@@ -188,6 +191,8 @@ def _check_extras(settings: ModelSettings) -> None:
         if name in settings.extra_body:
             own = f"; set {name} itself" if name in type(settings).model_fields else ""
             raise ValueError(f"extra_body.{name}: llm2llm sets it{own}; remove it")
+    if settings.top_p != 1 and "top_p" in settings.extra_body:
+        raise ValueError("extra_body.top_p: top_p is set itself; remove one of the two")
     for name, text in _texts(settings.extra_body, "extra_body"):
         if looks_like_a_key(text) or _SECRET_PARAMETER.search(name):
             raise ValueError(

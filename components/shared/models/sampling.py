@@ -9,7 +9,7 @@ so may another kind of machine; a draw on the edge between two tokens may then f
 from collections.abc import Sequence
 
 import torch
-from transformers import LogitsProcessor
+from transformers import LogitsProcessor, TopPLogitsWarper
 
 
 class GumbelSampling(LogitsProcessor):
@@ -18,22 +18,32 @@ class GumbelSampling(LogitsProcessor):
     Args:
         seeds: One for each row; None: the row stays greedy.
         temperatures: One for each row, above 0 where there is a seed.
+        top_ps: One for each row: the share of the probability that the likeliest tokens which may be drawn have
+            together, after the temperature; default: 1, all tokens.
     """
 
-    def __init__(self, seeds: Sequence[int | None], temperatures: Sequence[float]) -> None:
+    def __init__(
+        self, seeds: Sequence[int | None], temperatures: Sequence[float], top_ps: Sequence[float] | None = None
+    ) -> None:
         # On the CPU, so that every device draws the same.
         self._generators = [None if seed is None else torch.Generator().manual_seed(seed) for seed in seeds]
         self._temperatures = list(temperatures)
+        self._top_ps = list(top_ps) if top_ps is not None else [1.0] * len(self._temperatures)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         sampled = scores.float()
-        for row, (generator, temperature) in enumerate(zip(self._generators, self._temperatures, strict=True)):
+        rows = zip(self._generators, self._temperatures, self._top_ps, strict=True)
+        for row, (generator, temperature, top_p) in enumerate(rows):
             if generator is not None:
                 waits = torch.empty(scores.shape[1]).exponential_(generator=generator).clamp_min_(1e-30)
-                sampled[row] = sampled[row] / temperature - waits.log().to(scores.device)
+                logits = sampled[row] / temperature
+                if top_p < 1:
+                    logits = TopPLogitsWarper(top_p)(input_ids[row : row + 1], logits[None])[0]
+                sampled[row] = logits - waits.log().to(scores.device)
         return sampled
 
     def keep(self, rows: Sequence[int]) -> None:
         """Goes on with these rows of the batch only."""
         self._generators = [self._generators[row] for row in rows]
         self._temperatures = [self._temperatures[row] for row in rows]
+        self._top_ps = [self._top_ps[row] for row in rows]

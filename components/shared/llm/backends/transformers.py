@@ -97,7 +97,13 @@ def _generate(model: Any, tokenizer: Any, batch: Sequence[EncodedRequest]) -> li
             max_new_tokens=max(item.limit for item in batch),
             eos_token_id=ends,
             pad_token_id=tokenizer.pad_token_id,
-            logits_processor=[GumbelSampling(seeds, [item.request.temperature or 0.0 for item in batch])],
+            logits_processor=[
+                GumbelSampling(
+                    seeds,
+                    [item.request.temperature or 0.0 for item in batch],
+                    [item.request.top_p for item in batch],
+                )
+            ],
         )
     written = []
     for item, row in zip(batch, tokens[:, padded["input_ids"].shape[1] :].tolist(), strict=True):

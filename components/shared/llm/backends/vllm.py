@@ -85,6 +85,7 @@ def _generate(llm: Any, chunk: list[EncodedRequest], settings: ModelSettings, in
     sampling = [
         SamplingParams(
             temperature=item.request.temperature,
+            top_p=item.request.top_p,
             max_tokens=item.limit,
             seed=item.seed,
             structured_outputs=None

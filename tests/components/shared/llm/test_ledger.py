@@ -185,10 +185,18 @@ class TestKeys:
             dataclasses.replace(base, max_tokens=65),
             dataclasses.replace(base, sample=1),
             dataclasses.replace(base, attempt=1),
+            dataclasses.replace(base, top_p=0.9),
         ]
         keys = {request_key(who, one) for who in (WHO, f"{WHO}@2") for one in (base, *others)}
-        assert len(keys) == 16
+        assert len(keys) == 18
         assert request_key(WHO, dataclasses.replace(base, purpose="judge", parent_id="p")) == request_key(WHO, base)
+
+    def test_a_nucleus_is_a_part_of_the_call_and_changes_no_key_from_before_there_was_one(self) -> None:
+        assert request_key(WHO, request()) == "610abd9347ae9e10a948aad228c99332"
+        assert "top_p" not in request_of(request())
+        one = request(top_p=0.9)
+        stored = dataclasses.replace(entry(), key=request_key(WHO, one), request=request_of(one))
+        assert stored.llm_request() == one
 
     def test_the_endpoint_model_and_revision_are_the_identity(self) -> None:
         settings = ModelSettings(model="m", url="http://a/v1/")

@@ -37,6 +37,8 @@ def test_what_is_no_key_is_none(value: str) -> None:
         ({"extra_headers": {"a": "x\ny"}}, "is no HTTP header"),
         ({"extra_headers": {"Host": "x"}}, "the HTTP client sets it"),
         ({"extra_body": {"temperature": 1}}, "extra_body.temperature: llm2llm sets it; set temperature itself"),
+        ({"extra_body": {"top_p": 0.5}, "top_p": 0.9}, "extra_body.top_p: top_p is set itself; remove one of the two"),
+        ({"top_p": 0}, "top_p: Input should be greater than 0"),
         ({"extra_body": {"stream": True}}, "extra_body.stream: llm2llm sets it; remove it"),
         ({"extra_body": {"api_key": "x"}}, "looks like a key"),
         ({"teacher": "vllm", "extra_body": {"a": 1}}, "extra_body: is for an endpoint, and teacher is 'vllm'"),

@@ -87,6 +87,10 @@ class TestRequest:
         }
         assert endpoint.keys == {f"Bearer {CANARY}"}
 
+    def test_a_nucleus_is_sent_where_there_is_one(self, endpoint, ask) -> None:
+        ask(asks=requests(1, top_p=0.9))
+        assert endpoint.requests[0]["top_p"] == 0.9
+
     @pytest.mark.parametrize("status", [400, 422])
     def test_asks_in_words_where_no_schema_is_taken_and_remembers(self, endpoint, ask, capfd, status: int) -> None:
         def answer(body: dict[str, Any], number: int) -> HTTPResponse:

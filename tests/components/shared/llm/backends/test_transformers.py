@@ -113,12 +113,14 @@ def test_draws_follow_the_softmax_and_temperature_0_is_greedy(chat_model: Path) 
     with open_teacher(settings(chat_model, batch_size=200), "transformers", tracker) as teacher:
         drawn = teacher([request("go", temperature, 1, sample=n) for n in range(600)])
         greedy = teacher([request("go", 0.0, 1, sample=n) for n in range(3)])
+        nucleus = teacher([request("go", temperature, 1, sample=n, top_p=1e-6) for n in range(20)])
     best = int(logits.argmax())
     share = sum(answer.text == tokenizer.decode([best]) for answer in drawn) / 600
     p = float(expected[best])
     assert abs(share - p) < 4 * (p * (1 - p) / 600) ** 0.5
     assert {answer.text for answer in greedy} == {tokenizer.decode([best])}
     assert len({answer.text for answer in drawn}) > 3
+    assert {answer.text for answer in nucleus} == {tokenizer.decode([best])}, "the likeliest token is always left"
 
 
 def test_tokens_are_counted_and_an_answer_that_hits_its_limit_says_so(chat_model: Path) -> None:
