@@ -258,7 +258,8 @@ def _endpoint(config: Config, what: str, settings: Any) -> Iterator[Check]:
     # A model that reasons first needs room for it; the answer itself is five tokens.
     request = LLMRequest(
         messages=[{"role": "user", "content": 'Say yes, as {"word": "yes"}.'}], schema=schema,
-        temperature=settings.temperature, max_tokens=max(256, min(settings.max_tokens, 2048)), purpose="preflight",
+        temperature=settings.temperature, max_tokens=max(256, min(settings.max_tokens, 2048)), top_p=settings.top_p,
+        purpose="preflight",
     )  # fmt: skip
     try:
         # The backend says on standard output what it does; the line below says it all.
