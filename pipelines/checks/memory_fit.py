@@ -20,6 +20,7 @@ CHANGES: tuple[dict[str, Any], ...] = (
     {"sharding": "fsdp"},
     {"bf16_weights": True},
     {"method": "lora"},
+    {"method": "lora", "sharding": "fsdp"},
     {"method": "qlora"},
 )
 """What is proposed where a config's own settings do not fit, the nearest first."""
@@ -69,7 +70,7 @@ def proposals(
 ) -> Iterator[tuple[dict[str, Any], Fit]]:
     """(changes of the train section, how it fits then) of each of `CHANGES` that makes a training fit."""
     for changes in CHANGES:
-        if changes.get("method", settings.method) == settings.method and "method" in changes and len(changes) == 1:
+        if changes.get("method") == settings.method:
             continue
         whole = {"bf16_weights": False, "sharding": "ddp"} if "method" in changes else {}
         changed = {**settings.model_dump(), **whole, **changes}
@@ -114,7 +115,7 @@ DEVICES = ((1, 24), (1, 40), (1, 80), (8, 24), (8, 80))
 
 METHODS: dict[str, tuple[dict[str, Any], ...]] = {
     "full": ({}, {"sharding": "fsdp"}, {"bf16_weights": True}),
-    "lora": ({},),
+    "lora": ({}, {"sharding": "fsdp"}),
     "qlora": ({},),
 }
 """The methods of the table, and what each tries in turn."""

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
+from peft import PeftModel, get_peft_model
 from transformers import TrainerCallback
 
 from llm2llm.components.shared.training.checkpoints import PROGRESS_FILE, Checkpoints
@@ -164,9 +165,14 @@ def whole_model(trainer: Any) -> Any:
     weights = trainer.accelerator.get_state_dict(trainer.model)
     if not this_process().is_main_process:
         return trainer.model
+    trained = trainer.accelerator.unwrap_model(trainer.model)
+    adapted = isinstance(trained, PeftModel)
+    base = trained.get_base_model() if adapted else trained
     with torch.device("meta"):  # room for a second student is not needed: it takes the weights as they are
-        whole = type(trainer.accelerator.unwrap_model(trainer.model))._from_config(trainer.model.config)
+        whole = type(base)._from_config(base.config)
+        whole.generation_config = base.generation_config
+        if adapted:
+            whole = get_peft_model(whole, trained.peft_config["default"])
     whole.load_state_dict(weights, assign=True)
-    whole.tie_weights()
-    whole.generation_config = trainer.model.generation_config
+    (whole.get_base_model() if adapted else whole).tie_weights()
     return whole

@@ -179,8 +179,8 @@ class FineTuneSettings(Settings):
     nodes: int = Field(1, ge=1)
     """Pods to train on, `gpus` devices each."""
     sharding: Literal["ddp", "fsdp"] = "ddp"
-    """Several devices only. `ddp`: each holds the whole student; `fsdp`: each holds a part of it (FSDP2), for `full`
-    and `hft`."""
+    """Several devices only. `ddp`: each holds the whole student; `fsdp`: each holds a part of it (FSDP2), for all
+    methods but `qlora`."""
     checkpoint_uri: str = ""
     """Where checkpoints are kept, such as s3://bucket/folder, so that a retry in another pod goes on from the newest;
     empty: in this machine's temporary folder. They are removed when the student is saved."""
@@ -233,9 +233,10 @@ class FineTuneSettings(Settings):
                     f"{key}: {getattr(self, key)} is for an adapter, and method is {self.method!r}; remove it, or set "
                     "method to lora or qlora"
                 )
-        if self.sharding == "fsdp" and self.adapts:
+        if self.sharding == "fsdp" and self.method == "qlora":
             raise ValueError(
-                f"sharding: 'fsdp' is for methods full and hft, and method is {self.method!r}; set sharding: ddp"
+                "sharding: 'fsdp' does not share out a base in 4 bits (method: qlora); set method: lora, or sharding: "
+                "ddp"
             )
         for key in ("lora_dropout", "dora"):
             if self.lora_experts and getattr(self, key):

@@ -100,6 +100,6 @@ def test_a_loss_curve_has_about_a_hundred_points_and_every_loss_in_it() -> None:
     assert curve[-1] == (1050, 1045.5)
 
 
-def test_fsdp_is_for_whole_weights() -> None:
-    with pytest.raises(UserError, match="sharding: 'fsdp' is for methods full and hft, and method is 'lora'"):
-        FineTuneSettings.load({"method": "lora", "sharding": "fsdp"}, "train")
+def test_fsdp_shares_out_no_4_bit_base() -> None:
+    with pytest.raises(UserError, match="sharding: 'fsdp' does not share out a base in 4 bits"):
+        FineTuneSettings.load({"method": "qlora", "sharding": "fsdp"}, "train")

@@ -218,7 +218,9 @@ def test_an_unreachable_place_is_refused_when_a_training_begins(
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="processes on a CPU")
 @pytest.mark.parametrize(
-    "changes", [{"method": "lora", "lora_dropout": 0.2}, {"sharding": "fsdp"}], ids=["ddp", "fsdp"]
+    "changes",
+    [{"method": "lora", "lora_dropout": 0.2}, {"sharding": "fsdp"}, {"method": "lora", "sharding": "fsdp"}],
+    ids=["ddp", "fsdp", "lora, fsdp"],
 )
 def test_one_of_two_processes_is_killed(
     changes: dict[str, object],

@@ -48,6 +48,22 @@ VARIANTS = {
     "packed, weighted": {"batch_size": 2, "packing": True, "class_weights": "balanced"},
     "lora": {"method": "lora", "lora_dropout": 0.0, "learning_rate": 1e-2, "batch_size": 4},
     "hft, every token": {"method": "hft", "loss_on": "all", "batch_size": 4},
+    "lora, fsdp": {
+        "method": "lora",
+        "lora_dropout": 0.0,
+        "learning_rate": 1e-2,
+        "batch_size": 4,
+        "sharding": "fsdp",
+    },
+    "lora, merged, fsdp": {
+        "method": "lora",
+        "lora_dropout": 0.0,
+        "learning_rate": 1e-2,
+        "batch_size": 4,
+        "sharding": "fsdp",
+        "merge": True,
+        "record_losses": True,
+    },
     "fsdp": {"sharding": "fsdp", "batch_size": 4, "gradient_accumulation": 2, "record_losses": True},
 }
 
