@@ -3,13 +3,14 @@ r"""The formats in which people keep training rows, each made a question and an 
 columns            question and answer in columns of any name, as `task.columns` says
 messages           {"messages": [{"role": "system"|"user"|"assistant", "content": ...}, ...]}
 sharegpt           {"conversations": [{"from": "human"|"gpt"|"system", "value": ...}, ...]}
-prompt_completion  {"prompt": text or messages, "completion": text or messages}
-alpaca             {"instruction": ..., "input": ..., "output": ...}, also with "system" and "history"
+prompt_completion  {"prompt": text or messages, "completion": text or messages}, or "response"
+alpaca             {"instruction": ..., "input": ..., "output": ...}, also with "system" and "history"; or, as in Dolly,
+                   {"instruction": ..., "context": ..., "response": ...}
 examples           rows that llm2llm wrote: `llm2llm export`, or a stage; told by their id
 
-The last assistant turn is the answer. What comes before it is the question, rendered alike in every format, so that the
-same content has the same id: the parts are joined with an empty line between them, system prompt first; where there are
-earlier turns, each begins with its speaker.
+The last assistant turn is the answer, but for those with `weight: 0` (or `train: false`). What comes before it is the
+question, rendered alike in every format, so that the same content has the same id: the parts are joined with an empty
+line between them, system prompt first; where there are earlier turns, each begins with its speaker.
 
     Be brief.                  You are a clerk.
 
@@ -41,6 +42,8 @@ FORMATS: tuple[str, ...] = get_args(RowFormat)
 _CHAT = {"messages": "messages", "conversations": "sharegpt", "conversation": "sharegpt", "dialog": "messages",
          "dialogue": "messages", "chat": "messages"}  # fmt: skip
 """Columns that hold turns, and the format they are the mark of."""
+_MEDIA = ("image", "images", "video", "videos", "audio", "audios")
+"""Columns that hold what a conversation is about, where there is more than its text."""
 _ROLES = {
     "system": "system", "developer": "system", "user": "user", "human": "user", "prompter": "user",
     "assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant",
@@ -58,6 +61,8 @@ class Turn:
     text: str
     calls: list[Any] | None = None
     """The tools that the assistant calls, as the row has them; None where it calls none."""
+    learnt: bool = True
+    """Whether it may be the answer; not with `weight: 0`, which says that nothing is learnt from it."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +90,9 @@ def recognise(row: Mapping[str, Any], columns: Columns, unanswered: bool = False
     for column, name in _CHAT.items():
         if column in row and _turns_in(row[column]) is not None:
             return name
-    if "prompt" in row and (unanswered or "completion" in row):
+    if "prompt" in row and (unanswered or _answer_column(row, "completion") in row):
         return "prompt_completion"
-    if "instruction" in row and (unanswered or "output" in row):
+    if "instruction" in row and (unanswered or _answer_column(row, "output") in row):
         return "alpaca"
     return "columns"
 
@@ -118,6 +123,11 @@ def read_row(row: Mapping[str, Any], name: str, unanswered: bool = False, calls:
         ValueError: The row is not of the format, has no assistant turn, or has what is no text: images, or calls as the
             answer of a task whose answers are none.
     """
+    for column in _MEDIA:
+        if not is_empty(row.get(column)) and row[column] != []:
+            raise ValueError(
+                f"column {column!r} is not empty, and only text can be read; leave out the row or the column"
+            )
     if name in ("messages", "sharegpt"):
         column = next((column for column in row if _CHAT.get(column) == name), None)
         column = column or next((column for column in row if column in _CHAT), None)
@@ -128,27 +138,30 @@ def read_row(row: Mapping[str, Any], name: str, unanswered: bool = False, calls:
         return _content([*_system(row, turns), *turns], unanswered, calls)
     if name == "prompt_completion":
         prompt = _column(row, "prompt", name)
-        completion = row.get("completion") if unanswered else _column(row, "completion", name)
+        column = _answer_column(row, "completion")
+        completion = row.get(column) if unanswered else _column(row, column, name)
         turns = (
             turns_of(prompt, "prompt") if _turns_in(prompt) is not None else [Turn("user", _string(prompt, "prompt"))]
         )
         if _turns_in(completion) is not None:
-            answers = turns_of(completion, "completion")
+            answers = turns_of(completion, column)
         elif unanswered and (is_empty(completion) or completion == []):
             answers = []
         else:
-            answers = [Turn("assistant", _string(completion, "completion"))]
+            answers = [Turn("assistant", _string(completion, column))]
         return _content([*_system(row, turns), *turns, *answers], unanswered, calls)
     if name == "alpaca":
-        asked = [_string(_column(row, "instruction", name), "instruction"), _optional(row, "input")]
+        more = _optional(row, "input" if "input" in row else "context")
+        asked = [_string(_column(row, "instruction", name), "instruction"), more]
         earlier = [
             Turn(role, _string(text, "history"))
             for pair in _history(row.get("history"))
             for role, text in zip(("user", "assistant"), pair, strict=False)
         ]
         last = [Turn("user", joined(asked))]
-        if not (unanswered and is_empty(row.get("output"))):
-            last.append(Turn("assistant", _string(_column(row, "output", name), "output")))
+        column = _answer_column(row, "output")
+        if not (unanswered and is_empty(row.get(column))):
+            last.append(Turn("assistant", _string(_column(row, column, name), column)))
         return _content([*_system(row, earlier), *earlier, *last], unanswered, calls)
     raise UserError(f"format {name!r} is not known; there are {', '.join(FORMATS)}")
 
@@ -193,9 +206,10 @@ def _with_calls(turn: Turn) -> str:
 def _content(turns: Sequence[Turn], unanswered: bool, calls: bool) -> Content:
     if unanswered and turns and turns[-1].role in ("user", "tool"):
         return Content(rendered(turns), "")
-    spoken = [place for place, turn in enumerate(turns) if turn.role == "assistant"]
+    spoken = [place for place, turn in enumerate(turns) if turn.role == "assistant" and turn.learnt]
     if not spoken:
-        raise ValueError("no turn of the assistant, so no answer")
+        weighed = "; all that there are have weight 0" if any(turn.role == "assistant" for turn in turns) else ""
+        raise ValueError(f"no turn of the assistant, so no answer{weighed}")
     calling = [place for place in spoken if turns[place].calls is not None]
     last = calling[-1] if calls and calling else spoken[-1]
     answer = turns[last]
@@ -251,8 +265,9 @@ def turns_of(value: Any, column: str) -> list[Turn]:
         if role is None:
             raise ValueError(f"{where}: the speaker {speaker!r} is not known; there are {', '.join(_ROLES)}")
         said = turn.get("content", turn.get("value", turn.get("text")))
+        learnt = turn.get("weight") not in (0, "0") and turn.get("train") is not False
         if role == "call":
-            turns.append(Turn("assistant", "", _call_list(said, where)))
+            turns.append(Turn("assistant", "", _call_list(said, where), learnt))
             continue
         calls = turn.get("tool_calls")
         if is_empty(calls) and not is_empty(turn.get("function_call")):
@@ -263,7 +278,7 @@ def turns_of(value: Any, column: str) -> list[Turn]:
         if role == "tool" and isinstance(said, Mapping):
             said = json.dumps(said, ensure_ascii=False)
         text = "" if is_empty(said) and found_calls is not None else _text_of(said, where)
-        turns.append(Turn(role, text, found_calls))
+        turns.append(Turn(role, text, found_calls, learnt))
     return turns
 
 
@@ -310,6 +325,11 @@ def _column(row: Mapping[str, Any], column: str, name: str) -> Any:
     if column not in row:
         raise ValueError(f"no column {column!r}, which format {name!r} needs; columns here: {_names(row)}")
     return row[column]
+
+
+def _answer_column(row: Mapping[str, Any], column: str) -> str:
+    """The column of the answer, which some call `response`."""
+    return "response" if column not in row and "response" in row else column
 
 
 def _optional(row: Mapping[str, Any], column: str) -> str:

@@ -253,3 +253,43 @@ def test_an_input_that_a_mapping_leaves_out_is_told(tmp_path: Path) -> None:
     assert raw.format == "columns"
     assert raw.notes == ["column 'input', not empty in 1 rows, is not read; prepare.format: alpaca does"]
     assert recognise(as_alpaca("Add.", "1 2", "3"), Columns()) == "alpaca"
+
+
+@pytest.mark.parametrize(("key", "value"), [("weight", 0), ("weight", 0.0), ("train", False)])
+def test_a_turn_that_nothing_is_to_be_learnt_from_is_no_answer(tmp_path: Path, key: str, value: Any) -> None:
+    """As OpenAI's fine-tuning format marks a bad answer that the user then corrected."""
+    turns = [
+        {"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Me.", "weight": 1},
+        {"role": "user", "content": "Sure?"}, {"role": "assistant", "content": "No idea.", key: value},
+    ]  # fmt: skip
+    raw = read_raw(put(tmp_path, [{"messages": turns}]), TEXT, Columns())
+    (example,) = to_examples(raw, TEXT, Columns(), None)
+    assert (example.question, example.answer) == ("Who?", "Me.")
+    assert raw.notes == ["in 1 rows, turns behind the assistant's last are left out"]
+    # In the history it is context.
+    turns += [{"role": "user", "content": "Think."}, {"role": "assistant", "content": "You."}]
+    (example,) = read_examples(put(tmp_path, [{"messages": turns}]), TEXT)
+    assert example.answer == "You."
+    assert "Assistant: No idea." in example.question
+    with pytest.raises(UserError, match="no turn of the assistant, so no answer; all that there are have weight 0"):
+        read_examples(put(tmp_path, [{"messages": [turns[0], turns[3]]}]), TEXT)
+
+
+@pytest.mark.parametrize("column", ["images", "image", "videos", "audio"])
+def test_rows_about_more_than_text_are_refused(tmp_path: Path, column: str) -> None:
+    row = as_messages("", "<image><image>Which is larger?", "The first.")
+    with pytest.raises(UserError, match=f"rows.jsonl:1: column '{column}' is not empty, and only text can be read"):
+        read_examples(put(tmp_path, [{**row, column: ["a.png", "b.png"]}]), TEXT)
+    for empty in ([], None, ""):
+        assert read_examples(put(tmp_path, [{**row, column: empty}]), TEXT)[0].answer == "The first."
+
+
+def test_the_answer_may_be_called_response(tmp_path: Path) -> None:
+    prompt = put(tmp_path, [{"prompt": "Who?", "response": "Me."}])
+    assert read_raw(prompt, TEXT, Columns()).format == "prompt_completion"
+    expected = read_examples(put(tmp_path, [as_prompt_text("", "Who?", "Me.")]), TEXT)[0].id
+    assert read_examples(put(tmp_path, [{"prompt": "Who?", "response": "Me."}]), TEXT)[0].id == expected
+    dolly = {"instruction": "Who?", "context": "", "response": "Me.", "category": "open_qa"}
+    assert read_examples(put(tmp_path, [dolly]), TEXT)[0].id == expected
+    dolly["context"] = "It was you."
+    assert read_examples(put(tmp_path, [dolly]), TEXT)[0].question == "Who?\n\nIt was you."
