@@ -41,6 +41,30 @@ def test_by_hand() -> None:
     assert figure("balanced_accuracy", one_way) == 0.5
 
 
+SKLEARN = [
+    ("nnnnsshhsss-nnhhs-ssnnshh-nnsshhnnnnnnnn", 0.825757575758, 0.77380952381, 0.8),
+    ("hhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhshhhhhhhhhhhhhhhhhhhhhshhhhhhhnhhhh"
+     "sshhhhhhhhhhhhhhhshhhhhhhnhhhhhhhh", 0.676635514019, 0.955357142857, 0.912280701754),
+    ("snhhhhhhhhhhhhhhhhhhhhhhhhhhhhshhhhhhhhhhhhnhhhhhhhhhhhhhhhhhhhhhhsshhhhhhhhhhhh"
+     "hhhshhsssshhhhhhhhhhhshhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhshhh-sshhhhhhhhhhhhhhhhhh"
+     "hhhhhhhhhhhhhhhhhhhhh-hhhhhhhhh-hhhhhhhh", 0.785714285714, 0.79609929078, 0.91),
+    ("hhhshhsssnhhhns-h-hnnnhhsshhsshnsssshssssshhs-shhsh-sshhshsnsnnhhh",
+     0.4767331434, 0.511111111111, 0.515151515152),
+    ("hhhhhhhhhhhnhnhnhhhhh-hn", 0.736842105263, 0.583333333333, 0.583333333333),
+]  # fmt: skip
+"""Right answer and answer of each row (h: ham, s: spam, n: news, -: none); `f1_score(average="macro", labels=those that
+rows have, zero_division=0)`, `balanced_accuracy_score` and `accuracy_score` of scikit-learn 1.9.1."""
+
+
+@pytest.mark.parametrize(("rows", "macro_f1", "balanced", "accuracy"), SKLEARN)
+def test_the_figures_are_those_of_scikit_learn(rows: str, macro_f1: float, balanced: float, accuracy: float) -> None:
+    names = {"h": "ham", "s": "spam", "n": "unsure", "-": None}
+    answers = [(str(names[right]), names[given]) for right, given in zip(rows[::2], rows[1::2], strict=True)]
+    assert figure("macro_f1", answers) == pytest.approx(macro_f1, abs=1e-11)
+    assert figure("balanced_accuracy", answers) == pytest.approx(balanced, abs=1e-11)
+    assert figure("accuracy", answers) == pytest.approx(accuracy, abs=1e-11)
+
+
 @given(ANSWERS)
 def test_is_what_its_definition_counts_row_by_row(answers: list[tuple[str, str | None]]) -> None:
     f1, recalls = [], []

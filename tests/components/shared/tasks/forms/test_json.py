@@ -325,3 +325,31 @@ def test_the_f1_of_all_fields_may_decide() -> None:
     assert float(metric.value(sums)) == pytest.approx(together.f1)
     assert 0 < together.f1 < 1
     assert float(metric.value(np.zeros(2))) == 1.0
+
+
+TAGGED = (
+    "bc:abc ad:ad cd:cd d:- ab:abc c:ac ab:- bcd:bc ac:ab bc:c ad:a b:b abc:cd ab:a bd:ad b:- a"
+    "d:acd ad:ad c:bc ab:abd bc:bc -:a bd:bd bd:d ac:ad"
+)
+"""Right tags and given tags of each row; see below."""
+
+
+def test_the_f1_of_sets_is_that_of_scikit_learn() -> None:
+    """`precision_score`, `recall_score` and `f1_score` with `average="micro"` and with `average=None`, of scikit-learn
+    1.9.1 on the rows as a `MultiLabelBinarizer` makes them."""
+    schema = {"type": "array", "uniqueItems": True, "items": {"enum": list("abcd")}}
+    task = tasks.load_task({"name": "tags", "form": "json", "answer_schema": schema})
+
+    def written(tags: str) -> str:
+        return tasks.normalise(task, list(tags.replace("-", "")), [], None)[0]
+
+    rows = [(written(given), written(right)) for right, given in (pair.split(":") for pair in TAGGED.split())]
+    everything, *others = tasks.field_scores(task, rows)
+    assert (everything.precision, everything.recall, everything.f1) == pytest.approx(
+        (0.738095238095, 0.688888888889, 0.712643678161), abs=1e-11
+    )
+    by_tag = [one.f1 for one in others if one.kind]
+    assert by_tag == pytest.approx([0.75, 0.608695652174, 0.8, 0.7], abs=1e-11)
+    metric = tasks.FORMS["json"].metrics["field_f1"]
+    sums = np.array([metric.measure(task, right, given, given == right) for given, right in rows]).sum(axis=0)
+    assert float(metric.value(sums)) == pytest.approx(0.712643678161, abs=1e-11)
