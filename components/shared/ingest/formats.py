@@ -123,10 +123,10 @@ def read_row(row: Mapping[str, Any], name: str, unanswered: bool = False, calls:
         ValueError: The row is not of the format, has no assistant turn, or has what is no text: images, or calls as the
             answer of a task whose answers are none.
     """
-    for column in _MEDIA:
-        if not is_empty(row.get(column)) and row[column] != []:
+    for media in _MEDIA:
+        if not is_empty(row.get(media)) and row[media] != []:
             raise ValueError(
-                f"column {column!r} is not empty, and only text can be read; leave out the row or the column"
+                f"column {media!r} is not empty, and only text can be read; leave out the row or the column"
             )
     if name in ("messages", "sharegpt"):
         column = next((column for column in row if _CHAT.get(column) == name), None)
