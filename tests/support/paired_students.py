@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.stats import binom, norm
 
 
 def paired_students(
@@ -35,3 +35,9 @@ def paired_students(
         noise = random.normal(size=rows)
         hardness.append(np.sqrt(between) * common + np.sqrt(within - between) * own + np.sqrt(1 - within) * noise)
     return np.array(hardness) < norm.ppf([incumbent, *run])[:, None]
+
+
+def known_best_passes(incumbent: NDArray[np.bool_], student: NDArray[np.bool_], level: float) -> bool:
+    """Whether one student that nobody had to choose is better by McNemar's exact test (one-sided, mid-p)."""
+    lost, won = int((incumbent & ~student).sum()), int((~incumbent & student).sum())
+    return bool(binom.sf(won, lost + won, 0.5) + binom.pmf(won, lost + won, 0.5) / 2 < level)
