@@ -15,7 +15,8 @@ class DataSettings(Settings):
     saved, Hugging Face dataset names, or `builtin:...`."""
 
     seeds: str = Field(min_length=1)
-    """Labelled rows to draw the seeds from: a file or a Hugging Face dataset, `name[:config][#split]`."""
+    """Labelled rows to draw the seeds from: a file or a Hugging Face dataset, `name[:config][#split]`. A
+    relative path is relative to the config."""
     validation: str = ""
     """Rows to decide by; empty: a share of the seed rows is split off."""
     test: str = ""

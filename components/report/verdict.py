@@ -37,6 +37,12 @@ def verdict(summary: Mapping[str, Any]) -> Verdict:
         return Verdict("open", "The student always gives the same answer", [one_label, ending])
     if len(iterations) == 1:
         return Verdict("open", "Nothing to compare with yet", [_only(first, summary), ending])
+    if best is first and first["accuracy"]["validation"]["value"] == 1:
+        return Verdict(
+            "open",
+            "Nothing left to gain: iteration 0 answers every validation question rightly",
+            ["Take more or harder validation rows to see a difference.", _test_of(first), ending],
+        )
     if best is first:
         return Verdict(
             "worse",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.base.errors import UserError, did_you_mean
 from llm2llm.components.shared.llm.backends import BACKENDS
 from llm2llm.components.shared.storage.uris import is_remote
 from llm2llm.components.shared.training.settings import SCRATCH, rate_hint
@@ -173,7 +173,7 @@ def _unseen_dataset(what: str, source: str) -> Check | None:
         )
     except Exception as problem:  # as in _model_files
         return Check(
-            WARN, what, f"{name}: the hub cannot be asked from here ({type(problem).__name__})", "only a pod can tell"
+            WARN, what, f"{name}: the hub cannot be asked from here ({type(problem).__name__})", "only the run can tell"
         )
     return None
 
@@ -501,8 +501,8 @@ def _model_files(name: str) -> tuple[Mapping[str, Any], bool, int, str] | Check:
         return Check(
             WARN,
             "student",
-            f"{name}: the hub cannot be asked from here ({type(problem).__name__})",
-            "only a pod can tell",
+            f"{name}: the hub cannot be asked from here ({type(problem).__name__}){did_you_mean(name, [SCRATCH])}",
+            "only the run can tell",
         )
     counted = info.safetensors.total if info.safetensors else 0
     base = str(values.get("base_model_name_or_path") or "") if file_name == "adapter_config.json" else ""

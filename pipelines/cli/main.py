@@ -171,10 +171,16 @@ def compile_command(config: str, output: Path, overrides: tuple[str, ...]) -> No
     from llm2llm.pipelines.config import load_config
     from llm2llm.pipelines.kubeflow.compile import compile_checked
     from llm2llm.pipelines.kubeflow.expected_size import size_line
+    from llm2llm.pipelines.kubeflow.local_data import refuse_local_data
 
-    size = compile_checked(load_config(config, overrides), output)
+    loaded = load_config(config, overrides)
+    size = compile_checked(loaded, output)
     click.echo(f"wrote {output} ({output.stat().st_size / 1000:.0f} KB)")
     click.echo(size_line(size))
+    try:
+        refuse_local_data(loaded, load_config(config, overrides, resolve=True))
+    except UserError as problem:  # the run's form can still name another place
+        click.echo(f"warning: {problem}, here or in the run's form", err=True)
 
 
 @cli.command("plan")

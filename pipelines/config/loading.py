@@ -1,5 +1,6 @@
 """Reading a config: a YAML file or a shipped one, with `--set` laid over it."""
 
+import re
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
@@ -64,7 +65,18 @@ def load_config(source: str, overrides: Iterable[str] = (), resolve: bool = Fals
     inline_prompts(values, path.resolve().parent)
     if resolve:
         resolve_paths(values, path.resolve().parent)
-    return check_config(values, path.name)
+    try:
+        return check_config(values, path.name)
+    except UserError as problem:
+        raise UserError(_blamed(str(problem), path.name, overrides)) from None
+
+
+def _blamed(message: str, file: str, overrides: Iterable[str]) -> str:
+    """The message, with `--set KEY` in place of `FILE.KEY` where it was set there."""
+    for override in overrides:
+        key = override.partition("=")[0]
+        message = re.sub(rf"^{re.escape(f'{file}.{key}')}(?=[:.])", f"--set {key}", message, flags=re.MULTILINE)
+    return message
 
 
 def _with_base(path: Path, source: str) -> dict[str, Any]:

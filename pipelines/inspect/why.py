@@ -133,7 +133,10 @@ def _find(run: Run, wanted: str) -> tuple[str, str]:
     if begins:
         some = ", ".join(sorted(begins)[:3])
         raise UserError(f"{wanted}: {len(begins):,} rows have an id that begins so ({some}, ...); give more of it")
-    raise UserError(f"{wanted}: no row of this id in the run at {run.uri}{_like(wanted, known)}")
+    raise UserError(
+        f"{wanted}: no row of this id in the run at {run.uri}{_like(wanted, known)}. Ids are those of the report; your "
+        "own count where task.columns.id names their column; --text finds a row by its question"
+    )
 
 
 def id_of_text(run: Run, text: str | None) -> str:
@@ -159,9 +162,9 @@ def id_of_text(run: Run, text: str | None) -> str:
         return (exact or list(found))[0]
     if not found:
         raise UserError(f"--text {wanted!r}: no question in the run at {run.uri} holds it")
-    some = "; ".join(f"{row} {question[:60]!r}" for row, question in sorted(found.items())[:5])
-    more = f"; and {len(found) - 5:,} more" if len(found) > 5 else ""
-    raise UserError(f"--text {wanted!r}: {len(found):,} questions hold it; give more of it, or an id: {some}{more}")
+    some = "".join(f"\n  {row}  {question[:60]!r}" for row, question in sorted(found.items())[:5])
+    more = f"\n  and {len(found) - 5:,} more" if len(found) > 5 else ""
+    raise UserError(f"--text {wanted!r}: {len(found):,} questions hold it; give more of it, or an id:{some}{more}")
 
 
 def _like(wanted: str, known: Sequence[pa.ChunkedArray]) -> str:

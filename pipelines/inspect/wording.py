@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from llm2llm.components.report.verdict import count
+
 CUT = 600  # characters of one text
 INDENT = "    "
 
@@ -138,14 +140,13 @@ def _history_lines(history: Mapping[str, Any], what: str) -> list[str]:
         cost = "" if calls["usd"] is None else f", ${calls['usd']:.6f}"
         lines.append(f"calls      {calls['number']:,}: {calls['input_tokens']:,} tokens in, {calls['output_tokens']:,} "
                      f"out{cost}")  # fmt: skip
-    lines.append(f"written    {len(history['written']):,} rows kept")
+    lines.append(f"written    {count(len(history['written']), 'row')} kept")
     lines += [
         f"{INDENT}{one['id']}  iteration {one['iteration']}: {_short(one['question'])}" for one in history["written"]
     ]
     if history["rejected"]:
-        lines.append(
-            f"rejected   {len(history['rejected']):,} rows ({_counted(o['reason'] for o in history['rejected'])})"
-        )
+        reasons = _counted(o["reason"] for o in history["rejected"])
+        lines.append(f"rejected   {count(len(history['rejected']), 'row')} ({reasons})")
         lines += [
             f"{INDENT}{o['id']}  iteration {o['iteration']}, {o['stage']}: {o['reason']}" for o in history["rejected"]
         ]
@@ -153,8 +154,9 @@ def _history_lines(history: Mapping[str, Any], what: str) -> list[str]:
 
 
 def _used_lines(used: Mapping[str, Any]) -> list[str]:
-    sets = ", ".join(map(str, used["training_sets"])) or "none"
-    lines = [f"used       in the training sets of iterations {sets}"]
+    sets = used["training_sets"]
+    where = f"sets of iterations {', '.join(map(str, sets))}" if len(sets) > 1 else f"set of iteration {sets[0]}"
+    lines = [f"used       {f'in the training {where}' if sets else 'in no training set'}"]
     if used["best_iteration"] is not None:
         verb = "was" if used["in_best"] else "was not"
         lines.append(f"{INDENT}the best student (iteration {used['best_iteration']}) {verb} trained on it")

@@ -10,6 +10,7 @@ import os
 import types
 import typing
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -25,6 +26,7 @@ R = TypeVar("R")
 
 METADATA_KEY = b"llm2llm"
 NOTES_KEY = b"llm2llm.notes"
+SHOWN_FILES = 5
 ROW_GROUP = 10_000
 """Rows that can be read without the others: `why` looks for a few among very many."""
 
@@ -104,10 +106,23 @@ def read_rows(path: str | os.PathLike[str], kind: str, row_type: type[R]) -> lis
     except FileNotFoundError:
         raise UserError(f"{os.fspath(path)}: no such file") from None
     except IsADirectoryError:
-        raise UserError(f"{os.fspath(path)}: is a folder; give a file of {kind!r} rows") from None
+        raise UserError(f"{os.fspath(path)}: is a folder; give a file of {kind!r} rows{_row_files(path)}") from None
     except OSError as problem:
         raise UserError(f"cannot read {os.fspath(path)}: {problem.strerror}") from problem
     return _read_parquet(path, kind, row_type) if is_parquet else _read_json_lines(path, kind, row_type)
+
+
+def _row_files(folder: str | os.PathLike[str]) -> str:
+    """`, such as ...`: some files of rows in a folder, or nothing."""
+    found = []
+    for file in sorted(Path(folder).rglob("*")):
+        if file.is_file() and os.access(file, os.R_OK):
+            with open(file, "rb") as content:
+                if content.read(4) == PARQUET_MAGIC:
+                    found.append(os.fspath(file))
+        if len(found) == SHOWN_FILES:
+            break
+    return f", such as {', '.join(found)}" if found else ""
 
 
 def read_notes(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -126,7 +141,7 @@ def kind_of(path: str | os.PathLike[str]) -> str:
         UserError: No such file, or none that llm2llm wrote.
     """
     if os.path.isdir(path):
-        raise UserError(f"{os.fspath(path)}: is a folder; give one of the Parquet files in it")
+        raise UserError(f"{os.fspath(path)}: is a folder; give one of the Parquet files in it{_row_files(path)}")
     if not os.path.isfile(path):
         raise UserError(f"{os.fspath(path)}: no such file")
     try:

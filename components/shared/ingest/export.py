@@ -60,7 +60,10 @@ def export_rows(
         UserError: No rows, or the file cannot be written.
     """
     if not rows:
-        raise UserError(f"export: no rows to write to {os.fspath(path)}")
+        raise UserError(
+            f"export: no rows to write to {os.fspath(path)}; this set is empty, as `test` is where the config names no "
+            "data.test"
+        )
     names = exported_columns("jsonl", lineage)
     if export_format in ("messages", "prompt_completion"):
         write_json_lines(path, [_trained(row, export_format, task, lineage) for row in rows])

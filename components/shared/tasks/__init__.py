@@ -258,7 +258,9 @@ def answer_text(task: Task, answer: Any) -> str | None:
     """An answer of the form `answer_schema` as text; None for what is no answer of the task's form."""
     if FORMS[task.form].holds_json:
         return answer if isinstance(answer, str) else json.dumps(answer) if isinstance(answer, dict | list) else None
-    return None if isinstance(answer, bool) or not isinstance(answer, str | int | float) else str(answer)
+    if isinstance(answer, bool):
+        return json.dumps(answer)  # whether `true` is an answer is for the form to say
+    return str(answer) if isinstance(answer, str | int | float) else None
 
 
 def _loaded(value: Any) -> Any:

@@ -69,6 +69,9 @@ def test_fewer_and_more_than_asked_for(colours: Task) -> None:
     assert ([draft.question for draft in drafts], problems) == (["one"], [])
 
 
+INVALID = [{"question": "x", "answer": "purple"}, {"question": "x", "answer": True}]
+
+
 @pytest.mark.parametrize(
     "item", [5, None, [], {}, {"question": "x"}, {"answer": "x"}, {"question": 5, "answer": "x"},
              {"question": "x", "answer": None}, {"question": "x", "answer": True}, {"question": "x", "answer": []},
@@ -80,7 +83,7 @@ def test_an_example_without_its_parts_is_a_problem_and_alone_it_is_no_answer(col
     drafts, problems = read_examples(answered({"examples": [item, good]}), colours, 2)
     assert drafts == [Draft("x", "blue")]
     assert [(problem.reason, problem.raw) for problem in problems] == [
-        ("invalid" if item == {"question": "x", "answer": "purple"} else "unparseable", json.dumps(item))
+        ("invalid" if item in INVALID else "unparseable", json.dumps(item))
     ]
     assert why({"examples": [item]}, colours) == problems[0].reason
 

@@ -89,7 +89,7 @@ class TestKept:
     def test_in_words(self, run: Path) -> None:
         text = why_text(of(run, generated(0, 2).id))
         for part in ("kept in iteration 2", seed(0).question, "no idea 1", "Write one like this", "0.750",
-                     "100 tokens in, 20 out, $0.001200", "training sets of iterations 2"):  # fmt: skip
+                     "100 tokens in, 20 out, $0.001200", "in the training set of iteration 2"):  # fmt: skip
             assert part in text
 
     def test_a_promoted_version_is_named(self, copy: Path) -> None:
@@ -198,7 +198,7 @@ class TestNaming:
         for row in (seed(7), generated(0, 2), example("validation", 1)):
             assert id_of_text(ours, f" {row.question.upper()} ") == row.id
         shared = seed(7).question.partition("7")[0]
-        with pytest.raises(UserError, match=r"questions hold it; give more of it, or an id: .*; and \d+ more"):
+        with pytest.raises(UserError, match=r"questions hold it; give more of it, or an id:(\n  \w+  '.*'){5}\n  and \d+ more"):
             id_of_text(ours, shared)
         with pytest.raises(UserError, match=r"no question in the run at .* holds it"):
             id_of_text(ours, "entirely else")

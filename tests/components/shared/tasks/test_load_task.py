@@ -127,7 +127,7 @@ def test_a_task_of_ones_own() -> None:
     ("value", "says"),
     [
         ("gsm8", r"task: 'gsm8' is no shipped task \(gsm8k, casehold, .*\); did you mean 'gsm8k'\?; for a task"),
-        ("tone", r"task: 'tone' is no shipped task .*set task\.form to one of classification, json, multiple"),
+        ("tone", r"task: 'tone' is no shipped task .*set task\.form to one of " + ", ".join(FORMS)),
         ({}, r"task\.name: missing"),
         ({"name": ["gsm8k"]}, r"task\.name: .*\(got \['gsm8k'\]\)"),
         ({"form": "text"}, r"task\.name: missing"),
@@ -199,14 +199,8 @@ def test_teacher_schema(task: Task) -> None:
     check_schema(schema)
     examples = schema["properties"]["examples"]
     assert (examples["minItems"], examples["maxItems"]) == (3, 3)
-    fields = {
-        "classification": ["question", "answer"],
-        "json": ["question", "answer"],
-        "multiple_choice": ["question", "choices", "answer"],
-        "numeric": ["question", "rationale", "answer"],
-        "text": ["question", "answer"],
-    }
-    assert list(examples["items"]["properties"]) == fields[task.form]
+    more = {"multiple_choice": ["choices"], "numeric": ["rationale"]}
+    assert list(examples["items"]["properties"]) == ["question", *more.get(task.form, []), "answer"]
 
 
 def test_teacher_schema_names_labels_and_letters() -> None:
