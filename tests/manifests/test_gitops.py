@@ -28,6 +28,12 @@ def rendered(script: Any, tmp_path_factory: pytest.TempPathFactory) -> list[dict
     return render(folder)
 
 
+def test_data_of_this_machine_is_refused(script: Any, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"^error: data\.seeds \(seeds\.csv\): on this machine"):
+        script.main(["quickstart", str(tmp_path / "out"), "--set", "data.seeds=seeds.csv"])
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_is_generated_is_a_pipeline_and_a_version_of_it_with_their_schemas(rendered: list[dict[str, Any]]) -> None:
     assert [each["kind"] for each in rendered] == ["Pipeline", "PipelineVersion"]
     assert problems(rendered) == []

@@ -379,6 +379,13 @@ def test_verdict_says_when_no_iteration_beats_the_first() -> None:
     assert "90.0%" not in rows.words()
 
 
+def test_verdict_says_when_nothing_was_left_to_gain() -> None:
+    rows = with_test([90, 70], 100, best=0)
+    rows.history = [score(i, "validation", right, 200) for i, right in enumerate((200, 199))]
+    assert verdict(rows.summary).outcome == "open"
+    assert verdict(rows.summary).headline.startswith("Nothing left to gain")
+
+
 @pytest.mark.parametrize(("unparseable", "outcome"), [(50, "unclear"), (51, "open")])
 def test_verdict_says_when_the_student_has_not_learnt_to_answer(unparseable: int, outcome: str) -> None:
     rows = Rows()

@@ -296,7 +296,10 @@ def test_overrides_set_any_key(tmp_path: Path) -> None:
     config = load_config(str(path), ["train.epochs=2.5", "task.max_new_tokens=3", "data.test=t.jsonl", "random_seed=4"])
     assert (config.train.epochs, config.task.max_new_tokens, config.data.test) == (2.5, 3, "t.jsonl")
     assert (config.task.name, config.random_seed) == ("snips", 4)
-    with pytest.raises(UserError, match=r"train\.epoch: unknown key; did you mean 'epochs'"):
+    with pytest.raises(UserError, match=r"^--set train\.epoch: unknown key; did you mean 'epochs'"):
+        load_config(str(path), ["train.epochs=2", "train.epoch=2"])
+    path.write_text(yaml.safe_dump(minimal(train={"epochs": "many"})))
+    with pytest.raises(UserError, match=r"^c\.yaml\.train\.epochs: "):
         load_config(str(path), ["train.epoch=2"])
     with pytest.raises(UserError, match=r"expected section\.key=value"):
         load_config(str(path), ["train.epochs"])

@@ -198,7 +198,9 @@ class TestNaming:
         for row in (seed(7), generated(0, 2), example("validation", 1)):
             assert id_of_text(ours, f" {row.question.upper()} ") == row.id
         shared = seed(7).question.partition("7")[0]
-        with pytest.raises(UserError, match=r"questions hold it; give more of it, or an id:(\n  \w+  '.*'){5}\n  and \d+ more"):
+        with pytest.raises(
+            UserError, match=r"questions hold it; give more of it, or an id:(\n  \w+  '.*'){5}\n  and \d+ more"
+        ):
             id_of_text(ours, shared)
         with pytest.raises(UserError, match=r"no question in the run at .* holds it"):
             id_of_text(ours, "entirely else")

@@ -42,6 +42,13 @@ def test_a_path_is_refused_by_name_and_nothing_is_sent(
     assert kfp_server.requests == []
 
 
+def test_compile_warns_of_a_path_since_the_form_can_name_another(run: Run, tmp_path: Path) -> None:
+    written = tmp_path / "pipeline.yaml"
+    code, out, err = run("compile", "quickstart", "-o", str(written), "--set", "data.seeds=seeds.csv")
+    assert (code, out.startswith("wrote "), written.is_file()) == (0, True, True)
+    assert err.startswith("warning: data.seeds (seeds.csv): on this machine, and no pod of a cluster sees it; ")
+
+
 def test_a_name_that_is_a_folder_beside_the_config_is_one(kfp_server: KfpServer, run: Run, tmp_path: Path) -> None:
     config = yaml.safe_load(Path("pipelines/configs/quickstart.yaml").read_text())
     config["student"] = "my-student"
