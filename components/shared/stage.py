@@ -81,9 +81,22 @@ def stage_lifecycle(
         if ending.code == EXIT_TERMINATED:
             _say({"event": "failed", **where, "error": "terminated"})
         raise
-    paths = {key: artifact.path for key, artifact in (outputs or {}).items()}
-    seconds = round(time.monotonic() - started, 3)
-    _say({"event": "finished", **where, "seconds": seconds, "outputs": paths, "sha256": hashes})
+    say_finished(where, time.monotonic() - started, outputs or {}, hashes)
+
+
+def say_finished(
+    where: Mapping[str, object], seconds: float, outputs: Mapping[str, Artifact], hashes: Mapping[str, str | None]
+) -> None:
+    """The event of a stage that has ended well, also of one whose work was taken over from a run that is alike.
+
+    Args:
+        where: `stage`, `iteration`, `fold`, and `shard` where it has one.
+        seconds: What the work took.
+        outputs: By name.
+        hashes: Of the outputs, by name.
+    """
+    paths = {key: artifact.path for key, artifact in outputs.items()}
+    _say({"event": "finished", **where, "seconds": round(seconds, 3), "outputs": paths, "sha256": dict(hashes)})
 
 
 @contextmanager

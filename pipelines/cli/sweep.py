@@ -6,13 +6,14 @@ from pathlib import Path
 import click
 
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.pipelines.cli.cluster import connected, connection
+from llm2llm.pipelines.cli.cluster import connected, connection, set_option
 
 
 @click.command()
 @click.argument("sweep")
 @click.option("--output", "-o", type=click.Path(path_type=Path), required=True,
               help="Folder for tables, plot and points; an interrupted sweep goes on there.")  # fmt: skip
+@set_option
 @click.option("--submit", is_flag=True, help="Run the points in a cluster, as `llm2llm submit`, and wait for them.")
 @connection
 @click.option("--experiment", default="Default", show_default=True, help="The experiment that runs are listed in.")
@@ -21,13 +22,15 @@ from llm2llm.pipelines.cli.cluster import connected, connection
               help="Kubernetes service account of the pods; default: placement.service_account.")  # fmt: skip
 @click.option("--pipeline-root", default="", help="Where artifacts go, such as s3://bucket/llm2llm; read from here.")
 def sweep(
-    sweep: str, output: Path, submit: bool, host: str | None, namespace: str, token_file: Path | None,
-    ca_file: Path | None, experiment: str, create_experiment: bool, service_account: str, pipeline_root: str,
+    sweep: str, output: Path, overrides: tuple[str, ...], submit: bool, host: str | None, namespace: str,
+    token_file: Path | None, ca_file: Path | None, experiment: str, create_experiment: bool, service_account: str,
+    pipeline_root: str,
 ) -> int:  # fmt: skip
     """Run configs x arms x random seeds, and compare them in one table.
 
-    SWEEP is a YAML file, or the name of a shipped sweep (selection). Finished points are kept, and one that was killed
-    goes on. Leaves sweep.md, sweep.csv, sweep.tex, points.csv and curves.svg.
+    SWEEP is a YAML file, or the name of a shipped sweep (pretrained, screen, selection). Finished points are kept, and
+    one that was killed goes on. Leaves sweep.md, sweep.csv, sweep.tex, points.csv and curves.svg, anew after every
+    point. What --set sets is laid over every config, under the arms; name files of yours by absolute paths.
 
     Exit codes: 0 every point has finished; 1 some failed, and the table is of the others; 2 the input is wrong, in one
     message that names it; 130 interrupted; 143 terminated.
@@ -45,7 +48,7 @@ def sweep(
         experiment_id = cluster.experiment_id(experiment, create_experiment or experiment == "Default")
         return Place(cluster, experiment_id, service_account, pipeline_root)
 
-    settings, folder = load_sweep(sweep)
+    settings, folder = load_sweep(sweep, overrides)
     shown, failed = run_sweep(settings, folder, output, click.echo, place if submit else None)
     if shown:
         click.echo(f"\n{shown}\n\ntables  {output / 'sweep.md'}, sweep.csv, sweep.tex, points.csv")

@@ -156,14 +156,23 @@ def _in_a_line(problem: yaml.YAMLError) -> str:
     return f"{said}; indent with blanks, not with tabs" if "'\\t'" in said else said
 
 
-def _override(values: dict[str, Any], override: str) -> None:
+def read_override(override: str) -> tuple[str, Any]:
+    """Key and value of a `section.key=value`, the value as YAML.
+
+    Raises:
+        UserError: It is not of that form, or the value is not YAML.
+    """
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise UserError(f"--set {override}: expected section.key=value, such as train.epochs=2")
     try:
-        value = load_yaml(text) if text else ""
+        return key, load_yaml(text) if text else ""
     except yaml.YAMLError as problem:
         raise UserError(f"--set {override[:200]}: the value is not YAML: {_in_a_line(problem)}") from None
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    key, value = read_override(override)
     *sections, last = key.split(".")
     place = values
     for section in sections:

@@ -61,7 +61,9 @@ class RunFailed(Exception):
     """A stage failed for a reason that is not the user's input; the message says where to look."""
 
 
-def run_local(config: Config, output: Path, runner: Runner = "subprocess", fresh: bool = False) -> dict[str, Any]:
+def run_local(
+    config: Config, output: Path, runner: Runner = "subprocess", fresh: bool = False, shared: Path | None = None
+) -> dict[str, Any]:
     """Runs the pipeline of a config into an output folder and returns the summary that `summary.json` holds.
 
     Started again with the same folder and config, a run goes on after the last stage that finished. A run that ends
@@ -72,6 +74,8 @@ def run_local(config: Config, output: Path, runner: Runner = "subprocess", fresh
         output: Made if it is not there. A run's folder may have been moved since.
         runner: `subprocess` in this Python, `docker` in the config's images, or `process` in this very process.
         fresh: Whether to discard what an earlier run left in the folder.
+        shared: With `process`: a folder of runs that begin alike, on the same file system, so that one does for all
+            what comes before the first generated row; see `alike`.
 
     Raises:
         UserError: The folder cannot be used: it holds another run, or files that no run made, or what the config names
@@ -109,7 +113,7 @@ def run_local(config: Config, output: Path, runner: Runner = "subprocess", fresh
                 events.write("\n" if events.tell() else "")  # ends the half line that a killed run may have left
                 watch = Watch(events=events, shown=sys.stdout)
                 if runner == "process":
-                    _run_in_process(config, output, watch)
+                    _run_in_process(config, output, watch, shared)
                 else:
                     _run_pipeline(config, output, runner, watch)
             summary = _collect(output)
@@ -149,14 +153,14 @@ def _run_pipeline(config: Config, output: Path, runner: Runner, watch: Watch) ->
             builtins.print = print_before  # KFP's threads may leave their indenting print behind
 
 
-def _run_in_process(config: Config, output: Path, watch: Watch) -> None:
+def _run_in_process(config: Config, output: Path, watch: Watch, shared: Path | None) -> None:
     from llm2llm.pipelines.local.in_process import run_in_process
 
     os.environ.pop(PARENT_VARIABLE, None)  # of a run before; here the stages have no parent
     with open(output / "run.log", "a", encoding="utf-8") as log:
         try:
             with redirect_stdout(LogLines(log, watch)), redirect_stderr(log):
-                run_in_process(config, output / "artifacts")
+                run_in_process(config, output / "artifacts", shared, _code_hash())
         except (Exception, SystemExit) as problem:
             if isinstance(problem, SystemExit) and problem.code == EXIT_TERMINATED:
                 watch.shown.write(INTERRUPTED)
@@ -456,6 +460,15 @@ def _claim(config: Config, output: Path, runner: Runner) -> str:
     run_id = run_id or uuid4().hex
     write_text(path, json.dumps({"run_id": run_id, **identity}, indent=2, ensure_ascii=False) + "\n")
     return run_id
+
+
+def of_other_code(output: Path) -> bool:
+    """Whether a folder holds a run, finished or not, that other code than this has made."""
+    try:
+        before = json.loads((output / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(before, dict) and before.get("code") != _code_hash()
 
 
 def _code_hash() -> str:

@@ -45,7 +45,12 @@ def check_points(points: Sequence[Point]) -> None:
 
 
 def run_points(
-    sweep: SweepSettings, points: Sequence[Point], output: Path, place: Place, say: Callable[[str], None]
+    sweep: SweepSettings,
+    points: Sequence[Point],
+    output: Path,
+    place: Place,
+    say: Callable[[str], None],
+    then: Callable[[], object] = lambda: None,
 ) -> list[str]:
     """Starts the points that have not finished, follows them, and keeps their summaries.
 
@@ -55,6 +60,7 @@ def run_points(
         output: The sweep's folder.
         place: Where the runs are.
         say: Shows a line to a person.
+        then: Called after each point that has finished.
 
     Returns:
         A line for each point that failed, with the reason.
@@ -98,6 +104,7 @@ def run_points(
                 say(f"failed    {failed[-1]}")
             else:
                 say(f"finished  {point.label} ({len(waiting) + len(running)} to go)")
+                then()
         if running:
             time.sleep(follow.POLL_SECONDS)
     return failed

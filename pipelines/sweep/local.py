@@ -47,7 +47,13 @@ def folder_of(output: Path, point: Point) -> Path:
     return output / "points" / point.key
 
 
-def run_points(sweep: SweepSettings, points: Sequence[Point], output: Path, say: Callable[[str], None]) -> list[str]:
+def run_points(
+    sweep: SweepSettings,
+    points: Sequence[Point],
+    output: Path,
+    say: Callable[[str], None],
+    then: Callable[[], object] = lambda: None,
+) -> list[str]:
     """Runs the points that have not finished.
 
     Args:
@@ -55,6 +61,7 @@ def run_points(sweep: SweepSettings, points: Sequence[Point], output: Path, say:
         points: All of them; those that have finished in `output` stay as they are.
         output: The sweep's folder.
         say: Shows a line to a person.
+        then: Called after each point that has finished.
 
     Returns:
         A line for each point that failed, with the reason; the others are finished all the same.
@@ -76,9 +83,12 @@ def run_points(sweep: SweepSettings, points: Sequence[Point], output: Path, say:
                 fit = at_once(sweep, cores, memory, needed)
                 if waiting and fit != told:
                     told = fit
-                    say(f"{fit} at once: {cores} cores, {memory / GIB:.1f} GiB, {needed / GIB:.1f} GiB a point")
+                    what = "core" if cores == 1 else "cores"
+                    say(f"{fit} at once: {cores} {what}, {memory / GIB:.1f} GiB, {needed / GIB:.1f} GiB a point")
                 while waiting and len(running) < fit:
                     running.append(_started(waiting.pop(0), sweep, output))
+                    point = running[-1].point
+                    say(f"started   {point.label}: {_log(folder_of(output, point))}")
                 time.sleep(POLL_SECONDS)
                 for one in list(running):
                     # Popen's own wait tells nothing of memory.
@@ -95,8 +105,14 @@ def run_points(sweep: SweepSettings, points: Sequence[Point], output: Path, say:
                         say(f"failed    {failed[-1]}")
                     else:
                         _tidied(folder_of(output, one.point), sweep)
+                        if all(summary_of(output, other) is not None for other in points if _alike(other, one.point)):
+                            shutil.rmtree(_shared(output, one.point), ignore_errors=True)
                         left = len(waiting) + len(running)
                         say(f"finished  {one.point.label} ({took}; {left} to go)")
+                        then()
+        except SystemExit:
+            say("terminated; run the same command again to go on")
+            raise
         finally:
             for one in running:
                 one.process.terminate()
@@ -141,7 +157,7 @@ def _started(point: Point, sweep: SweepSettings, output: Path) -> _Running:
         "TOKENIZERS_PARALLELISM": "false",
         PARENT_VARIABLE: str(os.getpid()),
     }
-    command = [*COMMAND, point.source, str(folder), sweep.runner]
+    command = [*COMMAND, point.source, str(folder), sweep.runner, str(_shared(output, point))]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with open(_log(folder), "ab") as log:
@@ -151,6 +167,16 @@ def _started(point: Point, sweep: SweepSettings, output: Path) -> _Running:
     except OSError as problem:
         raise cannot_write(folder, problem) from None
     return _Running(point, process, time.monotonic())
+
+
+def _shared(output: Path, point: Point) -> Path:
+    """What the arms of a pair of seeds begin with, until the last of them has finished."""
+    return output / "shared" / f"{point.config}-d{point.data_seed}-t{point.training_seed}"
+
+
+def _alike(one: Point, other: Point) -> bool:
+    seeds = (one.data_seed, one.training_seed) == (other.data_seed, other.training_seed)
+    return one.config == other.config and seeds
 
 
 def _log(folder: Path) -> Path:

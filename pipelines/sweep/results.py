@@ -7,7 +7,7 @@ interval speaks of these rows only.
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import fsum
 from typing import Any
@@ -15,6 +15,10 @@ from typing import Any
 from llm2llm.components.shared.base.statistics import Mean, t_interval
 from llm2llm.pipelines.sweep.points import Point
 from llm2llm.pipelines.sweep.settings import SweepSettings
+
+HALF = 0.525
+"""The share of the baseline's rows that counts as half of them: `dedupe` may have taken a few more from one arm than
+from the other."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +100,9 @@ class Row:
     means: Mapping[str, Mean]
     """By the names of `MEASURES`."""
     differences: Mapping[str, Mean]
-    """From the baseline arm, paired by random seeds; also `curve`, the mean over all iterations after 0. None for the
-    baseline itself."""
+    """From the baseline arm, paired by random seeds; also `curve`, the mean over all iterations after 0, and `half`:
+    the arm's last student with at most half of the rows that the baseline added in all, less the baseline's last. The
+    baseline itself has `half` alone: what its own second half is worth."""
     added: float
     """Rows in the last training set beyond iteration 0's, on the average."""
     teacher_calls: float
@@ -108,7 +113,7 @@ class Row:
 def rows_of(sweep: SweepSettings, outcomes: Sequence[Outcome]) -> list[Row]:
     """The table, in the sweep's order of configs and arms; arms without a finished point are left out."""
     grouped: dict[tuple[str, str], list[Outcome]] = defaultdict(list)
-    for one in outcomes:
+    for one in _with_controls(outcomes):
         grouped[one.point.config, one.point.arm].append(one)
     configs = list(dict.fromkeys(one.point.config for one in outcomes))
     measures: dict[str, Measure] = {name: measure for name, (_, measure) in MEASURES.items()}
@@ -122,9 +127,9 @@ def rows_of(sweep: SweepSettings, outcomes: Sequence[Outcome]) -> list[Row]:
             if not held:
                 continue
             means = {name: _mean(sweep, held, measure) for name, measure in measures.items()}
-            differences = {}
+            differences = {"half": _half(sweep, held, baseline)}
             if arm != sweep.compared_with:
-                differences = {name: _difference(sweep, held, baseline, one) for name, one in compared.items()}
+                differences |= {name: _difference(sweep, held, baseline, one) for name, one in compared.items()}
             rows.append(
                 Row(
                     config=config,
@@ -140,6 +145,18 @@ def rows_of(sweep: SweepSettings, outcomes: Sequence[Outcome]) -> list[Row]:
                 )
             )
     return rows
+
+
+def _with_controls(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Where controls were measured, a run that delivers iteration 0 has none of its own: it is the seeds alone. Without
+    it the mean would be over the runs that gained."""
+    measured = {(one.point.config, one.point.arm) for one in outcomes if one.control is not None}
+    return [
+        replace(one, control=one.accuracy[0])
+        if one.control is None and one.best == 0 and (one.point.config, one.point.arm) in measured
+        else one
+        for one in outcomes
+    ]
 
 
 @dataclass(frozen=True)
@@ -203,10 +220,27 @@ def _difference(
     sweep: SweepSettings, held: Sequence[Outcome], baseline: Sequence[Outcome], measure: Measure
 ) -> Mean | None:
     """Over the seeds of which both arms have finished."""
-    first, second = _values(baseline, measure), _values(held, measure)
-    pairs = {seeds: second[seeds] - first[seeds] for seeds in first.keys() & second.keys()}
-    values = _independent(sweep, pairs)
-    return t_interval(values) if values else None
+    return _paired(sweep, _values(held, measure), _values(baseline, measure))
+
+
+def _half(sweep: SweepSettings, held: Sequence[Outcome], baseline: Sequence[Outcome]) -> Mean | None:
+    """An arm with half of the rows against the baseline with all of its own."""
+    budgets = {_seeds(one.point): HALF * one.added[-1] for one in baseline}
+    halves = {}
+    for one in held:
+        if (budget := budgets.get(_seeds(one.point))) is not None:
+            halves[_seeds(one.point)] = [
+                accuracy for accuracy, added in zip(one.accuracy, one.added, strict=True) if added <= budget
+            ][-1]
+    return _paired(sweep, halves, _values(baseline, lambda one: one.accuracy[-1]))
+
+
+def _paired(
+    sweep: SweepSettings, values: Mapping[tuple[int, int], float], others: Mapping[tuple[int, int], float]
+) -> Mean | None:
+    differences = {seeds: values[seeds] - others[seeds] for seeds in values.keys() & others.keys()}
+    independent = _independent(sweep, differences)
+    return t_interval(independent) if independent else None
 
 
 def _average(values: Sequence[float | None]) -> float | None:

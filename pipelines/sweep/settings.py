@@ -1,6 +1,7 @@
 """What a sweep file says."""
 
 from collections import Counter
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -9,7 +10,7 @@ from pydantic import Field, model_validator
 
 from llm2llm.components.shared.base.errors import UserError, did_you_mean
 from llm2llm.components.shared.base.settings import Settings
-from llm2llm.pipelines.config.loading import read_mapping
+from llm2llm.pipelines.config.loading import read_mapping, read_override
 
 NAME = r"^[a-z0-9]([a-z0-9_-]{0,60}[a-z0-9])?$"
 DATA_SEED, TRAINING_SEED = "prepare.random_seed", "random_seed"
@@ -102,11 +103,12 @@ def shipped_sweeps() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
-def load_sweep(source: str) -> tuple[SweepSettings, Path]:
+def load_sweep(source: str, overrides: Iterable[str] = ()) -> tuple[SweepSettings, Path]:
     """Reads a sweep file.
 
     Args:
         source: A YAML file, or the name of a shipped sweep.
+        overrides: `section.key=value` each, laid over what the file's `set` lays over its configs; arms still win.
 
     Returns:
         The settings, and the folder that relative configs are seen from.
@@ -121,4 +123,12 @@ def load_sweep(source: str) -> tuple[SweepSettings, Path]:
         raise UserError(
             f"{source}: no such file, and no shipped sweep ({', '.join(shipped)}){did_you_mean(source, shipped)}"
         )
-    return SweepSettings.load(read_mapping(path, source, "a sweep"), path.name), path.resolve().parent
+    values = read_mapping(path, source, "a sweep")
+    laid = dict(read_override(override) for override in overrides)
+    if laid and isinstance(values.get("set", {}), dict):
+        values["set"] = {**values.get("set", {}), **laid}
+    sweep = SweepSettings.load(values, path.name)
+    for key in laid:
+        if all(key in arm for arm in sweep.arms.values()):
+            raise UserError(f"--set {key}: every arm of {source} sets it itself, so this changes nothing")
+    return sweep, path.resolve().parent

@@ -7,13 +7,14 @@ The output folder holds
     curves.svg                        the learning curves
     sweep.json                        the sweep as it was read, and its points
     points/CONFIG/ARM/dD-tT-HASH/     what a point's run left; its output in dD-tT-HASH.log
+    shared/                           what the arms of a pair of seeds begin with, until all of them have finished
 """
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from llm2llm.components.shared.base.atomic import write_text
-from llm2llm.pipelines.local.run import held
+from llm2llm.pipelines.local.run import held, of_other_code
 from llm2llm.pipelines.sweep import cluster, local
 from llm2llm.pipelines.sweep.plot import plot
 from llm2llm.pipelines.sweep.points import Point, expand, sweep_record
@@ -29,7 +30,8 @@ def run_sweep(
     say: Callable[[str], None],
     connect: Callable[[], cluster.Place] | None = None,
 ) -> tuple[str, list[str]]:
-    """Runs what has not finished, and writes the tables and the plot.
+    """Runs what has not finished, and writes the tables and the plot: after each point, so that they can be read while
+    the sweep goes on, and are there when it is killed.
 
     Args:
         sweep: The sweep.
@@ -50,14 +52,24 @@ def run_sweep(
         write_text(output / "sweep.json", sweep_record(sweep, points))
         before = len(finished(points, output))
         say(f"{sweep.name}: {len(points)} points, {before} of them finished before")
+        held_over = [local.folder_of(output, one) for one in points if local.summary_of(output, one) is not None]
+        if others := sum(of_other_code(folder) for folder in held_over):
+            say(
+                f"{others} of them by another version of llm2llm; they stay, and are in the table. To run them again, "
+                f"remove their folders in {output / 'points'}"
+            )
+
+        def write() -> str:
+            return write_results(sweep, finished(points, output), output)
+
         if connect is None:
-            failed = local.run_points(sweep, points, output, say)
+            failed = local.run_points(sweep, points, output, say, write)
         elif before < len(points):
             cluster.check_points(points)
-            failed = cluster.run_points(sweep, points, output, connect(), say)
+            failed = cluster.run_points(sweep, points, output, connect(), say, write)
         else:
             failed = []
-        return write_results(sweep, finished(points, output), output), failed
+        return write(), failed
 
 
 def finished(points: Sequence[Point], output: Path) -> list[Outcome]:

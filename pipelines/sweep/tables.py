@@ -9,8 +9,8 @@ from llm2llm.pipelines.inspect.tables import aligned
 from llm2llm.pipelines.sweep.results import MEASURES, Outcome, Row
 from llm2llm.pipelines.sweep.settings import SweepSettings
 
-COMPARED = {"chosen": "chosen", "last": "last", "curve": "all iterations"}
-"""The differences of the table and what each is called; `curve`: over all iterations after 0."""
+COMPARED = {"chosen": "chosen", "last": "last", "curve": "all iterations", "half": "half the rows"}
+"""The differences of the table and what each is called; see `Row.differences`."""
 
 _LATEX = str.maketrans({"_": r"\_", "%": r"\%", "±": r"$\pm$", "&": r"\&", "#": r"\#"})
 
@@ -27,7 +27,9 @@ def caption(sweep: SweepSettings, rows: Sequence[Row]) -> str:
         unit = f"{training} training seeds on one draw of the data"
     return (
         f"Accuracy in percent on {splits} rows, mean over {unit}, with the half width of its 95% t interval. "
-        f"Differences, in points, are from {sweep.compared_with}, paired by random seeds. Added rows, calls, USD and "
+        f"Differences, in points, are from {sweep.compared_with}, paired by random seeds. Half the rows: an arm's last "
+        f"student with at most half of the rows that {sweep.compared_with} added in all, less {sweep.compared_with}'s "
+        "last one. Added rows, calls, USD and "
         "seconds are means of a run. Intervals are not corrected for the number of comparisons."
     )
 

@@ -38,6 +38,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 print("error: " + what.read_text())
                 sys.exit(2)
             time.sleep(0.3)
+            pathlib.Path(sys.argv[4]).mkdir(parents=True, exist_ok=True)
             (folder / "student").mkdir(exist_ok=True)
             (folder / "report.html").write_text("x")
             (folder / "summary.json").write_text({json.dumps(json.dumps(run_summary([0.1, 0.5])))})
@@ -68,6 +69,20 @@ def test_finished_points_are_kept_and_the_others_run(stand_in: Path, tmp_path: P
     assert begun[0].endswith(" 3"), "threads"
     folder = folder_of(output, POINTS[0])
     assert sorted(path.name for path in folder.iterdir()) == ["report.html", "summary.json"], "models are let go"
+
+
+def test_what_arms_share_goes_when_the_last_of_them_has_finished(stand_in: Path, tmp_path: Path) -> None:
+    output, left = tmp_path / "out", []
+
+    def look() -> None:
+        left.append(sorted(path.name for path in (output / "shared").iterdir()))
+
+    said: list[str] = []
+    run_points(sweep_of(limits={"points": 1}), POINTS, output, said.append, look)
+    assert left == [["tickets-d0-t0"], [], ["tickets-d0-t1"], []], "and it is called after each point"
+    assert [line for line in said if line.startswith("started")] == [
+        f"started   {point.label}: {folder_of(output, point)}.log" for point in POINTS
+    ]
 
 
 def test_so_many_run_at_once_as_were_allowed(stand_in: Path, tmp_path: Path) -> None:
@@ -133,6 +148,9 @@ def test_a_sweep_that_is_killed_goes_on_where_it_was(small_config: Path, tmp_pat
         time.sleep(0.2)
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 143
+    assert process.stdout is not None
+    assert "terminated; run the same command again to go on" in process.stdout.read()
+    assert (output / "sweep.md").read_text().count("\n| ") == 2, "the table is of the point that had finished"
     finished = {path: path.stat().st_mtime_ns for path in output.glob("points/*/*/*/summary.json")}
     assert len(finished) == 1
     with pytest.raises(SystemExit) as ended:

@@ -35,7 +35,7 @@ def test_means_and_paired_differences_have_t_intervals() -> None:
     assert difference.high == pytest.approx(expected.high)
     assert arm.means["last"].value == pytest.approx(0.7)
     assert arm.differences["start"].value == 0
-    assert control.differences == {}
+    assert control.differences.keys() == {"half"}, "it is not compared with itself"
     assert (arm.runs, arm.means["last"].n, arm.added) == (3, 3, 10)
     assert (arm.usd, arm.seconds, arm.teacher_calls) == (0.25, 4.5, 7)
 
@@ -70,6 +70,28 @@ def test_the_chosen_iteration_is_validations_and_the_control_is_shown_where_ther
     (plain,) = rows_of(sweep, [outcome("random", [0.1, 0.8])])
     assert "control" not in plain.means
     assert "seeds alone" not in text_table(sweep, [plain])
+
+
+def test_a_run_that_delivers_iteration_0_is_its_own_control() -> None:
+    """A mean over those runs alone that gained would be of other random seeds than the rest of the table."""
+    measured = [{"name": "steps", "accuracy": {"test": {"value": 0.5}}}]
+    gained = outcome("random", [0.1, 0.8], controls=measured)
+    stayed = outcome("random", [0.3, 0.2], training=1, best=0, controls=[])
+    (row,) = rows_of(sweep_of(["random"], seeds=THREE), [gained, stayed])
+    assert (row.means["control"].n, row.means["control"].value) == (2, pytest.approx(0.4))
+
+
+def test_half_the_rows_are_held_against_all_rows_of_the_baseline() -> None:
+    outcomes = [outcome("random", [0.1, 0.3, 0.6], added=20), outcome("wrong", [0.1, 0.7, 0.9], added=21)]
+    control, arm = rows_of(sweep_of(seeds=THREE), outcomes)
+    assert arm.differences["half"].value == pytest.approx(0.7 - 0.6), "21 of 40 count as half; 42 do not"
+    assert control.differences["half"].value == pytest.approx(0.3 - 0.6), "what its second half is worth"
+    greedy = outcome("wrong", [0.1, 0.7], added=22)
+    _, arm = rows_of(sweep_of(seeds=THREE), [outcomes[0], greedy])
+    assert arm.differences["half"].value == pytest.approx(0.1 - 0.6), "22 are more than half: iteration 0 is left"
+    assert "half the rows minus random" in text_table(sweep_of(seeds=THREE), [control, arm])
+    line = list(csv.DictReader(io.StringIO(table_csv(sweep_of(seeds=THREE), [control, arm]))))[1]
+    assert float(line["half_minus_baseline"]) == pytest.approx(-0.5)
 
 
 def test_without_test_rows_validation_is_reported_and_said() -> None:
