@@ -53,6 +53,7 @@ def _panel(
     shift: int, config: str, lines: Mapping[str, Sequence[CurvePoint]], arms: Sequence[str], ticks: tuple[int, int]
 ) -> list[str]:
     low, high = ticks
+    split = next(iter(lines.values()))[0].split
     most = max([one.added for line in lines.values() for one in line] + [1.0])
 
     def across(added: float) -> float:
@@ -62,7 +63,7 @@ def _panel(
         inside = min(max(accuracy / STEP, low), high)
         return round(BOTTOM - (inside - low) / (high - low) * (BOTTOM - TOP), 1)
 
-    parts = [f'<text x="{shift + LEFT}" y="24" class="title">{escape(config)}</text>']
+    parts = [f'<text x="{shift + LEFT}" y="24" class="title">{escape(config)}: accuracy on {escape(split)} rows</text>']
     for tick in range(low, high + 1):
         y = up(tick * STEP)
         parts.append(f'<path class="grid" d="M{shift + LEFT} {y}H{shift + WIDTH - 16}"/>')
@@ -95,4 +96,4 @@ def _stroke(place: int) -> str:
 
 
 def _mark(place: int, x: float, y: float) -> str:
-    return f'<path fill="#fff" stroke-width="2" {_stroke(place)} d="M{x:.1f} {y}{MARKS[place % len(MARKS)]}"/>'
+    return f'<path fill="none" stroke-width="2" {_stroke(place)} d="M{x:.1f} {y}{MARKS[place % len(MARKS)]}"/>'

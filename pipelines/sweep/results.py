@@ -102,7 +102,8 @@ class Row:
     differences: Mapping[str, Mean]
     """From the baseline arm, paired by random seeds; also `curve`, the mean over all iterations after 0, and `half`:
     the arm's last student with at most half of the rows that the baseline added in all, less the baseline's last. The
-    baseline itself has `half` alone: what its own second half is worth."""
+    baseline itself has `half` alone: what its own second half is worth. And `gain`: the chosen student less the seeds
+    alone at equal steps, of the same run."""
     added: float
     """Rows in the last training set beyond iteration 0's, on the average."""
     teacher_calls: float
@@ -127,7 +128,7 @@ def rows_of(sweep: SweepSettings, outcomes: Sequence[Outcome]) -> list[Row]:
             if not held:
                 continue
             means = {name: _mean(sweep, held, measure) for name, measure in measures.items()}
-            differences = {"half": _half(sweep, held, baseline)}
+            differences = {"half": _half(sweep, held, baseline), "gain": _mean(sweep, held, _gain)}
             if arm != sweep.compared_with:
                 differences |= {name: _difference(sweep, held, baseline, one) for name, one in compared.items()}
             rows.append(
@@ -150,10 +151,10 @@ def rows_of(sweep: SweepSettings, outcomes: Sequence[Outcome]) -> list[Row]:
 def _with_controls(outcomes: Sequence[Outcome]) -> list[Outcome]:
     """Where controls were measured, a run that delivers iteration 0 has none of its own: it is the seeds alone. Without
     it the mean would be over the runs that gained."""
-    measured = {(one.point.config, one.point.arm) for one in outcomes if one.control is not None}
+    measured = {one.point.config for one in outcomes if one.control is not None}
     return [
         replace(one, control=one.accuracy[0])
-        if one.control is None and one.best == 0 and (one.point.config, one.point.arm) in measured
+        if one.control is None and one.best == 0 and one.point.config in measured
         else one
         for one in outcomes
     ]
@@ -165,6 +166,8 @@ class CurvePoint:
 
     added: float
     accuracy: Mean
+    split: str
+    """Which rows the accuracy is on."""
 
 
 def curves_of(sweep: SweepSettings, outcomes: Sequence[Outcome]) -> dict[tuple[str, str], list[CurvePoint]]:
@@ -183,11 +186,15 @@ def curves_of(sweep: SweepSettings, outcomes: Sequence[Outcome]) -> dict[tuple[s
 def _curve_point(sweep: SweepSettings, held: Sequence[Outcome], place: int) -> CurvePoint:
     mean = _mean(sweep, held, lambda one: _carried(one.accuracy, place))
     assert mean is not None, "every point has an accuracy"
-    return CurvePoint(fsum(_carried(one.added, place) for one in held) / len(held), mean)
+    return CurvePoint(fsum(_carried(one.added, place) for one in held) / len(held), mean, held[0].split)
 
 
 def _carried(values: Sequence[float], place: int) -> float:
     return values[min(place, len(values) - 1)]
+
+
+def _gain(one: Outcome) -> float | None:
+    return None if one.control is None else one.accuracy[one.best] - one.control
 
 
 def _over_curve(one: Outcome, longest: int) -> float | None:

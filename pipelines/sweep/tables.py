@@ -9,8 +9,14 @@ from llm2llm.pipelines.inspect.tables import aligned
 from llm2llm.pipelines.sweep.results import MEASURES, Outcome, Row
 from llm2llm.pipelines.sweep.settings import SweepSettings
 
-COMPARED = {"chosen": "chosen", "last": "last", "curve": "all iterations", "half": "half the rows"}
-"""The differences of the table and what each is called; see `Row.differences`."""
+COMPARED = {
+    "gain": "chosen minus seeds alone, equal steps",
+    "chosen": "chosen minus {baseline}",
+    "last": "last minus {baseline}",
+    "curve": "all iterations minus {baseline}",
+    "half": "half the rows minus {baseline}",
+}
+"""The differences of the table and what each is called; see `Row.differences`. One that no run has is left out."""
 
 _LATEX = str.maketrans({"_": r"\_", "%": r"\%", "±": r"$\pm$", "&": r"\&", "#": r"\#"})
 
@@ -29,16 +35,23 @@ def caption(sweep: SweepSettings, rows: Sequence[Row]) -> str:
         f"Accuracy in percent on {splits} rows, mean over {unit}, with the half width of its 95% t interval. "
         f"Differences, in points, are from {sweep.compared_with}, paired by random seeds. Half the rows: an arm's last "
         f"student with at most half of the rows that {sweep.compared_with} added in all, less {sweep.compared_with}'s "
-        "last one. Added rows, calls, USD and "
-        "seconds are means of a run. Intervals are not corrected for the number of comparisons."
+        "last one. Added rows, calls, USD and seconds are means of a run. Intervals are not corrected for the number "
+        f"of comparisons.{_unfinished(sweep, rows)}"
     )
+
+
+def _unfinished(sweep: SweepSettings, rows: Sequence[Row]) -> str:
+    runs = len(sweep.configs) * len(sweep.arms) * len(sweep.seeds.data) * len(sweep.seeds.training)
+    there = sum(row.runs for row in rows)
+    return f" This is of {there} of {runs} runs; the others have not finished." if there < runs else ""
 
 
 def table(sweep: SweepSettings, rows: Sequence[Row]) -> list[list[str]]:
     """Header and cells."""
     measures = {name: said for name, (said, _) in MEASURES.items() if any(name in row.means for row in rows)}
     header = ["config", "arm", "runs", *measures.values()]
-    header += [f"{said} minus {sweep.compared_with}" for said in COMPARED.values()]
+    compared = {name: said for name, said in COMPARED.items() if any(name in row.differences for row in rows)}
+    header += [said.format(baseline=sweep.compared_with) for said in compared.values()]
     header += ["added rows", "calls", "USD", "seconds"]
     cells = [header]
     for row in rows:
@@ -46,7 +59,7 @@ def table(sweep: SweepSettings, rows: Sequence[Row]) -> list[list[str]]:
             [
                 row.config, row.arm, str(row.runs),
                 *(_percent(row.means.get(name)) for name in measures),
-                *(_percent(row.differences.get(name), "+") for name in COMPARED),
+                *(_percent(row.differences.get(name), "+") for name in compared),
                 f"{row.added:.0f}", f"{row.teacher_calls:.0f}",
                 "" if row.usd is None else f"{row.usd:.2f}", "" if row.seconds is None else f"{row.seconds:.0f}",
             ]
@@ -80,7 +93,8 @@ def latex_table(sweep: SweepSettings, rows: Sequence[Row]) -> str:
 def table_csv(sweep: SweepSettings, rows: Sequence[Row]) -> str:
     """`sweep.csv`: the table with every mean and the ends of its interval as a fraction, unrounded."""
     numbers = [f"{name}{end}" for name in MEASURES for end in ("", "_low", "_high")]
-    differences = [f"{name}_minus_baseline{end}" for name in COMPARED for end in ("", "_low", "_high")]
+    named = ["gain" if name == "gain" else f"{name}_minus_baseline" for name in COMPARED]
+    differences = [f"{name}{end}" for name in named for end in ("", "_low", "_high")]
     header = ["config", "arm", "baseline", "split", "runs", "independent", *numbers, *differences,
               "added_rows", "teacher_calls", "usd", "seconds"]  # fmt: skip
     lines: list[Sequence[object]] = [header]

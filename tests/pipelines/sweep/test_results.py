@@ -79,6 +79,8 @@ def test_a_run_that_delivers_iteration_0_is_its_own_control() -> None:
     stayed = outcome("random", [0.3, 0.2], training=1, best=0, controls=[])
     (row,) = rows_of(sweep_of(["random"], seeds=THREE), [gained, stayed])
     assert (row.means["control"].n, row.means["control"].value) == (2, pytest.approx(0.4))
+    assert row.differences["gain"].value == pytest.approx((0.8 - 0.5 + 0) / 2)
+    assert "chosen minus seeds alone, equal steps" in text_table(sweep_of(["random"], seeds=THREE), [row])
 
 
 def test_half_the_rows_are_held_against_all_rows_of_the_baseline() -> None:
@@ -119,7 +121,7 @@ def test_csv_is_unrounded_and_latex_and_markdown_are_whole() -> None:
     rows = rows_of(sweep, outcomes)
     _, line = csv.DictReader(io.StringIO(table_csv(sweep, rows)))
     assert float(line["start"]) == 1 / 3
-    assert line["control"] == ""
+    assert line["control"] == line["gain"] == ""
     assert float(line["last_low"]) == rows[1].means["last"].low
     assert (line["independent"], line["last_minus_baseline"]) == ("2", "0.0")
     lines = list(csv.DictReader(io.StringIO(points_csv(outcomes))))
@@ -130,6 +132,9 @@ def test_csv_is_unrounded_and_latex_and_markdown_are_whole() -> None:
     assert r"$\pm$" in latex
     columns = {len(re.findall(r"(?<!\\)&", line)) for line in latex.splitlines() if line.endswith(r"\\")}
     assert len(columns) == 1
+    assert "minus seeds alone" not in latex, "no run has controls"
+    assert "This is of" not in latex
+    assert "This is of 2 of 4 runs; the others have not finished." in latex_table(sweep, rows[:1])
     table = [line for line in markdown_table(sweep, rows).splitlines() if line.startswith("|")]
     assert len(table) == 4
     assert len({line.count("|") for line in table}) == 1
@@ -146,6 +151,7 @@ def test_any_results_are_a_plot_that_is_well_formed_and_stays_inside(values: lis
     root = ElementTree.fromstring(drawn)
     _, _, width, height = map(float, root.attrib["viewBox"].split())
     assert len(list(root.iter("{http://www.w3.org/2000/svg}polyline"))) == arms
+    assert "tickets: accuracy on test rows" in drawn
     for line in root.iter("{http://www.w3.org/2000/svg}polyline"):
         for place in line.attrib["points"].split():
             x, y = map(float, place.split(","))
