@@ -62,14 +62,17 @@ def run_sweep(
         def write() -> str:
             return write_results(sweep, finished(points, output), output)
 
-        if connect is None:
-            failed = local.run_points(sweep, points, output, say, write)
-        elif before < len(points):
-            cluster.check_points(points)
-            failed = cluster.run_points(sweep, points, output, connect(), say, write)
-        else:
-            failed = []
-        return write(), failed
+        try:
+            if connect is None:
+                failed = local.run_points(sweep, points, output, say, write)
+            elif before < len(points):
+                cluster.check_points(points)
+                failed = cluster.run_points(sweep, points, output, connect(), say, write)
+            else:
+                failed = []
+        finally:
+            shown = write()
+        return shown, failed
 
 
 def finished(points: Sequence[Point], output: Path) -> list[Outcome]:

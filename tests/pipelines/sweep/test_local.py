@@ -15,6 +15,7 @@ import yaml
 from llm2llm.pipelines.cli.main import main
 from llm2llm.pipelines.sweep import local
 from llm2llm.pipelines.sweep.local import at_once, available_memory, folder_of, run_points
+from llm2llm.pipelines.sweep.sweep import run_sweep
 from tests.support.sweeps import point_of, run_summary, sweep_of
 
 GIB = 2**30
@@ -83,6 +84,22 @@ def test_what_arms_share_goes_when_the_last_of_them_has_finished(stand_in: Path,
     assert [line for line in said if line.startswith("started")] == [
         f"started   {point.label}: {folder_of(output, point)}.log" for point in POINTS
     ]
+
+
+def test_the_table_is_there_after_each_point_and_says_what_it_lacks(stand_in: Path, tmp_path: Path) -> None:
+    (stand_in / "wrong").write_text("no room")
+    output, said = tmp_path / "out", []
+    sweep = sweep_of(seeds={"training": [0]}, limits={"points": 1})
+    shown, failed = run_sweep(sweep, tmp_path, output, said.append)
+    assert len(failed) == 1
+    assert "This is of 1 of 2 runs" in shown
+    assert "This is of 1 of 2 runs" in (output / "sweep.md").read_text()
+    (finished,) = output.glob("points/*/*/*/summary.json")
+    (finished.parent / "run.json").write_text('{"code": "0123"}')
+    (stand_in / "wrong").unlink()
+    shown, failed = run_sweep(sweep, tmp_path, output, said.append)
+    assert (failed, "This is of" in shown) == ([], False)
+    assert any(line.startswith("1 of them by another version of llm2llm; they stay") for line in said)
 
 
 def test_so_many_run_at_once_as_were_allowed(stand_in: Path, tmp_path: Path) -> None:
