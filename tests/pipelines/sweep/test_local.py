@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from llm2llm.pipelines.cli.main import main
-from llm2llm.pipelines.sweep import local
+from llm2llm.pipelines.sweep import local, point
 from llm2llm.pipelines.sweep.local import at_once, available_memory, folder_of, run_points
 from llm2llm.pipelines.sweep.sweep import run_sweep
 from tests.support.sweeps import point_of, run_summary, sweep_of
@@ -100,6 +100,24 @@ def test_the_table_is_there_after_each_point_and_says_what_it_lacks(stand_in: Pa
     shown, failed = run_sweep(sweep, tmp_path, output, said.append)
     assert (failed, "This is of" in shown) == ([], False)
     assert any(line.startswith("1 of them by another version of llm2llm; they stay") for line in said)
+
+
+def test_what_other_code_has_begun_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be refused, and `llm2llm sweep` has no --fresh."""
+    given: list[tuple[object, ...]] = []
+    monkeypatch.setattr(point, "run_local", lambda *arguments: given.append(arguments))
+    monkeypatch.setattr(point, "end_with_parent", lambda: None)
+    for name in ("new", "old"):
+        (tmp_path / name).mkdir()
+        if name == "old":
+            (tmp_path / name / "run.json").write_text('{"code": "0123"}')
+        assert (
+            point.main("quickstart", str(tmp_path / name), "process", str(tmp_path / "shared"), "max_iterations=1") == 0
+        )
+    assert [(arguments[1], *arguments[3:]) for arguments in given] == [
+        (tmp_path / "new", False, tmp_path / "shared"),
+        (tmp_path / "old", True, tmp_path / "shared"),
+    ]
 
 
 def test_so_many_run_at_once_as_were_allowed(stand_in: Path, tmp_path: Path) -> None:
