@@ -70,7 +70,9 @@ def expand(sweep: SweepSettings, folder: Path, for_cluster: bool = False) -> lis
                             "rename one: it stands in the table"
                         )
                     _check_draws(config, sweep, given)
-                    digest = hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:8]
+                    # A later version's new settings, at their defaults, must not make finished points others.
+                    told = config.model_dump_json(exclude_defaults=True)
+                    digest = hashlib.sha256(told.encode()).hexdigest()[:8]
                     key = f"{config.name}/{arm}/d{data_seed}-t{training_seed}-{digest}"
                     points.append(Point(config.name, arm, data_seed, training_seed, source, values, key))
     return sorted(points, key=lambda point: _order(point, sweep, list(sources)))

@@ -72,8 +72,11 @@ def test_a_changed_setting_is_another_point() -> None:
     (before,) = expand(sweep_of(["plain"], seeds={"training": [0]}), Path())
     (after,) = expand(sweep_of(["plain"], seeds={"training": [0]}, set={"train.epochs": 11}), Path())
     (again,) = expand(sweep_of(["plain"], seeds={"training": [0]}, limits={"points": 3}), Path())
+    as_it_is = {"train.warmup": 0.03}
+    (said,) = expand(sweep_of(["plain"], seeds={"training": [0]}, set=as_it_is), Path())
     assert before.key != after.key
     assert before.key == again.key, "limits are no part of it"
+    assert before.key == said.key, "nor is what is at its default, as a later version's new settings will be"
 
 
 def test_numbers_and_texts_arrive_as_they_were_written() -> None:
