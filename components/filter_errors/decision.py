@@ -60,7 +60,8 @@ def decide(
                     f"(patience {settings.patience})"
                 )
     if SELECTIONS[name].are_failures:
-        return True, f"{errors} {'seed still needs' if errors == 1 else 'seeds still need'} help{also}"
+        folds = ", by the answers of students trained without them" if SELECTIONS[name].needs_folds else ""
+        return True, f"{errors} {'seed still needs' if errors == 1 else 'seeds still need'} help{folds}{also}"
     return True, f"{errors} seed{'s' * (errors != 1)} chosen ({name}){also}"
 
 

@@ -64,7 +64,11 @@ def predict(
         raise UserError(f"--format {row_format}: no such format{did_you_mean(row_format, FORMATS)}; there are "
                         f"{', '.join(FORMATS)}")  # fmt: skip
     folder, the_task, asked_as = find_student(student, _named_task(task))
-    rows = read_examples(source, the_task, row_format=row_format, unanswered=True)
+    try:
+        rows = read_examples(source, the_task, row_format=row_format, unanswered=True)
+    except UserError as problem:
+        here = "rename the column, or give --task CONFIG with other task.columns"
+        raise UserError(str(problem).replace("Set task.columns to say which column holds what", here)) from None
 
     from dataclasses import asdict
 

@@ -407,6 +407,7 @@ class TestAuto:
             past = [*history(0.5), score(0, solved, "seeds")]
             decision = decide(seeds, own, past, settings=self.AUTO, fold_predictions=folds)
             assert (decision.selection, decision.errors) == (selection, errors)
+            assert ("by the answers of students trained without them" in decision.reason) == (selection != "wrong")
 
     def test_without_folds_it_says_what_would_help(self, seeds) -> None:
         own = [answered(row, "correct") for row in seeds]

@@ -121,3 +121,10 @@ def test_mistakes_are_one_line_and_leave_nothing(
     code, out, err = run("predict", *(word for pair in given.items() for word in pair))
     assert (code, err.splitlines()[-1].startswith(message), out) == (2, True, ""), err
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+def test_a_column_of_another_name_is_told_with_what_helps_here(run: Run, tmp_path: Path, taught_student: Path) -> None:
+    (tmp_path / "in.csv").write_text("body\nthe sea\n")
+    code, _, err = run("predict", "--student", str(taught_student), "--input", "in.csv")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert err.endswith("rename the column, or give --task CONFIG with other task.columns\n")
