@@ -138,15 +138,22 @@ class SpendTracker:
         in_full = input_tokens * round(price.input * 10**6) + output_tokens * round(price.output * 10**6)
         return round(in_full * share) if share != 1.0 else in_full
 
-    def find(self, identity: str, requests: Sequence[LLMRequest]) -> list[LLMResponse | None]:
+    def find(
+        self, identity: str, requests: Sequence[LLMRequest], keys: Sequence[str] | None = None
+    ) -> list[LLMResponse | None]:
         """What the ledger holds for these requests, in their order; None where it holds nothing.
 
         An answer that this run has paid for itself, in an attempt that ended early, counts as spent.
 
+        Args:
+            identity: Who is asked, `ModelSettings.identity`.
+            requests: What is asked.
+            keys: Their keys, where they are known already.
+
         Raises:
             UserError: The ledger cannot be read, or an entry is damaged.
         """
-        keys = [request_key(identity, request) for request in requests]
+        keys = keys or [request_key(identity, request) for request in requests]
         unique = list(dict.fromkeys(keys))
         if self.ledger is None:
             with self._lock:

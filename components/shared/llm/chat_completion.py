@@ -7,7 +7,8 @@ read_completion(body)    text, refusal and tokens, as the fields of `LLMResponse
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,11 @@ MOST_TOKENS = 2**40
 """A count above this is no count."""
 REASONING = ("reasoning_content", "reasoning", "thinking")
 """Fields of a message that hold its thoughts."""
+_EVENTS = re.compile(r"(?:data|event|id|retry)?:")
+"""How a stream of server-sent events begins."""
+_CUT = {"length", "max_tokens", "max_output_tokens"}
+"""Reasons to end, in small letters, of an answer that is too long; OpenAI's, and those that gateways pass on."""
+_FILTERED = {"content_filter", "safety", "recitation", "blocklist", "prohibited_content", "spii"}
 _STATUSES = {
     "rate_limit": 429, "too_many_requests": 429, "overloaded": 503, "unavailable": 503, "insufficient_quota": 402,
     "invalid_request": 400, "invalid_argument": 400, "authentication": 401, "permission": 403, "not_found": 404,
@@ -65,14 +71,25 @@ def chat_request(
     return {**body, "messages": messages}
 
 
-def decode_body(content: bytes) -> Any:
+def decode_body(content: bytes, charset: str = "") -> Any:
     """The JSON value of a response's body. Of a stream of server-sent events the completion that its pieces make.
+
+    Args:
+        content: In UTF-8, UTF-16 or UTF-32, with a byte order mark or without.
+        charset: What the response says of it, for one that is in none of these.
 
     Raises:
         ValueError: Neither JSON nor such a stream.
     """
-    text = content.decode("utf-8-sig").strip()
-    if text.startswith(("data:", "event:", ":")):
+    try:
+        text = content.decode(json.detect_encoding(content))
+    except UnicodeDecodeError:
+        try:
+            text = content.decode(charset or "utf-8")
+        except LookupError:
+            raise ValueError(f"the character set {charset!r} is not known") from None
+    text = text.strip()
+    if _EVENTS.match(text):
         return _from_events(text)
     return parse_json(text)
 
@@ -80,32 +97,69 @@ def decode_body(content: bytes) -> Any:
 def _from_events(text: str) -> Any:
     """A chat completion from the events of a stream."""
     texts: dict[str, list[str]] = {}
+    arguments: list[str] = []
     whole: dict[str, Any] = {}
     finish: str | None = None
-    found = False
-    for line in text.splitlines():
-        if not line.startswith("data:") or line[5:].strip() in ("", "[DONE]"):
+    found = done = False
+    for data in _event_data(text):
+        if data == "[DONE]":
+            done = True
             continue
-        event = parse_json(line[5:].strip())
+        event = parse_json(data)
         if not isinstance(event, Mapping):
             raise ValueError("an event is no JSON object")
         if error := event.get("error"):
             return {"error": error}
         whole |= {name: event[name] for name in ("model", "usage") if event.get(name)}
         choices = event.get("choices")
-        for choice in choices[:1] if isinstance(choices, list) else []:
-            found = True
+        for choice in choices if isinstance(choices, list) else []:
             if not isinstance(choice, Mapping):
                 raise ValueError("an event is no piece of a chat completion")
+            if choice.get("index"):
+                continue  # another answer to the same request
+            found = True
             finish = choice.get("finish_reason") or finish
             piece = choice.get("delta") or choice.get("message") or {}
+            if not isinstance(piece, Mapping):
+                continue
             for name in ("content", "refusal", *REASONING):
-                if isinstance(piece, Mapping) and isinstance(piece.get(name), str):
-                    texts.setdefault(name, []).append(piece[name])
+                value = _content(piece.get(name)) if name == "content" else piece.get(name)
+                if isinstance(value, str):
+                    texts.setdefault(name, []).append(value)
+            calls = piece.get("tool_calls")
+            first = calls[0] if isinstance(calls, list) and calls else None
+            if not (isinstance(first, Mapping) and first.get("index")):  # of several calls the first
+                arguments.append(_arguments(piece))
     if not found:
         raise ValueError("the stream holds no chat completion")
-    message = {name: "".join(parts) for name, parts in texts.items()}
-    return {**whole, "choices": [{"message": message, "finish_reason": finish}]}
+    message: dict[str, Any] = {name: "".join(parts) for name, parts in texts.items()}
+    if any(arguments):
+        message["tool_calls"] = [{"function": {"arguments": "".join(arguments)}}]
+    # A stream that neither says that it is done nor why was cut off.
+    return {**whole, "choices": [{"message": message, "finish_reason": finish or ("stop" if done else "length")}]}
+
+
+def _event_data(text: str) -> Iterator[str]:
+    """The data of each event: its lines of data joined, unless each of them is a value of its own."""
+    lines: list[str] = []
+    for line in [*text.splitlines(), ""]:
+        if line.startswith("data:"):
+            lines.append(line[5:].strip())
+        elif not line.strip():
+            yield from _values_in(lines)
+            lines = []
+
+
+def _values_in(lines: Sequence[str]) -> Iterator[str]:
+    """Some servers leave no blank line between two events."""
+    whole = ""
+    for line in lines:
+        whole = f"{whole}\n{line}" if whole else line
+        if whole == "[DONE]" or (whole and _is_json(whole)):
+            yield whole
+            whole = ""
+    if whole:
+        yield whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +176,8 @@ def error_in(body: Any) -> ErrorInside | None:
     if not isinstance(body, Mapping):
         return None
     error, choices = body.get("error"), body.get("choices")
+    if body.get("object") == "error":  # older servers of vLLM
+        error = {name: body[name] for name in ("message", "code", "type") if body.get(name)} or "error"
     if isinstance(choices, list) and choices and isinstance(choices[0], Mapping):
         error = choices[0].get("error") if choices[0].get("error") else (None if "message" in choices[0] else error)
     if not error:
@@ -138,7 +194,7 @@ def error_in(body: Any) -> ErrorInside | None:
 def said_in(body: Any) -> str:
     """What an error says: its message, code and type; empty where the body is none."""
     try:
-        error = body["error"]
+        error = body["error"] if "error" in body else body["message"]
         if isinstance(error, Mapping):
             said = [str(error[name]) for name in ("message", "code", "type") if error.get(name)]
             return f"{said[0]} ({', '.join(said[1:])})" if len(said) > 1 else said[0]
@@ -164,22 +220,27 @@ def read_completion(body: Any) -> dict[str, Any]:
             message = {"content": choice["text"]}
         text, refusal, usage = _content(message.get("content")), str(message.get("refusal") or ""), body.get("usage")
         text = text if text.strip() else _arguments(message) or text
+        refusal = refusal or _refused_in(message.get("content"))
+        finish = finish.lower() if isinstance(finish, str) else ""
     except (AttributeError, IndexError, KeyError, TypeError, RecursionError):
         raise ValueError("what came is no chat completion") from None
     detail = ""
     thoughts = next((message[name] for name in REASONING if isinstance(message.get(name), str)), "").strip()
     if not text.strip() and thoughts:
-        if finish != "length" and _is_json(thoughts):
+        if finish not in _CUT and _is_json(thoughts):
             text = thoughts
         else:
             detail = "the model wrote thoughts and no answer"
-    if finish == "content_filter" and not refusal:
+    if finish in _FILTERED and not refusal:
         refusal = "the endpoint's content filter stopped the answer"
-    tokens_in, tokens_out = (_count(usage, name) for name in ("prompt_tokens", "completion_tokens"))
+    tokens_in, tokens_out = (
+        _count(usage, "prompt_tokens", "input_tokens"),
+        _count(usage, "completion_tokens", "output_tokens"),
+    )
     return {
         "text": text,
         "refusal": refusal,
-        "truncated": finish == "length",
+        "truncated": finish in _CUT,
         "detail": detail,
         "input_tokens": tokens_in,
         "output_tokens": tokens_out,
@@ -201,6 +262,13 @@ def _content(content: Any) -> str:
     return "".join(texts)
 
 
+def _refused_in(content: Any) -> str:
+    """The refusal among the parts of a content."""
+    parts = content if isinstance(content, list) else []
+    found = (part.get("refusal") for part in parts if isinstance(part, Mapping) and part.get("type") == "refusal")
+    return next((text for text in found if isinstance(text, str)), "")
+
+
 def _arguments(message: Mapping[str, Any]) -> str:
     """The arguments of the first tool call: some servers make one of a JSON schema."""
     calls = message.get("tool_calls")
@@ -216,6 +284,12 @@ def _is_json(text: str) -> bool:
         return False
 
 
-def _count(usage: Any, name: str) -> int | None:
-    value = usage.get(name) if isinstance(usage, Mapping) else None
+def _count(usage: Any, *names: str) -> int | None:
+    """A number of tokens under the first of these names; some servers write 11.0 or "11"."""
+    given = usage if isinstance(usage, Mapping) else {}
+    value = next((given[name] for name in names if given.get(name) is not None), None)
+    if isinstance(value, str) and value.isdecimal() and len(value) < 20:
+        value = int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     return value if type(value) is int and 0 <= value <= MOST_TOKENS else None

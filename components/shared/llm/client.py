@@ -47,7 +47,7 @@ def open_teacher(settings: ModelSettings, teacher: str, tracker: SpendTracker) -
         def answer(requests: Sequence[LLMRequest]) -> list[LLMResponse]:
             nonlocal send
             keys = [request_key(identity, request) for request in requests]
-            known = {found.key: found for found in tracker.find(identity, requests) if found is not None}
+            known = {found.key: found for found in tracker.find(identity, requests, keys) if found is not None}
             missing = {key: request for key, request in zip(keys, requests, strict=True) if key not in known}
             if known:
                 print(f"teacher: {len(known):,} of {len(set(keys)):,} answers are in the ledger", flush=True)

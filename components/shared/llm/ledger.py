@@ -197,9 +197,16 @@ def _at_once(work: Any, items: Sequence[str]) -> list[Any]:
     """`work` of every item, in order; the first error ends it."""
     if len(items) < 2:
         return [work(item) for item in items]
-    with ThreadPoolExecutor(min(LOOKUPS, len(items)), thread_name_prefix="ledger") as threads:
+    # A thread takes several: to hand one over costs more than to look for a local file.
+    size = max(1, min(32, len(items) // (4 * LOOKUPS)))
+    groups = [items[start : start + size] for start in range(0, len(items), size)]
+
+    def work_all(group: Sequence[str]) -> list[Any]:
+        return [work(item) for item in group]
+
+    with ThreadPoolExecutor(min(LOOKUPS, len(groups)), thread_name_prefix="ledger") as threads:
         try:
-            return list(threads.map(work, items))
+            return [result for results in threads.map(work_all, groups) for result in results]
         except BaseException:
             threads.shutdown(wait=False, cancel_futures=True)
             raise
@@ -213,7 +220,8 @@ def _json(entry: Entry, indent: int | None = None) -> str:
 
 
 def _packed(entry: Entry) -> bytes:
-    return gzip.compress(_json(entry).encode("utf-8"), compresslevel=6, mtime=0)
+    # Level 6 takes twice as long to make an entry smaller by 8%.
+    return gzip.compress(_json(entry).encode("utf-8"), compresslevel=1, mtime=0)
 
 
 def _unpacked(data: bytes, uri: str, key: str) -> Entry:

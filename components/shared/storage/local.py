@@ -1,6 +1,7 @@
 """Objects as files on this machine."""
 
 import errno
+import itertools
 import os
 import uuid
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from llm2llm.components.shared.base.errors import UserError, cannot_write
 from llm2llm.components.shared.storage.errors import not_there
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_WRITER, _COUNT = uuid.uuid4().hex, itertools.count()
 _PARTIAL = ".partial-"
 """Part of the name of every file that is still being written, as in `whole.py`; they are never listed."""
 
@@ -63,7 +65,7 @@ def _partial(path: Path, data: bytes) -> Iterator[tuple[str, str]]:
     folder, name = os.path.split(path)
     folder = folder or os.curdir
     # Threads of one process write too, so the process's number would not tell two writers apart.
-    partial = os.path.join(folder, f".{name}{_PARTIAL}{uuid.uuid4().hex}")
+    partial = os.path.join(folder, f".{name}{_PARTIAL}{_WRITER}-{os.getpid()}-{next(_COUNT)}")
     try:
         try:
             file = os.open(partial, _NEW, 0o666)

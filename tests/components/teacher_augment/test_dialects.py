@@ -1,5 +1,6 @@
 """Servers and models as they are: for each dialect the rows kept, the requests sent and the tokens paid for."""
 
+import gzip
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -103,6 +104,46 @@ def called(number: int, name: str = "tool_calls") -> HTTPResponse:
     return with_content(None, **({name: [{"function": function}]} if name == "tool_calls" else {name: function}))
 
 
+def events(pieces: list[dict[str, Any]], begin: str = "", each: str = "") -> HTTPResponse:
+    """A stream of choices."""
+    values = [*pieces, {"delta": {}, "finish_reason": "stop"}]
+    told = [*({"choices": [value]} for value in values), {"choices": [], "usage": completion("").body["usage"]}]
+    body = begin + "".join(f"{each}data: {json.dumps(event)}\n\n" for event in told) + "data: [DONE]\n\n"
+    return HTTPResponse(body=body.encode(), headers={"Content-Type": "text/event-stream"})
+
+
+def in_pieces(text: str, wrap: Callable[[str], dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"delta": wrap(text[at : at + 7])} for at in range(0, len(text), 7)]
+
+
+def plain_pieces(number: int) -> list[dict[str, Any]]:
+    return in_pieces(rows(number), lambda text: {"content": text})
+
+
+def tool_pieces(number: int) -> list[dict[str, Any]]:
+    def wrap(text: str) -> dict[str, Any]:
+        return {"tool_calls": [{"index": 0, "function": {"arguments": text}}]}
+
+    return [*in_pieces(rows(number), wrap), {"delta": {"tool_calls": [{"index": 1, "function": {"arguments": "{}"}}]}}]
+
+
+def encoded(number: int, how: str, said: str = "") -> HTTPResponse:
+    body = {**message(number).body, "note": "caf\u00e9"}
+    content = json.dumps(body, ensure_ascii=False).encode(how)
+    return HTTPResponse(body=content, headers={"Content-Type": f"application/json{said}"})
+
+
+def compressed(number: int) -> HTTPResponse:
+    content = gzip.compress(json.dumps(message(number).body).encode())
+    return HTTPResponse(body=content, headers={"Content-Encoding": "gzip"})
+
+
+def with_usage(number: int, **usage: Any) -> HTTPResponse:
+    came = message(number)
+    came.body["usage"] = usage
+    return came
+
+
 USED = {
     "plain": lambda n: message(n),
     "thoughts before it": lambda n: message(n, content=f"<think>First {DRAFT}</think>\n{rows(n)}"),
@@ -130,6 +171,23 @@ USED = {
     "white space before it": lambda n: HTTPResponse(body=b"\n\n  " + json.dumps(message(n).body).encode()),
     "a fence": lambda n: message(n, content=f"```json\n{rows(n)}\n```"),
     "words around it": lambda n: message(n, content=f"Sure, here it is:\n{rows(n)}\nHope this helps."),
+    "a stream with the ids of its events": lambda n: events(plain_pieces(n), each=f"id: {n}\n"),
+    "a stream that says when to come again": lambda n: events(plain_pieces(n), begin="retry: 100\n\n"),
+    "a stream of tool calls": lambda n: events(tool_pieces(n)),
+    "a stream of lists of parts": lambda n: events(
+        in_pieces(rows(n), lambda text: {"content": [{"type": "text", "text": text}]})
+    ),
+    "a stream of two answers": lambda n: events(
+        [piece for one in plain_pieces(n) for piece in (one, {**one, "index": 1})]
+    ),
+    "UTF-16": lambda n: encoded(n, "utf-16", "; charset=utf-16"),
+    "UTF-16 without a mark": lambda n: encoded(n, "utf-16-le"),
+    "Latin-1": lambda n: encoded(n, "latin-1", '; charset="ISO-8859-1"'),
+    "gzip that was not asked for": lambda n: compressed(n),
+    "status 201": lambda n: HTTPResponse(201, message(n).body),
+    "usage in floats": lambda n: with_usage(n, prompt_tokens=11.0, completion_tokens=7.0),
+    "usage in texts": lambda n: with_usage(n, prompt_tokens="11", completion_tokens="7"),
+    "usage by other names": lambda n: with_usage(n, input_tokens=11, output_tokens=7),
 }  # fmt: skip
 
 
@@ -191,6 +249,42 @@ def test_thoughts_alone_are_told_plainly(go: Callable[..., Outcome]) -> None:
     assert {reject.detail for reject in came.got.rejects} == {"the model wrote thoughts and no answer"}
 
 
+@pytest.mark.parametrize("reason", ["length", "max_tokens", "MAX_TOKENS"])
+def test_an_answer_that_was_cut_off_is_never_completed(go: Callable[..., Outcome], reason: str) -> None:
+    came = go(lambda body, number: completion('{"examples": [{"question": "a cup', finish_reason=reason), attempts=1)
+    assert {reject.reason for reject in came.got.rejects} == {"truncated"}
+
+
+def test_a_stream_that_ends_in_the_middle_was_cut_off(go: Callable[..., Outcome]) -> None:
+    def answer(body: dict[str, Any], number: int) -> HTTPResponse:
+        came = events(plain_pieces(number))
+        came.body = came.body[: came.body.index(b"\n\n", 200) + 2]
+        return came
+
+    came = go(answer, attempts=1)
+    assert {reject.reason for reject in came.got.rejects} == {"truncated"}
+    assert came.paid_calls == ROWS
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        with_content([{"type": "refusal", "refusal": "I will not."}]),
+        completion("", finish_reason="content_filter"),
+        completion("", finish_reason="SAFETY"),
+    ],
+)
+def test_a_refusal_is_told_as_one_however_it_comes(go: Callable[..., Outcome], refused: HTTPResponse) -> None:
+    came = go(lambda body, number: refused, attempts=1)
+    assert {reject.reason for reject in came.got.rejects} == {"refused"}
+
+
+def test_the_page_of_a_proxy_costs_nothing(go: Callable[..., Outcome]) -> None:
+    page = HTTPResponse(body=b"<html>back soon</html>", headers={"Content-Type": "text/html"})
+    came = go(lambda body, number: page if number in (1, 2) else message(number))
+    assert (len(came.got.candidates), came.requests, came.paid_tokens) == (ROWS, ROWS + 2, ROWS * TOKENS)
+
+
 def test_an_answer_without_usage_is_booked_as_the_most_that_it_can_be(go: Callable[..., Outcome]) -> None:
     came = go(lambda body, number: stream(number, usage=False))
     assert (len(came.got.candidates), came.paid_calls) == (ROWS, ROWS)
@@ -203,6 +297,7 @@ def test_an_answer_without_usage_is_booked_as_the_most_that_it_can_be(go: Callab
         {"error": {"message": "upstream is down", "code": 502}},
         {"error": {"message": "overloaded", "type": "overloaded_error"}, "choices": []},
         {"choices": [{"finish_reason": "error", "error": {"message": "it broke", "code": 500}}]},
+        {"object": "error", "message": "the engine is dead", "type": "InternalServerError", "code": 50001},
     ],
 )
 def test_an_error_inside_200_costs_nothing_and_is_tried_again(go: Callable[..., Outcome], error: Any) -> None:

@@ -115,7 +115,7 @@ class Attempts:
             self.tracker.settle(reservation, None)
             self.rate_limiter.given_up(sent)
             raise
-        if response.status == 200:
+        if 200 <= response.status < 300:
             raw, answer, error = self._read(call, response)
             if answer is not None:
                 await self._came(call, reservation, sent, body, raw, answer)
@@ -123,8 +123,8 @@ class Attempts:
             if error is None:
                 await self._unreadable(call, reservation, sent, response)
                 return
-            response = Response(error.status, response.headers, response.body)
-            detail = f"HTTP 200 with an error inside: {error.text}"[:DETAIL]
+            came, response = response.status, Response(error.status, response.headers, response.body)
+            detail = f"HTTP {came} with an error inside: {error.text}"[:DETAIL]
         else:
             detail = self.endpoint.said(response)
         self.tracker.release(reservation)
@@ -145,12 +145,14 @@ class Attempts:
             self._refused(call, body, response, detail)
 
     async def _unreadable(self, call: Call, reservation: Reservation, sent: Sent, response: Response) -> None:
-        """Status 200, and neither a chat completion nor an error."""
-        if response.is_web_page and not self.tracker.answers_of(self.endpoint.identity):
+        """A status of success, and neither a chat completion nor an error."""
+        if response.is_web_page:  # of something before the endpoint, which charges nothing
             self.tracker.release(reservation)
-            self.rate_limiter.given_up(sent)
-            raise self.endpoint.hopeless(response, "")
-        self.tracker.settle(reservation, None)
+            if not self.tracker.answers_of(self.endpoint.identity):
+                self.rate_limiter.given_up(sent)
+                raise self.endpoint.hopeless(response, "")
+        else:
+            self.tracker.settle(reservation, None)
         self.rate_limiter.broke(sent, self.loop.time())
         self._failed(call, f"what came is no chat completion: {self.endpoint.said(response)}")
 
@@ -276,7 +278,7 @@ class Attempts:
             detail = f"the answer is larger than {MAX_ANSWER:,} bytes"
             return {"cut": True}, self._answer(call, outcome="answered", truncated=True, detail=detail), None
         try:
-            raw = self.endpoint.cleaned(decode_body(response.body))
+            raw = self.endpoint.cleaned(decode_body(response.body, response.charset))
             if error := error_in(raw):
                 return raw, None, error
             return raw, self._answer(call, outcome="answered", **read_completion(raw)), None

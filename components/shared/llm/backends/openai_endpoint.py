@@ -107,10 +107,12 @@ class Endpoint:
             # One failure may have had another cause.
             if self.schema_use == "refused" or (self.schema_use == "breaks" and self.breaks > 1):
                 self._drop_schema(self.schema_use)
-        elif holds_json(answer.answer):
-            self.schema_use = "taken"
-        elif self.schema_use != "taken" and not (answer.truncated or answer.refusal) and answer.answer.strip():
-            self._drop_schema("ignored")
+        elif self.schema_use != "taken":
+            text = answer.answer
+            if holds_json(text):
+                self.schema_use = "taken"
+            elif not (answer.truncated or answer.refusal) and text.strip():
+                self._drop_schema("ignored")
 
     def _drop_schema(self, why: str) -> None:
         self.takes_schema, self.schema_use = False, why
@@ -137,6 +139,8 @@ class Endpoint:
 
     def cleaned(self, value: Any) -> Any:
         """A JSON value without the key."""
+        if not self._secrets:
+            return value
         if isinstance(value, str):
             return self.without_key(value)
         if isinstance(value, list):
@@ -184,7 +188,7 @@ class Endpoint:
             )
         if status == 407:
             return UserError(f"{start} the proxy wants a user name and password (HTTP 407); set them in HTTP_PROXY")
-        if status == 200:
+        if status < 300:
             return UserError(f"{start} answers with a web page; check the url (it usually ends in /v1)")
         if status < 400:
             where = self.without_key(response.headers.get("Location", "elsewhere"))[:DETAIL]

@@ -34,6 +34,11 @@ class Response:
     """Whether the body was longer than `MAX_ANSWER`."""
 
     @property
+    def charset(self) -> str:
+        """The character set that the headers name; empty where they name none."""
+        return self.headers.get("Content-Type", "").lower().partition("charset=")[2].partition(";")[0].strip(" \"'")
+
+    @property
     def is_web_page(self) -> bool:
         """Whether the body is HTML, which no API answers with."""
         return self.body.lstrip()[:1] == b"<"

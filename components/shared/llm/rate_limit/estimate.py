@@ -18,7 +18,7 @@ class RateEstimate:
     faults or other clients, and are no reason to go slower, up to `MOST_NOISE`.
     """
 
-    START = 50.0
+    START = 75.0
     BELOW = 0.98
     MOST_NOISE = 0.3
     PRECISE = 100
