@@ -214,7 +214,9 @@ def read_completion(body: Any) -> dict[str, Any]:
         ValueError: It is no chat completion.
     """
     try:
-        choice = body["choices"][0]
+        choices = body["choices"]
+        # Some gateways do not sort them.
+        choice = next((one for one in choices if isinstance(one, Mapping) and not one.get("index")), choices[0])
         message, finish = choice.get("message"), choice.get("finish_reason")
         if message is None:  # the older completions
             message = {"content": choice["text"]}

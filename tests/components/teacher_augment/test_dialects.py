@@ -127,6 +127,12 @@ def tool_pieces(number: int) -> list[dict[str, Any]]:
     return [*in_pieces(rows(number), wrap), {"delta": {"tool_calls": [{"index": 1, "function": {"arguments": "{}"}}]}}]
 
 
+def second_first(number: int) -> HTTPResponse:
+    came = message(number)
+    came.body["choices"].insert(0, {"index": 1, "message": {"role": "assistant", "content": ""}})
+    return came
+
+
 def encoded(number: int, how: str, said: str = "") -> HTTPResponse:
     body = {**message(number).body, "note": "caf\u00e9"}
     content = json.dumps(body, ensure_ascii=False).encode(how)
@@ -180,6 +186,7 @@ USED = {
     "a stream of two answers": lambda n: events(
         [piece for one in plain_pieces(n) for piece in (one, {**one, "index": 1})]
     ),
+    "two answers, the second one first": lambda n: second_first(n),
     "UTF-16": lambda n: encoded(n, "utf-16", "; charset=utf-16"),
     "UTF-16 without a mark": lambda n: encoded(n, "utf-16-le"),
     "Latin-1": lambda n: encoded(n, "latin-1", '; charset="ISO-8859-1"'),
