@@ -4,14 +4,13 @@ Each label is measured as a whole completion with its end token: of two labels o
 `artist`, neither is favoured. The probabilities are the softmax of the labels' log-likelihoods.
 """
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
 
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Example
-from llm2llm.components.shared.models.prompts import Encoded, encode
+from llm2llm.components.shared.models.prompts import Encoded, encode_answers
 from llm2llm.components.shared.tasks import FORMS, Task
 
 
@@ -35,7 +34,7 @@ def labels_of(task: Task, example: Example) -> list[str]:
 def completions_of(tokenizer: Any, task: Task, example: Example) -> list[Encoded]:
     """The row with each of its labels as the answer, in their order; with its right answer where it has no labels."""
     answers = labels_of(task, example) or [example.answer]
-    return [encode(tokenizer, task, dataclasses.replace(example, answer=answer)) for answer in answers]
+    return encode_answers(tokenizer, task, example, answers)
 
 
 def probabilities(likelihoods: Sequence[float]) -> list[float]:

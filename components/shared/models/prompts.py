@@ -76,6 +76,33 @@ def encode(tokenizer: Any, task: Task, example: Example) -> Encoded:
     return Encoded(_prompt_ids(tokenizer, asked.around, asked.question, asked.marks), ids)
 
 
+def encode_answers(tokenizer: Any, task: Task, example: Example, answers: Sequence[str]) -> list[Encoded]:
+    """As `encode`, with each of several answers in the place of the right one: the prompt is encoded once for all of
+    them, and an answer once for all rows.
+
+    Raises:
+        UserError: The template leaves out the question or the answer, or refuses them.
+    """
+    if example.tools:  # where an answer may be a call, the template writes it
+        return [encode(tokenizer, task, replace(example, answer=answer)) for answer in answers]
+    targets = [tasks.target(task, answer, example.rationale) for answer in answers]
+    marks, (question, *marked) = _with_marks(
+        tokenizer, [tasks.prompt(task, example.question, example.choices), *targets]
+    )
+    around = frame(tokenizer, task.chat)
+    prompt = _prompt_ids(tokenizer, around, question, marks)
+    known = _ANSWERS.setdefault(tokenizer, {})
+    encoded = []
+    for target, text in zip(targets, marked, strict=True):
+        ids = known.get((around, target))
+        if ids is None:
+            ids = _completion(tokenizer, around, " ", text, marks)
+            if len(known) < MOST_ANSWERS:
+                known[around, target] = ids
+        encoded.append(Encoded(prompt, ids))
+    return encoded
+
+
 def encode_rationale(tokenizer: Any, task: Task, example: Example) -> Encoded:
     """A row's second task: prompt and rationale.
 
@@ -203,6 +230,11 @@ def _calls_text(tokenizer: Any, task: Task, tools: Sequence[str], answer: str, a
 
 
 _FRAMES: "WeakKeyDictionary[Any, dict[tuple[str, ChatSettings], Frame]]" = WeakKeyDictionary()
+
+_ANSWERS: "WeakKeyDictionary[Any, dict[tuple[Frame | None, str], list[int]]]" = WeakKeyDictionary()
+
+MOST_ANSWERS = 10_000
+"""How many answers' tokens are remembered: labels are few, rationales are not."""
 
 
 def encode_chat(tokenizer: Any, messages: Messages) -> list[int]:
