@@ -49,6 +49,9 @@ ARCHITECTURES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
         {**_WIDTHS, "moe_intermediate_size": 32, "num_experts": 4, "num_experts_per_tok": 2},
     ),
     "mamba": (MambaConfig, MambaForCausalLM, {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}),
+}
+
+RECURRENT: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "jamba": (
         JambaConfig,
         JambaForCausalLM,
@@ -71,11 +74,12 @@ ARCHITECTURES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
         {**_WIDTHS, "num_hidden_layers": 3, "lru_width": 32, "attention_window_size": 64},
     ),
 }
+"""Further ones that keep a state, for tests of just that."""
 
 
 def save_tiny(architecture: str, tokenizer: Any, folder: Path) -> Path:
     """Saves a model of an architecture and its tokenizer to `folder`, the same weights every time."""
-    config, model, widths = ARCHITECTURES[architecture]
+    config, model, widths = (ARCHITECTURES | RECURRENT)[architecture]
     torch.manual_seed(11)
     ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     model(config(vocab_size=len(tokenizer), pad_token_id=None, **ends, **widths)).save_pretrained(folder)
