@@ -158,7 +158,7 @@ def _generate(
         _seed(settings.sampling_seed, question.example.id, number) if question.draws else None
         for question, number in wanted
     ]
-    sampling = GumbelSampling(seeds, [settings.temperature] * len(seeds))
+    sampling = GumbelSampling(seeds, [settings.temperature] * len(seeds), [settings.top_p] * len(seeds))
     processors: list[LogitsProcessor] = [sampling] if any(seed is not None for seed in seeds) else []
     clock = [_Clock(pace)] if pace.first_token is None else []
     checked = [_Finite()] if model.dtype is torch.float16 else []

@@ -246,6 +246,7 @@ def _ask_vllm(
             "prompt": question.prompt,
             "limit": question.limit,
             "temperature": settings.temperature if question.draws else 0.0,
+            "top_p": settings.top_p,
             "seed": seed_of(settings.sampling_seed, question.example.id, number),
         }
         for question in questions

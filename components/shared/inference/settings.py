@@ -41,6 +41,9 @@ class AnswerSettings(Settings):
     reference implementation of LLM2LLM: then a seed may be an error by bad luck."""
     temperature: float = Field(0.8, gt=0, le=2)
     """Of answers that are drawn: sampling temperature."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """Of answers that are drawn: a token is drawn from the likeliest that have this share of the probability together
+    (nucleus sampling; Holtzman et al. 2020); 1: from all."""
     sampling_seed: int = 0
     """Of answers that are drawn: decides what is drawn, row by row, whatever the batches."""
     hardness: bool = False

@@ -49,8 +49,8 @@ def ask_vllm(
 
     Args:
         student: A folder with full weights, or with an adapter whose base is a folder or a Hugging Face name.
-        prompts: What to answer: `{"prompt": token ids, "limit": tokens, "temperature": float, "seed": int}`; greedily
-            where the temperature is 0.
+        prompts: What to answer: `{"prompt": token ids, "limit": tokens, "temperature": float, "seed": int}`, and
+            `"top_p"` where it is below 1; greedily where the temperature is 0.
         rows: (prompt, completion) of which to measure the completion, as token ids.
         ends: The tokens that end an answer.
         gpus: How many GPUs hold the student together.
@@ -235,6 +235,7 @@ def _write(llm: Any, request: Request) -> tuple[list[list[int]], float | None]:
     sampling = [
         SamplingParams(
             temperature=one["temperature"],
+            top_p=one.get("top_p", 1.0),
             seed=one["seed"],
             max_tokens=one["limit"],
             stop_token_ids=request["ends"],

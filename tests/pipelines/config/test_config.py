@@ -162,7 +162,8 @@ def test_the_papers_configs_have_the_reference_implementations_settings(name: st
         3, 2e-5, "cosine", 0.03,
     )  # fmt: skip
     assert ours.max_iterations + 1 == 10
-    assert (ours.evaluate.draw_seeds, ours.evaluate.temperature, ours.evaluate.samples) == (True, 0.7, 1)
+    asked = ours.evaluate
+    assert (asked.draw_seeds, asked.temperature, asked.top_p, asked.samples) == (True, 0.7, 0.9, 1)
     augment = ours.teacher_augment
     assert (augment.temperature, augment.ask_again_above, augment.examples_per_error) == (1.0, 0.95, 1)
     assert (augment.checks, augment.verify, augment.strategy) == ([], "none", "llm2llm")

@@ -121,6 +121,7 @@ def test_the_one_answer_to_a_seed_may_be_drawn_and_those_to_test_are_not(
     assert drawn["seeds"] != greedy["seeds"]
     assert drawn == completions(draw_seeds=True, batch_size=3), "the same whatever the batches"
     assert drawn != completions(draw_seeds=True, sampling_seed=1)
+    assert completions(draw_seeds=True, top_p=1e-6) == greedy, "the likeliest token is always left"
     with pytest.raises(UserError, match="draw_seeds: answers are drawn only with mode 'generate'"):
         AnswerSettings.load({"mode": "score", "draw_seeds": True}, "evaluate")
 
