@@ -99,7 +99,7 @@ def test_a_file_that_pods_do_not_see_is_pointed_out_when_a_cluster_is_meant(run:
     assert "warn  data.seeds" in out
     code, out, _ = run("preflight", "quickstart", *KIND, "--set", "data.seeds=/data/seeds.jsonl")
     assert code == 0
-    assert "only the run can tell" in lines(out)["data.seeds"][1]
+    assert "only a pod can tell" in lines(out)["data.seeds"][1]
     assert run("preflight", "quickstart", "--set", "data.seeds=/data/seeds.jsonl")[0] == 1
 
 
