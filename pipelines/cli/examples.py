@@ -6,6 +6,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "run tickets.yaml -o out --set train.epochs=2 --set random_seed=1",
         "run tickets.yaml -o out --runner docker",
     ),
+    "rerun": ("rerun out --from train -o out2", "rerun out --from teacher_augment --iteration 2 -o out2"),
     "sweep": (
         "sweep selection --output selection",
         "sweep mine.yaml -o out --submit --host https://kubeflow.example.org/pipeline --pipeline-root s3://bucket/runs",

@@ -47,7 +47,7 @@ EXTRAS = {
 
 class _Cli(PanelGroup):
     panels = {  # noqa: RUF012
-        "Run": ("run", "predict", "sweep", "stage"),
+        "Run": ("run", "rerun", "predict", "sweep", "stage"),
         "Before a run": ("config", "label", "preflight", "plan"),
         "In a cluster": ("compile", "submit", "schedule"),
         "After a run": ("inspect", "export", "review", "registry", "ledger", "clean"),
@@ -153,6 +153,35 @@ def run(
     click.echo(
         f"\nreport   {output / 'report.html'}\nsummary  {output / 'summary.json'}\nstudent  {output / 'student'}"
     )
+    return 0
+
+
+@cli.command("rerun")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--from", "stage", required=True, help="The first stage to run again, such as train.")
+@click.option("--iteration", type=click.IntRange(min=0), help="Which iteration's; default: the first with the stage.")
+@click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="A new folder.")
+def rerun_command(run: Path, stage: str, iteration: int | None, output: Path) -> int:
+    """Run a run of this machine again from a stage on.
+
+    RUN is the output folder of `llm2llm run`, finished or failed. It stays as it is: what was finished before the stage
+    is copied to the new folder, and the stage and all after it run again. The copied ledger keeps teachers from being
+    paid twice. A run in a cluster is refused, with what to do instead.
+
+    Exit codes as for `llm2llm run`.
+    """
+    if find_spec("trl") is None:
+        raise UserError("rerun: the stages need PyTorch and TRL on this machine: pip install 'llm2llm[train]'")
+    from llm2llm.pipelines.inspect.tables import summary_table
+    from llm2llm.pipelines.local.rerun import rerun
+    from llm2llm.pipelines.local.run import RunFailed
+
+    try:
+        summary = rerun(run, stage.replace("-", "_"), iteration, output)
+    except RunFailed as problem:
+        click.echo(f"error: {problem}", err=True)
+        return EXIT_FAILED
+    click.echo("\n" + (summary.get("nothing_new") or summary_table(summary)))
     return 0
 
 

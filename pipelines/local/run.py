@@ -62,7 +62,12 @@ class RunFailed(Exception):
 
 
 def run_local(
-    config: Config, output: Path, runner: Runner = "subprocess", fresh: bool = False, shared: Path | None = None
+    config: Config,
+    output: Path,
+    runner: Runner = "subprocess",
+    fresh: bool = False,
+    shared: Path | None = None,
+    taken_over: bool = False,
 ) -> dict[str, Any]:
     """Runs the pipeline of a config into an output folder and returns the summary that `summary.json` holds.
 
@@ -76,6 +81,7 @@ def run_local(
         fresh: Whether to discard what an earlier run left in the folder.
         shared: With `process`: a folder of runs that begin alike, on the same file system, so that one does for all
             what comes before the first generated row; see `alike`.
+        taken_over: Whether the folder holds a copy of another run, whose inputs are those in it.
 
     Raises:
         UserError: The folder cannot be used: it holds another run, or files that no run made, or what the config names
@@ -93,7 +99,8 @@ def run_local(
             raise UserError(f"{'student' if model == config.student else 'model'} {model}: no such folder")
     check_address(config.notify)
     output = output.expanduser().absolute()
-    _refuse_inside(config, output)
+    if not taken_over:
+        _refuse_inside(config, output)
     _refuse_foreign(output)
     with held(output):
         if fresh:
@@ -107,7 +114,7 @@ def run_local(
         with _stopped_by_signals(ending), ending_told(ending):
             if runner != "process":
                 compile_config(config, output / "pipeline.yaml", for_cluster=False)
-            if before := len(_finished(output)):
+            if before := len(finished_stages(output)):
                 print(f"going on: {before} stages were finished before and are not run again", flush=True)
             with open(output / "events.jsonl", "a", encoding="utf-8") as events:
                 events.write("\n" if events.tell() else "")  # ends the half line that a killed run may have left
@@ -496,7 +503,7 @@ def _short(value: Any) -> str:
 
 def _collect(output: Path) -> dict[str, Any]:
     """Puts what a person reads at the top of the output folder: report, summary with times, the best student."""
-    finished = _finished(output)
+    finished = finished_stages(output)
     notes = finished.get(("detect_changes", None, None))
     if notes is not None and not any(stage == "report" for stage, _, _ in finished):
         return {"nothing_new": Path(notes["outputs"]["notes"]).read_text(encoding="utf-8").strip()}
@@ -518,7 +525,7 @@ def _collect(output: Path) -> dict[str, Any]:
     return summary
 
 
-def _finished(output: Path) -> dict[tuple[str, int | None, int | None], dict[str, Any]]:
+def finished_stages(output: Path) -> dict[tuple[str, int | None, int | None], dict[str, Any]]:
     """The last `finished` event of each stage, by stage, iteration and fold or shard; none before the first run."""
     path = output / "events.jsonl"
     events = []

@@ -132,7 +132,7 @@ def test_a_run_goes_on_where_its_folder_was_moved_to(
     assert ran == ["train"]
     assert str(old) not in json.dumps(json.loads((new / "run.json").read_text()))
     assert finished(new)["prepare", None]["splits"] == old / "artifacts" / "prepare" / "splits"  # as it was said then
-    found = run_module._finished(new)["prepare", None, None]["outputs"]["splits"]
+    found = run_module.finished_stages(new)["prepare", None, None]["outputs"]["splits"]
     assert found == str(new / "artifacts" / "prepare" / "splits")
 
 
