@@ -30,7 +30,7 @@ class Stage:
     cached: bool = True
     """Whether Kubeflow may answer it from its cache: what it leaves depends on nothing but its inputs."""
     once: bool = False
-    """Whether it has work after the last iteration alone, and ends at once in the others."""
+    """Whether it runs once, after the last iteration."""
     from_iteration: int | None = 0
     """The first iteration that has it; None: it runs once, before the loop."""
     at_exit: bool = False

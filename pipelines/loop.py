@@ -5,6 +5,7 @@ exactly those, drop near copies and leaks, add the rest to the training set, and
     train 0, evaluate 0, filter_errors 0
     while there is something to learn:
         teacher_augment, dedupe, train, evaluate, filter_errors
+    controls, report
 
 `run` executes a stage by its name and gives back its outputs, or what stands for them. Two runners read this function:
 `kubeflow.pipeline` turns every call into a task of a pipeline, `local.in_process` makes the call. What is there only if
@@ -37,8 +38,8 @@ class Runner(Protocol):
     def for_each(self, count: int, name: str, body: Callable[[Any], Any]) -> Any:
         """The list of what `body` makes of each number below `count`; these may run at the same time."""
 
-    def only_if(self, condition: Any, name: str) -> AbstractContextManager[bool]:
-        """A block that is entered if the condition holds, and else says so."""
+    def only_if(self, condition: Any, name: str, holds: bool = True) -> AbstractContextManager[bool]:
+        """A block that is entered if the condition is what `holds` says, and else says so."""
 
 
 def run_loop(config: Config, run: Runner) -> None:
@@ -48,7 +49,8 @@ def run_loop(config: Config, run: Runner) -> None:
     splits, training_set, journal = prepared["splits"], prepared["training_set"], prepared["journal"]
     pool = prepared["pool_set"] if config.draws_from_pool else None
     replay = prepared["replay_set"] if config.data.replay else None
-    student = found = None
+    student = found = promotion = None
+    so_far: dict[str, Any] = {}
     with ExitStack() as nested:
         if config.promote.only_if_new:
             news = run("detect_changes", splits=splits, config=configured)
@@ -58,6 +60,8 @@ def run_loop(config: Config, run: Runner) -> None:
             if found is not None:
                 if not nested.enter_context(run.only_if(found.returned, f"iteration {iteration}")):
                     return
+                if config.has_controls:  # else there is one already
+                    run("report", **so_far)
                 written = run(
                     "teacher_augment",
                     iteration=iteration,
@@ -95,38 +99,19 @@ def run_loop(config: Config, run: Runner) -> None:
                 fold_predictions=held_out,
             )
             journal = found["journal"]
-            verdict, told = None, journal
-            if config.has_controls:
-                # Nothing but the report waits for them.
-                told = run(
-                    "controls",
-                    iteration=iteration,
-                    training_set=training_set,
-                    splits=splits,
-                    previous_journal=journal,
-                    replay_set=replay,
-                )["journal"]
+            so_far |= {"iteration": iteration, "config": configured, "training_set": training_set, "splits": splits,
+                       "predictions": evaluated["predictions"], "journal": journal}  # fmt: skip
             if config.promote.registry:
-                verdict = run(
-                    "promote",
-                    iteration=iteration,
-                    model=student,
-                    predictions=evaluated["predictions"],
-                    training_set=training_set,
-                    splits=splits,
-                    journal=journal,
-                    config=configured,
-                )["verdict"]
-            run(
-                "report",
-                iteration=iteration,
-                config=configured,
-                training_set=training_set,
-                splits=splits,
-                predictions=evaluated["predictions"],
-                journal=told,
-                promotion=verdict,
-            )
+                promotion = run("promote", model=student, **so_far)["verdict"]
+            if not config.has_controls:
+                run("report", **so_far, promotion=promotion)
+                continue
+            with run.only_if(found.returned, f"end {iteration}", holds=False) as ended:
+                if ended:
+                    controlled = run(
+                        "controls", iteration=iteration, splits=splits, previous_journal=journal, replay_set=replay
+                    )
+                    run("report", **{**so_far, "journal": controlled["journal"]}, promotion=promotion)
 
 
 def _evaluate(config: Config, run: Runner, iteration: int, student: Any, splits: Any, journal: Any) -> Outputs:

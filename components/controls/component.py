@@ -8,7 +8,6 @@ from llm2llm.components.images import TRAIN
 
 @dsl.component(base_image=TRAIN, install_kfp_package=False)
 def controls(
-    training_set: Input[Dataset],
     splits: Input[Dataset],
     previous_journal: Input[Dataset],
     settings: str,
@@ -16,15 +15,14 @@ def controls(
     replay_set: Input[Dataset] | None = None,
     iteration: int = 0,
 ) -> None:
-    """Measures the controls after the last iteration; while the loop goes on it only hands the journal on.
+    """Measures the controls, after the last iteration.
 
     Args:
-        training_set: Seeds and generated rows (examples); the controls see the seeds alone.
-        splits: Validation and test questions (a folder of examples).
+        splits: Seeds, which the controls are trained on, and validation and test questions (a folder of examples).
         previous_journal: What the run has found out so far, the decision of this iteration included (a folder).
         settings: task, student, train, evaluate, controls and random_seed of the config, as JSON, and in `ceiling` the
             teacher that is asked, with its ledger and budget.
-        journal: The journal, with the controls' scores, and what the teacher was asked and paid, if the loop has ended.
+        journal: The journal, with the controls' scores, and what the teacher was asked and paid.
         replay_set: General rows (examples), mixed in as for train.
         iteration: Which iteration this is, from 0.
     """
@@ -34,7 +32,6 @@ def controls(
     from llm2llm.components.controls.settings import ControlsStage
     from llm2llm.components.shared.data.artifacts import read_optional
     from llm2llm.components.shared.data.journal import read_journal, write_journal
-    from llm2llm.components.shared.data.parquet import read_rows
     from llm2llm.components.shared.data.schemas import Example
     from llm2llm.components.shared.data.splits import read_splits
     from llm2llm.components.shared.stage import running_stage
@@ -43,23 +40,19 @@ def controls(
         so_far = read_journal(previous_journal)
         (decision,) = [one for one in so_far.decisions if one.iteration == iteration]
         found, calls, spent = [], [], so_far.spent
-        if decision.go_on:
-            print("controls: the loop goes on; they are measured when it has ended", flush=True)
-        else:
-            rows = read_rows(training_set.path, "examples", Example)
-            asked = read_splits(splits.path)
-            # First what is paid for: it is in the ledger if a training then fails.
-            if stage.ceiling is not None:
-                told = ask_teacher(asked["validation"], stage, so_far, iteration)
-                calls, spent = told.calls, told.spent
-                found = scored("teacher", decision.best_iteration, told.answered, part=True)
-                say(found)
-            found += measure(
-                [row for row in rows if not row.generated],
-                asked,
-                so_far.scores,
-                decision.best_iteration,
-                stage,
-                read_optional(replay_set, "examples", Example),
-            )
+        rows = read_splits(splits.path)
+        # First what is paid for: it is in the ledger if a training then fails.
+        if stage.ceiling is not None:
+            told = ask_teacher(rows["validation"], stage, so_far, iteration)
+            calls, spent = told.calls, told.spent
+            found = scored("teacher", decision.best_iteration, told.answered, part=True)
+            say(found)
+        found += measure(
+            rows["seeds"],
+            rows,
+            so_far.scores,
+            decision.best_iteration,
+            stage,
+            read_optional(replay_set, "examples", Example),
+        )
         write_journal(journal, so_far.with_more(controls=found, calls=calls, spent=spent))

@@ -43,7 +43,7 @@ def planned_stages(config: Config) -> list[PlannedStage]:
     }
     pods = {}
     for name, known in STAGES.items():
-        times = 1 if known.from_iteration is None else iterations + 1 - known.from_iteration
+        times = 1 if known.from_iteration is None or known.once else iterations + 1 - known.from_iteration
         if name == "out_of_fold":  # not at the limit, where nothing would be written from them
             times = iterations
         pods[name] = times * side_by_side.get(name, 1) * there.get(name, True)
@@ -64,8 +64,7 @@ def planned_stages(config: Config) -> list[PlannedStage]:
 
 
 def _planned(stage: str, pods: int, image: str, wanted: StagePlacement, together: int) -> PlannedStage:
-    busy = 1 if stage in STAGES and STAGES[stage].once else pods
-    hours = wanted.gpus * busy * (1 + wanted.retries) * seconds(wanted.timeout) / 3600
+    hours = wanted.gpus * pods * (1 + wanted.retries) * seconds(wanted.timeout) / 3600
     node = f"{wanted.gpus} x {wanted.accelerator}" if wanted.gpus else "CPU"
     node = f"{together} nodes of {node}" if together > 1 else node
     node = f"{node}, spot" if wanted.spot else node
@@ -118,7 +117,7 @@ def judge_bound(config: Config) -> str:
         return "judge: no bound: set evaluate.judge.budget"
     grading = ("evaluate" if config.evaluate.shards == 1 else "predict", "out_of_fold", "controls", "promote")
     stages = [one for one in planned_stages(config) if one.stage in grading]
-    pods = sum((1 if STAGES[one.stage].once else one.pods) * (1 if judge.ledger else 1 + one.retries) for one in stages)
+    pods = sum(one.pods * (1 if judge.ledger else 1 + one.retries) for one in stages)
     again = "" if judge.ledger else "; retries counted, as evaluate.judge.ledger is not set"
     return (
         f"judge: at most {_limits(judge.budget, pods)}: evaluate.judge.budget for each of {pods} pods that grade{again}"

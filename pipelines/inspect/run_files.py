@@ -76,6 +76,8 @@ READABLE = (4, ROWS_VERSION)
 """Schema versions of rows of which the columns that are read here are the same."""
 AFTER_ERRORS = tuple(name for name, stage in STAGES.items() if stage.from_iteration == 1)
 """The stages that iteration 0 has not: Kubeflow's first task of that name belongs to iteration 1."""
+_TASK = re.compile(r"([a-z-]+?)(?:-(\d+|end))?")
+"""How a cluster calls a stage: `train`, `train-2`; `report-end` once the loop has ended."""
 BEFORE_THE_LOOP = tuple(name for name, stage in STAGES.items() if stage.from_iteration is None)
 
 
@@ -270,7 +272,7 @@ def _from_names(uri: str) -> Iterator[RunFile]:
     found: dict[tuple[str, str, str], tuple[float, str]] = {}
     for stored in storage.list_objects(uri):
         parts = stored.uri.removeprefix(uri).strip("/").split("/")
-        task = re.fullmatch(r"([a-z-]+?)(?:-(\d+))?", parts[0])
+        task = _TASK.fullmatch(parts[0])
         stage = task[1].replace("-", "_") if task else ""
         if not task or stage not in OUTPUTS:
             if any(re.sub(r"-\d+$", "", part).replace("-", "_") in OUTPUTS for part in parts[1:2]):
@@ -285,11 +287,12 @@ def _from_names(uri: str) -> Iterator[RunFile]:
             attempt = parts[1] if at == 2 and stage == "out_of_fold" else ""
             key = parts[0], parts[at], attempt
             found[key] = max(found.get(key, (0.0, "")), (stored.modified, place))
+    tasks = {name: task for name, _, _ in found if (task := _TASK.fullmatch(name))}
+    last = max((int(task[2] or 1) - 1 for task in tasks.values() if task[1] == "train"), default=0)
     for (name, output, _), (_, place) in found.items():
-        number = int(re.sub(r"\D", "", name) or 1)
-        stage = re.sub(r"-\d+$", "", name).replace("-", "_")
-        iteration = None if stage in BEFORE_THE_LOOP else number - 1 + (stage in AFTER_ERRORS)
-        yield from _files(RunFile(place, stage, output, iteration))
+        stage, number = tasks[name][1].replace("-", "_"), tasks[name][2]
+        iteration = last if number == "end" else int(number or 1) - 1 + (stage in AFTER_ERRORS)
+        yield from _files(RunFile(place, stage, output, None if stage in BEFORE_THE_LOOP else iteration))
 
 
 def _is_output(stage: str, name: str) -> bool:

@@ -71,6 +71,9 @@ def merge_components(spec: dict[str, Any]) -> None:
     Kubeflow's compiler visits a component once, however many tasks refer to it (backend/src/v2/compiler/visitor.go).
     """
     _merge(spec, [name for name, value in spec["components"].items() if "dag" not in value])
+    graphs = [spec["root"], *spec["components"].values()]
+    tasks = [task for graph in graphs for task in graph.get("dag", {}).get("tasks", {}).values()]
+    _merge(spec, [task["componentRef"]["name"] for task in tasks if is_end(task)])
     loops = [name for name in spec["components"] if name.startswith("comp-for-loop")]
     if len(loops) > MOST_LOOPS:
         _merge(spec, loops)
@@ -210,53 +213,85 @@ def _shorten(
         _shorten(inner, components, for_cluster, prefix)
 
 
-def share_loops(spec: dict[str, Any]) -> None:
-    """Makes the loops of all iterations equal, so that `merge_components` keeps one of each, in a sub-graph.
+def share_bodies(spec: dict[str, Any]) -> None:
+    """Makes the loops, and the ends, of all iterations equal, so that `merge_components` keeps one of each.
 
-    A loop holds one task. Its name, and those of what goes in and out, say which iteration it is of; that becomes the
-    loop's own parameter `iteration`, and inputs and outputs are called as the task calls them.
+    The names of what is in them, and of what goes in and out, say which iteration it is of; that becomes a parameter
+    `iteration`, and inputs and outputs are called as their tasks call them. The tasks of an end are called `report-end`
+    and the like.
     """
     for component in [spec["root"], *spec["components"].values()]:
         tasks = component.get("dag", {}).get("tasks", {})
-        for name, loop in tasks.items():
-            if "parameterIterator" in loop:
-                outputs = _as_its_task_calls_it(loop, spec["components"][loop["componentRef"]["name"]])
+        for name, caller in tasks.items():
+            inner = spec["components"][caller["componentRef"]["name"]]
+            if "parameterIterator" in caller:
+                outputs = _as_its_tasks_call_it(caller, inner)
                 for other in tasks.values():
                     for value in other.get("inputs", {}).get("artifacts", {}).values():
                         made = value.get("taskOutputArtifact", {})
                         if made.get("producerTask") == name:
                             made["outputArtifactKey"] = outputs[made["outputArtifactKey"]]
+            elif is_end(caller):
+                _as_its_tasks_call_it(caller, inner, END)
+    # Those at ends have been counted, too; a number says which iteration it is.
+    for component in [spec["root"], *spec["components"].values()]:
+        tasks = component.get("dag", {}).get("tasks", {})
+        for name in [name for name in tasks if re.fullmatch(r"report(-\d+)?", name)]:
+            number = int(tasks[name]["inputs"]["parameters"]["iteration"]["runtimeValue"]["constant"])
+            tasks[f"report-{number + 1}" if number else "report"] = tasks.pop(name)
 
 
-def _as_its_task_calls_it(loop: dict[str, Any], inner: dict[str, Any]) -> dict[str, str]:
-    """Renames what a loop takes and gives; returns the new names of its outputs."""
-    ((name, task),) = inner["dag"]["tasks"].items()
-    stage = re.sub(r"-\d+$", "", name)
-    new: dict[str, dict[str, str]] = {}
+END = "-end"
+"""What follows a stage's name in the key of a task that runs once the loop has ended."""
+
+
+def is_end(task: dict[str, Any]) -> bool:
+    """Whether a sub-graph is what follows where the loop does not go on."""
+    return str(task.get("triggerPolicy", {}).get("condition", "")).endswith(" == false")
+
+
+def _as_its_tasks_call_it(caller: dict[str, Any], inner: dict[str, Any], suffix: str = "") -> dict[str, str]:
+    """Renames what a sub-graph takes, holds and gives; returns the new names of its outputs."""
+    stages = {name: re.sub(r"-\d+$", "", name) for name in inner["dag"]["tasks"]}
+    keys = {name: stage + suffix for name, stage in stages.items()}
     for kind, reference in _KINDS:
-        given = task.get("inputs", {}).get(kind, {})
-        new[kind] = {value[reference]: called for called, value in given.items() if reference in value}
-        for called, value in given.items():
-            if "runtimeValue" in value and called == "iteration":
-                loop["inputs"].setdefault(kind, {})[called] = dict(value)
-                inner["inputDefinitions"].setdefault(kind, {})[called] = {"parameterType": "NUMBER_INTEGER"}
-                new[kind][called] = called
-            if "runtimeValue" not in value or called == "iteration":
-                given[called] = {reference: called}
-        for place in (inner.get("inputDefinitions", {}).get(kind, {}), loop.get("inputs", {}).get(kind, {})):
-            renamed = {new[kind][key]: value for key, value in place.items()}
+        definitions = inner["inputDefinitions"].setdefault(kind, {})
+        new: dict[str, str] = {}
+        for task in inner["dag"]["tasks"].values():
+            for called, value in task.get("inputs", {}).get(kind, {}).items():
+                if called == "iteration" and "runtimeValue" in value:
+                    caller["inputs"].setdefault(kind, {})[called] = dict(value)
+                    definitions[called] = {"parameterType": "NUMBER_INTEGER"}
+                    value.clear()
+                    value[reference] = called
+                if reference in value and called not in new.values():
+                    new.setdefault(value[reference], called)
+        for task in inner["dag"]["tasks"].values():
+            for value in task.get("inputs", {}).get(kind, {}).values():
+                if reference in value:
+                    value[reference] = new[value[reference]]
+        for place in (definitions, caller["inputs"].get(kind, {})):
+            renamed = {new.get(key, key): value for key, value in place.items()}
             place.clear()
             place.update(renamed)
-    for iterator in iterators(loop):
-        iterator["itemInput"] = new["parameters"][iterator["itemInput"]]
-    task["taskInfo"]["name"] = stage.replace("-", "_")
-    inner["dag"]["tasks"] = {stage: task}
+        for iterator in iterators(caller) if kind == "parameters" else ():
+            iterator["itemInput"] = new[iterator["itemInput"]]
+    for name, task in inner["dag"]["tasks"].items():
+        task["taskInfo"]["name"] = stages[name].replace("-", "_")
+        if "dependentTasks" in task:
+            task["dependentTasks"] = [keys[one] for one in task["dependentTasks"]]
+        for value in task["inputs"].get("artifacts", {}).values():
+            made = value.get("taskOutputArtifact", {})
+            if "producerTask" in made:
+                made["producerTask"] = keys[made["producerTask"]]
+    inner["dag"]["tasks"] = {keys[name]: task for name, task in inner["dag"]["tasks"].items()}
     outputs: dict[str, str] = {}
     selected = inner["dag"].get("outputs", {}).get("artifacts", {})
     for key, selectors in list(selected.items()):
         (selector,) = selectors.pop("artifactSelectors")
         outputs[key] = selector["outputArtifactKey"]
-        selected[outputs[key]] = {"artifactSelectors": [{**selector, "producerSubtask": stage}]}
+        made = {**selector, "producerSubtask": keys[selector["producerSubtask"]]}
+        selected[outputs[key]] = {"artifactSelectors": [made]}
         inner["outputDefinitions"]["artifacts"][outputs[key]] = inner["outputDefinitions"]["artifacts"].pop(key)
         del selected[key]
     return outputs

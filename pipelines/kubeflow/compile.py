@@ -14,7 +14,7 @@ from llm2llm.components.stages import STAGES
 from llm2llm.pipelines.config import Config, to_parameters
 from llm2llm.pipelines.config.data_versions import data_versions
 from llm2llm.pipelines.config.stage_settings import stage_settings
-from llm2llm.pipelines.kubeflow.compact import compact, drop_type_versions, merge_components, share_loops
+from llm2llm.pipelines.kubeflow.compact import compact, drop_type_versions, merge_components, share_bodies
 from llm2llm.pipelines.kubeflow.expected_size import checked_size
 from llm2llm.pipelines.kubeflow.spec_checks import refuse_repeated_artifacts
 from llm2llm.pipelines.kubeflow.workflow_size import WorkflowSize
@@ -54,7 +54,7 @@ def compile_config(config: Config, output: Path, for_cluster: bool = True) -> No
     refuse_repeated_artifacts(documents[0])
     if for_cluster:
         drop_type_versions(documents[0])
-        share_loops(documents[0])
+        share_bodies(documents[0])
         merge_components(documents[0])
         _ask_again(documents[0])
     # Not the compiler's own comments, in which the order of keys changes from one time to the next.

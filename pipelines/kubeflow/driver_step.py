@@ -32,7 +32,7 @@ class Driver:
     salt: Callable[[], uuid.UUID] = uuid.uuid4
     """The name of the folder that a task writes to."""
     always: bool = False
-    """Whether every condition is taken to hold."""
+    """Whether every condition is taken to hold, but for one that asks whether something is false."""
 
 
 @dataclass
@@ -176,7 +176,7 @@ def _triggered(driver: Driver, task: Json, parameters: Json) -> bool | None:
     condition = task.get("triggerPolicy", {}).get("condition", "")
     if not condition:
         return None
-    return True if driver.always else condition_holds(condition, parameters)
+    return True if driver.always and not condition.endswith(" == false") else condition_holds(condition, parameters)
 
 
 def _ids(artifacts: Mapping[str, list[Any]]) -> dict[str, list[int]]:

@@ -101,8 +101,8 @@ class KubeflowRunner:
         return dsl.Collected(output)
 
     @contextmanager
-    def only_if(self, condition: Any, name: str) -> Iterator[bool]:
-        with dsl.If(condition == True, name=name):  # noqa: E712  # KFP compiles this
+    def only_if(self, condition: Any, name: str, holds: bool = True) -> Iterator[bool]:
+        with dsl.If(condition == holds, name=name):
             yield True
 
 

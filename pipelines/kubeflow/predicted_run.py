@@ -79,7 +79,7 @@ def predicted_walk(
     metadata: MetadataOf | None,
     outputs: Mapping[str, Any] | None,
 ) -> tuple[Walk, Notes]:
-    """Walks a pipeline's Workflow to its end, every condition true.
+    """Walks a pipeline's Workflow to its end, every iteration in it.
 
     Raises:
         UserError: A task cannot be given its inputs.
@@ -89,6 +89,7 @@ def predicted_walk(
     name = pipeline["pipelineInfo"]["name"]
     names = RunNames(backend.run_id, backend.run_display_name, backend.workflow)
     driver = Driver(backend, name, names, store, store.create, _salts(), always=True)
+    last = _last(pipeline)
     given: dict[str, DriverStep] = {}
 
     def run_pod(template: str, inputs: Mapping[str, str]) -> PodResult:
@@ -106,7 +107,7 @@ def predicted_walk(
         except DriverError as error:
             raise UserError(f"{inputs.get('task-name') or 'the pipeline'}: {error}") from error
         step = given[inputs["pod-spec-patch"]]
-        _publish(store, step, backend, metadata_bytes, metadata, outputs or {})
+        _publish(store, step, backend, metadata_bytes, metadata, outputs or {}, last)
         return PodResult()
 
     walk = Walk(workflow_spec(documents, backend, parameters), backend.workflow, run_pod, fill)
@@ -134,6 +135,7 @@ def _publish(
     metadata_bytes: int,
     metadata: MetadataOf | None,
     outputs: Mapping[str, Any],
+    last: set[str],
 ) -> None:
     """Ends a container's execution as its launcher would."""
     component = step.component.get("executorLabel", "").removeprefix("exec-")
@@ -141,7 +143,8 @@ def _publish(
     values = {}
     for name, spec in definitions.get("parameters", {}).items():
         known = outputs.get(f"{component}.{name}", outputs.get(name))
-        values[name] = guessed_output(spec.get("parameterType", "")) if known is None else known
+        guess = False if step.task_name in last else guessed_output(spec.get("parameterType", ""))
+        values[name] = guess if known is None else known
     artifacts = {}
     for name, artifact in step.executor_input["outputs"]["artifacts"].items():
         fields = {"display_name": name, "store_session_info": backend.store_session_info}
@@ -149,6 +152,19 @@ def _publish(
             fields |= metadata(step.task_name, name) if metadata else _guessed_metadata(artifact, metadata_bytes)
         artifacts[name] = (artifact["artifacts"][0]["uri"], fields)
     store.publish(step.execution, "COMPLETE", values, artifacts)
+
+
+def _last(pipeline: Json) -> set[str]:
+    """The tasks after which the run can only end: there are sub-graphs for what they return if it is false alone."""
+    wanted: dict[str, set[str]] = {}
+    for component in [pipeline["root"], *pipeline["components"].values()]:
+        for task in component.get("dag", {}).get("tasks", {}).values():
+            condition = task.get("triggerPolicy", {}).get("condition", "")
+            for value in task.get("inputs", {}).get("parameters", {}).values() if condition else ():
+                if "taskOutputParameter" in value:
+                    made_by = value["taskOutputParameter"]["producerTask"]
+                    wanted.setdefault(made_by, set()).add(condition.rpartition(" == ")[2])
+    return {name for name, values in wanted.items() if values == {"false"}}
 
 
 def _guessed_metadata(artifact: Json, size: int) -> Json:

@@ -128,6 +128,7 @@ def _tasks(spec: Mapping[str, Any], groups: bool) -> dict[str, str]:
             del waits_for[key]
             component = spec["components"][tasks[key]["componentRef"]["name"]]
             if groups == ("dag" in component):
+                found.pop(key, None)  # of what several iterations share the last counts
                 found[key] = tasks[key]["taskInfo"]["name"]
             if "dag" in component:
                 walk(component)

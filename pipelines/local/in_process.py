@@ -96,8 +96,8 @@ class ProcessRunner:
         return [body(number) for number in range(count)]
 
     @contextmanager
-    def only_if(self, condition: Any, name: str) -> Iterator[bool]:
-        yield bool(condition)
+    def only_if(self, condition: Any, name: str, holds: bool = True) -> Iterator[bool]:
+        yield bool(condition) is holds
 
 
 def run_in_process(config: Config, artifacts: Path, shared: Path | None = None, code: str = "") -> None:

@@ -21,7 +21,6 @@ from tests.support.builders import (
     decision,
     journal_artifact,
     outputs_of,
-    rows_artifact,
     score,
     splits_artifact,
 )
@@ -41,14 +40,12 @@ class Ran:
         self.jobs: list[TrainingJob] = []
         self.logs: list[TrainingLog] = []
 
-    def __call__(self, best: int = 1, go_on: bool = False, history: list[Score] = HISTORY, **train: Any) -> Journal:
+    def __call__(self, best: int = 1, history: list[Score] = HISTORY, **train: Any) -> Journal:
         last = max(one.iteration for one in history)
-        so_far = {"scores": history, "decisions": [decision(last, 3, best, go_on)]}
+        so_far = {"scores": history, "decisions": [decision(last, 3, best, go_on=False)]}
         outputs = outputs_of("controls", self.folder / "out")
-        generated = replace(self.rows[0], id="g", parent_id=self.rows[0].id, iteration=1)
         stage.python_func(
-            training_set=rows_artifact(self.folder, "training_set", "examples", [*self.rows, generated]),
-            splits=splits_artifact(self.folder, validation=self.rows[:6], test=self.rows[6:12]),
+            splits=splits_artifact(self.folder, seeds=self.rows, validation=self.rows[:6], test=self.rows[6:12]),
             previous_journal=journal_artifact(self.folder, **so_far),
             settings=settings_text(
                 {
@@ -96,11 +93,6 @@ def test_the_seeds_alone_have_as_many_steps_as_the_delivered_student(ran: Ran) -
     ]
     assert all(len(one.correct_ids) == one.correct for one in found.controls)
     assert list(found.scores) == HISTORY, "the loop's own scores stay as they are"
-
-
-def test_while_the_loop_goes_on_nothing_is_trained(ran: Ran) -> None:
-    assert ran(go_on=True).controls == []
-    assert ran.jobs == []
 
 
 def test_iteration_0_is_the_control_where_it_had_as_many_steps(ran: Ran) -> None:

@@ -27,8 +27,8 @@ def test_a_plan_counts_pods_and_bounds_gpu_hours() -> None:
     assert stages["dedupe"].gpu_hours == 0
     shown = plan(config)
     assert "1 x nvidia-l4" in shown
-    # Of the controls' three pods one has work, after the last iteration.
-    assert (stages["controls"].pods, stages["controls"].gpu_hours) == (3, 4 * 12)
+    # The controls are measured once, after the last iteration.
+    assert (stages["controls"].pods, stages["controls"].gpu_hours) == (1, 4 * 12)
     assert f"GPU hours: at most {3 * 4 * 12 + 3 * 4 * 6 + 4 * 4 * 12 + 4 * 12}," in shown
     assert "teacher: none is paid" in shown
 

@@ -87,21 +87,26 @@ def test_replay_rows_reach_every_training(tmp_path: Path) -> None:
     ("overrides", "expected"),
     [((), True), (("controls.steps=false",), False), (("train.start_from=previous",), False)],
 )
-def test_controls_are_there_where_they_are_wanted_and_only_the_report_waits(
+def test_controls_are_there_once_where_they_are_wanted_and_only_the_last_report_waits(
     tmp_path: Path, overrides: tuple[str, ...], expected: bool
 ) -> None:
-    spec = compiled("quickstart", tmp_path / "p.yaml", "max_iterations=1", *overrides)
+    spec = compiled("quickstart", tmp_path / "p.yaml", "max_iterations=2", *overrides)
     graphs = [c["dag"] for c in [spec["root"], *spec["components"].values()] if "dag" in c]
-    tasks = {task["taskInfo"]["name"]: task for graph in graphs for task in graph["tasks"].values()}
-    assert {name for name in tasks if name.startswith("controls")} == (
-        {"controls 0", "controls 1"} if expected else set()
-    )
-    waiting = {
-        name
-        for name, task in tasks.items()
-        if any(one.startswith("controls") for one in task.get("dependentTasks", []))
+    named = [(key, task["taskInfo"]["name"], task) for graph in graphs for key, task in graph["tasks"].items()]
+    ends = {name: task for _, name, task in named if name.startswith("end ")}
+    assert sorted(ends) == (["end 0", "end 1", "end 2"] if expected else [])
+    assert len({task["componentRef"]["name"] for task in ends.values()}) == bool(expected), "all are the same sub-graph"
+    numbers = {
+        name: task["inputs"]["parameters"]["iteration"]["runtimeValue"]["constant"] for name, task in ends.items()
     }
-    assert waiting == ({"report 0", "report 1"} if expected else set())
+    assert all(name == f"end {number:.0f}" for name, number in numbers.items())
+    assert [key for key, name, _ in named if name == "controls"] == (["controls-end"] if expected else [])
+    waiting = [key for key, _, task in named if "controls-end" in task.get("dependentTasks", [])]
+    assert waiting == (["report-end"] if expected else [])
+    reports = {(key, name) for key, name, _ in named if key.startswith("report")}
+    assert reports == {("report", "report 0"), ("report-2", "report 1")} | (
+        {("report-end", "report")} if expected else {("report-3", "report 2")}
+    ), "their keys say which iteration they are of"
 
 
 def test_every_reference_of_a_compacted_pipeline_resolves(tmp_path: Path) -> None:
