@@ -49,13 +49,6 @@ KFP_IN = ("components.*.component", "pipelines.kubeflow.*", "pipelines.local.run
           "pipelines.cli.*")  # fmt: skip
 """Where Kubeflow's SDK is imported: the rest of the code runs without it."""
 
-EXCEPTIONS: Mapping[tuple[str, str], str] = {
-    ("pipelines.config", "pipelines.kubeflow.placement"): (
-        "the config's section `placement` is defined beside what applies it"
-    ),
-}
-"""(importing folder, imported module) below `llm2llm` -> why it is still there. One that is gone must go from here."""
-
 Edges = Mapping[str, Iterable[str]]
 
 
@@ -179,10 +172,7 @@ SOURCES = modules_of(ROOT)
 
 def test_every_module_imports_from_the_layers_below() -> None:
     ours, _ = imports_of(SOURCES)
-    wrong = wrong_imports(ours)
-    by_room = {(room_of(module), target): f"{module}: {why}" for (module, target), why in wrong.items()}
-    assert {edge: why for edge, why in by_room.items() if edge not in EXCEPTIONS} == {}
-    assert EXCEPTIONS.keys() - by_room.keys() == set(), "gone: remove it from EXCEPTIONS"
+    assert wrong_imports(ours) == {}
 
 
 def test_no_modules_need_each_other_to_be_imported() -> None:

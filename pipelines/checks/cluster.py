@@ -14,8 +14,9 @@ from llm2llm.pipelines.checks.plan import planned_stages
 from llm2llm.pipelines.checks.preflight import FAIL, OK, WARN, Check, carefully
 from llm2llm.pipelines.checks.retry_settings import KUBEFLOW, read_settings, retry_check
 from llm2llm.pipelines.config import Config
+from llm2llm.pipelines.config.placement_settings import StagePlacement
+from llm2llm.pipelines.kubeflow.apply_placement import node_of, stage_placement
 from llm2llm.pipelines.kubeflow.fit_placement import fit_placement
-from llm2llm.pipelines.kubeflow.placement import StagePlacement, node_of, stage_placement
 
 FIXED_NODES = ("onprem", "kind", "")
 """Profiles of clusters whose nodes are there or not; the others start nodes when pods wait for them."""

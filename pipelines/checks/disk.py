@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 from llm2llm.pipelines.checks.preflight import OK, WARN, Check
 from llm2llm.pipelines.config import Config
+from llm2llm.pipelines.config.placement_settings import StagePlacement
+from llm2llm.pipelines.config.placement_values import GIB, quantity_bytes
 from llm2llm.pipelines.kubeflow.fit_placement import fit_placement, stage_disk
-from llm2llm.pipelines.kubeflow.placement import StagePlacement
-from llm2llm.pipelines.kubeflow.placement_values import GIB, quantity_bytes
 
 
 def disk_checks(config: Config, used: dict[str, StagePlacement], parameters: int) -> Iterator[Check]:

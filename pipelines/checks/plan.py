@@ -6,7 +6,9 @@ from typing import Any
 from llm2llm.components.shared.llm.settings import IN_POD, Budget
 from llm2llm.components.stages import STAGES
 from llm2llm.pipelines.config import Config
-from llm2llm.pipelines.kubeflow.placement import StagePlacement, seconds, stage_placement
+from llm2llm.pipelines.config.placement_settings import StagePlacement
+from llm2llm.pipelines.config.placement_values import seconds
+from llm2llm.pipelines.kubeflow.apply_placement import stage_placement
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from llm2llm.components.shared.storage.uris import is_remote
 from llm2llm.components.shared.training.settings import SCRATCH, rate_hint
 from llm2llm.pipelines.checks.student_files import on_this_machine, student_notes
 from llm2llm.pipelines.config import Config
-from llm2llm.pipelines.kubeflow.placement import GRADING, judged
+from llm2llm.pipelines.config.placement import judged
+from llm2llm.pipelines.config.placement_parts import GRADING
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 _NO_KEY = "LLM2LLM_PREFLIGHT_WITHOUT_KEY"

@@ -104,9 +104,9 @@ def submit(
     HTTPS_PROXY, HTTP_PROXY and NO_PROXY are honoured.
     """
     from llm2llm.pipelines.checks.cluster import retry_line
+    from llm2llm.pipelines.config.placement_values import seconds
     from llm2llm.pipelines.kubeflow import submit as submitting
     from llm2llm.pipelines.kubeflow.follow import follow
-    from llm2llm.pipelines.kubeflow.placement import seconds
 
     if timeout and not wait:
         raise UserError("--timeout: only with --wait; how long a stage may take is placement.stages.*.timeout")

@@ -22,7 +22,8 @@ from llm2llm.components.shared.training.settings import SCRATCH, FineTuneSetting
 from llm2llm.components.shared.training.settings import check_task as check_training
 from llm2llm.components.stages import STAGES
 from llm2llm.components.teacher_augment.settings import TeacherAugmentSettings, check_task
-from llm2llm.pipelines.kubeflow.placement import PlacementSettings, check_devices
+from llm2llm.pipelines.config.placement import check_devices
+from llm2llm.pipelines.config.placement_settings import PlacementSettings
 
 
 class ImageSettings(Settings):

@@ -14,7 +14,7 @@ from llm2llm.components.shared.base.yaml_text import MOST_BYTES, load_yaml
 from llm2llm.components.shared.tasks import load_task
 from llm2llm.pipelines.config.config import Config
 from llm2llm.pipelines.config.paths import inline_prompts, resolve_paths
-from llm2llm.pipelines.kubeflow.placement import load_placement
+from llm2llm.pipelines.config.placement import load_placement
 
 
 def check_config(values: Mapping[str, Any], where: str) -> Config:

@@ -7,15 +7,15 @@ from typing import Any
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.process import RUN_VARIABLE
 from llm2llm.components.stages import STAGES
-from llm2llm.pipelines.kubeflow.placement_parts import (
+from llm2llm.pipelines.config.placement_parts import (
     MAY_LOAD_MODELS,
     READS_DATA,
     ConfigMapVariable,
     SecretVariable,
     Toleration,
 )
-from llm2llm.pipelines.kubeflow.placement_settings import PlacementSettings, StagePlacement
-from llm2llm.pipelines.kubeflow.placement_values import (
+from llm2llm.pipelines.config.placement_settings import PlacementSettings, StagePlacement
+from llm2llm.pipelines.config.placement_values import (
     CA_PATH,
     CA_VARIABLES,
     SCRATCH,

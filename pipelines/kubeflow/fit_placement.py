@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from llm2llm.components.shared.ingest.sources import is_file_source
 from llm2llm.components.shared.training.settings import SCRATCH
-from llm2llm.pipelines.kubeflow.placement import judged
-from llm2llm.pipelines.kubeflow.placement_parts import LOADS_MODELS, READS_DATA
-from llm2llm.pipelines.kubeflow.placement_settings import PlacementSettings
-from llm2llm.pipelines.kubeflow.placement_values import SMALLEST_VOLUME, UNKNOWN_VOLUME
+from llm2llm.pipelines.config.placement import judged
+from llm2llm.pipelines.config.placement_parts import LOADS_MODELS, READS_DATA
+from llm2llm.pipelines.config.placement_settings import PlacementSettings
+from llm2llm.pipelines.config.placement_values import SMALLEST_VOLUME, UNKNOWN_VOLUME
 from llm2llm.pipelines.kubeflow.student_disk import (
     Disk,
     answering_disk,

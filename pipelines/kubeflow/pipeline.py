@@ -16,9 +16,11 @@ from llm2llm.components.stages import STAGES
 from llm2llm.pipelines.config import Config
 from llm2llm.pipelines.config.compiled import compiled_settings
 from llm2llm.pipelines.config.form import describe_form, to_parameters
+from llm2llm.pipelines.config.placement_settings import PlacementSettings
+from llm2llm.pipelines.config.placement_values import seconds
+from llm2llm.pipelines.kubeflow.apply_placement import placed
 from llm2llm.pipelines.kubeflow.components import component
 from llm2llm.pipelines.kubeflow.fit_placement import fit_placement
-from llm2llm.pipelines.kubeflow.placement import PlacementSettings, placed, seconds
 from llm2llm.pipelines.loop import run_loop
 
 

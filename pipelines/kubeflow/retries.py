@@ -17,29 +17,11 @@ from typing import Any
 
 import yaml
 
-FACTOR = 2
-WINDOW = 365 * 24 * 3600
-"""Seconds of `backoff.maxDuration`. Argo ends a retry that is *running* when this long has passed since the first try
-began, and KFP's SDK cannot leave it out (its default is one hour, kubeflow/pipelines#14245). So it is far beyond the
-end of the last try; the number of retries and their time-outs are the bound."""
+from llm2llm.pipelines.config.placement_values import BACKOFF_FACTOR, RETRY_WINDOW
+
 BESIDE_ITERATIONS = 3
 """Argo's nodes around a stage's pod in iteration 0: the stage's DAG, the run's and the entry point's. Iteration i has i
 conditions more, and a loop over folds or shards three of its own."""
-
-
-def total_seconds(retries: int, timeout: int, backoff: int) -> int:
-    """Seconds that all tries of a stage and the waits between them take at most, not counting waits for a node.
-
-    Raises:
-        ValueError: Argo would end the last of them while it runs, see `WINDOW`.
-    """
-    total = (retries + 1) * timeout + sum(backoff * int(FACTOR**number) for number in range(retries))
-    if total > WINDOW // 2:
-        raise ValueError(
-            f"retries {retries} with timeout {timeout}s and a backoff from {backoff}s, doubled each time, take "
-            f"{total // 86_400} days in all, and no more than {WINDOW // 2 // 86_400} are allowed: lower one of them"
-        )
-    return total
 
 
 def retried(task: Any, retries: int, backoff: int) -> None:
@@ -53,8 +35,8 @@ def retried(task: Any, retries: int, backoff: int) -> None:
     task.set_retry(
         num_retries=retries,
         backoff_duration=f"{backoff}s",
-        backoff_factor=float(FACTOR),
-        backoff_max_duration=f"{WINDOW}s",
+        backoff_factor=float(BACKOFF_FACTOR),
+        backoff_max_duration=f"{RETRY_WINDOW}s",
     )
 
 

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from llm2llm.pipelines.config.placement_settings import PlacementSettings
+from llm2llm.pipelines.config.placement_values import CA_PATH, SCRATCH, SHARED_MEMORY, seconds
 from llm2llm.pipelines.kubeflow.apply_placement import (
     config_maps_of,
     environment,
@@ -10,8 +12,6 @@ from llm2llm.pipelines.kubeflow.apply_placement import (
     secrets_of,
     volume_sizes,
 )
-from llm2llm.pipelines.kubeflow.placement_settings import PlacementSettings
-from llm2llm.pipelines.kubeflow.placement_values import CA_PATH, SCRATCH, SHARED_MEMORY, seconds
 
 
 def train_job(placement: PlacementSettings, image: str, nodes: int) -> dict[str, Any]:

@@ -41,9 +41,9 @@ from llm2llm.components.shared.models.vllm import vllm_is_here
 from llm2llm.components.shared.registry.notify_settings import NotifySettings
 from llm2llm.components.shared.training.settings import SCRATCH
 from llm2llm.pipelines.config import Config
+from llm2llm.pipelines.config.placement_settings import PlacementSettings
 from llm2llm.pipelines.inspect.run_files import OURS
 from llm2llm.pipelines.kubeflow.compile import compile_config
-from llm2llm.pipelines.kubeflow.placement import PlacementSettings
 from llm2llm.pipelines.local.ending import Ending, check_address, ending_told
 from llm2llm.pipelines.local.movable import moved
 from llm2llm.pipelines.local.progress import LogLines, Watch

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import yaml
 
-from llm2llm.pipelines.kubeflow.placement import shipped_profiles
+from llm2llm.pipelines.config.placement import shipped_profiles
 from tests.manifests.render import OVERLAYS, Resource, overlay
 
 PROFILES = {name: yaml.safe_load(path.read_text()) for name, path in shipped_profiles().items()}

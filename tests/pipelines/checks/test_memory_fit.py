@@ -19,8 +19,8 @@ from llm2llm.pipelines.checks.student_memory import (
 )
 from llm2llm.pipelines.config import load_config
 from llm2llm.pipelines.config.loading import shipped_configs
-from llm2llm.pipelines.kubeflow.placement import shipped_profiles
-from llm2llm.pipelines.kubeflow.placement_values import quantity_bytes
+from llm2llm.pipelines.config.placement import shipped_profiles
+from llm2llm.pipelines.config.placement_values import quantity_bytes
 
 LLAMA_7B = STUDENTS["Llama-2-7B"]
 

@@ -14,9 +14,11 @@ from llm2llm.components.shared.ingest.sources import is_file_source
 from llm2llm.components.shared.training.settings import ScratchSettings
 from llm2llm.pipelines.checks.student_memory import scratch_shape
 from llm2llm.pipelines.config import load_config
+from llm2llm.pipelines.config.placement import shipped_profiles
+from llm2llm.pipelines.config.placement_parts import GRADING
+from llm2llm.pipelines.config.placement_settings import PlacementSettings
+from llm2llm.pipelines.config.placement_values import quantity_bytes
 from llm2llm.pipelines.kubeflow.fit_placement import fit_placement, reads_hub
-from llm2llm.pipelines.kubeflow.placement import GRADING, PlacementSettings, shipped_profiles
-from llm2llm.pipelines.kubeflow.placement_values import quantity_bytes
 from llm2llm.pipelines.kubeflow.student_disk import GIB, named_parameters, scratch_parameters, training_disk
 
 ALWAYS = ["train", "predict", "evaluate", "out_of_fold", "controls", "promote"]

@@ -9,24 +9,15 @@ import yaml
 
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.process import RUN_VARIABLE
+from llm2llm.components.stages import STAGES
 from llm2llm.pipelines.config import Config, load_config
-from llm2llm.pipelines.kubeflow.apply_placement import DOWNLOADS, environment
+from llm2llm.pipelines.config.placement import check_devices, judged, load_placement, shipped_profiles
+from llm2llm.pipelines.config.placement_parts import GRADING
+from llm2llm.pipelines.config.placement_values import RETRY_WINDOW, TRAIN_JOB, seconds
+from llm2llm.pipelines.kubeflow.apply_placement import DOWNLOADS, environment, node_of, stage_placement
 from llm2llm.pipelines.kubeflow.compile import compile_config
 from llm2llm.pipelines.kubeflow.fit_placement import fit_placement
-from llm2llm.pipelines.kubeflow.placement import (
-    GRADING,
-    STAGES,
-    TRAIN_JOB,
-    check_devices,
-    judged,
-    load_placement,
-    node_of,
-    seconds,
-    shipped_profiles,
-    stage_placement,
-    train_job,
-)
-from llm2llm.pipelines.kubeflow.retries import WINDOW
+from llm2llm.pipelines.kubeflow.trainjob_template import train_job
 
 PROFILES = list(shipped_profiles())
 GPU_STAGES = {"train", "evaluate", "predict", "promote", "out_of_fold", "controls"}
@@ -112,7 +103,7 @@ def test_every_stage_has_limits_time_outs_and_retries(
                 retry = task["retryPolicy"]
                 assert retry["maxRetryCount"] >= 1, name
                 assert retry["backoffDuration"].endswith("s"), name
-                assert int(retry["backoffMaxDuration"].removesuffix("s")) == WINDOW, name
+                assert int(retry["backoffMaxDuration"].removesuffix("s")) == RETRY_WINDOW, name
 
 
 @pytest.mark.parametrize("profile", PROFILES)

@@ -10,15 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.pipelines.kubeflow.placement import load_placement, seconds
+from llm2llm.pipelines.config.placement import load_placement
+from llm2llm.pipelines.config.placement_values import RETRY_WINDOW, seconds, total_seconds
 from llm2llm.pipelines.kubeflow.retries import (
-    WINDOW,
     RetryDefaults,
     is_bounded,
     retried,
     retry_defaults,
     retry_sentence,
-    total_seconds,
 )
 
 SHIPPED = {
@@ -45,7 +44,7 @@ def test_a_task_is_given_a_window_that_no_try_reaches() -> None:
 
     retried(Task(), 3, 60)
     assert asked == {
-        "num_retries": 3, "backoff_duration": "60s", "backoff_factor": 2.0, "backoff_max_duration": f"{WINDOW}s"
+        "num_retries": 3, "backoff_duration": "60s", "backoff_factor": 2.0, "backoff_max_duration": f"{RETRY_WINDOW}s"
     }  # fmt: skip
 
 
@@ -55,7 +54,7 @@ def test_no_retry_that_runs_is_ended_by_the_window(retries: int, timeout: int, b
     end = 0
     for number in range(retries + 1):
         end += timeout + (backoff * 2**number if number < retries else 0)
-    if end <= WINDOW / 2:
+    if end <= RETRY_WINDOW / 2:
         assert total_seconds(retries, timeout, backoff) == end
     else:
         with pytest.raises(ValueError, match="lower one of them"):
@@ -65,7 +64,7 @@ def test_no_retry_that_runs_is_ended_by_the_window(retries: int, timeout: int, b
 @pytest.mark.parametrize("profile", ["aks", "eks", "gke", "kind", "onprem"])
 def test_no_profile_comes_near_the_window(profile: str) -> None:
     for wanted in load_placement({"profile": profile}).stages.values():
-        assert total_seconds(wanted.retries, seconds(wanted.timeout), seconds(wanted.backoff)) < WINDOW / 10
+        assert total_seconds(wanted.retries, seconds(wanted.timeout), seconds(wanted.backoff)) < RETRY_WINDOW / 10
     with pytest.raises(UserError, match="unknown key"):
         load_placement({"profile": profile, "stages": {"train": {"retry_window": "6h"}}})
 

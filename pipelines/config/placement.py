@@ -1,8 +1,8 @@
 """Loads the `placement` section of a config, and holds it against the other sections.
 
 `placement_settings` and `placement_parts` have the section's keys; `profiles/*.yaml` has what is known of each kind of
-cluster: the labels of its GPU nodes, their taints, what marks a spot node. `fit_placement` adds what a config's other
-sections mean for it, and `apply_placement` puts the result on the tasks of a pipeline.
+cluster: the labels of its GPU nodes, their taints, what marks a spot node. `kubeflow.fit_placement` adds what the other
+sections of a config mean for it, and `kubeflow.apply_placement` puts the result on the tasks of a pipeline.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,34 +14,13 @@ import yaml
 
 from llm2llm.components.shared.base.errors import UserError, did_you_mean
 from llm2llm.components.stages import STAGES
-from llm2llm.pipelines.kubeflow.apply_placement import node_of, placed, stage_placement
-from llm2llm.pipelines.kubeflow.placement_parts import GRADING, SecretVariable
-from llm2llm.pipelines.kubeflow.placement_settings import PlacementSettings, StagePlacement
-from llm2llm.pipelines.kubeflow.placement_values import TRAIN_JOB, seconds
-from llm2llm.pipelines.kubeflow.trainjob_template import train_job
-
-__all__ = [
-    "GRADING",
-    "STAGES",
-    "TRAIN_JOB",
-    "PlacementSettings",
-    "SecretVariable",
-    "StagePlacement",
-    "check_devices",
-    "judged",
-    "load_placement",
-    "node_of",
-    "placed",
-    "seconds",
-    "shipped_profiles",
-    "stage_placement",
-    "train_job",
-]
+from llm2llm.pipelines.config.placement_parts import GRADING
+from llm2llm.pipelines.config.placement_settings import PlacementSettings
 
 
 def shipped_profiles() -> dict[str, Path]:
     """The profiles that come with llm2llm, by name."""
-    folder = Path(str(resources.files("llm2llm.pipelines.kubeflow"))) / "profiles"
+    folder = Path(str(resources.files("llm2llm.pipelines.config"))) / "profiles"
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 

@@ -18,6 +18,12 @@ CA_PATH = "/etc/llm2llm/ca"
 """Where a private authority's certificates are mounted."""
 CA_VARIABLES = ("AWS_CA_BUNDLE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 """What boto3 and KFP's launcher, OpenSSL and Go, and requests find certificates by."""
+BACKOFF_FACTOR = 2
+"""Each wait before a retry is so many times as long as the one before."""
+RETRY_WINDOW = 365 * 24 * 3600
+"""Seconds of `backoff.maxDuration`. Argo ends a retry that is *running* when this long has passed since the first try
+began, and KFP's SDK cannot leave it out (its default is one hour, kubeflow/pipelines#14245). So it is far beyond the
+end of the last try; the number of retries and their time-outs are the bound."""
 
 GIB = 2**30
 
@@ -114,3 +120,19 @@ def cache_variables(path: str, fill: bool) -> dict[str, str]:
         "HF_HOME": f"{SCRATCH}/huggingface",
         "LLM2LLM_CACHE": f"{SCRATCH}/llm2llm",
     }
+
+
+def total_seconds(retries: int, timeout: int, backoff: int) -> int:
+    """Seconds that all tries of a stage and the waits between them take at most, not counting waits for a node.
+
+    Raises:
+        ValueError: Argo would end the last of them while it runs, see `RETRY_WINDOW`.
+    """
+    total = (retries + 1) * timeout + sum(backoff * int(BACKOFF_FACTOR**number) for number in range(retries))
+    if total > RETRY_WINDOW // 2:
+        raise ValueError(
+            f"retries {retries} with timeout {timeout}s and a backoff from {backoff}s, doubled each time, take "
+            f"{total // 86_400} days in all, and no more than {RETRY_WINDOW // 2 // 86_400} are allowed: lower one "
+            "of them"
+        )
+    return total

@@ -21,7 +21,7 @@ from pydantic import Field, field_validator, model_validator
 from llm2llm.components.shared.base.errors import did_you_mean
 from llm2llm.components.shared.base.settings import Settings
 from llm2llm.components.stages import STAGES
-from llm2llm.pipelines.kubeflow.placement_parts import (
+from llm2llm.pipelines.config.placement_parts import (
     Accelerator,
     CaBundle,
     ConfigMapVariable,
@@ -31,15 +31,15 @@ from llm2llm.pipelines.kubeflow.placement_parts import (
     Toleration,
     TrainJobs,
 )
-from llm2llm.pipelines.kubeflow.placement_values import (
+from llm2llm.pipelines.config.placement_values import (
     CA_VARIABLES,
     cache_variables,
     check_environment,
     check_image,
     check_quantity,
     seconds,
+    total_seconds,
 )
-from llm2llm.pipelines.kubeflow.retries import total_seconds
 
 
 class StagePlacement(Settings):
