@@ -49,6 +49,8 @@ def run_loop(config: Config, run: Runner) -> None:
     splits, training_set, journal = prepared["splits"], prepared["training_set"], prepared["journal"]
     pool = prepared["pool_set"] if config.draws_from_pool else None
     replay = prepared["replay_set"] if config.data.replay else None
+    # What nothing but the end of the loop needs is in a block that is entered there alone.
+    has_end = config.has_controls or not config.report.each_iteration
     student = found = promotion = None
     so_far: dict[str, Any] = {}
     with ExitStack() as nested:
@@ -60,7 +62,7 @@ def run_loop(config: Config, run: Runner) -> None:
             if found is not None:
                 if not nested.enter_context(run.only_if(found.returned, f"iteration {iteration}")):
                     return
-                if config.has_controls:  # else there is one already
+                if has_end and config.report.each_iteration:
                     run("report", **so_far)
                 written = run(
                     "teacher_augment",
@@ -103,15 +105,18 @@ def run_loop(config: Config, run: Runner) -> None:
                        "predictions": evaluated["predictions"], "journal": journal}  # fmt: skip
             if config.promote.registry:
                 promotion = run("promote", model=student, **so_far)["verdict"]
-            if not config.has_controls:
+            if not has_end:
                 run("report", **so_far, promotion=promotion)
                 continue
             with run.only_if(found.returned, f"end {iteration}", holds=False) as ended:
-                if ended:
-                    controlled = run(
+                if not ended:
+                    continue
+                told = journal
+                if config.has_controls:
+                    told = run(
                         "controls", iteration=iteration, splits=splits, previous_journal=journal, replay_set=replay
-                    )
-                    run("report", **{**so_far, "journal": controlled["journal"]}, promotion=promotion)
+                    )["journal"]
+                run("report", **{**so_far, "journal": told}, promotion=promotion)
 
 
 def _evaluate(config: Config, run: Runner, iteration: int, student: Any, splits: Any, journal: Any) -> Outputs:

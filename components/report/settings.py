@@ -1,6 +1,15 @@
-"""What `report` is handed: nothing; the run's config is an artifact, which it shows."""
+"""What can be set about reports. The stage itself is handed nothing: the run's config is an artifact, which it shows."""
 
-from llm2llm.components.shared.base.settings import StageSettings
+from llm2llm.components.shared.base.settings import Settings, StageSettings
+
+
+class ReportSettings(Settings):
+    """The `report` section of a config."""
+
+    each_iteration: bool = True
+    """Whether there is a report after each iteration, so that a run can be looked at while it goes on and one that
+    fails has left some; else only once the loop has ended. In a cluster each costs two pods, and 7 KB of the Workflow,
+    whose size is limited."""
 
 
 class ReportStage(StageSettings):

@@ -10,7 +10,7 @@ from llm2llm.components.shared.data.schemas import ControlName
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Headline:
     """The report's first words. They hold reasons from the rows, so whoever shows them escapes them."""
 
     outcome: Literal["better", "worse", "unclear", "open"]
@@ -19,7 +19,7 @@ class Verdict:
     sentences: list[str]
 
 
-def verdict(summary: Mapping[str, Any]) -> Verdict:
+def verdict(summary: Mapping[str, Any]) -> Headline:
     """Compares the best iteration by validation with the seeds alone, on the test split where there is one.
 
     The seeds alone had as many optimiser steps where that control was measured; else it is iteration 0.
@@ -32,19 +32,19 @@ def verdict(summary: Mapping[str, Any]) -> Verdict:
     best = iterations[summary["best_iteration"]]
     ending = _ending(last)
     if unlearnt := not_learnt(best):
-        return Verdict("open", "The student has not learnt to answer", [unlearnt, ending])
+        return Headline("open", "The student has not learnt to answer", [unlearnt, ending])
     if one_label := always_one(summary):
-        return Verdict("open", "The student always gives the same answer", [one_label, ending])
+        return Headline("open", "The student always gives the same answer", [one_label, ending])
     if len(iterations) == 1:
-        return Verdict("open", "Nothing to compare with yet", [_only(first, summary), ending])
+        return Headline("open", "Nothing to compare with yet", [_only(first, summary), ending])
     if best is first and first["accuracy"]["validation"]["value"] == 1:
-        return Verdict(
+        return Headline(
             "open",
             "Nothing left to gain: iteration 0 answers every validation question rightly",
             ["Take more or harder validation rows to see a difference.", _test_of(first), ending],
         )
     if best is first:
-        return Verdict(
+        return Headline(
             "worse",
             f"The added rows did not help: iteration {first['iteration']} is still the best",
             [_none_better(first, last, summary), _test_of(first), ending],
@@ -65,7 +65,7 @@ def verdict(summary: Mapping[str, Any]) -> Verdict:
         )
         comparison += _of_first(first, best)
     comparison += _not_ahead(summary)
-    return Verdict(outcome, headline, [_best(first, best, summary), *comparison, ending])
+    return Headline(outcome, headline, [_best(first, best, summary), *comparison, ending])
 
 
 def always_one(summary: Mapping[str, Any]) -> str:

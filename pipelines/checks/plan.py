@@ -46,6 +46,8 @@ def planned_stages(config: Config) -> list[PlannedStage]:
     pods = {}
     for name, known in STAGES.items():
         times = 1 if known.from_iteration is None or known.once else iterations + 1 - known.from_iteration
+        if name == "report" and not config.report.each_iteration:
+            times = 1
         if name == "out_of_fold":  # not at the limit, where nothing would be written from them
             times = iterations
         pods[name] = times * side_by_side.get(name, 1) * there.get(name, True)

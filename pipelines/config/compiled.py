@@ -21,6 +21,7 @@ def compiled_settings(config: Config) -> dict[str, Any]:
         "evaluate.shards": config.evaluate.shards,
         "promote.only_if_new": config.promote.only_if_new,
         "whether there are controls": config.has_controls,
+        "report.each_iteration": config.report.each_iteration,
         "whether there is a registry": bool(config.promote.registry),
         "whether there are replay rows": bool(config.data.replay),
         "whether the teacher draws from the pool": config.draws_from_pool,

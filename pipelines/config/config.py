@@ -11,6 +11,7 @@ from llm2llm.components.filter_errors.settings import FilterErrorsSettings, need
 from llm2llm.components.notify.settings import NotifySettings
 from llm2llm.components.prepare.settings import DataSettings, PrepareSettings
 from llm2llm.components.promote.settings import PromoteSettings
+from llm2llm.components.report.settings import ReportSettings
 from llm2llm.components.shared.base.settings import RandomSeed, Settings
 from llm2llm.components.shared.inference.settings import AnswerSettings, check_mode
 from llm2llm.components.shared.judge.settings import check_judge
@@ -60,6 +61,7 @@ class Config(Settings):
     teacher_augment: TeacherAugmentSettings
     dedupe: DedupeSettings = DedupeSettings()
     controls: ControlSettings = ControlSettings()
+    report: ReportSettings = ReportSettings()
     promote: PromoteSettings = PromoteSettings()
     notify: NotifySettings = NotifySettings()
     images: ImageSettings = ImageSettings()

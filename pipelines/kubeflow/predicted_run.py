@@ -89,7 +89,7 @@ def predicted_walk(
     name = pipeline["pipelineInfo"]["name"]
     names = RunNames(backend.run_id, backend.run_display_name, backend.workflow)
     driver = Driver(backend, name, names, store, store.create, _salts(), always=True)
-    last = _last(pipeline)
+    last = last_tasks(pipeline)
     given: dict[str, DriverStep] = {}
 
     def run_pod(template: str, inputs: Mapping[str, str]) -> PodResult:
@@ -117,10 +117,10 @@ def predicted_walk(
     return walk, notes
 
 
-def guessed_output(kind: str) -> Any:
-    """What a stage is taken to return for an output parameter of a type."""
+def guessed_output(kind: str, is_last: bool) -> Any:
+    """What a task is taken to return for an output parameter of a type; `is_last`: it is one of `last_tasks`."""
     return {
-        "BOOLEAN": True,
+        "BOOLEAN": not is_last,
         "NUMBER_INTEGER": 1,
         "NUMBER_DOUBLE": 1.0,
         "LIST": [],
@@ -143,7 +143,7 @@ def _publish(
     values = {}
     for name, spec in definitions.get("parameters", {}).items():
         known = outputs.get(f"{component}.{name}", outputs.get(name))
-        guess = False if step.task_name in last else guessed_output(spec.get("parameterType", ""))
+        guess = guessed_output(spec.get("parameterType", ""), step.task_name in last)
         values[name] = guess if known is None else known
     artifacts = {}
     for name, artifact in step.executor_input["outputs"]["artifacts"].items():
@@ -154,7 +154,7 @@ def _publish(
     store.publish(step.execution, "COMPLETE", values, artifacts)
 
 
-def _last(pipeline: Json) -> set[str]:
+def last_tasks(pipeline: Json) -> set[str]:
     """The tasks after which the run can only end: there are sub-graphs for what they return if it is false alone."""
     wanted: dict[str, set[str]] = {}
     for component in [pipeline["root"], *pipeline["components"].values()]:

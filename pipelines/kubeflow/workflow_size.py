@@ -189,7 +189,7 @@ def refuse_too_large(size: WorkflowSize) -> None:
         raise UserError(
             f"the Workflow would grow to {size.stored.total / kb:.0f} KB on Kubeflow Pipelines {size.version}, and "
             f"Argo ends a run at {MAX_WORKFLOW / kb:.0f} KB; use fewer max_iterations{fits}, filter_errors.folds or "
-            "evaluate.shards, or put labels and prompts in a file"
+            "evaluate.shards, report.each_iteration: false, or put labels and prompts in a file"
         )
 
 

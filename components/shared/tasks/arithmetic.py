@@ -5,8 +5,8 @@
     >>> wrong_equations("She sold 48/2 = <<48/2=25>>25 clips, and 2 + 2 = 5 more.")
     ['48/2=25', '48/2 = 25', '2 + 2 = 5']
 
-The evaluator is a parser of its own over `Fraction`, without `eval`: it knows numbers, `+ - * / ^`, parentheses and a
-percent sign, and gives up on what is too long, too deep or too large.
+Expressions are read by Python's own parser and computed over `Fraction`, without `eval`: numbers, `+ - * / ^`,
+parentheses and a percent sign. What is too long, too deep or too large is given up.
 
 Every annotation must be arithmetic. In prose only what is surely an equation is looked at: words may stand between a
 number and the next operator (`3 boxes * 4 = 12 eggs`), but not a variable, a list, a clock time or a formula cut in
@@ -16,6 +16,8 @@ percent, currency or cent sign it may be a hundred times as much or as little (`
 Of GSM8K's 8,792 solutions 8,766 hold; the others are listed, and explained, in the tests.
 """
 
+import ast
+import operator
 import re
 from fractions import Fraction
 
@@ -31,6 +33,7 @@ MAX_BITS = 512
 """Of a numerator or denominator, at every step: `9^9^9` is refused before it is computed."""
 
 _TOKEN = re.compile(r"\s*(?:(?P<number>[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?|\.[0-9]+)|(?P<symbol>\*\*|[-+*/^()%]))")
+_COMPUTED = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
 _OPERATORS = {"x": "*", "X": "*", "×": "*", "·": "*", "÷": "/"}
 
 
@@ -76,81 +79,60 @@ def evaluate(expression: str) -> Fraction:
     """
     if len(expression) > MAX_LENGTH:
         raise CannotEvaluate(f"more than {MAX_LENGTH} characters")
-    text = re.sub(f"[{''.join(_OPERATORS)}]", lambda match: _OPERATORS[match[0]], expression)
-    tokens, at = [], 0
-    text = text.rstrip()
+    text = re.sub(f"[{''.join(_OPERATORS)}]", lambda match: _OPERATORS[match[0]], expression).rstrip()
+    # Python reads it, with names in place of the numbers and a subscript in place of a percent sign.
+    source, numbers, at, depth = [], [], 0, 0
     while at < len(text):
         match = _TOKEN.match(text, at)
         if match is None:
             raise CannotEvaluate(f"{text[at:].lstrip()[:1]!r} is no part of arithmetic")
-        tokens.append(match["number"] or match["symbol"])
+        if match["number"]:
+            source.append(f"n{len(numbers)}")
+            numbers.append(_checked(Fraction(match["number"].replace(",", ""))))
+        else:
+            source.append({"^": "**", "%": "[0]"}.get(match["symbol"], match["symbol"]))
+            depth += {"(": 1, ")": -1}.get(match["symbol"], 0)
+        if depth > MAX_DEPTH:
+            raise CannotEvaluate(f"nested more than {MAX_DEPTH} deep")
         at = match.end()
-    value, rest = _sum(tokens, 0, 0)
-    if rest < len(tokens):
-        raise CannotEvaluate(f"{tokens[rest]!r} is not expected there")
-    return value
+    try:
+        parsed = ast.parse(" ".join(source), mode="eval").body
+    except SyntaxError:
+        raise CannotEvaluate("it is no whole expression") from None
+    return _value(parsed, numbers, 0)
 
 
-# Each of the following reads one level of the grammar from tokens[at:] and returns (value, where it stopped).
-#   sum: product (("+" | "-") product)*          product: signed (("*" | "/") signed)*
-#   signed: ("-" | "+") signed | power           power: atom "%"* (("^" | "**") signed)?
-#   atom: number | "(" sum ")"
-
-
-def _sum(tokens: list[str], at: int, depth: int) -> tuple[Fraction, int]:
-    value, at = _product(tokens, at, depth)
-    while at < len(tokens) and tokens[at] in "+-":
-        right, end = _product(tokens, at + 1, depth)
-        value, at = _checked(value + right if tokens[at] == "+" else value - right), end
-    return value, at
-
-
-def _product(tokens: list[str], at: int, depth: int) -> tuple[Fraction, int]:
-    value, at = _signed(tokens, at, depth)
-    while at < len(tokens) and tokens[at] in ("*", "/"):
-        right, end = _signed(tokens, at + 1, depth)
-        if tokens[at] == "/" and right == 0:
-            raise CannotEvaluate("a division by zero")
-        value, at = _checked(value * right if tokens[at] == "*" else value / right), end
-    return value, at
-
-
-def _signed(tokens: list[str], at: int, depth: int) -> tuple[Fraction, int]:
+def _value(node: ast.expr, numbers: list[Fraction], depth: int) -> Fraction:
+    """The value of a part of an expression; `depth`: signs and powers around it."""
     if depth > MAX_DEPTH:
         raise CannotEvaluate(f"nested more than {MAX_DEPTH} deep")
-    if at < len(tokens) and tokens[at] in "+-":
-        value, end = _signed(tokens, at + 1, depth + 1)
-        return (-value if tokens[at] == "-" else value), end
-    return _power(tokens, at, depth)
+    match node:
+        case ast.Name(id=name):
+            return numbers[int(name[1:])]
+        case ast.Subscript(value=inner, slice=ast.Constant()):
+            return _value(inner, numbers, depth) / 100
+        case ast.UnaryOp(op=ast.USub(), operand=inner):
+            return -_value(inner, numbers, depth + 1)
+        case ast.UnaryOp(op=ast.UAdd(), operand=inner):
+            return _value(inner, numbers, depth + 1)
+        case ast.BinOp(left=left, op=ast.Pow(), right=right):
+            return _power(_value(left, numbers, depth), _value(right, numbers, depth + 1))
+        case ast.BinOp(left=left, op=computed, right=right) if type(computed) in _COMPUTED:
+            first, second = _value(left, numbers, depth), _value(right, numbers, depth)
+            if isinstance(computed, ast.Div) and second == 0:
+                raise CannotEvaluate("a division by zero")
+            return _checked(_COMPUTED[type(computed)](first, second))
+    raise CannotEvaluate("it is no arithmetic")
 
 
-def _power(tokens: list[str], at: int, depth: int) -> tuple[Fraction, int]:
-    value, at = _atom(tokens, at, depth)
-    while at < len(tokens) and tokens[at] == "%":
-        value, at = value / 100, at + 1
-    if at < len(tokens) and tokens[at] in ("^", "**"):
-        exponent, at = _signed(tokens, at + 1, depth + 1)
-        if exponent.denominator != 1 or abs(exponent) > MAX_EXPONENT:
-            raise CannotEvaluate(f"the exponent is no whole number up to {MAX_EXPONENT}")
-        if value == 0 and exponent < 0:
-            raise CannotEvaluate("a division by zero")
-        if _bits(value) * abs(exponent) > MAX_BITS:
-            raise CannotEvaluate(f"a number of more than {MAX_BITS} bits")
-        value = value ** int(exponent)
-    return value, at
-
-
-def _atom(tokens: list[str], at: int, depth: int) -> tuple[Fraction, int]:
-    if at == len(tokens):
-        raise CannotEvaluate("it ends too early")
-    if tokens[at] == "(":
-        value, at = _sum(tokens, at + 1, depth + 1)
-        if at == len(tokens) or tokens[at] != ")":
-            raise CannotEvaluate("a parenthesis is not closed")
-        return value, at + 1
-    if not tokens[at][-1].isdigit():
-        raise CannotEvaluate(f"{tokens[at]!r} is not expected there")
-    return _checked(Fraction(tokens[at].replace(",", ""))), at + 1
+def _power(value: Fraction, exponent: Fraction) -> Fraction:
+    if exponent.denominator != 1 or abs(exponent) > MAX_EXPONENT:
+        raise CannotEvaluate(f"the exponent is no whole number up to {MAX_EXPONENT}")
+    if value == 0 and exponent < 0:
+        raise CannotEvaluate("a division by zero")
+    if _bits(value) * abs(exponent) > MAX_BITS:
+        raise CannotEvaluate(f"a number of more than {MAX_BITS} bits")
+    return value ** int(exponent)
 
 
 def _checked(value: Fraction) -> Fraction:

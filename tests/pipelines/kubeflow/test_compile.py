@@ -29,7 +29,7 @@ def test_shipped_configs_compile_small_at_ten_iterations(name: str, tmp_path: Pa
     assert "OneOf" not in text
     assert "oneof" not in text.lower()
     conditions = [key for key in spec["components"] if key.startswith("comp-condition")]
-    assert len(conditions) == 10, "one nested iteration for each after the first"
+    assert len(conditions) == 11, "one nested iteration for each after the first, and one end for all"
 
 
 def test_the_form_of_the_ui_has_described_parameters_with_the_configs_values(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from llm2llm.pipelines.config import load_config
 from llm2llm.pipelines.kubeflow.compile import compile_checked
 from llm2llm.pipelines.kubeflow.expected_size import size_line
 from tests.pipelines.config.test_config import NAMES
+from tests.support.kubeflow.compiled import EVERYTHING
 
 KB = 1024
 
@@ -17,7 +18,7 @@ LEAN = "controls.steps=false"
 """Without the control of equal steps, which is a task an iteration."""
 
 
-@pytest.mark.parametrize(("more", "total", "per_iteration"), [((), 720, 64), ((LEAN,), 660, 60)])
+@pytest.mark.parametrize(("more", "total", "per_iteration"), [((), 705, 62), ((LEAN,), 660, 60)])
 @pytest.mark.parametrize("name", NAMES)
 def test_every_shipped_config_fits_at_ten_iterations(
     name: str, more: tuple[str, ...], total: int, per_iteration: int, tmp_path: Path
@@ -30,11 +31,19 @@ def test_every_shipped_config_fits_at_ten_iterations(
     assert f"{size.pods} pods at most, {size.pods_in_a_row} one after another" in size_line(size)
 
 
-@pytest.mark.parametrize(("more", "total"), [((), 980), ((LEAN,), 900)])
+@pytest.mark.parametrize(("more", "total"), [((), 945), ((LEAN,), 900), (("report.each_iteration=false",), 865)])
 def test_ten_iterations_with_folds_and_shards_fit(more: tuple[str, ...], total: int, tmp_path: Path) -> None:
     wanted = ["max_iterations=10", "filter_errors.folds=3", "evaluate.shards=4", *more]
     size = compile_checked(load_config("quickstart", wanted), tmp_path / "p.yaml")
     assert size.stored.total < total * KB
+
+
+def test_ten_iterations_with_everything_fit_with_one_report(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"at most 9 with the rest as it is\).*report\.each_iteration: false"):
+        compile_checked(load_config("quickstart", EVERYTHING), tmp_path / "p.yaml")
+    size = compile_checked(load_config("quickstart", [*EVERYTHING, "report.each_iteration=false"]), tmp_path / "p.yaml")
+    assert size.iterations == 10
+    assert size.stored.total < 1000 * KB
 
 
 def test_what_would_outgrow_argo_is_refused_with_what_to_change_and_nothing_is_written(tmp_path: Path) -> None:

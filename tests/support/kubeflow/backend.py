@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from llm2llm.pipelines.kubeflow.driver_step import Driver, DriverStep
+from llm2llm.pipelines.kubeflow.predicted_run import last_tasks
 from llm2llm.pipelines.kubeflow.task_inputs import DriverError, RunNames
 from llm2llm.pipelines.kubeflow.workflow_nodes import PodResult
 from llm2llm.pipelines.kubeflow.workflow_size import MAX_ARGUMENT, Stored
@@ -136,6 +137,7 @@ def run(
     driver = Driver(backend, name, names, store, store.create)
     result = Result("", "", "", "", 0, 0, 0, [])
     steps: dict[int, DriverStep] = {}
+    last = last_tasks(pipeline)
 
     def run_pod(template: str, inputs: Mapping[str, str]) -> PodResult:
         is_driver = template.endswith("-driver")
@@ -177,7 +179,7 @@ def run(
                 output = StageOutput() if pretend is True else pretend(stage)
                 if output.failed:
                     raise LaunchError(f"{stage.task}: {output.failed}")
-                values, metadata = pretended(stage, output)
+                values, metadata = pretended(stage, output, last)
             else:
                 values, metadata, written = run_process(stage, env or {}, timeout)
                 uris.update(written)

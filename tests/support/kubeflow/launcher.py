@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,11 +93,11 @@ def _check_lengths(arguments: list[str]) -> None:
         raise LaunchError(f"exec: argument list too long: an argument has {longest} bytes, of {MAX_ARGUMENT}")
 
 
-def pretended(stage: StageInput, output: StageOutput) -> tuple[Json, dict[str, Json]]:
-    """The parameters and the metadata of artifacts that a pretended stage leaves."""
+def pretended(stage: StageInput, output: StageOutput, last: Collection[str]) -> tuple[Json, dict[str, Json]]:
+    """The parameters and the metadata of artifacts that a pretended stage leaves; `last`: see `last_tasks`."""
     definitions = stage.component.get("outputDefinitions", {}).get("parameters", {})
     parameters = {
-        name: output.parameters.get(name, guessed_output(spec.get("parameterType", "")))
+        name: output.parameters.get(name, guessed_output(spec.get("parameterType", ""), stage.task in last))
         for name, spec in definitions.items()
     }
     metadata = {name: dict(output.metadata.get(name, {})) for name in stage.executor_input["outputs"]["artifacts"]}
