@@ -1,4 +1,4 @@
-"""What can be set about reports. The stage itself is handed nothing: the run's config is an artifact, which it shows."""
+"""What can be set about reports. The stage is handed nothing: the run's config, which it shows, is an artifact."""
 
 from llm2llm.components.shared.base.settings import Settings, StageSettings
 

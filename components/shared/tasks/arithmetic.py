@@ -81,7 +81,9 @@ def evaluate(expression: str) -> Fraction:
         raise CannotEvaluate(f"more than {MAX_LENGTH} characters")
     text = re.sub(f"[{''.join(_OPERATORS)}]", lambda match: _OPERATORS[match[0]], expression).rstrip()
     # Python reads it, with names in place of the numbers and a subscript in place of a percent sign.
-    source, numbers, at, depth = [], [], 0, 0
+    source: list[str] = []
+    numbers: list[Fraction] = []
+    at = depth = 0
     while at < len(text):
         match = _TOKEN.match(text, at)
         if match is None:
