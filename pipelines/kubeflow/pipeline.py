@@ -76,7 +76,7 @@ class KubeflowRunner:
         # would leave none.
         if stage == "report":
             self._reported = task
-        elif stage == "teacher_augment" and self._in_order:
+        elif stage == "teacher_augment" and self._in_order and self._reported is not None:
             task.after(self._reported)
         return done
 
@@ -106,6 +106,7 @@ class KubeflowRunner:
     def only_if(self, condition: Any, name: str, holds: bool = True) -> Iterator[bool]:
         with dsl.If(condition == holds, name=name):
             yield True
+        self._reported = None  # no task outside may wait for one inside
 
 
 def build_pipeline(config: Config, settings: Mapping[str, str] | None = None) -> Any:

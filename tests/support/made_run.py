@@ -119,6 +119,8 @@ def make_run(
     def put(stage: str, iteration: int | None, outputs: Mapping[str, Rows | Splits | Journal | str]) -> None:
         number = 1 if iteration is None else iteration + (stage not in ("teacher_augment", "dedupe"))
         task = stage.replace("_", "-") + (f"-{number}" if number > 1 else "")
+        if in_cluster and not before and (stage, iteration) == ("report", iterations):
+            task = "report-end"  # the loop has ended
         uuid = hashlib.md5(task.encode(), usedforsecurity=False).hexdigest()
         place = folder / task / uuid if in_cluster else folder / "artifacts" / "colours-2026" / task
         where = {"stage": stage, "iteration": iteration, "fold": None}

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import ascii_uppercase
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -32,7 +32,6 @@ from llm2llm.components.shared.ingest.dataset_card import dataset_card
 from llm2llm.components.shared.tasks import Task
 
 ExportFormat = Literal["jsonl", "csv", "parquet", "messages", "prompt_completion"]
-EXPORT_FORMATS: tuple[str, ...] = get_args(ExportFormat)
 CONTENT = ("id", "question", "choices", "rationale", "answer", "tools", "also_right", "skills")
 """The columns of a row without its lineage."""
 LINEAGE = tuple(one.name for one in dataclasses.fields(Example) if one.name not in CONTENT)

@@ -38,15 +38,14 @@ def main() -> None:
         print(row(name, name))
     ten = ["max_iterations=10"]
     print(row("quickstart", "quickstart", ten))
-    print(row("with three folds", "quickstart", [*ten, "filter_errors.folds=3"]))
-    print(row("with three folds, four shards", "quickstart", [*ten, "filter_errors.folds=3", "evaluate.shards=4"]))
     print(row("the same without its control (`controls.steps: false`)", "quickstart", [*ten, "controls.steps=false"]))
-    both = [*ten, "filter_errors.folds=3", "evaluate.shards=4"]
-    once = "report.each_iteration=false"
-    print(row("three folds, four shards, one report (`report.each_iteration: false`)", "quickstart", [*both, once]))
+    print(row("with three folds", "quickstart", [*ten, "filter_errors.folds=3"]))
+    both, once = [*ten, "filter_errors.folds=3", "evaluate.shards=4"], "report.each_iteration=false"
+    print(row("with three folds, four shards", "quickstart", both))
+    print(row("the same with one report (`report.each_iteration: false`)", "quickstart", [*both, once]))
     everything = "three folds, four shards, a registry, replay rows and `only_if_new`"
     print(row(everything, "quickstart", [*EVERYTHING, "max_iterations=9"]))
-    print(row(f"{everything}, one report", "quickstart", [*EVERYTHING, once]))
+    print(row("the same with one report", "quickstart", [*EVERYTHING, once]))
     print(row("quickstart with the profile `gke`", "quickstart", [*ten, "placement.profile=gke"]))
 
 

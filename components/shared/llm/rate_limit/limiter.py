@@ -33,11 +33,6 @@ class RateLimiter:
         """How many may be in flight now."""
         return int(self._places.limit)
 
-    @property
-    def requests_per_second(self) -> float:
-        """What the endpoint is believed to accept; infinite while it has refused nothing."""
-        return self._rate.limit
-
     def wait(self, now: float, tokens: int = 0) -> float:
         """Seconds until a request of so many tokens may be sent; infinite when every place is taken."""
         if self.in_flight >= self.places:
