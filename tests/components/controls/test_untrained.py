@@ -23,7 +23,6 @@ from tests.support.builders import (
     example,
     journal_artifact,
     outputs_of,
-    rows_artifact,
     score,
     splits_artifact,
 )
@@ -40,8 +39,7 @@ def measured(folder: Path, rows: list[Example], task: Task, student: str, **sett
         "random_seed": 3,
     }
     stage.python_func(
-        training_set=rows_artifact(folder, "training_set", "examples", rows),
-        splits=splits_artifact(folder, validation=rows[:6], test=rows[6:12]),
+        splits=splits_artifact(folder, seeds=rows, validation=rows[:6], test=rows[6:12]),
         previous_journal=journal_artifact(folder, scores=history, decisions=[decision(1, 3, 1, False)]),
         settings=settings_text({**values, **settings}),
         iteration=1,
