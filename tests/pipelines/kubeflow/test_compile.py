@@ -53,7 +53,8 @@ def test_iterations_are_named_sub_graphs(tmp_path: Path) -> None:
         "train 0",
         "teacher_augment 1",
         "out_of_fold",
-        "report 3",
+        "report 2",
+        "end 3",
         "folds 0",
         "folds 2",
     ):
