@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.settings_text import settings_text
-from llm2llm.pipelines.kubeflow.apply_placement import config_maps_of, secrets_of
 from llm2llm.pipelines.config.placement_settings import PlacementSettings
+from llm2llm.pipelines.kubeflow.apply_placement import config_maps_of, secrets_of
 
 if TYPE_CHECKING:
     from llm2llm.pipelines.config import Config
