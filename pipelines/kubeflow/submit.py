@@ -25,6 +25,7 @@ from llm2llm.components.shared.base.errors import UserError, did_you_mean
 from llm2llm.pipelines.config import Config, check_compiled, compiled_settings, from_parameters, to_parameters
 from llm2llm.pipelines.config.form import check_texts
 from llm2llm.pipelines.kubeflow.client import Cluster, ClusterProblem, equals
+from llm2llm.pipelines.kubeflow.compact import END
 from llm2llm.pipelines.kubeflow.compile import compile_config
 from llm2llm.pipelines.kubeflow.expected_size import checked_size, size_line
 from llm2llm.pipelines.kubeflow.local_data import refuse_local_data
@@ -128,7 +129,8 @@ def _tasks(spec: Mapping[str, Any], groups: bool) -> dict[str, str]:
             del waits_for[key]
             component = spec["components"][tasks[key]["componentRef"]["name"]]
             if groups == ("dag" in component):
-                found.pop(key, None)  # of what several iterations share the last counts
+                if key.endswith(END):  # all iterations share it, and the last counts
+                    found.pop(key, None)
                 found[key] = tasks[key]["taskInfo"]["name"]
             if "dag" in component:
                 walk(component)
