@@ -259,8 +259,8 @@ def test_a_slow_answer_is_waited_for(kfp_server: KfpServer, run: Run) -> None:
 def test_a_server_that_never_answers_is_given_up(
     kfp_server: KfpServer, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster, "TIMEOUT", (1, 0.2))
-    kfp_server.fault("GET", "/experiments", slow=1, times=99)
+    monkeypatch.setattr(cluster, "TIMEOUT", (5, 1))
+    kfp_server.fault("GET", "/experiments", slow=30, times=99)
     code, _, err = run("submit", "quickstart", "--host", kfp_server.url)
     assert code == 2
     assert "cannot be reached" in err
