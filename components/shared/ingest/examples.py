@@ -31,6 +31,8 @@ from llm2llm.components.shared.ingest.columns import (
 from llm2llm.components.shared.ingest.formats import Content, read_row
 from llm2llm.components.shared.tasks import Columns, Task
 
+SHOWN_PLACES = 3
+
 
 @dataclass
 class RawRows:
@@ -89,13 +91,15 @@ def to_examples(
     if raw.format == "examples":
         return [_own(place, row, task) for place, row in raw.rows]
     examples: list[Example] = []
+    wrong: dict[str, str] = {}
     place_of_id: dict[str, str] = {}
     after = beside = 0
     for place, row in raw.rows:
         try:
             example, content = _example(place, row, raw.format, task, columns, first, unanswered)
         except ValueError as problem:
-            raise UserError(f"{place}: {problem}") from None
+            wrong[place] = str(problem)
+            continue
         after += content is not None and content.after > 0
         beside += content is not None and content.beside
         if example.source_id is not None:
@@ -106,12 +110,22 @@ def to_examples(
                 )
             place_of_id[example.source_id] = place
         examples.append(example)
+    if wrong:
+        (place, reason), *others = wrong.items()
+        more = _more([other for other, _ in others]) if len(wrong) < len(raw.rows) else "; so it is in every row"
+        raise UserError(f"{place}: {reason}{more if others else ''}")
     if after:
         last = "the assistant's last call" if tasks.answers_with_calls(task) else "the assistant's last"
         raw.notes.append(f"in {after} rows, turns behind {last} are left out")
     if beside:
         raw.notes.append(f"in {beside} rows, what the assistant says beside its calls is left out")
     return examples
+
+
+def _more(places: Sequence[str]) -> str:
+    """How many other rows are wrong as well, and where the first of them are."""
+    rows = "one more row is" if len(places) == 1 else f"{len(places):,} more rows are"
+    return f"; {rows} wrong: {', '.join(places[:SHOWN_PLACES])}{', ...' * (len(places) > SHOWN_PLACES)}"
 
 
 def _example(

@@ -470,3 +470,24 @@ def test_without_the_package_datasets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(UserError, match=r"some/colours: no such file, and .* needs the package datasets \(pip install"):
         read_examples("some/colours", COLOURS)
+
+
+@pytest.mark.parametrize(
+    ("answers", "more"),
+    [
+        ("rbr", ""),
+        ("rbxrx", "; one more row is wrong: rows.jsonl:5"),
+        ("xxrxxx", "; 4 more rows are wrong: rows.jsonl:2, rows.jsonl:4, rows.jsonl:5, ..."),
+        ("xxx", "; so it is in every row"),
+    ],
+)
+def test_all_wrong_rows_are_counted_and_the_first_is_explained(tmp_path: Path, answers: str, more: str) -> None:
+    labels = {"r": "red", "b": "blue", "x": "purple"}
+    source = put(tmp_path, ".jsonl", [{"question": f"q{n}", "answer": labels[one]} for n, one in enumerate(answers)])
+    task = Task(name="t", form="classification", labels=["red", "blue"])
+    if "x" not in answers:
+        assert len(read_examples(source, task)) == len(answers)
+        return
+    with pytest.raises(UserError, match=rf"rows\.jsonl:{answers.index('x') + 1}: .*'purple'") as told:
+        read_examples(source, task)
+    assert str(told.value).endswith(more)
