@@ -275,7 +275,7 @@ TOLD = (
         ("", True, "Succeeded", "COMPLETE"),
         ("", False, "Succeeded", "COMPLETE"),
         ("evaluate", True, "Failed", "FAILED"),
-        ("report-3", True, "Failed", "FAILED"),
+        ("report-end", True, "Failed", "FAILED"),
     ],
 )
 def test_the_exit_task_runs_once_and_is_told_how_the_run_ended(
