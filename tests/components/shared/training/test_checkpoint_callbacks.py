@@ -41,14 +41,14 @@ from llm2llm.components.shared.training.job_folder import read_job
 folder, output, step = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 job = read_job(folder)
 
-class Kill(module._ShowProgress):
+class Kill(module.ShowProgress):
     def on_step_end(self, args, state, control, **others):
         if state.global_step == step:
             while not any(uri.endswith("MANIFEST.json") for uri in list_uris(job.settings.checkpoint_uri)):
                 time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGKILL)
 
-module._ShowProgress = Kill
+module.ShowProgress = Kill
 """
 
 KILLED = f"""{KILL}
