@@ -22,7 +22,7 @@ from llm2llm.components.shared.training.job_folder import TrainingJob, is_abando
 from llm2llm.components.shared.training.settings import FineTuneSettings, ScratchSettings
 from llm2llm.components.shared.training.training_log import TrainingLog
 from llm2llm.components.train import kubeflow_trainjob as train_job
-from llm2llm.pipelines.kubeflow import placement
+from llm2llm.pipelines.config import placement
 from tests.support.kubernetes_server import JOBS, KubernetesServer, ends, pod, run_workers
 from tests.support.rgw import S3Server
 

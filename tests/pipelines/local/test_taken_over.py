@@ -29,7 +29,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]
             stage(breaks=breaks, **given)
 
         monkeypatch.setattr(in_process, "component", lambda name: SimpleNamespace(python_func=run))
-        done = in_process._done(tmp_path, "dedupe", {"rows": rows})
+        done = in_process.ProcessRunner(SimpleNamespace(), tmp_path)._done("dedupe", {"rows": rows})
         assert Path(done["next_training_set"].path).read_text() == rows * 100
         assert done["next_training_set"].metadata["rows"] == len(rows)
         return len(runs)

@@ -248,4 +248,4 @@ def test_an_adapter_that_vllm_cannot_serve_is_refused(
 
 def test_every_measured_number_is_compared() -> None:
     floats = {field.name for field in fields(Prediction) if "float" in str(field.type)}
-    assert floats == {*MEASURED, "base_loss", "early_loss", "judge_usd"}
+    assert floats == {*MEASURED, "base_loss", "early_loss", "judge_usd", "judge_score", "flag_probability"}

@@ -37,7 +37,7 @@ def test_a_scheme_that_is_not_known_is_named() -> None:
 def test_each_process_puts_its_4_bit_base_onto_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """accelerate refuses one that is on `cuda` when it trains on `cuda:1`."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
     given: dict[str, object] = {}
     nothing: dict[str, list[str]] = {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": []}
