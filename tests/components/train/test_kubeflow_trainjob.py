@@ -23,6 +23,7 @@ from llm2llm.components.shared.training.settings import FineTuneSettings, Scratc
 from llm2llm.components.shared.training.training_log import TrainingLog
 from llm2llm.components.train import kubeflow_trainjob as train_job
 from llm2llm.pipelines.config import placement
+from llm2llm.pipelines.kubeflow import apply_placement, trainjob_template
 from tests.support.kubernetes_server import JOBS, KubernetesServer, ends, pod, run_workers
 from tests.support.rgw import S3Server
 
@@ -41,7 +42,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kubernet
     monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "kubeconfig")))
     monkeypatch.setenv(train_job.POD_VARIABLE, "stage-pod")
     monkeypatch.setenv(train_job.RUN_VARIABLE, "run-7")
-    template = placement.train_job(PLACED, "example.org/train:1", nodes=2)
+    template = trainjob_template.train_job(PLACED, "example.org/train:1", nodes=2)
     monkeypatch.setenv(train_job.TEMPLATE_VARIABLE, json.dumps(template))
     monkeypatch.setattr(train_job, "POLL_SECONDS", 0.02)
     yield server
@@ -98,7 +99,7 @@ def leaves_student(
 
 
 def test_the_template_asks_for_what_the_placement_says_and_the_launcher_asks_for_no_gpu() -> None:
-    job = placement.train_job(PLACED, "example.org/train:1", nodes=3)
+    job = trainjob_template.train_job(PLACED, "example.org/train:1", nodes=3)
     trainer, (patch,) = job["spec"]["trainer"], job["spec"]["runtimePatches"]
     assert (trainer["image"], trainer["numNodes"], trainer["numProcPerNode"]) == ("example.org/train:1", 3, 1)
     assert trainer["resourcesPerNode"]["limits"] == {"memory": "24Gi", "nvidia.com/gpu": "1"}
@@ -120,7 +121,7 @@ def test_the_template_asks_for_what_the_placement_says_and_the_launcher_asks_for
     assert not [key for key in labels if key.startswith("kueue")]
     assert labels["sidecar.istio.io/inject"] == "false"
     assert labels["app.kubernetes.io/part-of"] == "llm2llm", "by which the network policies of manifests/ know it"
-    own = placement.stage_placement(PLACED, "train", nodes=3)
+    own = apply_placement.stage_placement(PLACED, "train", nodes=3)
     assert own is not None
     assert (own.gpus, own.accelerator, own.spot, own.queue, own.shm) == (0, "", False, "", "")
 
