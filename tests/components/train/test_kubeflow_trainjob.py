@@ -91,7 +91,10 @@ def leaves_student(
         folder.mkdir(exist_ok=True)
         (folder / "model.safetensors").write_bytes(b"weights")
         upload_folder(folder, join(uri, "model"))
-        log = {one.name: 1 for one in dataclasses.fields(TrainingLog)} | {"loss_curve": [[1, 2.0], [4, 1.0]]}
+        log = {one.name: 1 for one in dataclasses.fields(TrainingLog)} | {
+            "loss_curve": [[1, 2.0], [4, 1.0]],
+            "validation_losses": [],
+        }
         write_bytes(join(uri, "result.json"), json.dumps({"log": log}).encode())
         server.play = then
 
