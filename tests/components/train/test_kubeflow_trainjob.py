@@ -94,6 +94,7 @@ def leaves_student(
         log = {one.name: 1 for one in dataclasses.fields(TrainingLog)} | {
             "loss_curve": [[1, 2.0], [4, 1.0]],
             "validation_losses": [],
+            "preference_loss_curve": [],
         }
         write_bytes(join(uri, "result.json"), json.dumps({"log": log}).encode())
         server.play = then
