@@ -14,6 +14,7 @@ from tests.support import builders
 from tests.support.registry import registry  # noqa: F401  # fixtures that several rooms use
 from tests.support.rgw import s3_server  # noqa: F401
 from tests.support.storage import place  # noqa: F401
+from tests.support.webhook import hook  # noqa: F401
 
 # Property tests are about what comes out, not about how long one example takes on a busy computer.
 settings.register_profile("unhurried", deadline=None)

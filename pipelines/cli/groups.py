@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterable, Mapping
+from typing import ClassVar
 
 import click
 
@@ -25,7 +26,7 @@ class NamedGroup(click.Group):
 class PanelGroup(NamedGroup):
     """Shows its commands in panels; `panels` has the names of each in order, and what none names is shown last."""
 
-    panels: Mapping[str, tuple[str, ...]] = {}
+    panels: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         shown = {}

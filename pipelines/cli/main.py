@@ -9,13 +9,13 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from io import TextIOWrapper
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import click
 from click import shell_completion
@@ -46,7 +46,7 @@ EXTRAS = {
 
 
 class _Cli(PanelGroup):
-    panels = {  # noqa: RUF012
+    panels: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "Run": ("run", "rerun", "predict", "sweep", "stage"),
         "Before a run": ("config", "label", "preflight", "plan"),
         "In a cluster": ("compile", "submit", "schedule"),

@@ -13,6 +13,7 @@ from llm2llm.components.shared.base.text import decode_text
 from llm2llm.components.shared.base.yaml_text import MOST_BYTES, load_yaml
 from llm2llm.components.shared.tasks import load_task
 from llm2llm.pipelines.config.config import Config
+from llm2llm.pipelines.config.merging import merged
 from llm2llm.pipelines.config.paths import inline_prompts, resolve_paths
 from llm2llm.pipelines.config.placement import load_placement
 
@@ -100,15 +101,7 @@ def _with_base(path: Path, source: str) -> dict[str, Any]:
         )
     if "name" not in values:
         raise UserError(f"{source}: name: missing; a config with a base has a name of its own")
-    return _merged(below, values)
-
-
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        there = merged.get(key)
-        merged[key] = _merged(there, value) if isinstance(there, Mapping) and isinstance(value, Mapping) else value
-    return merged
+    return merged(below, values)
 
 
 def read_mapping(path: Path, source: str, what: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import yaml
 
 from llm2llm.components.shared.base.errors import UserError, did_you_mean
 from llm2llm.components.stages import STAGES
+from llm2llm.pipelines.config.merging import merged
 from llm2llm.pipelines.config.placement_parts import GRADING
 from llm2llm.pipelines.config.placement_settings import PlacementSettings
 
@@ -32,33 +33,28 @@ def load_placement(values: Mapping[str, Any], where: str = "placement") -> Place
     """
     profile = values.get("profile", "")
     shipped = shipped_profiles()
-    merged: dict[str, Any] = {}
+    below: dict[str, Any] = {}
     if profile:
         if profile not in shipped:
             raise UserError(
                 f"{where}.profile: no profile {profile!r}{did_you_mean(str(profile), shipped)}; "
                 f"there are {', '.join(shipped)}"
             )
-        merged = yaml.safe_load(shipped[profile].read_text(encoding="utf-8"))
-    merged = _over(merged, values)
-    stages, defaults = merged.get("stages") or {}, merged.get("defaults") or {}
+        below = yaml.safe_load(shipped[profile].read_text(encoding="utf-8"))
+    whole = merged(below, values)
+    stages, defaults = whole.get("stages") or {}, whole.get("defaults") or {}
     for name in stages if isinstance(stages, Mapping) else ():
         if name not in STAGES:
             raise UserError(
                 f"{where}.stages: no stage {name!r}{did_you_mean(name, STAGES)}; stages are {', '.join(STAGES)}"
             )
     if (profile or defaults) and isinstance(stages, Mapping) and isinstance(defaults, Mapping):
-        merged["stages"] = {name: _over(dict(defaults), stages.get(name) or {}) for name in STAGES}
-    return PlacementSettings.load(merged, where)
-
-
-def _over(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """`above` laid over `below`, mapping by mapping; what is no mapping is replaced."""
-    merged = dict(below)
-    for key, value in above.items():
-        under = merged.get(key)
-        merged[key] = _over(under, value) if isinstance(under, dict) and isinstance(value, Mapping) else value
-    return merged
+        given = {name: stages.get(name) or {} for name in STAGES}
+        # What is no mapping is refused below, by its key.
+        whole["stages"] = {
+            name: merged(defaults, one) if isinstance(one, Mapping) else one for name, one in given.items()
+        }
+    return PlacementSettings.load(whole, where)
 
 
 def judged(placement: PlacementSettings, key_variable: str, asking: Sequence[str] = GRADING) -> PlacementSettings:

@@ -2,10 +2,16 @@
 
 import json
 import threading
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
+import pytest
+
 from tests.support.loopback import LoopbackServer
+
+URL = "LLM2LLM_NOTIFY_URL"
+"""The environment variable that `notify.url_env` names by default."""
 
 
 class Webhook:
@@ -36,3 +42,12 @@ class Webhook:
     def stop(self) -> None:
         self._http.shutdown()
         self._http.server_close()
+
+
+@pytest.fixture
+def hook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Webhook]:
+    """A webhook whose address is in the environment."""
+    server = Webhook()
+    monkeypatch.setenv(URL, server.url)
+    yield server
+    server.stop()

@@ -122,7 +122,7 @@ def _download(source: str, path: Path) -> None:
     shown, scheme = shown_source(source), source.partition("://")[0].lower()
     elsewhere = "copy the file to a path of this machine or a volume, or to s3://"
     try:
-        import fsspec  # type: ignore[import-untyped,unused-ignore]
+        import fsspec
     except ImportError:
         raise UserError(f"{shown}: {scheme}:// needs the package fsspec (pip install fsspec); or {elsewhere}") from None
     if scheme not in fsspec.available_protocols():

@@ -32,7 +32,6 @@ def require_engine(setting: str, otherwise: str) -> None:
     for name, value in PRIVATE.items():
         os.environ.setdefault(name, value)
     try:
-        import vllm  # noqa: F401
         from vllm.platforms import current_platform
     except ImportError as problem:
         raise UserError(

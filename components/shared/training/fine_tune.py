@@ -341,42 +341,51 @@ def _arguments(
     # The first process writes checkpoints whole: what the others wrote would stay on the disks of other nodes.
     whole = {"version": 2, "state_dict_type": "FULL_STATE_DICT", "cpu_ram_efficient_loading": True}
     arguments = SFTConfig(
-        output_dir=folder,
+        **common_arguments(settings, part, random_seed, folder, recompute and not sharded),
         num_train_epochs=settings.epochs,
         max_steps=settings.max_steps or -1,
         learning_rate=settings.learning_rate,
-        lr_scheduler_type=settings.scheduler,
-        warmup_steps=settings.warmup,
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
-        per_device_train_batch_size=part.rows,
-        gradient_accumulation_steps=part.passes,
-        max_length=None,  # what is too long is already out or cut, and counted
         dataset_kwargs={"skip_prepare_dataset": True},
-        remove_unused_columns=False,
         neftune_noise_alpha=settings.neftune_alpha or None,
-        gradient_checkpointing=None,  # the old name of the next, which TRL still sets
-        activation_checkpointing=recompute and not sharded,
         fsdp=sharded,
         fsdp_config=whole | {"activation_checkpointing": recompute} if sharded else None,
-        use_liger_kernel=settings.liger,
-        ddp_find_unused_parameters=False,
-        bf16=precision() is torch.bfloat16,
-        fp16=precision() is torch.float16,
-        use_cpu=device() == "cpu",
-        dataloader_pin_memory=device() != "cpu",
-        seed=random_seed,
-        data_seed=random_seed,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        save_strategy="no",
         report_to=list(settings.report_to) or "none",
-        disable_tqdm=True,
-        **({"optim": settings.optim, "optim_args": settings.optim_args or None} if settings.optim else {}),
     )
     if sharded:
         share_weights_on_cpus()  # after the arguments, which look for the devices anew
     return arguments
+
+
+def common_arguments(
+    settings: FineTuneSettings, part: Share, random_seed: int, folder: str, recompute: bool
+) -> dict[str, Any]:
+    """What the Trainer of every step is told alike: schedule, batches, precision, seeds, no files of its own."""
+    return {
+        "output_dir": folder,
+        "lr_scheduler_type": settings.scheduler,
+        "warmup_steps": settings.warmup,
+        "weight_decay": settings.weight_decay,
+        "max_grad_norm": settings.max_grad_norm,
+        "per_device_train_batch_size": part.rows,
+        "gradient_accumulation_steps": part.passes,
+        "max_length": None,  # what is too long is already out or cut, and counted
+        "remove_unused_columns": False,
+        "gradient_checkpointing": None,  # the old name of the next, which TRL still sets
+        "activation_checkpointing": recompute,
+        "use_liger_kernel": settings.liger,
+        "ddp_find_unused_parameters": False,
+        "bf16": precision() is torch.bfloat16,
+        "fp16": precision() is torch.float16,
+        "use_cpu": device() == "cpu",
+        "dataloader_pin_memory": device() != "cpu",
+        "seed": random_seed,
+        "data_seed": random_seed,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        **({"optim": settings.optim, "optim_args": settings.optim_args or None} if settings.optim else {}),
+    }
 
 
 class ShowProgress(TrainerCallback):

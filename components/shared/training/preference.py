@@ -20,10 +20,16 @@ from transformers import set_seed
 from trl import DPOConfig, DPOTrainer
 
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.models.load import device, load_config, load_tokenizer, precision
+from llm2llm.components.shared.models.load import load_config, load_tokenizer, precision
 from llm2llm.components.shared.models.student_folder import LOSSES_FILE, TRAINING_FILE
 from llm2llm.components.shared.training.devices import share, this_process
-from llm2llm.components.shared.training.fine_tune import ShowProgress, load_for_training, longest_row, silence
+from llm2llm.components.shared.training.fine_tune import (
+    ShowProgress,
+    common_arguments,
+    load_for_training,
+    longest_row,
+    silence,
+)
 from llm2llm.components.shared.training.job_folder import Pair, TrainingJob
 from llm2llm.components.shared.training.methods import in_float32, prepare, recomputes, save
 from llm2llm.components.shared.training.throughput import device_names, loss_curve, peak_memory, reset_peak_memory
@@ -112,38 +118,15 @@ def prefer(job: TrainingJob, output: Path) -> TrainingLog:
     model, adapter = prepare(model, settings, job.random_seed, job.iteration, recompute)
     with TemporaryDirectory(prefix="llm2llm-preference-") as folder:
         arguments = DPOConfig(
-            output_dir=folder,
+            **common_arguments(settings, part, job.random_seed, folder, recompute),
             loss_type=["sigmoid", "sft"] if wanted.nll else ["sigmoid"],
             loss_weights=[1.0, wanted.nll] if wanted.nll else [1.0],
             beta=wanted.beta,
             precompute_ref_log_probs=True,
             precompute_ref_batch_size=part.rows,
-            max_length=None,
             num_train_epochs=wanted.epochs,
             learning_rate=settings.learning_rate * wanted.learning_rate,
-            lr_scheduler_type=settings.scheduler,
-            warmup_steps=settings.warmup,
-            weight_decay=settings.weight_decay,
-            max_grad_norm=settings.max_grad_norm,
-            per_device_train_batch_size=part.rows,
-            gradient_accumulation_steps=part.passes,
-            remove_unused_columns=False,
-            gradient_checkpointing=None,  # the old name of the next, which TRL still sets
-            activation_checkpointing=recompute,
-            use_liger_kernel=settings.liger,
-            ddp_find_unused_parameters=False,
-            bf16=precision() is torch.bfloat16,
-            fp16=precision() is torch.float16,
-            use_cpu=device() == "cpu",
-            dataloader_pin_memory=device() != "cpu",
-            seed=job.random_seed,
-            data_seed=job.random_seed,
-            logging_steps=1,
-            logging_nan_inf_filter=False,
-            save_strategy="no",
             report_to="none",
-            disable_tqdm=True,
-            **({"optim": settings.optim, "optim_args": settings.optim_args or None} if settings.optim else {}),
         )
         rows = [{"prompt_ids": one.prompt, "chosen_ids": one.chosen, "rejected_ids": one.rejected} for one in pairs]
         trainer = PreferenceTrainer(

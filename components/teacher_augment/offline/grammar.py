@@ -19,6 +19,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from pydantic import Field
 
 from llm2llm.components.shared.base.errors import UserError, did_you_mean
 from llm2llm.components.shared.base.settings import Settings
@@ -44,7 +45,7 @@ class Grammar(Settings):
 
     patterns: dict[str, list[str]]
     """Answer -> patterns."""
-    slots: dict[str, list[str]] = {}  # noqa: RUF012  # pydantic copies it for each grammar
+    slots: dict[str, list[str]] = Field(default_factory=dict)
     """Slot -> fillers."""
 
 

@@ -1,7 +1,6 @@
 """Telling how a run ended: one message, whose address no text shows."""
 
 import socket
-from collections.abc import Iterator
 
 import pytest
 
@@ -10,20 +9,15 @@ from llm2llm.components.notify.notify import message, send, told
 from llm2llm.components.shared.base.process import RUN_VARIABLE
 from llm2llm.components.shared.registry.nothing_new import take_nothing_new, write_nothing_new
 from llm2llm.components.shared.registry.notify_settings import NotifySettings
-from tests.support.webhook import Webhook
+from tests.support.webhook import URL, Webhook
 
-URL = "LLM2LLM_NOTIFY_URL"
 ENDING = '{"notify": {"kind": "webhook"}}'
 
 
-@pytest.fixture
-def hook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Webhook]:
-    server = Webhook()
-    monkeypatch.setenv(URL, server.url)
+@pytest.fixture(autouse=True)
+def in_a_run(monkeypatch: pytest.MonkeyPatch, of_no_run: None) -> None:
     monkeypatch.setenv(RUN_VARIABLE, "run-7")
     monkeypatch.delenv("KUBECONFIG", raising=False)
-    yield server
-    server.stop()
 
 
 def test_slack_is_sent_a_text_alone_with_its_markup_escaped() -> None:

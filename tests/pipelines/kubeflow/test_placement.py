@@ -199,6 +199,7 @@ def test_without_a_profile_nothing_is_said_about_places(tmp_path: Path) -> None:
         ("{env: {HOME: /x}}", "env.HOME: every stage is given this variable"),
         ("{env: {A-B: x}}", "'A-B' is no name"),
         ("{profile: gke, stages: {train: {memroy: 1Gi}}}", "unknown key.*memory"),
+        ("{profile: gke, stages: {train: 5}}", "stages.train: expected keys and values, got 5"),
     ],
 )
 def test_what_cannot_be_placed_is_refused(placement: str, message: str) -> None:

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,18 +13,9 @@ from llm2llm.components.shared.registry.notify_settings import NotifySettings
 from llm2llm.pipelines.config import load_config
 from llm2llm.pipelines.local.ending import Ending, ending_told
 from llm2llm.pipelines.local.run import run_local
-from tests.support.webhook import Webhook
+from tests.support.webhook import URL, Webhook
 
-URL = "LLM2LLM_NOTIFY_URL"
 TOLD = "notify.kind=webhook"
-
-
-@pytest.fixture
-def hook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Webhook]:
-    server = Webhook()
-    monkeypatch.setenv(URL, server.url)
-    yield server
-    server.stop()
 
 
 def test_without_an_address_nothing_is_run(small_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
