@@ -99,7 +99,9 @@ def ask(student: Path, rows: Sequence[Example], task: Task, config: Mapping[str,
         update={"shards": 1, "samples": 1, "hardness": False}
     )
     if settings.backend == "vllm" and find_spec("vllm") is None:
-        settings = settings.model_copy(update={"backend": "transformers", "gpus": 1})
+        settings = settings.model_copy(update={"backend": "transformers"})
+    if settings.backend == "transformers":  # this stage's pod may have fewer GPUs than that of evaluate
+        settings = settings.model_copy(update={"gpus": 1})
     if settings.mode == "score" and not FORMS[task.form].has_classes:
         settings = settings.model_copy(update={"mode": "generate"})
     try:

@@ -139,9 +139,10 @@ class Config(Settings):
                 f"placement.stages.teacher_augment: teacher {filling!r} runs in the stage's own pod and needs a GPU "
                 "there; set accelerator and gpus, or serve the model behind an endpoint (teacher openai)"
             )
-        engine = self.evaluate.gpus if self.evaluate.backend == "vllm" else 0
+        asking = self.evaluate
+        answering = asking.gpus if asking.backend == "vllm" or asking.gpus > 1 else 0
         train = self.train
-        check_devices(self.placement, train.gpus, train.nodes, train.checkpoint_uri, engine, self.evaluate.shards)
+        check_devices(self.placement, train.gpus, train.nodes, train.checkpoint_uri, answering, asking.shards)
         return self
 
     def _check_ceiling(self) -> None:

@@ -79,7 +79,7 @@ def check_devices(
     train_gpus: int,
     nodes: int,
     checkpoint_uri: str,
-    engine_gpus: int,
+    answering_gpus: int,
     shards: int,
 ) -> None:
     """Refuses a config whose sections ask for other devices than its placement gives.
@@ -89,7 +89,7 @@ def check_devices(
         train_gpus: `train.gpus`; 0: every one that the pod has.
         nodes: `train.nodes`.
         checkpoint_uri: `train.checkpoint_uri`.
-        engine_gpus: `evaluate.gpus` where `evaluate.backend` is vllm, else 0.
+        answering_gpus: `evaluate.gpus`; 0 where a CPU answers as well.
         shards: `evaluate.shards`.
 
     Raises:
@@ -113,8 +113,8 @@ def check_devices(
         )
     name = "predict" if shards > 1 else "evaluate"
     answering = placement.stages.get(name)
-    if answering and placement.profile and answering.gpus < engine_gpus:
+    if answering and placement.profile and answering.gpus < answering_gpus:
         raise ValueError(
-            f"evaluate.backend 'vllm' with evaluate.gpus {engine_gpus} needs as many in placement.stages.{name}.gpus, "
-            f"and it is {answering.gpus}; set accelerator and gpus there, or evaluate.backend to transformers"
+            f"evaluate.gpus {answering_gpus} needs as many in placement.stages.{name}.gpus, and it is "
+            f"{answering.gpus}; set accelerator and gpus there, or evaluate.gpus: 1 and evaluate.backend: transformers"
         )

@@ -7,6 +7,7 @@
 unsorted        batches in the order of the rows, padded to the longest prompt, generated until the last row has ended
 sorted          rows of like length together
 as evaluate     and rows that have ended leave the batch
+continuous      with --continuous: transformers' own continuous batching (`generate_batch`), as many rows at once
 
 The same student, rows and batch size; the ways take turns, and the best of the rounds counts. A student that was never
 taught to end would write to the token limit in every row, and then all batches are equally long: so the small student
@@ -23,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import GenerationConfig
+from transformers.generation import ContinuousBatchingConfig
 
 from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.inference import generate as answer_module
@@ -91,6 +94,33 @@ def only_sorted(model: Any, tokenizer: Any, rows: list[Example], settings: Answe
         answer_module.SEGMENT = segment
 
 
+def continuous_answers(model: Any, tokenizer: Any, rows: list[Example], settings: AnswerSettings) -> dict[str, str]:
+    """A row that has ended makes room for the next; `generate_batch` only logs rows that fail."""
+    ends = model.generation_config.eos_token_id
+    given = GenerationConfig(
+        eos_token_id=ends,
+        pad_token_id=tokenizer.pad_token_id,
+        do_sample=False,
+        max_new_tokens=settings.max_new_tokens,
+    )
+    prompts = [encode_prompt(tokenizer, TASK, row) for row in rows]
+    # Without a GPU, whose memory it would fill, the cache is as large as these rows need.
+    pages = {} if torch.cuda.is_available() else {"page_size": 32, "num_blocks": 8 * settings.batch_size}
+    found = list(
+        model.generate_batch(
+            prompts,
+            generation_config=given,
+            continuous_batching_config=ContinuousBatchingConfig(max_requests_per_batch=settings.batch_size, **pages),
+        ).values()
+    )
+    if len(found) < len(rows) or any(one.error for one in found):
+        raise SystemExit("error: generate_batch has lost rows")
+    return {
+        row.id: to_answer(tokenizer, one.generated_tokens, ends).completion
+        for row, one in zip(rows, found, strict=True)
+    }
+
+
 def import_seconds() -> float:
     """What a fresh process spends on importing what answers."""
     code = "import llm2llm.components.shared.inference.predict"
@@ -108,6 +138,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--epochs", type=float, default=30, help="how long the small student learns the rows")
     parser.add_argument("--student", type=Path, help="a folder; default: a small one, made here")
+    parser.add_argument("--continuous", action="store_true", help="also with transformers' continuous batching")
     parser.add_argument("--output", type=Path, default=Path("build/bench/answers"))
     given = parser.parse_args()
 
@@ -123,7 +154,7 @@ def main() -> None:
         "unsorted": unsorted_answers,
         "sorted": only_sorted,
         "as evaluate": sorted_answers,
-    }
+    } | ({"continuous": continuous_answers} if given.continuous else {})
     best = dict.fromkeys(ways, float("inf"))
     answers: dict[str, dict[str, str]] = {}
     for _ in range(given.rounds):

@@ -1,6 +1,7 @@
 """Training tokens/s on GSM8K: ours, plain TRL, and the reference loop's way; then evaluation (`tests.bench.answers`).
 
     python -m tests.bench.students                 a small student, one epoch of some rows, every way in turns
+    python -m tests.bench.students --pretrained    SmolLM2-135M-Instruct in its place (see `tests.support.pretrained`)
     python -m tests.bench.students --gpu           a Llama of 1B random weights on the GPU: tokens/s, MFU, peak memory
     python -m tests.bench.students --skip-answers  the training half only
 
@@ -38,6 +39,7 @@ from llm2llm.components.shared.training.settings import FineTuneSettings, Scratc
 from llm2llm.components.shared.training.throughput import flops_utilisation
 from llm2llm.components.shared.training.training_log import TrainingLog
 from tests.bench.data import add_data, real_rows
+from tests.support.pretrained import NEEDED, save_pretrained_student
 
 TASK = TASKS["gsm8k"]
 SMALL = ScratchSettings(vocabulary=2048, hidden_size=256, layers=4, heads=4, context=1024)
@@ -184,36 +186,44 @@ def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_data(parser)
-    parser.add_argument("--rows", type=int, help="default: 256, with --gpu 2,000")
+    parser.add_argument("--rows", type=int, help="default: 256, with --pretrained 48, with --gpu 2,000")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--pretrained", action="store_true", help="SmolLM2-135M-Instruct in place of the small student")
     parser.add_argument("--gpu", action="store_true", help="the 1B-parameter Llama in place of the comparison")
     parser.add_argument("--runs", nargs="+", choices=GPU_RUNS, default=list(GPU_RUNS), help="with --gpu: which")
     parser.add_argument("--tiny", action="store_true", help="with --gpu: a tiny Llama, to see whether it runs")
     parser.add_argument("--skip-answers", action="store_true", help="leave the evaluation half out")
     given = parser.parse_args()
 
-    rows = real_rows("gsm8k", "train", given.data)[: given.rows or (2000 if given.gpu else 256)]
+    number = given.rows or (2000 if given.gpu else 48 if given.pretrained else 256)
+    rows = real_rows("gsm8k", "train", given.data)[:number]
     with tempfile.TemporaryDirectory(prefix="bench-students-") as folder:
         if given.gpu:
-            lines = on_gpu(rows, Path(folder) / "student", TINY if given.tiny else ONE_BILLION, given.runs)
+            print("\n".join(on_gpu(rows, Path(folder) / "student", TINY if given.tiny else ONE_BILLION, given.runs)))
         else:
             student = Path(folder) / "student"
-            model, tokenizer = build_student(rows, TASK, SMALL, 0)
-            model.save_pretrained(student)
-            tokenizer.save_pretrained(student)
+            if given.pretrained:
+                if not save_pretrained_student(student):
+                    raise SystemExit(f"error: {NEEDED}")
+            else:
+                model, tokenizer = build_student(rows, TASK, SMALL, 0)
+                model.save_pretrained(student)
+                tokenizer.save_pretrained(student)
             best = compare(student, rows, given.rounds)
-            size = f"{model.num_parameters() / 1e6:.1f}M weights"
+            size = f"{load_model(student).num_parameters() / 1e6:.1f}M weights"
             lines = [f"{size}, {len(rows)} rows of GSM8K, {device()}, best of {given.rounds} rounds"]
             lines.append(f"{'':<16}{'tokens/s':>10}{'x reference':>13}{'x plain TRL':>13}")
             for name, speed in best.items():
                 ratios = f"{speed / best['reference']:>13.2f}{speed / best['plain TRL']:>13.2f}"
                 lines.append(f"{name:<16}{speed:>10,.0f}{ratios}")
-    print("\n".join(lines), flush=True)
-    if not given.skip_answers and not given.gpu:
-        from tests.bench import answers
+            print("\n".join(lines), flush=True)
+            if not given.skip_answers:
+                from tests.bench import answers
 
-        sys.argv = [sys.argv[0], "--rounds", str(given.rounds)]
-        answers.main()
+                own = ["--student", str(student), "--rows", "24", "--batch-size", "8"] if given.pretrained else []
+                where = ["--data", str(given.data)] if given.data else []
+                sys.argv = [sys.argv[0], "--rounds", str(given.rounds), *where, *own]
+                answers.main()
 
 
 if __name__ == "__main__":

@@ -88,6 +88,7 @@ def answer_batches(
     batches: Sequence[list[StudentQuestion]],
     settings: AnswerSettings,
     pace: Pace | None = None,
+    who: str = "evaluate",
 ) -> list[tuple[StudentQuestion, StudentReply]]:
     """What the student makes of every question, batch after batch.
 
@@ -99,16 +100,17 @@ def answer_batches(
         batches: As `cut` makes them.
         settings: See `AnswerSettings`.
         pace: Is told what is found out on the way.
+        who: What progress and messages begin with.
 
     Raises:
         UserError: A single row does not fit into memory.
         RuntimeError: A batch failed.
     """
     pace = pace or Pace(rows=settings.batch_size, measured=settings.batch_size)
-    progress = Progress("evaluate", sum(map(len, batches)), "rows")
+    progress = Progress(who, sum(map(len, batches)), "rows")
     replies: list[tuple[StudentQuestion, StudentReply]] = []
     prompt = next((question.prompt for batch in batches for question in batch if question.samples), None)
-    allowed = together(model, tokenizer, prompt, "evaluate") if prompt else "any"
+    allowed = together(model, tokenizer, prompt, who) if prompt else "any"
 
     def generate(piece: Sequence[tuple[StudentQuestion, int]]) -> list[StudentAnswer]:
         return in_batches(
@@ -120,13 +122,13 @@ def answer_batches(
 
     for batch in batches:
         wanted = [(question, number) for question in batch for number in range(question.samples)]
-        answers, pace.rows = in_pieces(wanted, pace.rows, generate, "evaluate", MORE_MEMORY)
+        answers, pace.rows = in_pieces(wanted, pace.rows, generate, who, MORE_MEMORY)
         measured = [one for question in batch for one in question.measured]
         values, pace.measured = in_pieces(
             measured,
             pace.measured,
             lambda piece: log_likelihoods(model, tokenizer, piece, len(piece)),
-            "evaluate",
+            who,
             MORE_MEMORY,
         )
         written, likelihoods = iter(answers), iter(values)

@@ -15,7 +15,16 @@ from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import SPLITS, Example, Outcome, Prediction, Split
 from llm2llm.components.shared.inference.generate import Pace, answer_batches, load_student, to_answer
 from llm2llm.components.shared.inference.limits import answer_limit
-from llm2llm.components.shared.inference.questions import StudentAnswer, StudentQuestion, StudentReply, cut, share
+from llm2llm.components.shared.inference.on_devices import ask_on_devices
+from llm2llm.components.shared.inference.questions import (
+    Planned,
+    StudentAnswer,
+    StudentQuestion,
+    StudentReply,
+    cut,
+    plan,
+    share,
+)
 from llm2llm.components.shared.inference.row_losses import Hardness, hardness_of
 from llm2llm.components.shared.inference.settings import AnswerSettings, check_mode
 from llm2llm.components.shared.inference.vllm_answers import ask_vllm, base_of, seed_of
@@ -59,6 +68,10 @@ def predict_beside_training(
         # The image that trains has no vLLM: the two pin different versions of PyTorch.
         print("there is no vLLM beside the training, so transformers answers", flush=True)
         settings = settings.model_copy(update={"backend": "transformers", "gpus": 1})
+    if settings.backend == "transformers":  # a fold's pod may have fewer GPUs than one that only answers
+        import torch
+
+        settings = settings.model_copy(update={"gpus": max(1, min(settings.gpus, torch.cuda.device_count()))})
     return predict(student, splits, iteration, fold, task, settings, shots)
 
 
@@ -121,8 +134,19 @@ def ask_share(
     limit, note = answer_limit(tokenizer, task, (row for rows in splits.values() for row in rows), settings)
     if note:
         print(f"evaluate: {note}", flush=True)
-    questions = _questions(tokenizer, _context(student, settings), splits, task, settings, limit, shots)
-    own = share(cut(questions, settings.batch_size), shard, shards)
+    context = _context(student, settings)
+    planned, batches = plan(
+        _rows(splits),
+        lambda row: encode_prompt(tokenizer, task, tasks.with_shots(task, shots, row)),
+        lambda split, row: _wanted(split, row, task, settings),
+        limit,
+        context,
+    )
+    blocks = share(cut(planned, batches * settings.batch_size), shard, shards)
+    questions = [
+        [_question(tokenizer, context, row, task, settings, limit, shots) for row in block] for block in blocks
+    ]
+    own = [batch for block in questions for batch in cut(block, settings.batch_size)]
     crowded = [question for batch in own for question in batch if question.limit < 1]
     if crowded:
         print(
@@ -145,41 +169,43 @@ def ask_share(
     return replies, figures
 
 
-def _questions(
+def _rows(splits: Mapping[Split, Sequence[Example]]) -> list[tuple[Split, Example]]:
+    return [(split, example) for split in SPLITS for example in splits.get(split, [])]
+
+
+def _wanted(split: Split, example: Example, task: Task, settings: AnswerSettings) -> tuple[int, int]:
+    """(how many answers a row is to have, how many of its completions are measured)."""
+    scored, on_seeds = settings.mode == "score", split == "seeds"
+    samples = 0 if scored else settings.samples if on_seeds else 1
+    return samples, len(labels_of(task, example)) or 1 if scored or (settings.hardness and on_seeds) else 0
+
+
+def _question(
     tokenizer: Any,
     context: int | None,
-    splits: Mapping[Split, Sequence[Example]],
+    row: Planned,
     task: Task,
     settings: AnswerSettings,
     longest: int,
     shots: Sequence[Example],
-) -> list[StudentQuestion]:
-    scored = settings.mode == "score"
-    questions = []
-    for split in SPLITS:
-        for example in splits.get(split, []):
-            on_seeds = split == "seeds"
-            measured = scored or (settings.hardness and on_seeds)
-            shown = tasks.with_shots(task, shots, example)
-            prompt = encode_prompt(tokenizer, task, shown)
-            completions = completions_of(tokenizer, task, shown) if measured else []
-            room = longest if context is None else context - len(prompt)
-            # And one token more: see `vllm_answers`.
-            if completions and context is not None and max(len(one.completion) for one in completions) + 1 > room:
-                completions = []
-                room = 0 if scored else room
-            questions.append(
-                StudentQuestion(
-                    split=split,
-                    example=example,
-                    prompt=prompt,
-                    samples=0 if scored else settings.samples if on_seeds else 1,
-                    drawn=on_seeds and settings.draw_seeds,
-                    limit=max(0, min(longest, room)),
-                    measured=completions,
-                )
-            )
-    return questions
+) -> StudentQuestion:
+    shown = tasks.with_shots(task, shots, row.example)
+    prompt = encode_prompt(tokenizer, task, shown) if row.prompt is None else row.prompt
+    completions = completions_of(tokenizer, task, shown) if row.completions else []
+    room = longest if context is None else context - len(prompt)
+    # And one token more: see `vllm_answers`.
+    if completions and context is not None and max(len(one.completion) for one in completions) + 1 > room:
+        completions = []
+        room = room if row.samples else 0
+    return StudentQuestion(
+        split=row.split,
+        example=row.example,
+        prompt=prompt,
+        samples=row.samples,
+        drawn=row.split == "seeds" and settings.draw_seeds,
+        limit=max(0, min(longest, room)),
+        measured=completions,
+    )
 
 
 def fitting_shots(
@@ -198,7 +224,18 @@ def fitting_shots(
     limit, _ = answer_limit(tokenizer, task, (row for rows in splits.values() for row in rows), settings)
 
     def crowded(number: int) -> int:
-        asked = _questions(tokenizer, context, splits, task, settings, limit, shots[:number])
+        asked = (
+            _question(
+                tokenizer,
+                context,
+                Planned(split, row, 0, *_wanted(split, row, task, settings), limit),
+                task,
+                settings,
+                limit,
+                shots[:number],
+            )
+            for split, row in _rows(splits)
+        )
         return sum(question.limit < limit for question in asked)
 
     alone, number = crowded(0), len(shots)
@@ -216,6 +253,8 @@ def _context(student: Path, settings: AnswerSettings) -> int | None:
 def _ask_transformers(
     student: Path, tokenizer: Any, batches: Sequence[list[StudentQuestion]], settings: AnswerSettings
 ) -> tuple[Replies, dict[str, float]]:
+    if settings.gpus > 1:
+        return ask_on_devices(student, batches, settings)
     started = time.monotonic()
     model, _ = load_student(student, settings)
     figures = {"load_seconds": time.monotonic() - started}

@@ -17,7 +17,9 @@ class AnswerSettings(Settings):
     """Who runs the student: `transformers`, or vLLM's engine, which is faster on a GPU and serves an adapter without
     merging it. Both are given the same prompts and graded alike; floating point differs in the last digits."""
     gpus: int = Field(1, ge=1)
-    """`vllm` only: how many GPUs of the pod hold the student together (tensor parallel)."""
+    """How many GPUs of the pod answer. `transformers`: each holds the student and answers a share of the rows, in a
+    process of its own; without a GPU, so many processes share the cores. `vllm`: they hold the student together (tensor
+    parallel)."""
     mode: Literal["generate", "score"] = "generate"
     """How a question is answered: `generate`: the student writes; `score`, for labels and choices: the answer is the
     label that the student finds likeliest, and comes with a probability."""
@@ -69,11 +71,6 @@ class AnswerSettings(Settings):
             raise ValueError(
                 f"samples: {self.samples} answers are drawn only with mode 'generate', and this is mode 'score'; "
                 "remove samples or set mode: generate"
-            )
-        if self.gpus > 1 and self.backend != "vllm":
-            raise ValueError(
-                f"gpus: {self.gpus} GPUs hold a student together only with backend 'vllm'; set backend: vllm, or "
-                "shards to share the rows among pods"
             )
         return self
 

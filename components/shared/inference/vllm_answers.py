@@ -8,20 +8,17 @@ adapter is served on top of its base, unmerged. The last digits of vLLM's logits
 answers on the edge between two tokens may differ from those of transformers, or from one run to the next.
 """
 
-import contextlib
 import hashlib
 import json
 import os
-import signal
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from llm2llm.components.shared.base.children import end_with_parent_pipe, run_children
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.progress import Progress
 from llm2llm.components.shared.models.vllm import PRIVATE, PYTHON_VARIABLE, require_engine, start_engine, vllm_is_here
@@ -86,7 +83,7 @@ def ask_vllm(
         "schema": schema,
         "tokenizer": str(student),
     }
-    _free_gpu_memory()
+    free_gpu_memory()
     with tempfile.TemporaryDirectory(prefix="llm2llm-vllm-") as folder:
         asked, replied = Path(folder) / "request.json", Path(folder) / "reply.json"
         asked.write_text(json.dumps(request), encoding="utf-8")
@@ -155,18 +152,12 @@ def _run(arguments: list[str]) -> int:
         **os.environ,
     }
     command = [python, "-m", "llm2llm.components.shared.inference.vllm_answers", *arguments]
-    # The pipe is closed when this process dies, even by SIGKILL, and the other one then ends. The command is a list of
-    # our own making, which no shell reads; whose Python it is, the user says.
-    process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, start_new_session=True)  # noqa: S603
-    try:
-        return process.wait()
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    (code,) = run_children([command], [environment])
+    assert code is not None, "it was waited for"
+    return code
 
 
-def _free_gpu_memory() -> None:
+def free_gpu_memory() -> None:
     """Gives back what a training in this process has left on the GPU; vLLM wants nearly all of it."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
@@ -178,7 +169,7 @@ def _free_gpu_memory() -> None:
 
 def main(asked: str, replied: str) -> None:
     """The process: reads the request, loads the student, writes the reply whole."""
-    threading.Thread(target=_end_with_parent, daemon=True, name="end-with-parent").start()
+    end_with_parent_pipe()
     request = json.loads(Path(asked).read_text(encoding="utf-8"))
     try:
         reply = _reply(request)
@@ -274,13 +265,6 @@ def _in_chunks(llm: Any, request: Request, prompts: list[list[int]], sampling: l
         outputs += llm.generate(chunk, sampling[start : start + CHUNK], lora_request=adapter, use_tqdm=False)
         progress.show(len(outputs))
     return outputs
-
-
-def _end_with_parent() -> None:
-    """Waits until whoever started this process is gone: without that a killed stage would leave a GPU in use."""
-    while os.read(0, 1):  # unbuffered: a reader that still holds a lock at the end would spoil it
-        pass
-    os.killpg(0, signal.SIGKILL)
 
 
 if __name__ == "__main__":

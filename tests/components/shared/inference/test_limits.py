@@ -1,16 +1,18 @@
 """A right answer is never longer than a student may write."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Example
+from llm2llm.components.shared.inference import limits
 from llm2llm.components.shared.inference.limits import answer_limit
 from llm2llm.components.shared.inference.predict import predict
 from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.models.load import load_tokenizer
-from llm2llm.components.shared.models.prompts import encode
+from llm2llm.components.shared.models.prompts import answer_tokens, encode
 from llm2llm.components.shared.tasks import Task
 
 LONG = Example(id="faq-7", question="Why?", answer="Because the parcel was sent back to the depot and scanned again.")
@@ -44,3 +46,18 @@ def test_answers_are_written_to_their_end(tiny_student: Path, capsys: pytest.Cap
     assert "row faq-7 has" in capsys.readouterr().out
     with pytest.raises(UserError, match="faq-7"):
         predict(tiny_student, {"test": ROWS}, 0, None, FAQ, AnswerSettings(max_new_tokens=3))
+
+
+def test_only_answers_that_may_be_too_long_are_encoded(tiny_student: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = load_tokenizer(tiny_student)
+    encoded = []
+
+    def counted(tokenizer: Any, task: Task, row: Example) -> int:
+        encoded.append(row.id)
+        return answer_tokens(tokenizer, task, row)
+
+    monkeypatch.setattr(limits, "answer_tokens", counted)
+    task = FAQ.model_copy(update={"max_new_tokens": 16})
+    folded = Example(id="faq-3", question="Who?", answer="\ufdfa")  # one character, which NFKC makes eighteen of
+    assert answer_limit(tokenizer, task, [*ROWS, folded], AnswerSettings())[0] > 16
+    assert encoded == ["faq-7", "faq-3"]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm2llm.components.shared.data.schemas import Example
-from llm2llm.components.shared.inference.questions import StudentQuestion, cut, share
+from llm2llm.components.shared.inference.questions import BLOCK, FEW, Planned, StudentQuestion, cut, plan, share
 
 
 @st.composite
@@ -70,3 +70,35 @@ def test_more_shards_than_batches_leave_some_with_nothing() -> None:
     assert [len(share(cut(asked, 8), shard, 3)) for shard in range(3)] == [1, 0, 0]
     with pytest.raises(ValueError, match=r"shard must be in 0\.\.2"):
         share([], 3, 3)
+
+
+@pytest.mark.parametrize("few", [True, False])
+def test_only_of_a_few_rows_all_prompts_are_encoded(few: bool) -> None:
+    rows: list[Any] = [
+        ("test", Example(id=f"{n:05d}", question="x" * (4 * n), answer="")) for n in range(FEW if few else FEW + 1)
+    ]
+    encoded = []
+
+    def encode(row: Example) -> list[int]:
+        encoded.append(row.id)
+        return [1] * 7
+
+    planned, batches = plan(rows, encode, lambda split, row: (1, 0), 50, 40)
+    assert [row.example.id for row in planned] == [row.id for _, row in rows]
+    assert len(encoded) == (FEW if few else 0)
+    assert batches == (1 if few else BLOCK)
+    assert {row.limit for row in planned} == {33 if few else 50}
+    assert {row.length for row in planned} == ({7} if few else set(range(FEW + 1)))
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=60), st.integers(1, 6), st.integers(1, 6), st.randoms())
+def test_rows_are_dealt_before_they_are_encoded(lengths: list[int], size: int, shards: int, random: Any) -> None:
+    planned = [
+        Planned("test", Example(id=f"{n:03d}", question="", answer=""), length, 1, n % 2, 50)
+        for n, length in enumerate(lengths)
+    ]
+    whole = cut(planned, size)
+    random.shuffle(planned)
+    parts = [block for shard in range(shards) for block in share(cut(planned, size), shard, shards)]
+    assert sorted(parts, key=str) == sorted(whole, key=str)
+    assert all(len({row.alike for row in block}) == 1 for block in whole)

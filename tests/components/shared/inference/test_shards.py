@@ -7,17 +7,20 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import TokenizersBackend
 
 from llm2llm.components.evaluate.component import evaluate
-from llm2llm.components.predict.component import predict
+from llm2llm.components.predict.component import predict as predict_stage
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.settings_text import settings_text
 from llm2llm.components.shared.data.artifacts import LocalArtifact
 from llm2llm.components.shared.data.journal import read_journal
 from llm2llm.components.shared.data.parquet import read_rows
-from llm2llm.components.shared.data.schemas import Example, Prediction
+from llm2llm.components.shared.data.schemas import SPLITS, Example, Prediction
 from llm2llm.components.shared.inference import generate as answer_module
+from llm2llm.components.shared.inference import questions as question_module
 from llm2llm.components.shared.inference.generate import MORE_MEMORY, answer
+from llm2llm.components.shared.inference.predict import predict, predict_share
 from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.lineage.embedded import content_hash
 from llm2llm.components.shared.models.memory import in_pieces
@@ -37,7 +40,7 @@ class Stages:
 
     def predict(self, shard: int, shards: int, settings: dict[str, Any]) -> LocalArtifact:
         outputs = outputs_of("predict", self.folder / f"shard {shard} of {shards}")
-        predict.python_func(
+        predict_stage.python_func(
             model=self.student,
             splits=self.splits,
             settings=settings_text({"task": self.task, "evaluate": {**settings, "shards": shards}}),
@@ -94,6 +97,40 @@ def test_any_number_of_shards_leaves_the_same(stages: Stages, settings: dict[str
     confusion = json.loads(Path(alone["confusion"].path).read_text())
     assert alone["confusion"].metadata["confusionMatrix"] == confusion
     assert sum(map(sum, confusion["matrix"])) == 6, "validation"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [AnswerSettings(batch_size=1), AnswerSettings(batch_size=1, mode="score"), AnswerSettings(batch_size=1, samples=2)],
+    ids=["greedy", "score", "samples"],
+)
+def test_of_many_rows_a_shard_encodes_its_own(
+    rows: list[Example], colours: Task, taught_student: Path, monkeypatch: pytest.MonkeyPatch, settings: AnswerSettings
+) -> None:
+    monkeypatch.setattr(question_module, "FEW", 5)
+    monkeypatch.setattr(question_module, "BLOCK", 2)
+    splits: dict[Any, list[Example]] = {"seeds": rows[:6], "test": rows[6:16]}
+    whole = predict(taught_student, splits, 0, None, colours, settings)
+    encoded: list[str] = []
+    call = TokenizersBackend.__call__
+
+    def counted(tokenizer: Any, text: Any = None, *rest: Any, **others: Any) -> Any:
+        encoded.extend([text] if isinstance(text, str) else text)
+        return call(tokenizer, text, *rest, **others)
+
+    monkeypatch.setattr(TokenizersBackend, "__call__", counted)
+    found: list[Prediction] = []
+    for shard in range(3):
+        encoded.clear()
+        own, _ = predict_share(taught_student, splits, 0, None, colours, settings, shard, 3)
+        asked = {
+            row.question for some in splits.values() for row in some if any(row.question in one for one in encoded)
+        }
+        assert asked == {row.question for row in rows for one in own if one.example_id == row.id}
+        assert 0 < len(own) < 16
+        found += own
+    assert sorted(found, key=lambda one: (SPLITS.index(one.split), one.example_id)) == whole
 
 
 @pytest.mark.slow

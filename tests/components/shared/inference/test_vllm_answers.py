@@ -174,7 +174,7 @@ def workers() -> list[int]:
             command = (process / "cmdline").read_bytes()
         except OSError:
             continue
-        if b"students.vllm_answers" in command or b"VLLM::" in command:
+        if b"inference.vllm_answers" in command or b"VLLM::" in command:
             found.append(int(process.name))
     return found
 

@@ -110,7 +110,6 @@ def test_only_labels_and_choices_can_be_scored(tmp_path: Path, rows: list[Exampl
     ("values", "said"),
     [
         ({"mode": "score", "samples": 4}, "samples: 4 answers are drawn only with mode 'generate'"),
-        ({"gpus": 2}, "gpus: 2 GPUs hold a student together only with backend 'vllm'"),
     ],
 )
 def test_contradictions_name_the_key_and_the_fix(values: dict[str, Any], said: str) -> None:
