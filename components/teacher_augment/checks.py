@@ -11,6 +11,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from llm2llm.components.shared import tasks
@@ -204,9 +205,15 @@ def _scripts(texts: Iterable[str]) -> Counter[str]:
         characters.update(text)
     scripts: Counter[str] = Counter()
     for character, count in characters.items():
-        if character.isalpha():
-            scripts[unicodedata.name(character, "UNKNOWN").split()[0]] += count
+        if script := _script_of(character):
+            scripts[script] += count
     return scripts
+
+
+@lru_cache(maxsize=10_000)
+def _script_of(character: str) -> str:
+    """Empty for what is no letter."""
+    return unicodedata.name(character, "UNKNOWN").split()[0] if character.isalpha() else ""
 
 
 def _texts(row: Example) -> list[str]:

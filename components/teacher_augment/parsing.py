@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from llm2llm.components.shared import tasks
+from llm2llm.components.shared.data.schemas import Reason
 from llm2llm.components.shared.llm.json_answers import read_object
 from llm2llm.components.shared.llm.requests import LLMResponse
 from llm2llm.components.shared.tasks import Task
@@ -69,20 +70,22 @@ def read_examples(response: LLMResponse, task: Task, count: int) -> tuple[list[D
 
 
 def _example(item: Any, task: Task) -> Draft | Problem:
-    came = json.dumps(item)[:RAW_LIMIT]
+    def problem(reason: Reason, detail: str) -> Problem:
+        return Problem(reason, detail, json.dumps(item)[:RAW_LIMIT])
+
     if not isinstance(item, dict):
-        return Problem("unparseable", "an example is not an object", came)
+        return problem("unparseable", "an example is not an object")
     question, answer = item.get("question"), tasks.answer_text(task, item.get("answer"))
     choices, rationale = item.get("choices") or [], item.get("rationale")
     if not isinstance(question, str) or answer is None:
-        return Problem("unparseable", "an example lacks its question or answer", came)
+        return problem("unparseable", "an example lacks its question or answer")
     if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
-        return Problem("unparseable", "an example's choices are no list of texts", came)
+        return problem("unparseable", "an example's choices are no list of texts")
     draft = Draft(question, answer, choices, rationale if isinstance(rationale, str) else None)
     try:
         tasks.normalise(task, draft.answer, [choice.strip() for choice in draft.choices], draft.rationale)
-    except ValueError as problem:
-        return Problem("invalid", str(problem), came)
+    except ValueError as wrong:
+        return problem("invalid", str(wrong))
     return draft
 
 

@@ -57,8 +57,10 @@ def open_teacher(settings: ModelSettings, teacher: str, tracker: SpendTracker) -
                 known |= {came.key: came for came in send(list(missing.values()), settings, tracker)}
             answers, seen = [], set()
             for key, request in zip(keys, requests, strict=True):
-                # The same request twice is one call.
-                answers.append(replace(known[key], request=request, paid=known[key].paid and key not in seen))
+                response = known[key]
+                if response.request is not request or key in seen:  # the same request twice is one call
+                    response = replace(response, request=request, paid=response.paid and key not in seen)
+                answers.append(response)
                 seen.add(key)
             return answers
 

@@ -58,7 +58,7 @@ def create_bytes(path: Path, data: bytes) -> bool:
 
 @contextmanager
 def _partial(path: Path, data: bytes) -> Iterator[tuple[str, str]]:
-    """(folder, a file in it beside `path` that holds the data), until the block ends.
+    """(folder, a file in it beside `path` that holds the data), which the block renames or removes.
 
     Works on texts: a ledger writes hundreds of files a second, and a `Path` for each name costs more than the writing.
     """
@@ -80,11 +80,12 @@ def _partial(path: Path, data: bytes) -> Iterator[tuple[str, str]]:
         finally:
             os.close(file)
         yield folder, partial
-    except OSError as problem:
-        raise cannot_write(path, problem) from problem
-    finally:
+    except BaseException as problem:
         with suppress(OSError):  # renamed or removed by now, or never made
             os.unlink(partial)
+        if isinstance(problem, OSError):
+            raise cannot_write(path, problem) from problem
+        raise
 
 
 def _sync_folder(folder: str) -> None:

@@ -28,9 +28,14 @@ _REPLACEMENTS = [
     )
 ]
 
+_MAY_MATCH = re.compile(r"[\\<{^_≈≅]")
+"""One of these is in all that `_REPLACEMENTS` match, and in few texts."""
+
 
 def plain(text: str) -> str:
     """Text without markup that a reader would not see, but for `**` and the braces of `\\boxed{...}`."""
+    if _MAY_MATCH.search(text) is None:
+        return text
     for pattern, replacement in _REPLACEMENTS:
         text = pattern.sub(replacement, text)
     return text

@@ -9,7 +9,6 @@ calculate with none, and nearly all of the others end elsewhere.
 """
 
 import re
-from collections.abc import Iterable
 from fractions import Fraction
 
 from llm2llm.components.shared.tasks.arithmetic import close, stated_equations, with_digits, wrong_equations
@@ -62,8 +61,8 @@ def wrong_rationale(question: str, rationale: str, answer: str) -> str:
     """
     if wrong := [*wrong_equations(rationale), *wrong_spoken(rationale)]:
         return f"{wrong[0]} does not hold"
-    ends = ends_at(rationale)
     if not ends_at_answer(rationale, answer, question):
+        ends = ends_at(rationale)
         shown = str(ends[-1])[:40] if ends else "no number"
         return f"the rationale ends at {shown}, and the answer is {answer}"
     if is_made_up(question, rationale):
@@ -97,21 +96,19 @@ def wrong_spoken(text: str) -> list[str]:
 def ends_at(rationale: str) -> list[Fraction]:
     """The numbers that a rationale may be said to end at: in its last line with a number, the result of the last
     equation and the last number; without an equation the numbers of that line's last sentence."""
-    lines = [line for line in with_digits(rationale).splitlines() if read_numbers(line)]
-    if not lines:
-        return []
-    sides = lines[-1].split("=")
+    last = next((line for line in reversed(with_digits(rationale).splitlines()) if read_numbers(line)), "")
+    sides = last.split("=")
     if len(sides) > 1:
-        results = [numbers[0] for side in sides[1:] if (numbers := read_numbers(side))]
-        return _exact([*results[-1:], read_numbers(lines[-1])[-1]])
-    sentences = [sentence for sentence in _SENTENCE.split(lines[-1]) if read_numbers(sentence)]
-    return _exact(read_numbers((sentences or lines)[-1]))
+        result = next((numbers[0] for side in reversed(sides[1:]) if (numbers := read_numbers(side))), None)
+        return [*([] if result is None else [result]), read_numbers(last)[-1]]
+    sentences = reversed(_SENTENCE.split(last))
+    return next((numbers for sentence in sentences if (numbers := read_numbers(sentence))), read_numbers(last))
 
 
 def ends_at_answer(rationale: str, answer: str, question: str = "") -> bool:
     """Whether a rationale ends at the answer, or at the same in a unit that it or the question names: `$0.25` for 25
     cents, `4 million` for 4."""
-    wanted = _exact(read_numbers(answer))
+    wanted = read_numbers(answer)
     if len(wanted) != 1:
         return False
     last = next((line for line in reversed(rationale.splitlines()) if read_numbers(with_digits(line))), "")
@@ -144,7 +141,3 @@ def _loose_numbers(text: str) -> list[Fraction]:
 
 def _numbers(text: str) -> list[Fraction]:
     return [Fraction(digits.replace(",", "")) for digits in re.findall(_DIGITS, text)]
-
-
-def _exact(numbers: Iterable[Fraction | int | str]) -> list[Fraction]:
-    return [Fraction(number) for number in numbers]

@@ -85,8 +85,8 @@ async def exchange(
             ) as response,
         ):  # fmt: skip
             came = bytearray()
-            async for chunk in response.content.iter_chunked(2**16):
-                came += chunk
+            while not response.content.at_eof():
+                came += await response.content.readany()
                 if len(came) > MAX_ANSWER:
                     response.close()
                     break
