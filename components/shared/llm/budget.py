@@ -238,15 +238,13 @@ class SpendTracker:
 
         Args:
             reservation: Of `reserve`.
-            answer: What came. Tokens that it does not tell are booked as the most that they can be. None: nothing came,
-                though it was sent (it timed out, the connection broke), so it may be on the bill, and all is booked.
+            answer: What came; `failed`: nothing that can be used. Tokens that it does not tell are booked as the most
+                that they can be. None: nothing came, though it was sent (it timed out, the connection broke), so it may
+                be on the bill, and all is booked.
         """
         with self._lock:
             cost = self._end(reservation)
-            if answer is None:
-                lost = self._lost_key(reservation.model, reservation.request)
-                self._lost[lost] = _sum(self._lost.get(lost, (0, 0, 0)), cost)
-            else:
+            if answer is not None:
                 tokens_in = reservation.input_tokens if answer.input_tokens is None else answer.input_tokens
                 tokens_out = reservation.output_tokens if answer.output_tokens is None else answer.output_tokens
                 cost = (
@@ -254,6 +252,9 @@ class SpendTracker:
                     tokens_in + tokens_out,
                     1,
                 )
+            if answer is None or answer.outcome == "failed":
+                lost = self._lost_key(reservation.model, reservation.request)
+                self._lost[lost] = _sum(self._lost.get(lost, (0, 0, 0)), cost)
             self._paid = _sum(self._paid, cost)
 
     def release(self, reservation: Reservation) -> None:

@@ -220,7 +220,7 @@ def read_completion(body: Any) -> dict[str, Any]:
         message, finish = choice.get("message"), choice.get("finish_reason")
         if message is None:  # the older completions
             message = {"content": choice["text"]}
-        text, refusal, usage = _content(message.get("content")), str(message.get("refusal") or ""), body.get("usage")
+        text, refusal = _content(message.get("content")), str(message.get("refusal") or "")
         text = text if text.strip() else _arguments(message) or text
         refusal = refusal or _refused_in(message.get("content"))
         finish = finish.lower() if isinstance(finish, str) else ""
@@ -235,17 +235,22 @@ def read_completion(body: Any) -> dict[str, Any]:
             detail = "the model wrote thoughts and no answer"
     if finish in _FILTERED and not refusal:
         refusal = "the endpoint's content filter stopped the answer"
-    tokens_in, tokens_out = (
-        _count(usage, "prompt_tokens", "input_tokens"),
-        _count(usage, "completion_tokens", "output_tokens"),
-    )
     return {
         "text": text,
         "refusal": refusal,
         "truncated": finish in _CUT,
         "detail": detail,
-        "input_tokens": tokens_in,
-        "output_tokens": tokens_out,
+        **tokens_in(body),
+    }
+
+
+def tokens_in(body: Any) -> dict[str, int | None]:
+    """`input_tokens` and `output_tokens` as a body tells them, whether it holds a completion or none; None: it does
+    not."""
+    usage = body.get("usage") if isinstance(body, Mapping) else None
+    return {
+        "input_tokens": _count(usage, "prompt_tokens", "input_tokens"),
+        "output_tokens": _count(usage, "completion_tokens", "output_tokens"),
     }
 
 

@@ -7,13 +7,15 @@ Repairs, in the order in which they are tried:
 
     backslashes   `\frac`, which JSON reads as a form feed and `rac`, has its backslash doubled, and so has `\alpha`
     line breaks   raw ones inside a text
+    form          names in another case, JSON inside a text, a row where a list of rows should be
     list          the list, the rows themselves or one row, without the object around them; or under another key
     syntax        trailing commas, comments, single quotes, names without quotes: by the package json-repair
 
     rows          those that can be read of a list that cannot
 
-What is repaired must fit the schema. Beside that, `syntax` must neither lose nor make up a letter, and text that was
-cut off is never completed.
+Of several objects the last one counts: a model that corrects itself writes the better one below. What is repaired must
+fit the schema. Beside that, `syntax` must neither lose nor make up a letter, and text that was cut off is never
+completed.
 """
 
 import ast
@@ -26,6 +28,8 @@ from typing import Any
 
 from llm2llm.components.shared.base.latex import double_backslashes
 
+_PYTHON = re.compile(r"[:,\[]\s*(?:None|True|False)\s*[,}\]]")
+"""Words that are values of Python and not of JSON."""
 MAX_TEXT = 1_000_000
 """Characters of a text that are looked at."""
 MAX_VALUES = 200
@@ -45,7 +49,7 @@ class Found:
 def read_object(
     text: str, keys: Sequence[str], schema: Mapping[str, Any] | None = None, complete: bool = True
 ) -> Found | None:
-    """The first JSON object of a text that has all of the keys: the object itself, in a code fence, or between words.
+    """The last JSON object of a text that has all of the keys: the object itself, in a code fence, or between words.
 
     Args:
         text: What a model wrote, without its thoughts.
@@ -58,27 +62,79 @@ def read_object(
     sources = [(doubled, ("backslashes",)), (text, ())] if doubled != text else [(text, ())]
     for strict, more in ((True, ()), (False, ("line breaks",))):
         for source, repairs in sources:
-            for value, _ in _values(source, "{", strict):
-                if isinstance(value, dict) and all(key in value for key in keys):
-                    return Found(value, (*repairs, *more))
+            value = _last_with(keys, source, strict)
+            if value is None:
+                continue
+            if schema is not None and complete and not fits(value, schema, more_names=True):
+                shaped = _shaped(value, schema)
+                if fits(shaped, schema, more_names=True):
+                    return Found(shaped, (*repairs, *more, "form"))
+            return Found(value, (*repairs, *more))
     if schema is None or not complete:
         return None
     for strict, more in ((True, ()), (False, ("line breaks",))):
         for source, repairs in sources:
-            wrapped = _wrapped(_outer_values(source, strict), keys, schema)
+            values = _outer_values(source, strict)
+            wrapped = _wrapped(values, keys, schema, more_names=True)
             if wrapped is not None:
                 return Found(wrapped, (*repairs, *more, "list"))
+            for value in reversed([*values, *_whole_text(source)]):
+                shaped = _shaped(value, schema)
+                if isinstance(shaped, dict) and fits(shaped, schema, more_names=True):
+                    return Found(shaped, (*repairs, *more, "form"))
     for source, repairs in sources:
-        value = _repaired(source)
-        if isinstance(value, dict) and all(key in value for key in keys) and fits(value, schema):
+        value, exact = _repaired(source)
+        if isinstance(value, dict) and all(key in value for key in keys) and fits(value, schema, exact):
             return Found(value, (*repairs, "syntax"))
-        if value is not None and (wrapped := _wrapped([value], keys, schema)) is not None:
+        if value is not None and (wrapped := _wrapped([value], keys, schema, exact)) is not None:
             return Found(wrapped, (*repairs, "syntax", "list"))
     for source, repairs in sources:
         rows = [value for value, _ in _values(source, "{", strict=False)]
         if (wrapped := _wrapped(rows, keys, schema)) is not None:
             return Found(wrapped, (*repairs, "rows"))
     return None
+
+
+def _last_with(keys: Sequence[str], source: str, strict: bool) -> dict[str, Any] | None:
+    """The last object with all of the keys that is not inside another such."""
+    decoder, last, at = json.JSONDecoder(strict=strict), None, 0
+    for _ in range(MAX_VALUES):
+        begin = source.find("{", at)
+        if begin < 0:
+            break
+        at = begin + 1
+        with suppress(ValueError, RecursionError):
+            value, end = decoder.raw_decode(source, begin)
+            if all(key in value for key in keys):
+                last, at = value, end
+    return last
+
+
+def _whole_text(source: str) -> list[Any]:
+    """The text that a source is as a whole, as one value of JSON."""
+    with suppress(ValueError, RecursionError):
+        return [json.loads(source)]
+    return []
+
+
+def _shaped(value: Any, schema: Mapping[str, Any]) -> Any:
+    """A value nearer to a schema: names in its case, JSON inside a text unpacked, one row as a list of one."""
+    kind = schema.get("type")
+    if kind in ("object", "array") and isinstance(value, str):
+        with suppress(ValueError, RecursionError):
+            value = json.loads(value)
+    if kind == "array":
+        if isinstance(value, dict):
+            inner = list(value.values())
+            value = inner if inner and all(isinstance(one, dict) for one in inner) else [value]
+        return [_shaped(item, schema.get("items", {})) for item in value] if isinstance(value, list) else value
+    if kind == "object" and isinstance(value, dict):
+        properties = schema.get("properties", {})
+        given = {name if name in properties else name.strip().lower(): inner for name, inner in value.items()}
+        if len(given) < len(value):  # two names became one
+            return value
+        return {name: _shaped(inner, properties.get(name, {})) for name, inner in given.items()}
+    return value
 
 
 def only_object(text: str, schema: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -101,7 +157,7 @@ def holds_json(text: str) -> bool:
     text = double_backslashes(text[:MAX_TEXT])
     if any(isinstance(value, dict) for value, _ in _values(text, "{", strict=False)):
         return True
-    return isinstance(_repaired(text), dict)
+    return isinstance(_repaired(text)[0], dict)
 
 
 def _values(source: str, openers: str, strict: bool) -> Iterator[tuple[Any, int]]:
@@ -130,7 +186,9 @@ def _outer_values(source: str, strict: bool) -> list[Any]:
     return values
 
 
-def _wrapped(values: Sequence[Any], keys: Sequence[str], schema: Mapping[str, Any]) -> dict[str, Any] | None:
+def _wrapped(
+    values: Sequence[Any], keys: Sequence[str], schema: Mapping[str, Any], more_names: bool = False
+) -> dict[str, Any] | None:
     """Values as the list that a schema wants under its only key, where they fit it."""
     properties = schema.get("properties", {})
     if len(keys) != 1 or list(properties) != list(keys) or properties[keys[0]].get("type") != "array":
@@ -139,32 +197,33 @@ def _wrapped(values: Sequence[Any], keys: Sequence[str], schema: Mapping[str, An
     for value in values:
         lists = [value] if isinstance(value, list) else list(value.values()) if isinstance(value, dict) else []
         for rows in lists:
-            if isinstance(rows, list) and rows and len(lists) == 1 and all(fits(row, item) for row in rows):
+            if isinstance(rows, list) and rows and len(lists) == 1 and all(fits(row, item, more_names) for row in rows):
                 return {keys[0]: rows}
-    rows = [value for value in values if isinstance(value, dict) and fits(value, item)]
+    rows = [value for value in values if isinstance(value, dict) and fits(value, item, more_names)]
     return {keys[0]: rows} if rows else None
 
 
-def _repaired(source: str) -> Any:
-    """The value of a text that is nearly JSON; None where that would lose, make up or complete something."""
+def _repaired(source: str) -> tuple[Any, bool]:
+    """(the value of a text that is nearly JSON, whether it is exact, as Python reads it); None where that would lose,
+    make up or complete something."""
     body = _without_comments(source[:MAX_REPAIRED])
     if body is None:
-        return None
-    if body.lstrip("{[ \n\r\t").startswith("'"):
+        return None, False
+    if body.lstrip("{[ \n\r\t").startswith("'") or _PYTHON.search(body):
         try:
             value = ast.literal_eval(body)
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             value = None
         if isinstance(value, dict | list):
-            return value
+            return value, True
     from json_repair import repair_json
 
     try:
         value = repair_json(body, return_objects=True, skip_json_loads=True)
         same = _letters(json.dumps(value, ensure_ascii=False)) == _letters(body)
     except (ValueError, TypeError, RecursionError):
-        return None
-    return value if same and isinstance(value, dict | list) else None
+        return None, False
+    return (value if same and isinstance(value, dict | list) else None), False
 
 
 def _letters(source: str) -> list[str]:
@@ -225,24 +284,26 @@ def _opens(kept: Sequence[str]) -> bool:
     return last in ",:{[\n\r"
 
 
-def fits(value: Any, schema: Mapping[str, Any]) -> bool:
-    """Whether a value fits a schema as far as llm2llm's schemas go, but for the number of items."""
+def fits(value: Any, schema: Mapping[str, Any], more_names: bool = False) -> bool:
+    """Whether a value fits a schema as far as llm2llm's schemas go, but for the number of items; `more_names`: also
+    where objects have names that the schema has not."""
     if "anyOf" in schema:
-        return any(fits(value, one) for one in schema["anyOf"])
+        return any(fits(value, one, more_names) for one in schema["anyOf"])
     if "enum" in schema and value not in schema["enum"]:
         return False
     kind = schema.get("type")
     if isinstance(kind, list):
-        return any(fits(value, {**schema, "type": one}) for one in kind)
+        return any(fits(value, {**schema, "type": one}, more_names) for one in kind)
     if kind == "object":
         properties = schema.get("properties", {})
         return (
             isinstance(value, dict)
             and all(name in value for name in schema.get("required", []))
-            and all(name in properties and fits(inner, properties[name]) for name, inner in value.items())
+            and (more_names or value.keys() <= properties.keys())
+            and all(fits(value[name], properties[name], more_names) for name in value.keys() & properties.keys())
         )
     if kind == "array":
-        return isinstance(value, list) and all(fits(item, schema.get("items", {})) for item in value)
+        return isinstance(value, list) and all(fits(item, schema.get("items", {}), more_names) for item in value)
     if kind == "boolean":
         return isinstance(value, bool)
     if kind == "null":

@@ -194,6 +194,9 @@ USED = {
     "status 201": lambda n: HTTPResponse(201, message(n).body),
     "usage in floats": lambda n: with_usage(n, prompt_tokens=11.0, completion_tokens=7.0),
     "usage in texts": lambda n: with_usage(n, prompt_tokens="11", completion_tokens="7"),
+    "a draft and its correction": lambda n: message(n, content=f"First: {DRAFT}\nWait, it is blue:\n{rows(n)}"),
+    "a draft in a scratchpad": lambda n: message(n, content=f"<scratchpad>{DRAFT}</scratchpad>\n{rows(n)}"),
+    "the schema before it": lambda n: message(n, content=f'{{"properties": {{"examples": {{}}}}}}\n{rows(n)}'),
     "usage by other names": lambda n: with_usage(n, input_tokens=11, output_tokens=7),
 }  # fmt: skip
 
@@ -218,6 +221,23 @@ REPAIRED = {
     "a list without its key": (lambda text: json.dumps(json.loads(text)["examples"]), {"list"}),
     "another key": (lambda text: text.replace("examples", "rows"), {"list"}),
     "a backslash": (lambda text: text.replace("cup", r"\frac{1}{2} \times cup"), {"backslashes"}),
+    "names in another case": (
+        lambda text: text.replace("examples", "Examples").replace("question", "Question").replace("answer", "ANSWER"),
+        {"form"},
+    ),
+    "names of a row in another case": (lambda text: text.replace("question", "Question"), {"form"}),
+    "JSON in a text": (lambda text: json.dumps(text), {"form"}),
+    "the list in a text": (lambda text: json.dumps({"examples": json.dumps(json.loads(text)["examples"])}), {"form"}),
+    "rows in texts": (lambda text: json.dumps({"examples": [json.dumps(json.loads(text)["examples"][0])]}), {"form"}),
+    "a row where the list should be": (lambda text: text.replace("[", "").replace("]", ""), {"form"}),
+    "numbered rows": (lambda text: text.replace("[", '{"1": ').replace("]", "}"), {"form"}),
+    "one object with more names": (
+        lambda text: json.dumps({**json.loads(text)["examples"][0], "why": "it is blue"}), {"list"}
+    ),
+    "words of Python": (lambda text: text.replace('"}]', '", "note": None, "new": True}]'), {"syntax"}),
+    "typographic quotes": (
+        lambda text: text.replace(': "', ": “").replace('", ', "”, ").replace('"}', "”}"), {"syntax"}
+    ),
     "fence and comma": (lambda text: f"```\n{text.replace('}]', '},]')}\n```", {"syntax"}),
 }  # fmt: skip
 
@@ -296,6 +316,22 @@ def test_an_answer_without_usage_is_booked_as_the_most_that_it_can_be(go: Callab
     came = go(lambda body, number: stream(number, usage=False))
     assert (len(came.got.candidates), came.paid_calls) == (ROWS, ROWS)
     assert came.paid_tokens > ROWS * UNTOLD
+
+
+def test_an_answer_without_a_choice_is_booked_as_its_usage_says(go: Callable[..., Outcome]) -> None:
+    nothing = HTTPResponse(body={"choices": [], "usage": completion("").body["usage"]})
+    came = go(lambda body, number: nothing if number in (1, 2) else message(number))
+    assert (len(came.got.candidates), came.requests) == (ROWS, ROWS + 2)
+    assert (came.paid_calls, came.paid_tokens) == (ROWS + 2, (ROWS + 2) * TOKENS)
+
+
+def test_a_compression_that_cannot_be_read_ends_it_before_more_is_paid_for(
+    endpoint: Endpoint, go: Callable[..., Outcome]
+) -> None:
+    unread = HTTPResponse(body=b"\x0b\x02\x80{}\x03", headers={"Content-Encoding": "br"})
+    with pytest.raises(UserError, match="compresses its answers as br, which was not asked for; turn that off"):
+        go(lambda body, number: unread)
+    assert len(endpoint.requests) == 1
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from llm2llm.components.shared.llm.backends.openai_http import (
 )
 from llm2llm.components.shared.llm.backends.openai_stores import Store
 from llm2llm.components.shared.llm.budget import Reservation, SpendTracker
-from llm2llm.components.shared.llm.chat_completion import ErrorInside, decode_body, error_in, read_completion
+from llm2llm.components.shared.llm.chat_completion import ErrorInside, decode_body, error_in, read_completion, tokens_in
 from llm2llm.components.shared.llm.rate_limit.in_flight import Sent
 from llm2llm.components.shared.llm.requests import LLMRequest, LLMResponse, request_key
 
@@ -121,7 +121,7 @@ class Attempts:
                 await self._came(call, reservation, sent, body, raw, answer)
                 return
             if error is None:
-                await self._unreadable(call, reservation, sent, response)
+                await self._unreadable(call, reservation, sent, response, raw)
                 return
             came, response = response.status, Response(error.status, response.headers, response.body)
             detail = f"HTTP {came} with an error inside: {error.text}"[:DETAIL]
@@ -144,7 +144,7 @@ class Attempts:
             self.rate_limiter.given_up(sent)
             self._refused(call, body, response, detail)
 
-    async def _unreadable(self, call: Call, reservation: Reservation, sent: Sent, response: Response) -> None:
+    async def _unreadable(self, call: Call, reservation: Reservation, sent: Sent, response: Response, raw: Any) -> None:
         """A status of success, and neither a chat completion nor an error."""
         if response.is_web_page:  # of something before the endpoint, which charges nothing
             self.tracker.release(reservation)
@@ -152,7 +152,7 @@ class Attempts:
                 self.rate_limiter.given_up(sent)
                 raise self.endpoint.hopeless(response, "")
         else:
-            self.tracker.settle(reservation, None)
+            self.tracker.settle(reservation, self._answer(call, outcome="failed", **tokens_in(raw)))
         self.rate_limiter.broke(sent, self.loop.time())
         self._failed(call, f"what came is no chat completion: {self.endpoint.said(response)}")
 
@@ -273,14 +273,15 @@ class Attempts:
             raise Lost(self.endpoint.without_key(str(problem))) from None
 
     def _read(self, call: Call, response: Response) -> tuple[Any, LLMResponse | None, ErrorInside | None]:
-        """(what came, the answer in it, the error in it); neither where it is no chat completion."""
+        """(what came, the answer in it, the error in it); neither of these where it is no chat completion."""
         if response.cut:
             detail = f"the answer is larger than {MAX_ANSWER:,} bytes"
             return {"cut": True}, self._answer(call, outcome="answered", truncated=True, detail=detail), None
+        raw = None
         try:
             raw = self.endpoint.cleaned(decode_body(response.body, response.charset))
             if error := error_in(raw):
                 return raw, None, error
             return raw, self._answer(call, outcome="answered", **read_completion(raw)), None
         except (ValueError, RecursionError):
-            return None, None, None
+            return raw, None, None

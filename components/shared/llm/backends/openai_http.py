@@ -7,6 +7,7 @@ bill (`Lost`).
 import asyncio
 import json
 import os
+import re
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ import aiohttp
 
 from llm2llm.components.shared.base.errors import UserError
 
+_COMPRESSED = re.compile(r"content-encoding: \w+ \((\w+)\)\. Please install `([\w.]+)`")
+"""What aiohttp says of a compression that it lacks a package for."""
 MAX_ANSWER = 2**20
 """Bytes of one response that are read; a longer one is cut off."""
 
@@ -105,6 +108,11 @@ async def exchange(
     except aiohttp.ClientConnectorError as problem:
         raise NotSent(f"cannot connect ({_reason(problem.os_error)})") from None
     except (aiohttp.ClientError, OSError, ValueError) as problem:
+        if missing := _COMPRESSED.search(str(problem)):  # each further try would be paid for, and not be read either
+            raise UserError(
+                f"teacher {url.partition('?')[0]}: compresses its answers as {missing[1]}, which was not asked for; "
+                f"turn that off at the endpoint or its gateway, or install the Python package {missing[2]}"
+            ) from None
         raise Lost(f"the connection broke ({_reason(problem)})") from None
 
 

@@ -3,6 +3,8 @@
 import json
 import threading
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,7 +14,7 @@ from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.llm.backends import openai_attempts
 from llm2llm.components.shared.llm.budget import Reservation, SpendTracker, Spent, most_input_tokens
 from llm2llm.components.shared.llm.client import open_teacher
-from llm2llm.components.shared.llm.requests import LLMRequest, LLMResponse
+from llm2llm.components.shared.llm.requests import LLMRequest, LLMResponse, request_key
 from llm2llm.components.shared.llm.settings import Budget, ModelSettings, Price
 from tests.support.misbehaving_server import MODEL, Faults, misbehaving
 
@@ -106,6 +108,21 @@ def test_unknown_usage_is_booked_as_the_most_that_it_can_be() -> None:
     assert reservation is not None
     tracker.settle(reservation, LLMResponse(request=one, key="k", outcome="answered", input_tokens=5))
     assert tracker.spent == Spent(usd=(5 * 2.5 + 40 * 10) / 1e6, tokens=45, calls=1)
+
+
+def test_what_came_and_could_not_be_used_counts_after_a_restart_too(tmp_path: Path) -> None:
+    (one,) = requests(1)
+    tracker = SpendTracker(run="r", ledger=str(tmp_path))
+    came = LLMResponse(request=one, key=request_key("who", one), outcome="answered", input_tokens=5, output_tokens=2)
+    for outcome in ("failed", "answered"):
+        reservation = tracker.reserve(one, MODEL)
+        assert reservation is not None
+        tracker.settle(reservation, replace(came, outcome=outcome))
+    tracker.store("who", replace(came, model=MODEL))
+    assert (tracker.paid.tokens, tracker.paid.calls) == (14, 2)
+    again = SpendTracker(run="r", ledger=str(tmp_path))
+    assert again.find("who", [one]) != [None]
+    assert again.spent == tracker.spent
 
 
 def test_a_budget_in_dollars_needs_a_price() -> None:
