@@ -1,12 +1,14 @@
 """Rows made examples of a task: question, answer, choices and rationale found, checked and put in the task's terms."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from llm2llm.components.shared import tasks
 from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.base.thoughts import without_thoughts
 from llm2llm.components.shared.data.schemas import Example, content_id
 from llm2llm.components.shared.ingest.answer_numbers import (
     counts_from,
@@ -28,7 +30,7 @@ from llm2llm.components.shared.ingest.columns import (
     text_cell,
     tool_cells,
 )
-from llm2llm.components.shared.ingest.formats import Content, read_row
+from llm2llm.components.shared.ingest.formats import read_row
 from llm2llm.components.shared.tasks import Columns, Task
 
 SHOWN_PLACES = 3
@@ -72,12 +74,19 @@ def _answer_of(
         answer = cell(row, columns.answer)
     else:
         answer = read_row(row, row_format, unanswered, tasks.answers_with_calls(task)).answer
+    answer = _without_thoughts(answer)
     if isinstance(answer, list) and len(answer) == 1:
         answer = answer[0]
     if not has_choices(task):
         return answer, task.labels, []
     choices, keys = choice_cells(row, columns)
     return answer, choices, keys
+
+
+def _without_thoughts(given: Any) -> Any:
+    """A right answer without the thoughts that some rows have before it, as a student's own answer is graded; as it is
+    where it is nothing but thoughts, or no text."""
+    return (without_thoughts(given) if isinstance(given, str) else given) or given
 
 
 OWN = Columns(question="question", answer="answer", answer_numbers="text", choices="choices")
@@ -93,15 +102,14 @@ def to_examples(
     examples: list[Example] = []
     wrong: dict[str, str] = {}
     place_of_id: dict[str, str] = {}
-    after = beside = 0
+    left_out: Counter[str] = Counter()
     for place, row in raw.rows:
         try:
-            example, content = _example(place, row, raw.format, task, columns, first, unanswered)
+            example, missing = _example(place, row, raw.format, task, columns, first, unanswered)
         except ValueError as problem:
             wrong[place] = str(problem)
             continue
-        after += content is not None and content.after > 0
-        beside += content is not None and content.beside
+        left_out.update(missing)
         if example.source_id is not None:
             if example.source_id in place_of_id:
                 raise UserError(
@@ -114,12 +122,17 @@ def to_examples(
         (place, reason), *others = wrong.items()
         more = _more([other for other, _ in others]) if len(wrong) < len(raw.rows) else "; so it is in every row"
         raise UserError(f"{place}: {reason}{more if others else ''}")
-    if after:
-        last = "the assistant's last call" if tasks.answers_with_calls(task) else "the assistant's last"
-        raw.notes.append(f"in {after} rows, turns behind {last} are left out")
-    if beside:
-        raw.notes.append(f"in {beside} rows, what the assistant says beside its calls is left out")
+    raw.notes += [f"in {left_out[what]} rows, {told} left out" for what, told in _LEFT_OUT.items() if left_out[what]]
     return examples
+
+
+_LEFT_OUT = {
+    "after": "turns behind the assistant's last are",
+    "after call": "turns behind the assistant's last call are",
+    "beside": "what the assistant says beside its calls is",
+    "thoughts": "the thoughts before the answer are",
+}
+"""What a person is told of what rows hold and examples do not."""
 
 
 def _more(places: Sequence[str]) -> str:
@@ -131,8 +144,9 @@ def _more(places: Sequence[str]) -> str:
 def _example(
     place: str, row: dict[str, Any], row_format: str, task: Task, columns: Columns, first: int | None,
     unanswered: bool = False,
-) -> tuple[Example, Content | None]:  # fmt: skip
-    content = None
+) -> tuple[Example, list[str]]:  # fmt: skip
+    """The example in a row, and what of the row is left out: keys of `_LEFT_OUT`."""
+    left_out = []
     if unanswered:  # such rows may also lack what is known of an answer, and the user's own id
         may_lack = ((name, getattr(columns, name)) for name in ("rationale", "skills", "id"))
         columns = columns.model_copy(update={name: None for name, at in may_lack if at and not has_column(row, at)})
@@ -142,14 +156,21 @@ def _example(
         given = cell(row, columns.answer) if not unanswered or has_column(row, columns.answer) else None
     else:
         content = read_row(row, row_format, unanswered, tasks.answers_with_calls(task))
+        if content.after:
+            left_out.append("after call" if tasks.answers_with_calls(task) else "after")
+        if content.beside:
+            left_out.append("beside")
         column = row_format
         question, given = text_cell(content.question, row_format), content.answer
+    answer = _without_thoughts(given)
+    if answer != given:
+        left_out.append("thoughts")
     choices, keys = choice_cells(row, columns) if has_choices(task) else ([], [])
     tools = tool_cells(row, columns.tools) if columns.tools is not None and offers_tools(task) else []
-    if unanswered and (is_empty(given) or given == []):
+    if unanswered and (is_empty(answer) or answer == []):
         answers, rationale = [""], None
     else:
-        answers, rationale = _answers(given, row, row_format, column, task, columns, choices, keys, first)
+        answers, rationale = _answers(answer, row, row_format, column, task, columns, choices, keys, first)
         try:
             tasks.check_tools(task, answers[0], tools)
         except ValueError as problem:
@@ -165,7 +186,7 @@ def _example(
         skills=[] if columns.skills is None else list_cell(row, columns.skills),
         source=place,
         source_id=None if columns.id is None else text_cell(cell(row, columns.id), columns.id),
-    ), content
+    ), left_out
 
 
 def _answers(

@@ -1,9 +1,12 @@
 r"""The formats in which people keep training rows, each made a question and an answer.
 
 columns            question and answer in columns of any name, as `task.columns` says
-messages           {"messages": [{"role": "system"|"user"|"assistant", "content": ...}, ...]}
+messages           {"messages": [{"role": "system"|"user"|"assistant", "content": ...}, ...]}; or, as Gemini is tuned,
+                   {"systemInstruction": ..., "contents": [{"role": "user"|"model", "parts": [{"text": ...}]}, ...]}
 sharegpt           {"conversations": [{"from": "human"|"gpt"|"system", "value": ...}, ...]}
-prompt_completion  {"prompt": text or messages, "completion": text or messages}, or "response"
+prompt_completion  {"prompt": text or messages, "completion": text or messages}; the first may be called "query", the
+                   second "response"; of a preference ("chosen" beside "rejected", as in TRL, or OpenAI's
+                   "preferred_output") what was preferred is the answer
 alpaca             {"instruction": ..., "input": ..., "output": ...}, also with "system" and "history"; or, as in Dolly,
                    {"instruction": ..., "context": ..., "response": ...}
 examples           rows that llm2llm wrote: `llm2llm export`, or a stage; told by their id
@@ -40,15 +43,22 @@ RowFormat = Literal["auto", "columns", "messages", "prompt_completion", "sharegp
 FORMATS: tuple[str, ...] = get_args(RowFormat)
 
 _CHAT = {"messages": "messages", "conversations": "sharegpt", "conversation": "sharegpt", "dialog": "messages",
-         "dialogue": "messages", "chat": "messages"}  # fmt: skip
+         "dialogue": "messages", "chat": "messages", "contents": "messages"}  # fmt: skip
 """Columns that hold turns, and the format they are the mark of."""
+_SYSTEM = ("system", "systemInstruction", "system_instruction")
+"""Columns that hold a system prompt."""
+_PROMPTS = ("prompt", "query")
+_COMPLETIONS = ("completion", "response", "chosen")
+_OUTPUTS = ("output", "response")
+_TEXT_PARTS = ("text", "input_text", "output_text")
+"""Types of the parts of a turn that are text; the last two are those of OpenAI's Responses API."""
 _MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 """Columns that hold what a conversation is about, where there is more than its text."""
 _ROLES = {
     "system": "system", "developer": "system", "user": "user", "human": "user", "prompter": "user",
-    "assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant",
-    "bing": "assistant", "bard": "assistant", "tool": "tool", "function": "tool", "observation": "tool",
-    "function_call": "call",
+    "assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "chatbot": "assistant",
+    "model": "assistant", "bing": "assistant", "bard": "assistant", "tool": "tool", "function": "tool",
+    "observation": "tool", "function_call": "call",
 }  # fmt: skip
 
 
@@ -90,9 +100,9 @@ def recognise(row: Mapping[str, Any], columns: Columns, unanswered: bool = False
     for column, name in _CHAT.items():
         if column in row and _turns_in(row[column]) is not None:
             return name
-    if "prompt" in row and (unanswered or _answer_column(row, "completion") in row):
+    if is_preference(row) or (_named(row, _PROMPTS) in row and (unanswered or _named(row, _COMPLETIONS) in row)):
         return "prompt_completion"
-    if "instruction" in row and (unanswered or _answer_column(row, "output") in row):
+    if "instruction" in row and (unanswered or _named(row, _OUTPUTS) in row):
         return "alpaca"
     return "columns"
 
@@ -137,33 +147,56 @@ def read_row(row: Mapping[str, Any], name: str, unanswered: bool = False, calls:
         turns = turns_of(row[column], column)
         return _content([*_system(row, turns), *turns], unanswered, calls)
     if name == "prompt_completion":
-        prompt = _column(row, "prompt", name)
-        column = _answer_column(row, "completion")
-        completion = row.get(column) if unanswered else _column(row, column, name)
-        turns = (
-            turns_of(prompt, "prompt") if _turns_in(prompt) is not None else [Turn("user", _string(prompt, "prompt"))]
-        )
-        if _turns_in(completion) is not None:
-            answers = turns_of(completion, column)
-        elif unanswered and (is_empty(completion) or completion == []):
-            answers = []
-        else:
-            answers = [Turn("assistant", _string(completion, column))]
-        return _content([*_system(row, turns), *turns, *answers], unanswered, calls)
+        return _content(_prompted(row, name, unanswered), unanswered, calls)
     if name == "alpaca":
         more = _optional(row, "input" if "input" in row else "context")
         asked = [_string(_column(row, "instruction", name), "instruction"), more]
-        earlier = [
-            Turn(role, _string(text, "history"))
-            for pair in _history(row.get("history"))
-            for role, text in zip(("user", "assistant"), pair, strict=False)
-        ]
+        earlier = _earlier(row)
         last = [Turn("user", joined(asked))]
-        column = _answer_column(row, "output")
+        column = _named(row, _OUTPUTS)
         if not (unanswered and is_empty(row.get(column))):
             last.append(Turn("assistant", _string(_column(row, column, name), column)))
         return _content([*_system(row, earlier), *earlier, *last], unanswered, calls)
     raise UserError(f"format {name!r} is not known; there are {', '.join(FORMATS)}")
+
+
+def _prompted(row: Mapping[str, Any], name: str, unanswered: bool) -> list[Turn]:
+    """The turns of a prompt and its completion, each of them text or turns."""
+    if row.get("label") is False:
+        raise ValueError(
+            "label is false, which says that the completion is not wanted; leave out the row, or say by "
+            "task.columns what the columns hold"
+        )
+    if isinstance(row.get("input"), Mapping) and "preferred_output" in row:
+        row = {**row, "prompt": row["input"].get("messages"), "completion": row["preferred_output"]}
+    asked, column = _named(row, _PROMPTS), _named(row, _COMPLETIONS)
+    completion = row.get(column) if unanswered else _column(row, column, name)
+    answers: list[Turn] = []
+    if _turns_in(completion) is not None:
+        answers = turns_of(completion, column)
+    elif not (unanswered and (is_empty(completion) or completion == [])):
+        answers = [Turn("assistant", _string(completion, column))]
+    if asked not in row and any(turn.role == "user" for turn in answers):
+        turns = []  # TRL's implicit prompt: the whole conversation stands in `chosen`
+    else:
+        prompt = _column(row, asked, name)
+        turns = turns_of(prompt, asked) if _turns_in(prompt) is not None else [Turn("user", _string(prompt, asked))]
+    turns = [*_earlier(row), *turns, *answers]
+    return [*_system(row, turns), *turns]
+
+
+def is_preference(row: Mapping[str, Any]) -> bool:
+    """Whether a row holds a preferred and a rejected answer."""
+    return {"chosen", "rejected"} <= row.keys() or {"input", "preferred_output"} <= row.keys()
+
+
+def _earlier(row: Mapping[str, Any]) -> list[Turn]:
+    """The turns of a column `history`."""
+    return [
+        Turn(role, _string(text, "history"))
+        for pair in _history(row.get("history"))
+        for role, text in zip(("user", "assistant"), pair, strict=False)
+    ]
 
 
 def joined(parts: Iterable[str]) -> str:
@@ -229,17 +262,25 @@ def _content(turns: Sequence[Turn], unanswered: bool, calls: bool) -> Content:
 
 def _system(row: Mapping[str, Any], turns: Sequence[Turn]) -> list[Turn]:
     """A system prompt that has a column of its own, unless the turns hold one."""
-    text = "" if any(turn.role == "system" for turn in turns) else _optional(row, "system")
+    column = _named(row, _SYSTEM)
+    if any(turn.role == "system" for turn in turns) or is_empty(row.get(column)):
+        return []
+    text = _text_of(_parts_in(row[column]), column)
     return [Turn("system", text)] if text else []
 
 
 def _turns_in(value: Any) -> list[Mapping[str, Any]] | None:
-    """The turns in a cell, as they are or as JSON text; None where it holds none."""
+    """The turns in a cell, as they are or as JSON text; None where it holds none. A mapping of lists of equal lengths
+    is how `datasets` stores a `Sequence` of turns."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             value = parse_json(value)
         except ValueError:
             return None
+    if isinstance(value, Mapping) and value and all(isinstance(column, list) for column in value.values()):
+        if len({len(column) for column in value.values()}) > 1:
+            return None
+        value = [dict(zip(value, turn, strict=True)) for turn in zip(*value.values(), strict=True)]
     if not isinstance(value, list) or not value:
         return None
     if all(isinstance(turn, Mapping) and ("role" in turn or "from" in turn) for turn in value):
@@ -264,7 +305,7 @@ def turns_of(value: Any, column: str) -> list[Turn]:
         role = _ROLES.get(str(speaker).casefold())
         if role is None:
             raise ValueError(f"{where}: the speaker {speaker!r} is not known; there are {', '.join(_ROLES)}")
-        said = turn.get("content", turn.get("value", turn.get("text")))
+        said = turn.get("content", turn.get("value", turn.get("text", turn.get("parts"))))
         learnt = turn.get("weight") not in (0, "0") and turn.get("train") is not False
         if role == "call":
             turns.append(Turn("assistant", "", _call_list(said, where), learnt))
@@ -296,13 +337,18 @@ def _call_list(value: Any, where: str) -> list[Any]:
     return value
 
 
+def _parts_in(value: Any) -> Any:
+    """The list of parts in `{"parts": [...]}`, as Gemini has it; else the value itself."""
+    return value["parts"] if isinstance(value, Mapping) and "parts" in value else value
+
+
 def _text_of(content: Any, where: str) -> str:
     """The text of a turn; parts `{"type": "text", "text": ...}` are joined."""
     if isinstance(content, list):
         parts = []
         for part in content:
             kind = part.get("type", "text") if isinstance(part, Mapping) else type(part).__name__
-            if not isinstance(part, Mapping) or kind != "text" or not isinstance(part.get("text"), str):
+            if not isinstance(part, Mapping) or kind not in _TEXT_PARTS or not isinstance(part.get("text"), str):
                 raise ValueError(f"{where}: a part of type {kind!r}, and only text can be read")
             parts.append(part["text"])
         content = "".join(parts)
@@ -327,9 +373,9 @@ def _column(row: Mapping[str, Any], column: str, name: str) -> Any:
     return row[column]
 
 
-def _answer_column(row: Mapping[str, Any], column: str) -> str:
-    """The column of the answer, which some call `response`."""
-    return "response" if column not in row and "response" in row else column
+def _named(row: Mapping[str, Any], names: Sequence[str]) -> str:
+    """The first of these columns that the row has; the first of all where it has none."""
+    return next((name for name in names if name in row), names[0])
 
 
 def _optional(row: Mapping[str, Any], column: str) -> str:

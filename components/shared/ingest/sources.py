@@ -23,7 +23,7 @@ from llm2llm.components.shared.data.jsonl import is_text
 from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.ingest.columns import is_empty
 from llm2llm.components.shared.ingest.examples import RawRows, first_place, to_examples
-from llm2llm.components.shared.ingest.formats import RowFormat, joined, recognise
+from llm2llm.components.shared.ingest.formats import RowFormat, is_preference, joined, recognise
 from llm2llm.components.shared.ingest.suffixes import check_suffix, is_data_file
 from llm2llm.components.shared.tasks import Columns, Task
 
@@ -197,6 +197,8 @@ def read_raw(
             left_out = sum(not is_empty(row.get("input")) for _, row in rows)
             if left_out:
                 notes.append(f"column 'input', not empty in {left_out} rows, is not read; prepare.format: alpaca does")
+    if found == "prompt_completion" and is_preference(rows[0][1]):
+        notes.append("the rows are preferences: what was preferred is the answer, what was rejected is left out")
     return RawRows(source, found, rows, notes)
 
 

@@ -293,3 +293,62 @@ def test_the_answer_may_be_called_response(tmp_path: Path) -> None:
     assert read_examples(put(tmp_path, [dolly]), TEXT)[0].id == expected
     dolly["context"] = "It was you."
     assert read_examples(put(tmp_path, [dolly]), TEXT)[0].question == "Who?\n\nIt was you."
+
+
+HI = [{"role": "user", "content": "Who?"}]
+ME = [{"role": "assistant", "content": "Me."}]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param({"systemInstruction": {"role": "system", "parts": [{"text": "Be brief."}]}, "contents": [
+            {"role": "user", "parts": [{"text": "Who?"}]}, {"role": "model", "parts": [{"text": "Me."}]}]},
+            id="Gemini"),
+        pytest.param({"schemaVersion": "bedrock-conversation-2024", "system": [{"text": "Be brief."}], "messages": [
+            {"role": "user", "content": [{"text": "Who?"}]}, {"role": "assistant", "content": [{"text": "Me."}]}]},
+            id="Bedrock"),
+        pytest.param({"messages": [{"role": "System", "content": "Be brief."}, {"role": "User", "content": "Who?"},
+                                   {"role": "Chatbot", "content": "Me."}]}, id="Cohere"),
+        pytest.param({"system": "Be brief.", "query": "Who?", "response": "Me.", "history": []}, id="ms-swift"),
+        pytest.param({"messages": {"role": ["system", "user", "assistant"], "content": ["Be brief.", "Who?", "Me."]}},
+                     id="a Sequence of datasets"),
+        pytest.param({"system": "Be brief.", "prompt": "Who?", "chosen": "Me.", "rejected": "You."}, id="DPO"),
+        pytest.param({"system": "Be brief.", "prompt": HI, "chosen": ME, "rejected": HI}, id="DPO of messages"),
+        pytest.param({"system": "Be brief.", "chosen": HI + ME, "rejected": HI + HI}, id="DPO, prompt implied"),
+        pytest.param({"input": {"messages": [{"role": "system", "content": "Be brief."}, *HI]},
+                      "preferred_output": ME, "non_preferred_output": HI}, id="DPO of OpenAI"),
+        pytest.param({"messages": [{"role": "system", "content": "Be brief."},
+            {"role": "user", "content": [{"type": "input_text", "text": "Who?"}]},
+            {"role": "assistant", "content": [{"type": "output_text", "text": "Me."}]}]}, id="parts of responses"),
+        pytest.param({"messages": [{"role": "system", "content": "Be brief."}, *HI,
+            {"role": "assistant", "reasoning_content": "I am asked.", "content": "Me."}]}, id="thoughts beside"),
+        pytest.param({"messages": [{"role": "system", "content": "Be brief."}, *HI,
+            {"role": "assistant", "content": "<think>\nI am asked.\n</think>\n\nMe."}]}, id="thoughts before"),
+    ],
+)  # fmt: skip
+def test_what_other_trainers_and_services_take_is_the_same_content(tmp_path: Path, row: Row) -> None:
+    (example,) = read_examples(put(tmp_path, [row]), TEXT)
+    assert example.id == content_id("Be brief.\n\nWho?", [], None, "Me.")
+
+
+def test_what_is_left_out_of_a_row_is_told(tmp_path: Path) -> None:
+    liked = read_raw(put(tmp_path, [{"prompt": "Who?", "chosen": "Me.", "rejected": "You."}]), TEXT, Columns())
+    assert liked.notes == ["the rows are preferences: what was preferred is the answer, what was rejected is left out"]
+    rows = [{"question": "7-4?", "answer": "<think>7-4 is 3</think>3"}, {"question": "8-4?", "answer": "4"}]
+    raw = read_raw(put(tmp_path, rows), TEXT, Columns())
+    assert [example.answer for example in to_examples(raw, TEXT, Columns(), None)] == ["3", "4"]
+    assert raw.notes == ["in 1 rows, the thoughts before the answer are left out"]
+    with pytest.raises(UserError, match=r"rows\.jsonl:1: .*'<think>7-4 is 3</think>'"):
+        read_examples(put(tmp_path, [{"question": "7-4?", "answer": "<think>7-4 is 3</think>"}]), TEXT)
+
+
+def test_a_completion_that_is_not_wanted_is_no_answer(tmp_path: Path) -> None:
+    """As KTO has its rows; whoever trains on all of them teaches what people disliked."""
+    rows = [
+        {"prompt": "Who?", "completion": "Me.", "label": True},
+        {"prompt": "Who?", "completion": "x", "label": False},
+    ]
+    with pytest.raises(UserError, match=r"rows\.jsonl:2: label is false, which says that the completion is not wanted"):
+        read_examples(put(tmp_path, rows), TEXT)
+    assert read_examples(put(tmp_path, rows[:1]), TEXT)[0].answer == "Me."
