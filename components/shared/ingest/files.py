@@ -92,18 +92,24 @@ _MAGIC = {
     b"\xfd7zXZ\0": ("", ".xz"),
 }
 
+_LFS = b"version https://git-lfs"
+
 
 def _kind(source: Source) -> tuple[str, str]:
     """(kind of file, compression), each as a suffix: as the file's first bytes say, else as its name does.
 
     Raises:
-        UserError: A workbook, an archive, or a kind that is not known.
+        UserError: A workbook, an archive, a web page, a pointer of Git LFS, or a kind that is not known.
     """
     suffix, compression = suffixes_of(source.name)
     with open(source.path, "rb") as file:
         start = file.read(1 << 16)
     if start.startswith(b"PK\x03\x04"):
         raise UserError(f"{source.name}: a workbook or an archive; save the sheet as CSV UTF-8, or unpack the files")
+    if start.startswith(_LFS):
+        raise UserError(f"{source.name}: a pointer of Git LFS instead of the rows; run `git lfs pull` in its folder")
+    if start[:64].lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        raise UserError(f"{source.name}: a web page, not a file of rows; give the address of the file itself")
     for magic, (kind, packed) in _MAGIC.items():
         if start.startswith(magic):
             if packed and source.unpacked:

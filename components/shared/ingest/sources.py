@@ -144,9 +144,6 @@ def _download(source: str, path: Path) -> None:
         query = urlsplit(source).query
         first_line = first_line.replace(query, "...") if query else first_line
         raise UserError(f"{shown}: cannot be fetched ({type(problem).__name__}: {first_line[:300]})") from None
-    with open(path, "rb") as fetched:
-        if fetched.read(64).lstrip().lower().startswith((b"<!doctype html", b"<html")):
-            raise UserError(f"{shown}: a web page, not a file of rows; give the address of the file itself")
 
 
 def read_examples(

@@ -3,11 +3,11 @@
     >>> read_numbers("She paid -$1,234.50, or 1 1/2 of it.")
     [Fraction(-2469, 2), Fraction(3, 2)]
 
-A comma is a thousands separator only where groups of three digits follow; `3,4` is two numbers. Currency signs, percent
-signs and units are not part of a number (50% is 50), but magnitudes are: 72k, $1.2M, 7bn, 2.5 million, 5 lakh, 1.5 Mio.
-and the like in other languages, 3万5千. What may be a magnitude or a unit is read as a unit, and `unclear_magnitude`
-names it: 5m, 2 dozen. Not numbers: ordinals (2nd), powers and roots (10^2), dates (5/6/2024), versions (1.2.3), digits
-inside a word (B12).
+A comma is a thousands separator only where groups of three digits follow; `3,4` and `0,500` are two numbers. Currency
+signs, percent signs and units are not part of a number (50% is 50), but magnitudes are: 72k, $1.2M, 7bn, 2.5 million, 5
+lakh, 1.5 Mio. and the like in other languages, 3万5千. What may be a magnitude or a unit is read as a unit, and
+`unclear_magnitude` names it: 5m, 2 dozen. Not numbers: ordinals (2nd), powers and roots (10^2), dates (5/6/2024),
+versions (1.2.3), digits inside a word (B12).
 """
 
 import re
@@ -80,7 +80,9 @@ _UNCLEAR = re.compile(
 )
 # Before a minus with white space behind it that is a sign: "= - 5". In "10 - 5" it subtracts, "apples - 5" is a dash.
 _SIGN_MAY_FOLLOW = re.compile(r"(?:^|[=(\[{:$]|\bis) ?$")
-_GROUPED = re.compile(r"\d{1,3}(?:,\d{3})*(?:\.\d+)?|[^,]*")
+# What stands before the last digits of 1.000.000,00, which are no number of their own.
+_DOTTED = re.compile(r"\d\.\d+\.\d[\d.]*,$")
+_GROUPED = re.compile(r"[1-9]\d{0,2}(?:,\d{3})*(?:\.\d+)?|[^,]*")
 
 
 def tidy(text: str) -> str:
@@ -109,6 +111,8 @@ def find_numbers(text: str) -> list[tuple[int, int, Fraction]]:
     """Every number of a tidied text as (start, end, value), in order."""
     found = []
     for match in _NUMBER.finditer(text):
+        if _DOTTED.search(text[max(0, match.start() - _MAX_LENGTH) : match.start()]):
+            continue
         found += [(match.start(), match.end(), value) for value in _values(match)]
     return found
 

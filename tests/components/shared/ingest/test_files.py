@@ -206,6 +206,8 @@ def test_a_saved_selection_and_other_folders_are_refused(tmp_path: Path) -> None
         ("rows.json", b'{"body": "a"\n', "rows.json: not JSON: Expecting"),
         ("rows.json", '[{"body": "ä"}]'.encode("latin-1"), "rows.json:1: not UTF-8 text; save the file as UTF-8"),
         ("rows.csv", b"PK\x03\x04...", "rows.csv: a workbook or an archive; save the sheet as CSV UTF-8"),
+        ("rows.jsonl", b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146", "a pointer of Git LFS"),
+        ("rows.csv", b"\n<html><body>Sign in", "rows.csv: a web page, not a file of rows"),
         ("rows.jsonl.gz", TWICE, "rows.jsonl.gz: is compressed twice; unpack it once"),
         ("rows.jsonl.gz", b"no gzip", "rows.jsonl.gz: not a whole .gz file"),
         ("rows.jsonl.gz", gzip.compress(LINES.encode(), mtime=0)[:-9], "rows.jsonl.gz: not a whole .gz file"),
