@@ -43,14 +43,18 @@ _ANSWER_CUE = re.compile(
 )
 
 
+_QUOTES = str.maketrans("‘’ʼ“”", "'''\"\"")
+"""Typographic quotation marks and apostrophes, and those of a typewriter: don’t is don't."""
+
+
 def folded(text: str) -> str:
-    """Text without what a comparison should ignore: Unicode form (NFKC), case, white space, punctuation at the ends, of
-    any script.
+    """Text without what a comparison should ignore: Unicode form (NFKC), case, white space, kinds of quotation
+    marks, punctuation at the ends, of any script.
 
     What means something stays: 10² is `10^2` and not 102, 1½ is `1 1/2`, `.5`, `5%`, `<5`, `5!` and the interval
     `(0, 1]` keep their marks.
     """
-    return _without_outer_punctuation(" ".join(_compatible(text).casefold().split()))
+    return _without_outer_punctuation(" ".join(_compatible(text).translate(_QUOTES).casefold().split()))
 
 
 def _compatible(text: str) -> str:
@@ -149,7 +153,7 @@ def after_cues(text: str) -> list[str]:
 # may end between them.
 _BEFORE = re.compile(
     r"""
-    (?: \b(?:not|no|never|nor|neither|without|non|isnt|aint|wasnt|cannot|hardly)\b
+    (?P<negation> \b(?:not|no|never|nor|neither|without|non|isnt|aint|wasnt|cannot|hardly)\b
       | \w+n['’]t\b
       | \b(?:rather\ than|instead\ of|anything\ but|far\ from|free\ of|ruled?\ out|rules\ out)\b
       | \b(?:nicht|kein\w{0,2}|weder|ohne|niemals)\b                                         # German
@@ -176,6 +180,7 @@ _AFTER = re.compile(
       | \s+(?:değil|nahi[ṇn]?|नहीं|नही)                                                            # Turkish, Hindi
       | \s+(?:is|was|does|do|would|can|could|should|will)(?:\s+not|n['’]t)\b
       | \s+cannot\b
+      | \s*[:=?]\s*(?:no|not|nein|false)\b(?!\s+\w)                                                # spam? No.
       | \s+(?:is|was)\s+(?:wrong|incorrect|false|ruled\ out|excluded)\b
       | \s+(?:ist|sind|war|passt)\s+(?:es\s+|das\s+)?nicht\b
     )
@@ -194,7 +199,7 @@ def is_negated(text: str, start: int, end: int) -> bool:
     before = text[max(0, start - 120) : start]
     clause = before[max((match.end() for match in _CLAUSE_END.finditer(before)), default=0) :]
     match = _BEFORE.search(clause)
-    if match and not _CANCELS.search(clause, match.start()):
+    if match and not _CANCELS.search(clause, match.end("negation")):
         return True
     if _SPANISH_NO.search(clause):
         return True

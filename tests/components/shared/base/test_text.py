@@ -20,6 +20,7 @@ from llm2llm.components.shared.base.text import decode_text, folded, is_negated,
         (".5", ".5"), ("-5", "-5"), ("<5", "<5"), ("5%", "5%"), ("5!", "5!"), ("5'", "5'"), ("5.", "5"), ("#1", "#1"),
         ("(0, 1]", "(0, 1]"), ("[0, 1)", "[0, 1)"), ("(x)", "x"), ("f(x)", "f(x)"), ("Paris (France).",
         "paris (france)"), ("(a) x", "(a) x"), ("C++", "c++"), ("...", ""), ("()", ""), ('"x."', "x"),
+        ("Don’t", "don't"), ("say “x” now", 'say "x" now'),
     ],
 )  # fmt: skip
 def test_folded(text: str, expected: str) -> None:
@@ -59,7 +60,7 @@ def test_a_superscript_is_never_a_digit_of_the_number(base: int, power: int) -> 
      "n'est pas [bon]", "no es [bueno]", "не [спам]", "не очень [хорошо]", "这不是[垃圾邮件]",
      "这不是一个[垃圾邮件]",
      "[スパム]ではない", "[스팸]이 아니다", "[spam] değil", "[स्पैम] नहीं", "[spam] isn't it", "[spam] is wrong",
-     "ليس [جيد]", "không phải [tốt]"],
+     "ليس [جيد]", "không phải [tốt]", "anything but [spam]", "[Spam]: no", "[spam]? No."],
 )  # fmt: skip
 def test_negated(text: str) -> None:
     assert is_negated(text.replace("[", "").replace("]", ""), text.index("["), text.index("]") - 1)
@@ -69,7 +70,7 @@ def test_negated(text: str) -> None:
     "text",
     ["[spam]", "It's [spam]", "No, [spam]", "not only [spam]", "no doubt [spam]", "not ham but [spam]",
      "nicht ham, sondern [spam]", "It is not ham. It is [spam]", "a knot [spam]", "a note: [spam]", "[spam], not ham",
-     "this [spam] filter"],
+     "this [spam] filter", "not just [spam]", "[spam]? No doubt", "[spam]: not ham"],
 )  # fmt: skip
 def test_not_negated(text: str) -> None:
     assert not is_negated(text.replace("[", "").replace("]", ""), text.index("["), text.index("]") - 1)
