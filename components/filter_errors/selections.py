@@ -36,7 +36,7 @@ Needs = dict[str, tuple[Any, ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class SeedAnswers:
     """What a selection is given."""
 
     rows: Sequence[Prediction]
@@ -86,10 +86,10 @@ def select(
     Raises:
         UserError: Predictions without what the selection ranks by, naming the setting to switch on.
     """
-    return SELECTIONS[name].choose(Answers(answered, seeds, settings, labels, draw_seed))
+    return SELECTIONS[name].choose(SeedAnswers(answered, seeds, settings, labels, draw_seed))
 
 
-def _wrong(answers: Answers) -> list[Chosen]:
+def _wrong(answers: SeedAnswers) -> list[Chosen]:
     failed = [row for row in answers.rows if fails(row, answers.settings)]
     failed.sort(key=lambda row: (tier(row), -error_rate(row), -(row.loss or 0.0), row.example_id))
     return [Chosen(row, error_rate(row)) for row in failed]
@@ -100,7 +100,7 @@ def tier(answered: Prediction) -> int:
     return {"unsolved": 0, "format_only": 0, "flaky": 1, "solved": 2}[difficulty(answered)]
 
 
-def _hard(answers: Answers) -> list[Chosen]:
+def _hard(answers: SeedAnswers) -> list[Chosen]:
     settings = answers.settings
     measure = {
         "loss": lambda row: _given(row, settings, row.loss),
@@ -111,7 +111,7 @@ def _hard(answers: Answers) -> list[Chosen]:
     return _top(answers.rows, settings, measure)
 
 
-def _learnable(answers: Answers) -> list[Chosen]:
+def _learnable(answers: SeedAnswers) -> list[Chosen]:
     settings = answers.settings
     return _top(
         answers.rows, settings, lambda row: _given(row, settings, row.base_loss) - _given(row, settings, row.loss)
@@ -127,7 +127,7 @@ def _learning_percentage(row: Prediction, settings: "FilterErrorsSettings") -> f
     return (base - early) / (base - last) if base > last else -math.inf
 
 
-def _skills(answers: Answers) -> list[Chosen]:
+def _skills(answers: SeedAnswers) -> list[Chosen]:
     failed = _wrong(answers)
     wanted = min(len(failed), answers.settings.max_errors or len(failed))
     skills = {row.example_id: _skills_of(answers.seeds[row.example_id], answers.labels) for row in answers.rows}
@@ -157,12 +157,12 @@ def _skills_of(seed: Example, labels: Sequence[str]) -> list[str]:
     return skills
 
 
-def _all(answers: Answers) -> list[Chosen]:
+def _all(answers: SeedAnswers) -> list[Chosen]:
     ranked = sorted(answers.rows, key=lambda row: (tier(row), -error_rate(row), -(row.loss or 0.0), row.example_id))
     return [Chosen(row, None) for row in ranked]
 
 
-def _random(answers: Answers) -> list[Chosen]:
+def _random(answers: SeedAnswers) -> list[Chosen]:
     wanted = len(answers.settings.looked_at.choose(answers))
     drawn = sorted(answers.rows, key=lambda row: seeded_key(answers.draw_seed, row.example_id))
     return [Chosen(row, None) for row in drawn[: min(wanted, answers.settings.max_errors or wanted)]]
@@ -216,7 +216,7 @@ class Selection:
 
     about: str
     """Which seeds it chooses, in a few words: the help says "`NAME` (...)"."""
-    choose: Callable[[Answers], list[Chosen]]
+    choose: Callable[[SeedAnswers], list[Chosen]]
     """The rows to write from, in order of preference."""
     needs: Callable[["FilterErrorsSettings"], Needs] = _needs_nothing
     """What it needs of the config's other sections."""

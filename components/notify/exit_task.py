@@ -11,11 +11,11 @@ from llm2llm.components.shared.base.kubernetes_api import Passing, Refusals, ask
 from llm2llm.components.shared.base.process import POD_VARIABLE, RUN_VARIABLE
 from llm2llm.components.shared.base.settings_text import read_settings_text
 from llm2llm.components.shared.registry.nothing_new import take_nothing_new
-from llm2llm.components.shared.registry.notify_settings import NotifySettings, Outcome
+from llm2llm.components.shared.registry.notify_settings import NotifySettings, RunEnding
 from llm2llm.components.shared.registry.production import generations
 from llm2llm.components.shared.registry.versions import registry_uri
 
-_STATES: dict[str, Outcome] = {"SUCCEEDED": "succeeded", "COMPLETE": "succeeded", "CACHED": "succeeded",
+_STATES: dict[str, RunEnding] = {"SUCCEEDED": "succeeded", "COMPLETE": "succeeded", "CACHED": "succeeded",
                                "FAILED": "failed"}  # fmt: skip
 """KFP's driver hands on the state that the sub-graph has in the metadata store (2.17, driver/resolve.go). It stays
 RUNNING after a run that was terminated, passed its deadline or lost a pod; and after one that ended well, where the
@@ -48,7 +48,7 @@ def tell(name: str, ending: str, state: str, workflow: str) -> str:
     return told(settings, os.environ.get(settings.url_env, ""), outcome, body)
 
 
-def _by_pods(run: str) -> Outcome:
+def _by_pods(run: str) -> RunEnding:
     """How a run ended, as its pods tell; terminated where they cannot be asked."""
     try:
         reached = connect()
@@ -73,7 +73,7 @@ _NODE = "workflows.argoproj.io/node-name"
 _REFUSALS = Refusals(key="notify", who="this stage", role="see manifests/base/roles.yaml", missing="{said}")
 
 
-def ending_of(pods: Iterable[tuple[str, str, str]]) -> Outcome:
+def ending_of(pods: Iterable[tuple[str, str, str]]) -> RunEnding:
     """How a run whose stages have not failed ended: well, if the last try of each of its pods did.
 
     Args:
@@ -87,7 +87,7 @@ def ending_of(pods: Iterable[tuple[str, str, str]]) -> Outcome:
     return "succeeded" if last and all(phase == "Succeeded" for _, phase in last.values()) else "terminated"
 
 
-def _known(registry: str, run: str, outcome: Outcome) -> tuple[Outcome, str, dict[str, Any]]:
+def _known(registry: str, run: str, outcome: RunEnding) -> tuple[RunEnding, str, dict[str, Any]]:
     """What the registry knows of a run that has not failed; one that cannot be read keeps nobody from being told."""
     if outcome == "failed":
         return outcome, "", {}

@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from llm2llm.components.shared.registry.notify_settings import NotifySettings, Outcome
+from llm2llm.components.shared.registry.notify_settings import NotifySettings, RunEnding
 
 REASON_CHARACTERS = 500
 SEND_SECONDS = 10.0
 CONNECT_TRIES = 3
 
-_WORDS: dict[Outcome, str] = {
+_WORDS: dict[RunEnding, str] = {
     "succeeded": "succeeded",
     "failed": "failed",
     "terminated": "was ended before it was done",
@@ -25,7 +25,7 @@ _WORDS: dict[Outcome, str] = {
 
 
 def message(
-    kind: str, outcome: Outcome, pipeline: str, run: str, reason: str = "", figures: Mapping[str, Any] | None = None
+    kind: str, outcome: RunEnding, pipeline: str, run: str, reason: str = "", figures: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """What is sent.
 
@@ -94,7 +94,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def told(
-    settings: NotifySettings, url: str, outcome: Outcome, body: Mapping[str, Any], tries: int = CONNECT_TRIES
+    settings: NotifySettings, url: str, outcome: RunEnding, body: Mapping[str, Any], tries: int = CONNECT_TRIES
 ) -> str:
     """Tells an ending, if it is one that is told; returns a line for the log.
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 SCHEMA_VERSION = 1
 
-Outcome = Literal["pending", "promoted", "would_promote", "kept"]
+Conclusion = Literal["pending", "promoted", "would_promote", "kept"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +121,7 @@ class Check:
 class Verdict:
     """What promotion decided."""
 
-    outcome: Outcome
+    outcome: Conclusion
     """`pending`: the run goes on, and decides when it stops. `promoted`: the candidate is in production now.
     `would_promote`: it passed every check, in mode report_only. `kept`: production stays as it is."""
     reason: str

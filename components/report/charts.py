@@ -20,7 +20,7 @@ Fill = Literal["plain", "soft", "hatched"]
 
 
 @dataclass(frozen=True)
-class Point:
+class ChartPoint:
     """An accuracy with its interval; all in [0, 1]."""
 
     iteration: int
@@ -38,7 +38,7 @@ class Bar:
     label: str
 
 
-def accuracy_chart(split: Split, points: Sequence[Point], best: int, scale: tuple[float, float]) -> str:
+def accuracy_chart(split: Split, points: Sequence[ChartPoint], best: int, scale: tuple[float, float]) -> str:
     """One split's accuracy over the iterations with its intervals; that of the first is drawn across as a band.
 
     Args:
@@ -81,7 +81,7 @@ def accuracy_chart(split: Split, points: Sequence[Point], best: int, scale: tupl
     return _svg(f"accuracy-{split}", f"Accuracy on {split} by iteration", f"{described}.", parts, top=14)
 
 
-def accuracy_scale(points: Sequence[Point]) -> tuple[float, float]:
+def accuracy_scale(points: Sequence[ChartPoint]) -> tuple[float, float]:
     """The lowest and highest value of an axis that holds all intervals, at whole steps."""
     low, high = min(point.low for point in points), max(point.high for point in points)
     step = _accuracy_step(high - low)

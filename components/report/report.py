@@ -17,8 +17,8 @@ from markupsafe import Markup
 from llm2llm.components.report.answers import confusion_table, label_scores, most_confused
 from llm2llm.components.report.charts import (
     Bar,
+    ChartPoint,
     Fill,
-    Point,
     accuracy_chart,
     accuracy_scale,
     bar_chart,
@@ -339,7 +339,7 @@ def _promotion(verdict: Mapping[str, Any] | None) -> dict[str, Any] | None:
 def _accuracy_charts(summary: Mapping[str, Any]) -> list[str]:
     points = {
         split: [
-            Point(one["iteration"], *(one["accuracy"][split][key] for key in ("value", "low", "high")))
+            ChartPoint(one["iteration"], *(one["accuracy"][split][key] for key in ("value", "low", "high")))
             for one in summary["iterations"]
             if split in one["accuracy"]
         ]

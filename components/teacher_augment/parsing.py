@@ -46,7 +46,7 @@ def no_object(response: LLMResponse) -> Unusable:
     return Unusable("unparseable", "the answer is not the JSON object that was asked for")
 
 
-def read_examples(response: LLMResponse, task: Task, count: int) -> tuple[list[Draft], list[Problem]]:
+def read_drafts(response: LLMResponse, task: Task, count: int) -> tuple[list[Draft], list[Problem]]:
     """The examples of an answer of the form `tasks.teacher_schema`: drafts and problems, `count` of them together.
 
     Raises:
@@ -90,7 +90,7 @@ def _example(item: Any, task: Task) -> Draft | Problem:
 
 
 def read_questions(response: LLMResponse, count: int) -> tuple[list[str], list[Problem]]:
-    """Like `read_examples`, for an answer of the form `questions_schema`.
+    """Like `read_drafts`, for an answer of the form `questions_schema`.
 
     Raises:
         Unusable: Not one of them is a question.

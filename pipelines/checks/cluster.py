@@ -11,7 +11,7 @@ from typing import Any
 
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.pipelines.checks.plan import planned_stages
-from llm2llm.pipelines.checks.preflight import FAIL, OK, WARN, Check, carefully
+from llm2llm.pipelines.checks.preflight import FAIL, OK, WARN, Finding, carefully
 from llm2llm.pipelines.checks.retry_settings import KUBEFLOW, read_settings, retry_check
 from llm2llm.pipelines.config import Config
 from llm2llm.pipelines.config.placement_settings import StagePlacement
@@ -31,7 +31,7 @@ def cluster_checks(
     context: str = "",
     service_account: str = "",
     connect: Callable[[], Any] | None = None,
-) -> Iterator[Check]:
+) -> Iterator[Finding]:
     """What can be asked of the cluster.
 
     Args:
@@ -45,7 +45,7 @@ def cluster_checks(
     try:
         kubernetes = _Kubernetes(namespace, context)
     except UserError as problem:
-        yield Check(FAIL, "kubernetes", str(problem))
+        yield Finding(FAIL, "kubernetes", str(problem))
         return
     stages = used_stages(config)
     yield from carefully("namespace", kubernetes.namespace_check)
@@ -91,9 +91,9 @@ def used_stages(config: Config) -> dict[str, StagePlacement]:
     return {name: wanted for name in config.placement.stages if (wanted := placed.get(name)) is not None}
 
 
-def _kubeflow(connect: Callable[[], Any]) -> Iterator[Check]:
+def _kubeflow(connect: Callable[[], Any]) -> Iterator[Finding]:
     cluster = connect()
-    yield Check(
+    yield Finding(
         OK, "kubeflow", f"{cluster.host} answers" + (f", namespace {cluster.namespace}" if cluster.namespace else "")
     )
 
@@ -136,7 +136,7 @@ class _Kubernetes:
         self._timeout = timeout
 
     def _ask(self, what: str, method: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
-        """What the server answers; a Check where it does not permit it, None where there is no such thing."""
+        """What the server answers; a Finding where it does not permit it, None where there is no such thing."""
         import urllib3
         from kubernetes.client import ApiException
 
@@ -146,7 +146,7 @@ class _Kubernetes:
             if problem.status == 404:
                 return None
             if problem.status == 403:
-                return Check(WARN, what, "not permitted to look", "ask whoever administers the cluster")
+                return Finding(WARN, what, "not permitted to look", "ask whoever administers the cluster")
             if problem.status == 401:
                 raise UserError(
                     f"{self.host} does not know who we are; the kubeconfig's login has expired: log in again"
@@ -155,32 +155,32 @@ class _Kubernetes:
         except urllib3.exceptions.HTTPError:
             raise UserError(f"{self.host} cannot be reached; check the kubeconfig's context, and the network") from None
 
-    def namespace_check(self) -> Iterator[Check]:
+    def namespace_check(self) -> Iterator[Finding]:
         found = self._ask("namespace", self._core.read_namespace, self.namespace)
         self.reached = True
         if found is None:
-            yield Check(FAIL, "namespace", f"{self.namespace} is not there", "create it, or give --namespace")
+            yield Finding(FAIL, "namespace", f"{self.namespace} is not there", "create it, or give --namespace")
             self.reached = False
         else:
-            yield found if isinstance(found, Check) else Check(OK, "namespace", f"{self.namespace} at {self.host}")
+            yield found if isinstance(found, Finding) else Finding(OK, "namespace", f"{self.namespace} at {self.host}")
 
-    def service_account(self, name: str) -> Iterator[Check]:
+    def service_account(self, name: str) -> Iterator[Finding]:
         found = self._ask("service account", self._core.read_namespaced_service_account, name, self.namespace)
         if found is None:
-            yield Check(
+            yield Finding(
                 FAIL, "service account", f"{name} is not there", "apply manifests/, or correct --service-account"
             )
         else:
-            yield found if isinstance(found, Check) else Check(OK, "service account", name)
+            yield found if isinstance(found, Finding) else Finding(OK, "service account", name)
 
-    def retries(self, config: Config) -> Iterator[Check]:
+    def retries(self, config: Config) -> Iterator[Finding]:
         def read(method: Callable[..., Any], name: str, namespace: str) -> Any:
             return self._ask("retries", method, name, namespace)
 
         settings = read_settings(read, self._core, self._apps, (self.namespace, KUBEFLOW))
         yield retry_check(settings, max((one.retries for one in used_stages(config).values()), default=None))
 
-    def secrets(self, config: Config) -> Iterator[Check]:
+    def secrets(self, config: Config) -> Iterator[Finding]:
         placement = fit_placement(config)
         wanted: dict[str, dict[str, bool]] = {}
         for one in placement.secrets:
@@ -193,7 +193,7 @@ class _Kubernetes:
             wanted.setdefault(bundle.secret, {})[bundle.key] = False
         yield from self._have_keys("secret", self._core.read_namespaced_secret, wanted)
 
-    def config_maps(self, config: Config) -> Iterator[Check]:
+    def config_maps(self, config: Config) -> Iterator[Finding]:
         placement = config.placement
         wanted: dict[str, dict[str, bool]] = {}
         for one in placement.config_maps:
@@ -205,12 +205,12 @@ class _Kubernetes:
 
     def _have_keys(
         self, kind: str, method: Callable[..., Any], wanted: Mapping[str, Mapping[str, bool]]
-    ) -> Iterator[Check]:
+    ) -> Iterator[Finding]:
         """Whether Secrets or ConfigMaps have their keys: name -> key -> whether pods start without it."""
         for name, keys in wanted.items():
             what, optional = f"{kind} {name}", bool(keys) and all(keys.values())
             found = self._ask(what, method, name, self.namespace)
-            if isinstance(found, Check):
+            if isinstance(found, Finding):
                 yield found
                 continue
             missing = sorted(key for key in keys if found is None or key not in (found.data or {}))
@@ -219,46 +219,46 @@ class _Kubernetes:
                 flags = "".join(f" --from-file={key}=FILE" for key in keys)
                 create = "secret generic" if kind == "secret" else kind
                 fix = f"kubectl create {create} {name} --namespace {self.namespace}{flags}"
-                yield Check(WARN if optional else FAIL, what, detail, fix)
+                yield Finding(WARN if optional else FAIL, what, detail, fix)
             elif missing:
-                yield Check(
+                yield Finding(
                     WARN if all(keys[key] for key in missing) else FAIL,
                     what,
                     f"has no key {', '.join(missing)}",
                     "add it",
                 )
             else:
-                yield Check(OK, what, f"has {', '.join(keys) or 'been found'}")
+                yield Finding(OK, what, f"has {', '.join(keys) or 'been found'}")
 
-    def volume(self, name: str) -> Iterator[Check]:
+    def volume(self, name: str) -> Iterator[Finding]:
         what = f"volume {name}"
         found = self._ask(what, self._core.read_namespaced_persistent_volume_claim, name, self.namespace)
         if found is None:
-            yield Check(
+            yield Finding(
                 FAIL,
                 what,
                 "is not there, and no pod that mounts it would start",
                 "apply manifests/, or set placement.model_cache",
             )
-        elif isinstance(found, Check):
+        elif isinstance(found, Finding):
             yield found
         elif found.status.phase != "Bound":
-            yield Check(
+            yield Finding(
                 WARN,
                 what,
                 f"is {found.status.phase}: bound when its first pod starts, unless its storage class is wrong",
             )
         elif not {"ReadWriteMany", "ReadOnlyMany"} & set(found.spec.access_modes or []):
-            yield Check(
+            yield Finding(
                 WARN,
                 what,
                 "is for one node at a time, and stages that run side by side may wait for it",
                 "use ReadWriteMany",
             )
         else:
-            yield Check(OK, what, "is bound")
+            yield Finding(OK, what, "is bound")
 
-    def queues(self, stages: Mapping[str, StagePlacement]) -> Iterator[Check]:
+    def queues(self, stages: Mapping[str, StagePlacement]) -> Iterator[Finding]:
         def kueue(what: str, method: Callable[..., Any], *where: str) -> Any:
             # As manifests/ have it; Kueue before 0.15 knows the older one only.
             versions = (self._ask(what, method, "kueue.x-k8s.io", one, *where) for one in ("v1beta2", "v1beta1"))
@@ -271,7 +271,7 @@ class _Kubernetes:
             found = kueue("priority", self._custom.get_cluster_custom_object, "workloadpriorityclasses", name)
             yield _there(f"priority {name}", found, "Kueue does not know it", "create the WorkloadPriorityClass")
 
-    def train_jobs(self, config: Config) -> Iterator[Check]:
+    def train_jobs(self, config: Config) -> Iterator[Finding]:
         """Whether Kubeflow Trainer has the runtime that a training on several nodes starts from."""
         wanted = config.placement.train_jobs
         group = ("trainer.kubeflow.org", "v1alpha1")
@@ -288,9 +288,9 @@ class _Kubernetes:
         )
         yield from self.service_account(wanted.service_account)
 
-    def quotas(self, stages: Mapping[str, StagePlacement], config: Config) -> Iterator[Check]:
+    def quotas(self, stages: Mapping[str, StagePlacement], config: Config) -> Iterator[Finding]:
         found = self._ask("quota", self._core.list_namespaced_resource_quota, self.namespace)
-        if isinstance(found, Check):
+        if isinstance(found, Finding):
             yield found
             return
         problems = 0
@@ -305,18 +305,18 @@ class _Kubernetes:
                 if need > left:
                     problems += 1
                     never = need > quantity(limit)
-                    yield Check(
+                    yield Finding(
                         FAIL if never else WARN, f"quota {quota.metadata.name}",
                         f"{stage} asks {_amount(need)} {resource}, of {limit}, {_amount(max(left, 0))} are left",
                         "raise the quota, or ask for less" if never else "it waits until others have ended",
                     )  # fmt: skip
         if not problems:
-            yield Check(OK, "quota", "each stage fits" if found and found.items else "there is none")
+            yield Finding(OK, "quota", "each stage fits" if found and found.items else "there is none")
 
-    def nodes(self, stages: Mapping[str, StagePlacement], config: Config) -> Iterator[Check]:
+    def nodes(self, stages: Mapping[str, StagePlacement], config: Config) -> Iterator[Finding]:
         found = self._ask("nodes", self._core.list_node)
-        if found is None or isinstance(found, Check):
-            yield found or Check(WARN, "nodes", "cannot be listed")
+        if found is None or isinstance(found, Finding):
+            yield found or Finding(WARN, "nodes", "cannot be listed")
             return
         fixed = config.placement.profile in FIXED_NODES
         said: dict[tuple[Any, ...], list[str]] = {}
@@ -348,13 +348,13 @@ class _Kubernetes:
                 result = (FAIL if fixed else WARN, f"no node has {shown}{'' if fixed else ' now'}", fix)
             said.setdefault(result, []).append(name)
         for (status, detail, fix), names in said.items():
-            yield Check(status, "nodes", f"{', '.join(names)}: {detail}", fix)
+            yield Finding(status, "nodes", f"{', '.join(names)}: {detail}", fix)
 
 
-def _there(what: str, found: Any, otherwise: str, fix: str) -> Check:
+def _there(what: str, found: Any, otherwise: str, fix: str) -> Finding:
     if found is None:
-        return Check(FAIL, what, f"is not there: {otherwise}", fix)
-    return found if isinstance(found, Check) else Check(OK, what, "is there")
+        return Finding(FAIL, what, f"is not there: {otherwise}", fix)
+    return found if isinstance(found, Finding) else Finding(OK, what, "is there")
 
 
 def asked(wanted: StagePlacement, config: Config) -> dict[str, float]:
@@ -417,13 +417,13 @@ _ACCEPT = ", ".join(
 )  # fmt: skip
 
 
-def image_checks(image: str, pull_secrets: list[str]) -> Iterator[Check]:
+def image_checks(image: str, pull_secrets: list[str]) -> Iterator[Finding]:
     """Whether an image is in its registry, asked from here, without a password."""
     import requests
 
     found = _IMAGE.fullmatch(image)
     if not found:
-        yield Check(FAIL, "image", f"{image!r} is no image's name", "correct it")
+        yield Finding(FAIL, "image", f"{image!r} is no image's name", "correct it")
         return
     registry, _, path = found["name"].partition("/")
     if not path or not ("." in registry or ":" in registry or registry == "localhost"):
@@ -441,12 +441,14 @@ def image_checks(image: str, pull_secrets: list[str]) -> Iterator[Check]:
             token = given.get("token") or given.get("access_token") or ""
             answer = requests.head(url, headers={**headers, "Authorization": f"Bearer {token}"}, timeout=TIMEOUT)
     except (requests.RequestException, ValueError, AttributeError):
-        yield Check(WARN, "image", f"{image}: its registry is not reached from here; nodes may", "only a pod can tell")
+        yield Finding(
+            WARN, "image", f"{image}: its registry is not reached from here; nodes may", "only a pod can tell"
+        )
         return
     if answer.ok:
-        yield Check(OK, "image", f"{image} is there")
+        yield Finding(OK, "image", f"{image} is there")
     elif answer.status_code == 404:
-        yield Check(
+        yield Finding(
             FAIL, "image", f"{image} does not exist", "push it, or correct images.* and placement.stages.*.image"
         )
     elif answer.status_code in (401, 403):
@@ -455,6 +457,6 @@ def image_checks(image: str, pull_secrets: list[str]) -> Iterator[Check]:
             if pull_secrets
             else "set placement.image_pull_secrets, or give nodes access"
         )
-        yield Check(WARN, "image", f"{image} is private, or does not exist", fix)
+        yield Finding(WARN, "image", f"{image} is private, or does not exist", fix)
     else:
-        yield Check(WARN, "image", f"{image}: its registry answers {answer.status_code}", "try again later")
+        yield Finding(WARN, "image", f"{image}: its registry answers {answer.status_code}", "try again later")

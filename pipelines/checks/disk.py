@@ -3,14 +3,14 @@
 import math
 from collections.abc import Iterator
 
-from llm2llm.pipelines.checks.preflight import OK, WARN, Check
+from llm2llm.pipelines.checks.preflight import OK, WARN, Finding
 from llm2llm.pipelines.config import Config
 from llm2llm.pipelines.config.placement_settings import StagePlacement
 from llm2llm.pipelines.config.placement_values import GIB, quantity_bytes
 from llm2llm.pipelines.kubeflow.fit_placement import fit_placement, stage_disk
 
 
-def disk_checks(config: Config, used: dict[str, StagePlacement], parameters: int) -> Iterator[Check]:
+def disk_checks(config: Config, used: dict[str, StagePlacement], parameters: int) -> Iterator[Finding]:
     """Holds the volumes of every stage that loads the student against the student's real size.
 
     Args:
@@ -28,7 +28,9 @@ def disk_checks(config: Config, used: dict[str, StagePlacement], parameters: int
             has = quantity_bytes(getattr(wanted, volume)) / GIB
             if gib > has:
                 fix = f"set placement.stages.{stage}.{volume}={10 * math.ceil(1.2 * gib / 10)}Gi"
-                wrong.append(Check(WARN, f"disk of {stage}", f"about {gib:.0f} of {has:.0f} GiB of {volume}", fix))
+                wrong.append(Finding(WARN, f"disk of {stage}", f"about {gib:.0f} of {has:.0f} GiB of {volume}", fix))
         yield from wrong or [
-            Check(OK, f"disk of {stage}", f"about {need.scratch:.0f} GiB of scratch, {need.downloads:.0f} of downloads")
+            Finding(
+                OK, f"disk of {stage}", f"about {need.scratch:.0f} GiB of scratch, {need.downloads:.0f} of downloads"
+            )
         ]

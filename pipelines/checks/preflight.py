@@ -33,7 +33,7 @@ PATIENCE = 60.0
 
 
 @dataclass(frozen=True)
-class Check:
+class Finding:
     """One line."""
 
     status: str
@@ -43,27 +43,27 @@ class Check:
     fix: str = ""
 
 
-def shown(check: Check) -> str:
+def shown(check: Finding) -> str:
     """The line of a check."""
     return f"{check.status:<4}  {check.what:<27}  {check.detail}{f'; {check.fix}' if check.fix else ''}"
 
 
-def carefully(what: str, look: Callable[..., Iterable[Check]], *arguments: Any) -> Iterator[Check]:
+def carefully(what: str, look: Callable[..., Iterable[Finding]], *arguments: Any) -> Iterator[Finding]:
     """The checks that `look` makes of its arguments; whatever it raises is one more, and ends no other."""
     try:
         yield from look(*arguments)
     except UserError as problem:
-        yield Check(FAIL, what, " ".join(str(problem).split()))
+        yield Finding(FAIL, what, " ".join(str(problem).split()))
     except ModuleNotFoundError as problem:
-        yield Check(
+        yield Finding(
             WARN, what, f"not checked: the package {problem.name} is not installed", "pip install 'llm2llm[train]'"
         )
     except Exception as problem:  # a line in place of a traceback: the other checks are to be made all the same
         first = (str(problem).strip() or "no further word").splitlines()[0]
-        yield Check(FAIL, what, f"{type(problem).__name__}: {first[:300]}")
+        yield Finding(FAIL, what, f"{type(problem).__name__}: {first[:300]}")
 
 
-def local_checks(config: Config, folders: Iterable[str] = ()) -> Iterator[Check]:
+def local_checks(config: Config, folders: Iterable[str] = ()) -> Iterator[Finding]:
     """What can be checked from this machine.
 
     Args:
@@ -90,7 +90,7 @@ def local_checks(config: Config, folders: Iterable[str] = ()) -> Iterator[Check]
         yield from carefully("student's files", student_file_checks, config)
 
 
-def data_checks(config: Config) -> Iterator[Check]:
+def data_checks(config: Config) -> Iterator[Finding]:
     """Every row of every source is read and checked, and `prepare` is done with them, in memory."""
     from llm2llm.components.prepare.prepare import prepare
     from llm2llm.components.shared.ingest.read_inputs import read_inputs
@@ -104,9 +104,9 @@ def data_checks(config: Config) -> Iterator[Check]:
         local = is_file_source(source) or is_here(source)
         if local and config.placement.profile and not source.startswith(BUILTIN) and "://" not in source:
             if not is_here(source):
-                yield Check(WARN, f"data.{name}", f"{source} is not on this machine: only a pod can tell")
+                yield Finding(WARN, f"data.{name}", f"{source} is not on this machine: only a pod can tell")
                 continue
-            yield Check(
+            yield Finding(
                 WARN, f"data.{name}", f"{source} is on this machine, and pods do not see it",
                 "put it where they do: a dataset on the hub, or a path of a volume",
             )  # fmt: skip
@@ -118,11 +118,11 @@ def data_checks(config: Config) -> Iterator[Check]:
     inputs = read_inputs(sources, config.task, config.prepare, failed=failures.__setitem__)
     for name, source in sources.items():
         if name in failures:
-            yield Check(FAIL, f"data.{name}", str(failures[name]))
+            yield Finding(FAIL, f"data.{name}", str(failures[name]))
         elif source:
             one = inputs[name]
             said = "; ".join([f"{len(one.examples):,} rows of {shown_source(source)}, as {one.format}", *one.notes])
-            yield Check(OK, f"data.{name}", said)
+            yield Finding(OK, f"data.{name}", said)
     if len(inputs) == len(config.data.model_dump()):
         rows = {name: one.examples for name, one in inputs.items()}
         prepared = prepare(rows["seeds"], rows["validation"], rows["test"], rows["pool"], config.task, config.prepare,
@@ -131,10 +131,10 @@ def data_checks(config: Config) -> Iterator[Check]:
         if config.data.replay:
             counts["replay"] = len(prepared.replay)
         sets = ", ".join(f"{count:,} {name}" for name, count in counts.items())
-        yield Check(OK, "prepare", "; ".join([sets, *prepared.notes]))
+        yield Finding(OK, "prepare", "; ".join([sets, *prepared.notes]))
 
 
-def guard_checks(config: Config) -> Iterator[Check]:
+def guard_checks(config: Config) -> Iterator[Finding]:
     """Every row of every guard set is read."""
     from llm2llm.components.shared.ingest.read_inputs import read_inputs
     from llm2llm.components.shared.ingest.settings import RowsSettings
@@ -149,13 +149,13 @@ def guard_checks(config: Config) -> Iterator[Check]:
         failures: dict[str, UserError] = {}
         found = read_inputs({"guard": guard.file}, guard.task, RowsSettings(), failed=failures.__setitem__)
         if failures:
-            yield Check(FAIL, what, str(failures["guard"]))
+            yield Finding(FAIL, what, str(failures["guard"]))
         else:
             rows = f"{len(found['guard'].examples):,} rows of {shown_source(guard.file)}, task {guard.task.name}"
-            yield Check(OK, what, rows)
+            yield Finding(OK, what, rows)
 
 
-def _unseen_dataset(what: str, source: str) -> Check | None:
+def _unseen_dataset(what: str, source: str) -> Finding | None:
     """Why a dataset on the hub cannot be looked at; None where it can. `datasets` itself tries for a minute."""
     from huggingface_hub import HfApi
     from huggingface_hub import errors as hub
@@ -164,49 +164,51 @@ def _unseen_dataset(what: str, source: str) -> Check | None:
     try:
         HfApi().dataset_info(name, timeout=20)
     except hub.GatedRepoError:
-        return Check(FAIL, what, f"{name} is gated", "accept its terms on the hub, and set HF_TOKEN")
+        return Finding(FAIL, what, f"{name} is gated", "accept its terms on the hub, and set HF_TOKEN")
     except hub.RepositoryNotFoundError:
-        return Check(
+        return Finding(
             FAIL,
             what,
             f"{name}: no such file, and no such dataset on the hub",
             "correct it, or set HF_TOKEN if it is private",
         )
     except Exception as problem:  # as in _model_files
-        return Check(
+        return Finding(
             WARN, what, f"{name}: the hub cannot be asked from here ({type(problem).__name__})", "only the run can tell"
         )
     return None
 
 
-def storage_checks(what: str, uri: str, in_cluster: bool) -> Iterator[Check]:
+def storage_checks(what: str, uri: str, in_cluster: bool) -> Iterator[Finding]:
     """Writes, reads and deletes a small object; where nothing may be written twice, that this holds."""
     from llm2llm.components.shared.storage import create_bytes, delete, join, read_bytes
 
     if in_cluster and not is_remote(uri):
-        yield Check(WARN, what, f"{uri} is a folder, and a pod's are gone with it", "use s3://bucket/prefix")
+        yield Finding(WARN, what, f"{uri} is a folder, and a pod's are gone with it", "use s3://bucket/prefix")
         return
     probe = join(uri, f".llm2llm-preflight-{uuid.uuid4().hex}")
     content = b"written by llm2llm preflight; may be deleted\n"
     made = create_bytes(probe, content)
     try:
         if not made or read_bytes(probe) != content:
-            yield Check(FAIL, what, f"{uri}: what is written is not what is read", "use storage with read-after-write")
+            yield Finding(
+                FAIL, what, f"{uri}: what is written is not what is read", "use storage with read-after-write"
+            )
         elif create_bytes(probe, b"again"):
-            yield Check(FAIL, what, f"{uri}: the server overwrites what was to be created once (If-None-Match)",
+            yield Finding(FAIL, what, f"{uri}: the server overwrites what was to be created once (If-None-Match)",
                         "use a server that knows conditional writes: AWS, Ceph, MinIO")  # fmt: skip
         else:
-            yield Check(OK, what, f"{uri} is writable")
+            yield Finding(OK, what, f"{uri} is writable")
     finally:
         delete(probe)
 
 
-def teacher_checks(config: Config) -> Iterator[Check]:
+def teacher_checks(config: Config) -> Iterator[Finding]:
     """Asks each endpoint one small question by JSON schema; it costs some ten tokens."""
     augment = config.teacher_augment
     if not augment.asks_models:
         offline = augment.offline_teacher is not None
-        yield Check(OK, "teacher", f"{augment.teacher}, offline" if offline else "no language model is asked")
+        yield Finding(OK, "teacher", f"{augment.teacher}, offline" if offline else "no language model is asked")
     models: list[tuple[str, str, Any]] = [(f"teachers.{i}", one.teacher, one) for i, one in enumerate(augment.teachers)]
     if augment.asks_models and not augment.teachers:
         models = [("teacher", augment.teacher, augment)]
@@ -216,20 +218,20 @@ def teacher_checks(config: Config) -> Iterator[Check]:
         if not BACKENDS[teacher].in_pod:
             yield from carefully(what, _endpoint, config, what, settings)
         else:
-            yield Check(
+            yield Finding(
                 OK, what, f"{teacher}: {settings.model or 'the student'} runs in the stage's own pod; not asked"
             )
 
 
-def judge_checks(config: Config, judge: Any) -> Iterator[Check]:
+def judge_checks(config: Config, judge: Any) -> Iterator[Finding]:
     """Asks the judge's endpoint, as a teacher's is."""
     if not BACKENDS[judge.teacher].in_pod:
         yield from _endpoint(config, "judge", judge)
     else:
-        yield Check(OK, "judge", f"{judge.teacher}: {judge.model} runs in the stage's own pod; not asked")
+        yield Finding(OK, "judge", f"{judge.teacher}: {judge.model} runs in the stage's own pod; not asked")
 
 
-def _endpoint(config: Config, what: str, settings: Any) -> Iterator[Check]:
+def _endpoint(config: Config, what: str, settings: Any) -> Iterator[Finding]:
     from llm2llm.components.shared.llm.backends.openai import probe
     from llm2llm.components.shared.llm.budget import SpendTracker
     from llm2llm.components.shared.llm.json_answers import read_object
@@ -244,7 +246,7 @@ def _endpoint(config: Config, what: str, settings: Any) -> Iterator[Check]:
     without_key = bool(config.placement.profile) and not secrets
     where = f"{settings.model} at {settings.url}"
     if _within_a_cluster(settings.url) and not _connects(settings.url):
-        yield Check(WARN, what, f"{where}: a name within the cluster, which this machine does not reach",
+        yield Finding(WARN, what, f"{where}: a name within the cluster, which this machine does not reach",
                     "run preflight in a pod, or through a port-forward with --set teacher_augment.url=...")  # fmt: skip
         return
 
@@ -268,11 +270,11 @@ def _endpoint(config: Config, what: str, settings: Any) -> Iterator[Check]:
             probed = probe(once, request, SpendTracker(run="preflight"))
     except UserError as problem:
         if from_secret:
-            yield Check(WARN, what, f"{where}: its key is in Secret {from_secret[0]}, and without it: {problem}",
+            yield Finding(WARN, what, f"{where}: its key is in Secret {from_secret[0]}, and without it: {problem}",
                         f"set {settings.api_key_env} here to have it tried")  # fmt: skip
         elif without_key:
             said = str(problem).replace(_NO_KEY, settings.api_key_env)
-            yield Check(FAIL, what, f"{where}: asked as {stages[0]} does, without a key: {said}",
+            yield Finding(FAIL, what, f"{where}: asked as {stages[0]} does, without a key: {said}",
                         f"pods get it by placement.secrets: {{env: {settings.api_key_env}, secret: NAME, key: KEY, "
                         f"stages: [{stages[0]}]}}")  # fmt: skip
         else:
@@ -280,20 +282,20 @@ def _endpoint(config: Config, what: str, settings: Any) -> Iterator[Check]:
         return
     response = probed.response
     if response.outcome != "answered":
-        yield Check(FAIL, what, f"{where}: {' '.join((response.detail or 'no answer').split())[:300]}")
+        yield Finding(FAIL, what, f"{where}: {' '.join((response.detail or 'no answer').split())[:300]}")
         return
     if read_object(response.answer, ["word"]) is None:
         wrote = response.answer or response.detail or response.text
-        yield Check(WARN, what, f"{where} answers, but not in the form that it was asked for: {wrote[:60]!r}",
+        yield Finding(WARN, what, f"{where} answers, but not in the form that it was asked for: {wrote[:60]!r}",
                     "answers that cannot be used are asked for again, and cost")  # fmt: skip
     elif probed.schema_use in _NO_SCHEMA:
-        yield Check(WARN, what, f"{where} answers, but {_NO_SCHEMA[probed.schema_use]}: it is asked in words")
+        yield Finding(WARN, what, f"{where} answers, but {_NO_SCHEMA[probed.schema_use]}: it is asked in words")
     else:
         form = "in words" if probed.schema_use == "not sent" else "by JSON schema"
-        yield Check(OK, what, f"{where} answers, and takes structure asked for {form}")
+        yield Finding(OK, what, f"{where} answers, and takes structure asked for {form}")
     for note in probed.notes:
         if "JSON schema" not in note:
-            yield Check(WARN, f"{what}'s endpoint", f"{where} {note}")
+            yield Finding(WARN, f"{what}'s endpoint", f"{where} {note}")
 
 
 _NO_SCHEMA = {
@@ -320,7 +322,7 @@ def _connects(url: str) -> bool:
     return True
 
 
-def student_checks(config: Config) -> Iterator[Check]:
+def student_checks(config: Config) -> Iterator[Finding]:
     """The student's config is there, its weights are safetensors, and it fits the accelerator of each stage."""
     from llm2llm.pipelines.checks import student_memory as memory
 
@@ -329,26 +331,26 @@ def student_checks(config: Config) -> Iterator[Check]:
         parameters = shape.parameters
         detail = f"scratch, up to {_count(parameters)} parameters"
         if hint := rate_hint(config.train, config.student):
-            yield Check(WARN, "student", f"{detail}; {hint}")
+            yield Finding(WARN, "student", f"{detail}; {hint}")
         else:
-            yield Check(OK, "student", detail)
+            yield Finding(OK, "student", detail)
     else:
         name, values, parameters = config.student, None, 0
         found = _model_files(name)
-        if isinstance(found, Check):
+        if isinstance(found, Finding):
             yield found
             return
         values, has_safetensors, parameters, base = found
         if base:
-            yield Check(OK, "adapter", f"{name} is an adapter on {base}")
+            yield Finding(OK, "adapter", f"{name} is an adapter on {base}")
             found = _model_files(base)
-            if isinstance(found, Check):
+            if isinstance(found, Finding):
                 yield found
                 return
             values, has_safetensors, parameters, _ = found
             name = base
         if not has_safetensors:
-            yield Check(
+            yield Finding(
                 FAIL,
                 "student",
                 f"{name} has no safetensors, and pickles are not loaded",
@@ -356,27 +358,27 @@ def student_checks(config: Config) -> Iterator[Check]:
             )
             return
         if values.get("auto_map") and not config.train.trust_remote_code:
-            yield Check(WARN, "student", f"{name} brings code of its own (auto_map), which is not run",
+            yield Finding(WARN, "student", f"{name} brings code of its own (auto_map), which is not run",
                         "see that transformers knows the model, or set train.trust_remote_code")  # fmt: skip
         try:
             shape = memory.shape_of(values)
         except (KeyError, ValueError, TypeError) as problem:
-            yield Check(WARN, "student", f"{name}: its memory cannot be told: config.json has no {problem}")
+            yield Finding(WARN, "student", f"{name}: its memory cannot be told: config.json has no {problem}")
             return
         parameters = parameters or shape.parameters
-        yield Check(OK, "student", f"{name}, {_count(parameters)} parameters")
+        yield Finding(OK, "student", f"{name}, {_count(parameters)} parameters")
         if hint := rate_hint(config.train, config.student):
-            yield Check(WARN, "learning rate", hint)
+            yield Finding(WARN, "learning rate", hint)
     yield from _fits(config, shape, parameters)
 
 
-def student_file_checks(config: Config) -> Iterator[Check]:
+def student_file_checks(config: Config) -> Iterator[Finding]:
     """The student's tokenizer, chat template and weight headers; the length of right answers."""
     for note in student_notes(config):
-        yield Check(OK, "student's files", note)
+        yield Finding(OK, "student's files", note)
 
 
-def _fits(config: Config, shape: Any, parameters: int) -> Iterator[Check]:
+def _fits(config: Config, shape: Any, parameters: int) -> Iterator[Finding]:
     from llm2llm.components.shared.training.devices import share
     from llm2llm.pipelines.checks import student_memory as memory
     from llm2llm.pipelines.checks.memory_fit import USABLE, as_overrides, fit, proposals
@@ -404,20 +406,20 @@ def _fits(config: Config, shape: Any, parameters: int) -> Iterator[Check]:
         parts = f"weights {need.weights:.1f}, optimiser {need.optimiser:.1f}, activations {need.activations:.1f}"
         wanted = placed.get(stage)
         if wanted is None or not wanted.gpus:
-            yield Check(OK, f"memory of {stage}", f"about {need.total:.1f} GiB ({parts}); no accelerator is placed")
+            yield Finding(OK, f"memory of {stage}", f"about {need.total:.1f} GiB ({parts}); no accelerator is placed")
             continue
         known = config.placement.accelerators
         has = known[wanted.accelerator].memory_gib
         detail = f"about {need.total:.1f} of {has} GiB of {wanted.accelerator} ({parts})"
         if need.total <= USABLE * has:
-            yield Check(OK, f"memory of {stage}", detail)
+            yield Finding(OK, f"memory of {stage}", detail)
             continue
         trains = need is not answering[0]
         fitting = fit(shape, parameters, train, has, devices) if trains else None
         if fitting is not None:
             less = "activation checkpointing" + (f" and {fitting.rows} rows" if fitting.rows < at_once else "")
             detail += f"; with {less} at once, which is tried then, {fitting.need.total:.1f}"
-            yield Check(WARN, f"memory of {stage}", detail)
+            yield Finding(WARN, f"memory of {stage}", detail)
             continue
         if not trains and least.total <= has:
             detail += f"; fewer rows at once are tried then, and one needs {least.total:.1f}"
@@ -431,7 +433,7 @@ def _fits(config: Config, shape: Any, parameters: int) -> Iterator[Check]:
             ways += [as_overrides(changes) for changes, _ in proposals(shape, parameters, train, has, devices)]
         ways.append("a smaller train.max_length" if trains else "a smaller evaluate.batch_size")
         status = WARN if not trains and least.total <= has else FAIL
-        yield Check(status, f"memory of {stage}", detail, f"set {', or '.join(ways)}")
+        yield Finding(status, f"memory of {stage}", detail, f"set {', or '.join(ways)}")
     if config.placement.profile and config.student != SCRATCH:
         yield from _loads(config, parameters, gpus)
     if placed:
@@ -441,7 +443,7 @@ def _fits(config: Config, shape: Any, parameters: int) -> Iterator[Check]:
         yield from disk_checks(config, used_stages(config), parameters)
 
 
-def _loads(config: Config, parameters: int, gpus: int) -> Iterator[Check]:
+def _loads(config: Config, parameters: int, gpus: int) -> Iterator[Finding]:
     """Whether the pod's own memory holds the student on its way to the GPU."""
     from llm2llm.pipelines.checks import student_memory as memory
     from llm2llm.pipelines.checks.cluster import quantity
@@ -450,12 +452,12 @@ def _loads(config: Config, parameters: int, gpus: int) -> Iterator[Check]:
     need = memory.loading_memory(parameters, config.train, gpus)
     detail = f"about {need:.0f} of {has:.0f} GiB while the student is loaded"
     if need <= has:
-        yield Check(OK, "pod memory of train", detail)
+        yield Finding(OK, "pod memory of train", detail)
     else:
-        yield Check(FAIL, "pod memory of train", detail, f"set placement.stages.train.memory={need * 1.2:.0f}Gi")
+        yield Finding(FAIL, "pod memory of train", detail, f"set placement.stages.train.memory={need * 1.2:.0f}Gi")
 
 
-def _model_files(name: str) -> tuple[Mapping[str, Any], bool, int, str] | Check:
+def _model_files(name: str) -> tuple[Mapping[str, Any], bool, int, str] | Finding:
     """(config.json, whether there are safetensors, exact parameters or 0, the base of an adapter or "")."""
     if is_remote(name):
         return _model_in_storage(name)
@@ -464,13 +466,13 @@ def _model_files(name: str) -> tuple[Mapping[str, Any], bool, int, str] | Check:
         adapter, plain = folder / "adapter_config.json", folder / "config.json"
         file = adapter if adapter.is_file() else plain
         if not file.is_file():
-            return Check(
+            return Finding(
                 FAIL, "student", f"{name}: the folder holds no model (neither config.json nor adapter_config.json)"
             )
         try:
             values = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            return Check(FAIL, "student", f"{file} is not JSON", "save the model again")
+            return Finding(FAIL, "student", f"{file} is not JSON", "save the model again")
         return (
             values,
             any(folder.glob("*.safetensors")),
@@ -478,7 +480,7 @@ def _model_files(name: str) -> tuple[Mapping[str, Any], bool, int, str] | Check:
             str(values.get("base_model_name_or_path") or "") if file == adapter else "",
         )
     if name.startswith(("/", ".", "~")) or name.count("/") > 1:
-        return Check(WARN, "student", f"{name} is not on this machine: only a pod can tell")
+        return Finding(WARN, "student", f"{name} is not on this machine: only a pod can tell")
     from huggingface_hub import HfApi, hf_hub_download
     from huggingface_hub import errors as hub
 
@@ -487,19 +489,19 @@ def _model_files(name: str) -> tuple[Mapping[str, Any], bool, int, str] | Check:
         names = {one.rfilename for one in info.siblings or []}
         file_name = "adapter_config.json" if "adapter_config.json" in names else "config.json"
         if file_name not in names:
-            return Check(FAIL, "student", f"{name} on the hub holds no model (no config.json)", "correct student")
+            return Finding(FAIL, "student", f"{name} on the hub holds no model (no config.json)", "correct student")
         values = json.loads(Path(hf_hub_download(name, file_name)).read_text(encoding="utf-8"))
     except hub.GatedRepoError:
-        return Check(FAIL, "student", f"{name} is gated", "accept its terms on the hub, and set HF_TOKEN")
+        return Finding(FAIL, "student", f"{name} is gated", "accept its terms on the hub, and set HF_TOKEN")
     except hub.RepositoryNotFoundError:
-        return Check(
+        return Finding(
             FAIL,
             "student",
             f"{name}: there is no such model on the hub",
             "correct student, or set HF_TOKEN if it is private",
         )
     except Exception as problem:  # the hub's client raises what its HTTP client does, which differs between versions
-        return Check(
+        return Finding(
             WARN,
             "student",
             f"{name}: the hub cannot be asked from here ({type(problem).__name__}){did_you_mean(name, [SCRATCH])}",
@@ -510,14 +512,14 @@ def _model_files(name: str) -> tuple[Mapping[str, Any], bool, int, str] | Check:
     return values, any(one.endswith(".safetensors") for one in names), counted, base
 
 
-def _model_in_storage(uri: str) -> tuple[Mapping[str, Any], bool, int, str] | Check:
+def _model_in_storage(uri: str) -> tuple[Mapping[str, Any], bool, int, str] | Finding:
     """As `_model_files`, for an `s3://` folder."""
     from llm2llm.components.shared.storage import join, list_uris, read_bytes
 
     names = {one.rpartition("/")[2] for one in list_uris(uri)}
     file = next((one for one in ("adapter_config.json", "config.json") if one in names), "")
     if not file:
-        return Check(FAIL, "student", f"{uri} holds no model (neither config.json nor adapter_config.json)")
+        return Finding(FAIL, "student", f"{uri} holds no model (neither config.json nor adapter_config.json)")
     values = json.loads(read_bytes(join(uri, file)))
     base = str(values.get("base_model_name_or_path") or "") if file == "adapter_config.json" else ""
     return values, any(one.endswith(".safetensors") for one in names), 0, base

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from llm2llm.pipelines.checks.preflight import OK, WARN, Check
+from llm2llm.pipelines.checks.preflight import OK, WARN, Finding
 from llm2llm.pipelines.kubeflow.retries import is_bounded, retry_defaults, retry_sentence
 
 CONTROLLER, API_SERVER = "workflow-controller-configmap", "ml-pipeline"
@@ -24,18 +24,18 @@ AS_SHIPPED = (
 )
 
 Read = Callable[[Callable[..., Any], str, str], Any]
-"""Reads an object by name and namespace: the object, None where there is none, a Check where it may not be read."""
+"""Reads an object by name and namespace: the object, None where there is none, a Finding where it may not be read."""
 
 
 @dataclass(frozen=True)
-class Settings:
+class RetrySettings:
     """What could be read; None: it could not."""
 
     workflow_defaults: str | None
     spec_patch: str | None
 
 
-def read_settings(read: Read, core: Any, apps: Any, namespaces: Iterable[str]) -> Settings:
+def read_settings(read: Read, core: Any, apps: Any, namespaces: Iterable[str]) -> RetrySettings:
     """The cluster's settings of retries, from the first namespace that has them.
 
     Args:
@@ -49,13 +49,13 @@ def read_settings(read: Read, core: Any, apps: Any, namespaces: Iterable[str]) -
     def first(method: Callable[..., Any], name: str) -> Any:
         for namespace in places:
             found = read(method, name, namespace)
-            if found is not None and not isinstance(found, Check):
+            if found is not None and not isinstance(found, Finding):
                 return found
         return None
 
     controller = first(core.read_namespaced_config_map, CONTROLLER)
     server = first(apps.read_namespaced_deployment, API_SERVER)
-    return Settings(
+    return RetrySettings(
         None if controller is None else _workflow_defaults(controller.data or {}),
         None if server is None else _spec_patch(server),
     )
@@ -79,7 +79,7 @@ def _spec_patch(deployment: Any) -> str | None:
     return ""
 
 
-def retry_check(settings: Settings, retries: int | None) -> Check:
+def retry_check(settings: RetrySettings, retries: int | None) -> Finding:
     """What is tried again, in one line.
 
     Args:
@@ -95,13 +95,13 @@ def retry_check(settings: Settings, retries: int | None) -> Check:
         if value is None
     ]
     if len(unread) == 2:
-        return Check(WARN, "retries", f"not known: {' and '.join(unread)} cannot be read; {AS_SHIPPED}", FIX)
+        return Finding(WARN, "retries", f"not known: {' and '.join(unread)} cannot be read; {AS_SHIPPED}", FIX)
     try:
         defaults = retry_defaults(settings.workflow_defaults or "", settings.spec_patch or "")
     except ValueError as problem:
-        return Check(WARN, "retries", f"not known: {problem}", FIX)
+        return Finding(WARN, "retries", f"not known: {problem}", FIX)
     if unread and not (settings.workflow_defaults is None and defaults.is_explicit):
         detail = f"{retry_sentence(defaults, retries)}, unless {unread[0]}, which cannot be read, says otherwise"
-        return Check(WARN, "retries", detail, FIX)
+        return Finding(WARN, "retries", detail, FIX)
     bounded = is_bounded(defaults)
-    return Check(OK if bounded else WARN, "retries", retry_sentence(defaults, retries), "" if bounded else FIX)
+    return Finding(OK if bounded else WARN, "retries", retry_sentence(defaults, retries), "" if bounded else FIX)

@@ -70,7 +70,7 @@ class Leftover:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Leftovers:
     """What there is."""
 
     leftovers: list[Leftover]
@@ -113,7 +113,7 @@ def find_leftovers(
     registry: str = "",
     checkpoints: str = "",
     keep_promoted: bool = True,
-) -> Found:
+) -> Leftovers:
     """Looks for what can go.
 
     Args:
@@ -143,7 +143,7 @@ def find_leftovers(
     stays = _staying(found, before, needs)
     kept = {uri: why for uri, why in stays.items() if why}
     leftovers = sorted((one for one, _ in found if one.uri not in stays), key=lambda one: (one.kind, one.uri))
-    return Found(leftovers, kept, len(stays) - len(kept))
+    return Leftovers(leftovers, kept, len(stays) - len(kept))
 
 
 def remove(leftovers: Iterable[Leftover], registry: str = "") -> int:

@@ -12,7 +12,7 @@ from typing import Any
 from llm2llm.pipelines.kubeflow.go_json import go_json, proto_json
 from llm2llm.pipelines.kubeflow.pod_patch import pod_spec_patch, provisioned_outputs
 from llm2llm.pipelines.kubeflow.task_inputs import CONTAINER, DAG, RunNames, Store, condition_holds, items_of, resolve
-from llm2llm.pipelines.kubeflow.workflow_spec import Backend, Json
+from llm2llm.pipelines.kubeflow.workflow_spec import Installation, Json
 
 Create = Callable[[str, str, Json, Mapping[str, Sequence[int]]], int]
 """Records an execution: its type, state, custom properties and input artifacts by name; returns its id."""
@@ -24,7 +24,7 @@ Reuse = Callable[["DriverStep", Json, Json], int | None]
 class Driver:
     """What every driver pod of a run has."""
 
-    backend: Backend
+    backend: Installation
     pipeline: str
     names: RunNames
     store: Store

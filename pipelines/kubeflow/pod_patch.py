@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llm2llm.pipelines.kubeflow.go_json import go_struct_json, proto_json
-from llm2llm.pipelines.kubeflow.workflow_spec import Backend
+from llm2llm.pipelines.kubeflow.workflow_spec import Installation
 from llm2llm.pipelines.kubeflow.workflow_templates import METADATA_STORE, SERVER
 
 Json = dict[str, Any]
@@ -41,7 +41,7 @@ _POD_FIELDS = (
 _PARAMETER = re.compile(r"\{\{\$\.inputs\.parameters\['(.+?)']}}")
 
 
-def provisioned_outputs(backend: Backend, pipeline: str, task_name: str, component: Json, salt: uuid.UUID) -> Json:
+def provisioned_outputs(backend: Installation, pipeline: str, task_name: str, component: Json, salt: uuid.UUID) -> Json:
     """The `outputs` of `executor_input`: where the stage writes, a folder of its own in object storage.
 
     The log of the stage is an artifact too; it is added to the component's spec, as the driver does.
@@ -78,7 +78,7 @@ def local_path(uri: str) -> str:
 
 
 def pod_spec_patch(
-    backend: Backend,
+    backend: Installation,
     pipeline: str,
     execution: int,
     executor_input: Json,

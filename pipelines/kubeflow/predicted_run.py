@@ -11,7 +11,7 @@ from llm2llm.pipelines.kubeflow.driver_step import Driver, DriverStep, container
 from llm2llm.pipelines.kubeflow.go_json import go_json
 from llm2llm.pipelines.kubeflow.task_inputs import DriverError, Execution, RunNames, StoredArtifact
 from llm2llm.pipelines.kubeflow.workflow_nodes import PodResult, Walk, fill, run_workflow
-from llm2llm.pipelines.kubeflow.workflow_spec import Backend, Json, documents_of, workflow_spec
+from llm2llm.pipelines.kubeflow.workflow_spec import Installation, Json, documents_of, workflow_spec
 
 MetadataOf = Callable[[str, str], Json]
 """The metadata that a stage writes for an output: by task name and output name."""
@@ -72,7 +72,7 @@ class MemoryStore:
 
 def predicted_walk(
     documents: Sequence[Json],
-    backend: Backend,
+    backend: Installation,
     parameters: Mapping[str, Any] | None,
     *,
     metadata_bytes: int,
@@ -131,7 +131,7 @@ def guessed_output(kind: str, is_last: bool) -> Any:
 def _publish(
     store: MemoryStore,
     step: DriverStep,
-    backend: Backend,
+    backend: Installation,
     metadata_bytes: int,
     metadata: MetadataOf | None,
     outputs: Mapping[str, Any],

@@ -41,7 +41,7 @@ Substitute = Callable[[str, Mapping[str, str]], str]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class NodeOutcome:
     """How a template ended."""
 
     phase: str
@@ -98,7 +98,7 @@ def node_id(workflow: str, name: str) -> str:
     return f"{workflow}-{value}"
 
 
-def run_workflow(walk: Walk) -> Outcome:
+def run_workflow(walk: Walk) -> NodeOutcome:
     """Runs the entrypoint to its end."""
     return _template(walk, "entrypoint", walk.name, walk.name, "", {}, 0)
 
@@ -116,7 +116,7 @@ def nodes_json(walk: Walk) -> str:
 
 def _template(
     walk: Walk, template_name: str, name: str, display: str, boundary: str, arguments: Mapping[str, str], ready: int
-) -> Outcome:
+) -> NodeOutcome:
     """Runs a template, with the retries that it or the controller's defaults ask for."""
     template = walk.templates[template_name]
     inputs, filled = _inputs(walk, template, arguments)
@@ -127,7 +127,7 @@ def _template(
     limit = int(float(walk.substitute(str(retry.get("limit", "0")), _scoped(filled)) or 0))
     policy = retry.get("retryPolicy", "OnFailure")
     node = _new(walk, "Retry", template_name, name, display, boundary, inputs, ready)
-    outcome = Outcome("Error")
+    outcome = NodeOutcome("Error")
     depth = ready
     for attempt in range(limit + 1):
         child = f"{name}({attempt})"
@@ -142,7 +142,7 @@ def _template(
     last = walk.nodes[node["children"][-1]]
     outputs = last.get("outputs") if last["type"] == "Pod" else None
     _end(walk, node, outcome.phase, outcome.depth, outcome.message, outputs=outputs)
-    return Outcome(outcome.phase, outcome.message, outcome.outputs, outcome.depth, outcome.node)
+    return NodeOutcome(outcome.phase, outcome.message, outcome.outputs, outcome.depth, outcome.node)
 
 
 def _attempt(
@@ -156,7 +156,7 @@ def _attempt(
     ready: int,
     *,
     retried: bool,
-) -> Outcome:
+) -> NodeOutcome:
     kind = "DAG" if "dag" in template else "Pod"
     node = _new(walk, kind, template["name"], name, display, boundary, inputs, ready)
     if retried:
@@ -181,15 +181,15 @@ def _attempt(
     walk.deepest = max(walk.deepest, ready + 1)
     _end(walk, node, result.phase, ready + 1, result.message, outputs=stored)
     walk.observe(walk)
-    return Outcome(result.phase, result.message, known, ready + 1, node["id"])
+    return NodeOutcome(result.phase, result.message, known, ready + 1, node["id"])
 
 
-def _graph(walk: Walk, template: Json, node: Json, name: str, filled: Mapping[str, str], ready: int) -> Outcome:
+def _graph(walk: Walk, template: Json, node: Json, name: str, filled: Mapping[str, str], ready: int) -> NodeOutcome:
     """Runs a sub-graph's tasks in the order in which they wait for each other."""
     tasks = {task["name"]: task for task in template["dag"]["tasks"]}
-    done: dict[str, Outcome] = {}
+    done: dict[str, NodeOutcome] = {}
     known = _scoped(filled)
-    broken: Outcome | None = None
+    broken: NodeOutcome | None = None
     while len(done) < len(tasks):
         runnable = [key for key, task in tasks.items() if key not in done and set(_waits(task)) <= set(done)]
         # The one whose inputs are there first; so iterations follow each other as they do in a cluster.
@@ -220,10 +220,10 @@ def _graph(walk: Walk, template: Json, node: Json, name: str, filled: Mapping[st
         node["outboundNodes"] = [done[key].node for key in tasks if key not in ends]
     depth = max((one.depth for one in done.values()), default=ready)
     _end(walk, node, phase, depth, message)
-    return Outcome(phase, message, {}, depth, node["id"])
+    return NodeOutcome(phase, message, {}, depth, node["id"])
 
 
-def _task(walk: Walk, task: Json, name: str, boundary: str, known: Mapping[str, str], ready: int) -> Outcome:
+def _task(walk: Walk, task: Json, name: str, boundary: str, known: Mapping[str, str], ready: int) -> NodeOutcome:
     when = walk.substitute(task.get("when", ""), known)
     if when and not _holds(when):
         return _skipped(walk, task, name, boundary, ready, "Skipped", f"when '{when}' evaluated false")
@@ -239,12 +239,12 @@ def _task(walk: Walk, task: Json, name: str, boundary: str, known: Mapping[str, 
 
 def _sequence(
     walk: Walk, task: Json, name: str, boundary: str, known: Mapping[str, str], raw: Mapping[str, str], ready: int
-) -> Outcome:
+) -> NodeOutcome:
     """A task for each number below a count, all at once."""
     count = int(walk.substitute(str(task["withSequence"]["count"]), known) or 0)
     group = _new(walk, "TaskGroup", task["template"], name, task["name"], boundary, [], ready)
     group["nodeFlag"] = {}
-    outcomes: list[Outcome] = []
+    outcomes: list[NodeOutcome] = []
     for number in range(count):
         child, display = f"{name}({number}:{number})", f"{task['name']}({number}:{number})"
         group.setdefault("children", []).append(node_id(walk.name, child))
@@ -254,10 +254,12 @@ def _sequence(
     phase, message = (broken[-1].phase, broken[-1].message) if broken else ("Succeeded", "")
     depth = max((one.depth for one in outcomes), default=ready)
     _end(walk, group, phase, depth, message)
-    return Outcome(phase, message, {}, depth, outcomes[0].node if outcomes else group["id"])
+    return NodeOutcome(phase, message, {}, depth, outcomes[0].node if outcomes else group["id"])
 
 
-def _exit_hook(walk: Walk, task: Json, name: str, boundary: str, known: Mapping[str, str], outcome: Outcome) -> Outcome:
+def _exit_hook(
+    walk: Walk, task: Json, name: str, boundary: str, known: Mapping[str, str], outcome: NodeOutcome
+) -> NodeOutcome:
     """Runs the exit task of an ExitHandler, whether what it is for failed or not."""
     hook = task.get("hooks", {}).get("exit")
     if not hook:
@@ -271,7 +273,7 @@ def _exit_hook(walk: Walk, task: Json, name: str, boundary: str, known: Mapping[
     )
     if ended.phase in ("Failed", "Error") and outcome.fulfilled:
         return ended
-    return Outcome(outcome.phase, outcome.message, outcome.outputs, ended.depth, outcome.node)
+    return NodeOutcome(outcome.phase, outcome.message, outcome.outputs, ended.depth, outcome.node)
 
 
 def _waits(task: Json) -> list[str]:
@@ -335,10 +337,10 @@ def _end(walk: Walk, node: Json, phase: str, depth: int, message: str, outputs: 
         _insert(node, "outputs", outputs, before=("children", "outboundNodes", "hostNodeName"))
 
 
-def _skipped(walk: Walk, task: Json, name: str, boundary: str, ready: int, phase: str, message: str) -> Outcome:
+def _skipped(walk: Walk, task: Json, name: str, boundary: str, ready: int, phase: str, message: str) -> NodeOutcome:
     node = _new(walk, "Skipped", task["template"], name, task["name"], boundary, [], ready)
     _end(walk, node, phase, ready, message)
-    return Outcome(phase, "", {}, ready, node["id"])
+    return NodeOutcome(phase, "", {}, ready, node["id"])
 
 
 def _insert(node: Json, key: str, value: Any, before: tuple[str, ...]) -> None:

@@ -22,7 +22,7 @@ from llm2llm.components.shared.base.errors import UserError
 from llm2llm.pipelines.kubeflow.go_json import go_json
 from llm2llm.pipelines.kubeflow.predicted_run import MetadataOf, predicted_walk
 from llm2llm.pipelines.kubeflow.workflow_nodes import Walk, nodes_json
-from llm2llm.pipelines.kubeflow.workflow_spec import Backend, Json, Version, documents_of, runtime_config
+from llm2llm.pipelines.kubeflow.workflow_spec import Installation, Json, Version, documents_of, runtime_config
 
 MAX_WORKFLOW = 1048576
 """Bytes of a stored Workflow, its nodes compressed (Argo's MAX_WORKFLOW_SIZE)."""
@@ -42,7 +42,7 @@ _OBJECT = 1500
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredBytes:
     """The size of a Workflow at one moment, in bytes."""
 
     spec: int
@@ -73,7 +73,7 @@ class WorkflowSize:
     """What the largest run of a pipeline comes to. Sizes in bytes."""
 
     version: Version
-    stored: Stored
+    stored: StoredBytes
     """The Workflow at its end."""
     pods: int
     """Pods in all, drivers included."""
@@ -103,7 +103,7 @@ def workflow_size(
     metadata_bytes: int = 120,
     metadata: MetadataOf | None = None,
     outputs: Mapping[str, Any] | None = None,
-    backend: Backend | None = None,
+    backend: Installation | None = None,
 ) -> WorkflowSize:
     """The size of the largest run of a compiled pipeline.
 
@@ -122,7 +122,7 @@ def workflow_size(
     """
     pipeline, _ = documents_of(documents)
     name = pipeline["pipelineInfo"]["name"]
-    backend = backend or Backend(version=version, workflow=f"{name}-abcde")
+    backend = backend or Installation(version=version, workflow=f"{name}-abcde")
     walk, notes = predicted_walk(
         documents, backend, parameters, metadata_bytes=metadata_bytes, metadata=metadata, outputs=outputs
     )
@@ -144,10 +144,10 @@ def workflow_size(
     )
 
 
-def measure(walk: Walk, spec: int) -> Stored:
+def measure(walk: Walk, spec: int) -> StoredBytes:
     """The size of the Workflow as it stands, `spec` being the bytes of its spec."""
     text = nodes_json(walk).encode()
-    return Stored(spec=spec, nodes=len(text), compressed=compressed(text), pods=walk.pods)
+    return StoredBytes(spec=spec, nodes=len(text), compressed=compressed(text), pods=walk.pods)
 
 
 def compressed(text: bytes) -> int:

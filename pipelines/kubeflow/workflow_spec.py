@@ -21,7 +21,7 @@ VERSIONS: tuple[Version, ...] = ("2.15", "2.16", "2.17")
 
 
 @dataclass(frozen=True)
-class Backend:
+class Installation:
     """What a Kubeflow installation adds to a pipeline: names, addresses and defaults, as its manifests ship them."""
 
     version: Version = "2.17"
@@ -89,7 +89,7 @@ def runtime_config(pipeline: Json, parameters: Mapping[str, Any] | None) -> str:
 class _Compiler:
     """The state of one compilation."""
 
-    backend: Backend
+    backend: Installation
     pipeline: Json
     kubernetes: Json
     arguments: list[Json]
@@ -142,7 +142,9 @@ class _Compiler:
         return found
 
 
-def workflow_spec(documents: Sequence[Json], backend: Backend, parameters: Mapping[str, Any] | None = None) -> Json:
+def workflow_spec(
+    documents: Sequence[Json], backend: Installation, parameters: Mapping[str, Any] | None = None
+) -> Json:
     """The `spec` of the Workflow as it is stored, defaults of the controller included.
 
     Args:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llm2llm.pipelines.kubeflow.workflow_spec import Backend
+    from llm2llm.pipelines.kubeflow.workflow_spec import Installation
 
 Json = dict[str, Any]
 
@@ -24,12 +24,12 @@ _RETRY = {
 }
 
 
-def driver_image(backend: "Backend") -> str:
+def driver_image(backend: "Installation") -> str:
     """The image of the drivers."""
     return backend.driver_image or f"ghcr.io/kubeflow/kfp-driver:{_RELEASES[backend.version]}"
 
 
-def launcher_image(backend: "Backend") -> str:
+def launcher_image(backend: "Installation") -> str:
     """The image of the init container that brings the launcher into each stage's pod."""
     return backend.launcher_image or f"ghcr.io/kubeflow/kfp-launcher:{_RELEASES[backend.version]}"
 
@@ -127,7 +127,7 @@ def exit_hook(template: str, parent: str) -> Json:
     }
 
 
-def dag_driver(backend: "Backend", pipeline: str) -> Json:
+def dag_driver(backend: "Installation", pipeline: str) -> Json:
     """The template of the drivers of sub-graphs."""
     args = [
         *("--type", "{{inputs.parameters.driver-type}}"),
@@ -159,7 +159,7 @@ def dag_driver(backend: "Backend", pipeline: str) -> Json:
     return _driver(backend, "system-dag-driver", args, inputs, outputs, env=False)
 
 
-def container_driver(backend: "Backend", pipeline: str) -> Json:
+def container_driver(backend: "Installation", pipeline: str) -> Json:
     """The template of the drivers of containers."""
     args = [
         *("--type", "CONTAINER"),
@@ -188,7 +188,7 @@ def container_driver(backend: "Backend", pipeline: str) -> Json:
 
 
 def container_executor(
-    backend: "Backend", retry: Mapping[str, Any] | None, metadata: Mapping[str, Any] | None
+    backend: "Installation", retry: Mapping[str, Any] | None, metadata: Mapping[str, Any] | None
 ) -> tuple[Json, Json]:
     """The templates that run a container: a sub-graph that a cache hit leaves empty, and the pod."""
     outer = _executor_name(retry, metadata)
@@ -307,7 +307,7 @@ def _pod_env() -> list[Json]:
     ]
 
 
-def _run_arguments(backend: "Backend", pipeline: str) -> list[str]:
+def _run_arguments(backend: "Installation", pipeline: str) -> list[str]:
     created = ["--pipeline_job_create_time_utc", "{{workflow.creationTimestamp}}"] if backend.version == "2.17" else []
     return [
         *("--pipeline_name", pipeline, "--run_id", backend.run_id, "--run_name", "{{workflow.name}}"),
@@ -325,7 +325,7 @@ def _server_arguments() -> list[str]:
 
 
 def _driver(
-    backend: "Backend", name: str, args: list[str], inputs: list[Json], outputs: list[Json], *, env: bool
+    backend: "Installation", name: str, args: list[str], inputs: list[Json], outputs: list[Json], *, env: bool
 ) -> Json:
     container: Json = {
         "args": args,

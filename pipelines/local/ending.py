@@ -13,7 +13,7 @@ from typing import Any
 from llm2llm.components.notify.notify import CONNECT_TRIES, message, told
 from llm2llm.components.shared.base.atomic import write_text
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.registry.notify_settings import NotifySettings, Outcome
+from llm2llm.components.shared.registry.notify_settings import NotifySettings, RunEnding
 
 FILE = "notified.json"
 """The ending of the run in this folder that was told last, so that a finished run is not told of again."""
@@ -45,7 +45,7 @@ class Ending:
         )
 
     def tell(
-        self, outcome: Outcome, reason: str, figures: Mapping[str, Any] | None = None, in_haste: bool = False
+        self, outcome: RunEnding, reason: str, figures: Mapping[str, Any] | None = None, in_haste: bool = False
     ) -> None:
         """Tells an ending, unless one has been told. Signals wait meanwhile: a message cut off would be none, and two
         signals would be two messages.
@@ -74,7 +74,7 @@ class Ending:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _told_before(self, outcome: Outcome) -> bool:
+    def _told_before(self, outcome: RunEnding) -> bool:
         """Whether this was said of this run before: a finished run that is started again ends at once, as it did."""
         if outcome not in ("succeeded", "nothing_new"):
             return False

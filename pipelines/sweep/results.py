@@ -22,7 +22,7 @@ from the other."""
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PointResult:
     """A finished point."""
 
     point: Point
@@ -52,7 +52,7 @@ class Outcome:
         return tuple(rows - self.training_rows[0] for rows in self.training_rows)
 
 
-def outcome_of(point: Point, summary: Mapping[str, Any]) -> Outcome:
+def outcome_of(point: Point, summary: Mapping[str, Any]) -> PointResult:
     """A point's figures, from the summary of its run."""
     iterations = summary["iterations"]
     split = "test" if all("test" in one["accuracy"] for one in iterations) else "validation"
@@ -60,7 +60,7 @@ def outcome_of(point: Point, summary: Mapping[str, Any]) -> Outcome:
     stages = summary.get("seconds_by_stage")
     controls = [one for one in summary.get("controls", []) if one["name"] == "steps"]
     control = controls[0]["accuracy"].get(split) if controls else None
-    return Outcome(
+    return PointResult(
         point=point,
         split=split,
         accuracy=tuple(one["accuracy"][split]["value"] for one in iterations),
@@ -77,7 +77,7 @@ def outcome_of(point: Point, summary: Mapping[str, Any]) -> Outcome:
     )
 
 
-Measure = Callable[[Outcome], float | None]
+Measure = Callable[[PointResult], float | None]
 
 MEASURES: dict[str, tuple[str, Measure]] = {
     "start": ("iteration 0", lambda one: one.accuracy[0]),
@@ -89,7 +89,7 @@ MEASURES: dict[str, tuple[str, Measure]] = {
 
 
 @dataclass(frozen=True)
-class Row:
+class ArmResult:
     """One arm of one config."""
 
     config: str
@@ -111,9 +111,9 @@ class Row:
     seconds: float | None
 
 
-def rows_of(sweep: SweepSettings, outcomes: Sequence[Outcome]) -> list[Row]:
+def rows_of(sweep: SweepSettings, outcomes: Sequence[PointResult]) -> list[ArmResult]:
     """The table, in the sweep's order of configs and arms; arms without a finished point are left out."""
-    grouped: dict[tuple[str, str], list[Outcome]] = defaultdict(list)
+    grouped: dict[tuple[str, str], list[PointResult]] = defaultdict(list)
     for one in _with_controls(outcomes):
         grouped[one.point.config, one.point.arm].append(one)
     configs = list(dict.fromkeys(one.point.config for one in outcomes))
@@ -132,7 +132,7 @@ def rows_of(sweep: SweepSettings, outcomes: Sequence[Outcome]) -> list[Row]:
             if arm != sweep.compared_with:
                 differences |= {name: _difference(sweep, held, baseline, one) for name, one in compared.items()}
             rows.append(
-                Row(
+                ArmResult(
                     config=config,
                     arm=arm,
                     split=held[0].split,
@@ -148,7 +148,7 @@ def rows_of(sweep: SweepSettings, outcomes: Sequence[Outcome]) -> list[Row]:
     return rows
 
 
-def _with_controls(outcomes: Sequence[Outcome]) -> list[Outcome]:
+def _with_controls(outcomes: Sequence[PointResult]) -> list[PointResult]:
     """Where controls were measured, a run that delivers iteration 0 has none of its own: it is the seeds alone. Without
     it the mean would be over the runs that gained."""
     measured = {one.point.config for one in outcomes if one.control is not None}
@@ -170,7 +170,7 @@ class CurvePoint:
     """Which rows the accuracy is on."""
 
 
-def curves_of(sweep: SweepSettings, outcomes: Sequence[Outcome]) -> dict[tuple[str, str], list[CurvePoint]]:
+def curves_of(sweep: SweepSettings, outcomes: Sequence[PointResult]) -> dict[tuple[str, str], list[CurvePoint]]:
     """(config, arm) -> its learning curve. Where a loop has ended, its last accuracy stands for what follows."""
     found: dict[tuple[str, str], list[CurvePoint]] = {}
     for config in dict.fromkeys(one.point.config for one in outcomes):
@@ -183,7 +183,7 @@ def curves_of(sweep: SweepSettings, outcomes: Sequence[Outcome]) -> dict[tuple[s
     return found
 
 
-def _curve_point(sweep: SweepSettings, held: Sequence[Outcome], place: int) -> CurvePoint:
+def _curve_point(sweep: SweepSettings, held: Sequence[PointResult], place: int) -> CurvePoint:
     mean = _mean(sweep, held, lambda one: _carried(one.accuracy, place))
     assert mean is not None, "every point has an accuracy"
     return CurvePoint(fsum(_carried(one.added, place) for one in held) / len(held), mean, held[0].split)
@@ -193,11 +193,11 @@ def _carried(values: Sequence[float], place: int) -> float:
     return values[min(place, len(values) - 1)]
 
 
-def _gain(one: Outcome) -> float | None:
+def _gain(one: PointResult) -> float | None:
     return None if one.control is None else one.accuracy[one.best] - one.control
 
 
-def _over_curve(one: Outcome, longest: int) -> float | None:
+def _over_curve(one: PointResult, longest: int) -> float | None:
     after = [_carried(one.accuracy, place) for place in range(1, longest)]
     return fsum(after) / len(after) if after else None
 
@@ -214,23 +214,23 @@ def _independent(sweep: SweepSettings, values: Mapping[tuple[int, int], float]) 
     return [fsum(held) / len(held) for held in by_unit.values()]
 
 
-def _values(held: Sequence[Outcome], measure: Measure) -> dict[tuple[int, int], float]:
+def _values(held: Sequence[PointResult], measure: Measure) -> dict[tuple[int, int], float]:
     return {_seeds(one.point): value for one in held if (value := measure(one)) is not None}
 
 
-def _mean(sweep: SweepSettings, held: Sequence[Outcome], measure: Measure) -> Mean | None:
+def _mean(sweep: SweepSettings, held: Sequence[PointResult], measure: Measure) -> Mean | None:
     values = _independent(sweep, _values(held, measure))
     return t_interval(values) if values else None
 
 
 def _difference(
-    sweep: SweepSettings, held: Sequence[Outcome], baseline: Sequence[Outcome], measure: Measure
+    sweep: SweepSettings, held: Sequence[PointResult], baseline: Sequence[PointResult], measure: Measure
 ) -> Mean | None:
     """Over the seeds of which both arms have finished."""
     return _paired(sweep, _values(held, measure), _values(baseline, measure))
 
 
-def _half(sweep: SweepSettings, held: Sequence[Outcome], baseline: Sequence[Outcome]) -> Mean | None:
+def _half(sweep: SweepSettings, held: Sequence[PointResult], baseline: Sequence[PointResult]) -> Mean | None:
     """An arm with half of the rows against the baseline with all of its own."""
     budgets = {_seeds(one.point): HALF * one.added[-1] for one in baseline}
     halves = {}

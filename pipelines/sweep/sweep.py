@@ -18,7 +18,7 @@ from llm2llm.pipelines.local.run import held, of_other_code
 from llm2llm.pipelines.sweep import cluster, local
 from llm2llm.pipelines.sweep.plot import plot
 from llm2llm.pipelines.sweep.points import Point, expand, sweep_record
-from llm2llm.pipelines.sweep.results import Outcome, curves_of, outcome_of, rows_of
+from llm2llm.pipelines.sweep.results import PointResult, curves_of, outcome_of, rows_of
 from llm2llm.pipelines.sweep.settings import SweepSettings
 from llm2llm.pipelines.sweep.tables import latex_table, markdown_table, points_csv, table_csv, text_table
 
@@ -75,13 +75,13 @@ def run_sweep(
         return shown, failed
 
 
-def finished(points: Sequence[Point], output: Path) -> list[Outcome]:
+def finished(points: Sequence[Point], output: Path) -> list[PointResult]:
     """The figures of the points that have finished."""
     found = ((point, local.summary_of(output, point)) for point in points)
     return [outcome_of(point, summary) for point, summary in found if summary is not None]
 
 
-def write_results(sweep: SweepSettings, outcomes: Sequence[Outcome], output: Path) -> str:
+def write_results(sweep: SweepSettings, outcomes: Sequence[PointResult], output: Path) -> str:
     """Writes tables and plot, and returns the table for a terminal; nothing, and empty, without a finished point."""
     if not outcomes:
         return ""

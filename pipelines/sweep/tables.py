@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from llm2llm.components.shared.base.statistics import Mean
 from llm2llm.pipelines.inspect.tables import aligned
-from llm2llm.pipelines.sweep.results import MEASURES, Outcome, Row
+from llm2llm.pipelines.sweep.results import MEASURES, ArmResult, PointResult
 from llm2llm.pipelines.sweep.settings import SweepSettings
 
 COMPARED = {
@@ -16,12 +16,13 @@ COMPARED = {
     "curve": "all iterations minus {baseline}",
     "half": "half the rows minus {baseline}",
 }
-"""The differences of the table and what each is called; see `Row.differences`. One that no run has is left out."""
+"""The differences of the table and what each is called; see `ArmResult.differences`. One that no run has is left out.
+"""
 
 _LATEX = str.maketrans({"_": r"\_", "%": r"\%", "±": r"$\pm$", "&": r"\&", "#": r"\#"})
 
 
-def caption(sweep: SweepSettings, rows: Sequence[Row]) -> str:
+def caption(sweep: SweepSettings, rows: Sequence[ArmResult]) -> str:
     """What the figures are."""
     splits = " and ".join(dict.fromkeys(row.split for row in rows))
     data, training = len(sweep.seeds.data), len(sweep.seeds.training)
@@ -40,13 +41,13 @@ def caption(sweep: SweepSettings, rows: Sequence[Row]) -> str:
     )
 
 
-def _unfinished(sweep: SweepSettings, rows: Sequence[Row]) -> str:
+def _unfinished(sweep: SweepSettings, rows: Sequence[ArmResult]) -> str:
     runs = len(sweep.configs) * len(sweep.arms) * len(sweep.seeds.data) * len(sweep.seeds.training)
     there = sum(row.runs for row in rows)
     return f" This is of {there} of {runs} runs; the others have not finished." if there < runs else ""
 
 
-def table(sweep: SweepSettings, rows: Sequence[Row]) -> list[list[str]]:
+def table(sweep: SweepSettings, rows: Sequence[ArmResult]) -> list[list[str]]:
     """Header and cells."""
     measures = {name: said for name, (said, _) in MEASURES.items() if any(name in row.means for row in rows)}
     header = ["config", "arm", "runs", *measures.values()]
@@ -67,19 +68,19 @@ def table(sweep: SweepSettings, rows: Sequence[Row]) -> list[list[str]]:
     return cells
 
 
-def text_table(sweep: SweepSettings, rows: Sequence[Row]) -> str:
+def text_table(sweep: SweepSettings, rows: Sequence[ArmResult]) -> str:
     """For a terminal."""
     return "\n".join([*aligned(table(sweep, rows)), "", caption(sweep, rows)])
 
 
-def markdown_table(sweep: SweepSettings, rows: Sequence[Row]) -> str:
+def markdown_table(sweep: SweepSettings, rows: Sequence[ArmResult]) -> str:
     """`sweep.md`."""
     header, *cells = table(sweep, rows)
     lines = [header, ["---"] * len(header), *cells]
     return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", caption(sweep, rows), ""])
 
 
-def latex_table(sweep: SweepSettings, rows: Sequence[Row]) -> str:
+def latex_table(sweep: SweepSettings, rows: Sequence[ArmResult]) -> str:
     """`sweep.tex`: a `tabular` that needs no package."""
     header, *cells = table(sweep, rows)
     lines = [" & ".join(cell.translate(_LATEX) for cell in line) + r" \\" for line in [header, *cells]]
@@ -90,7 +91,7 @@ def latex_table(sweep: SweepSettings, rows: Sequence[Row]) -> str:
     )
 
 
-def table_csv(sweep: SweepSettings, rows: Sequence[Row]) -> str:
+def table_csv(sweep: SweepSettings, rows: Sequence[ArmResult]) -> str:
     """`sweep.csv`: the table with every mean and the ends of its interval as a fraction, unrounded."""
     numbers = [f"{name}{end}" for name in MEASURES for end in ("", "_low", "_high")]
     named = ["gain" if name == "gain" else f"{name}_minus_baseline" for name in COMPARED]
@@ -110,7 +111,7 @@ def table_csv(sweep: SweepSettings, rows: Sequence[Row]) -> str:
     return _csv(lines)
 
 
-def points_csv(outcomes: Sequence[Outcome]) -> str:
+def points_csv(outcomes: Sequence[PointResult]) -> str:
     """`points.csv`: a line for each iteration of each point; calls, tokens, USD and seconds are the whole run's."""
     header = ["config", "arm", "data_seed", "training_seed", "iteration", "chosen", "split", "accuracy",
               "training_rows", "added_rows", "control_accuracy", "generated", "kept", "teacher_calls", "input_tokens",

@@ -25,7 +25,7 @@ from llm2llm.components.shared.llm.settings import ModelSettings
 from llm2llm.components.shared.tasks import teacher_schema
 from llm2llm.components.shared.tasks.task import Task
 from llm2llm.components.teacher_augment.checks import PASSED, failed_check, usual
-from llm2llm.components.teacher_augment.parsing import read_examples
+from llm2llm.components.teacher_augment.parsing import read_drafts
 from tests.support.builders import example
 from tests.support.misbehaving_server import MODEL, misbehaving_process
 
@@ -62,7 +62,7 @@ def teacher(url: str, count: int, ledger: str) -> None:
     assert all(one.outcome == "answered" for one in answers), "calls failed"
     bounds = usual(SEEDS)
     for one in answers:
-        (draft,), _ = read_examples(one, TASK, 1)
+        (draft,), _ = read_drafts(one, TASK, 1)
         row = replace(SEEDS[0], question=draft.question, answer=draft.answer, rationale=draft.rationale)
         assert failed_check(row, SEEDS[0], TASK, bounds, list(PASSED)) is None, "a row that is right was not kept"
 

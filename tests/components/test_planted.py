@@ -20,7 +20,7 @@ from llm2llm.components.dedupe.dedupe import dedupe
 from llm2llm.components.dedupe.settings import DedupeSettings
 from llm2llm.components.evaluate.evaluate import confusion_of
 from llm2llm.components.filter_errors.filter_errors import filter_errors
-from llm2llm.components.filter_errors.selections import SELECTIONS, Answers, Chosen, Selection
+from llm2llm.components.filter_errors.selections import SELECTIONS, Chosen, SeedAnswers, Selection
 from llm2llm.components.filter_errors.settings import FilterErrorsSettings, needs
 from llm2llm.components.prepare.prepare import prepare
 from llm2llm.components.prepare.settings import PrepareSettings
@@ -164,7 +164,7 @@ class TestStrategy:
             for part in parts:
                 messages = render(context.prompt("riddle"), task=about(context.task), question=part.parent.question)
                 request = teacher.request(messages, tasks.teacher_schema(context.task, 1), "write", part.parent.id)
-                questions.append(Query(teacher, request, partial(parsing.read_examples, task=context.task, count=1)))
+                questions.append(Query(teacher, request, partial(parsing.read_drafts, task=context.task, count=1)))
             told = query_until_usable(context.call_log, questions)
             return [reply(part, one) for part, one in zip(parts, told, strict=True)]
 
@@ -222,7 +222,7 @@ def test_an_offline_teacher(monkeypatch: pytest.MonkeyPatch, colours: Task, exam
 class TestSelection:
     @pytest.fixture(autouse=True)
     def planted(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        def easiest(answers: Answers) -> list[Chosen]:
+        def easiest(answers: SeedAnswers) -> list[Chosen]:
             return [Chosen(row, None) for row in sorted(answers.rows, key=lambda row: row.loss or 0.0)[:2]]
 
         monkeypatch.setitem(

@@ -43,7 +43,7 @@ _ANSWER_CUE = re.compile(
 )
 
 
-_QUOTES = str.maketrans("‘’ʼ“”", "'''\"\"")
+_ONE_QUOTE = str.maketrans("‘’ʼ“”", "'''\"\"")
 """Typographic quotation marks and apostrophes, and those of a typewriter: don’t is don't."""
 
 
@@ -54,7 +54,7 @@ def folded(text: str) -> str:
     What means something stays: 10² is `10^2` and not 102, 1½ is `1 1/2`, `.5`, `5%`, `<5`, `5!` and the interval
     `(0, 1]` keep their marks.
     """
-    return _without_outer_punctuation(" ".join(_compatible(text).translate(_QUOTES).casefold().split()))
+    return _without_outer_punctuation(" ".join(_compatible(text).translate(_ONE_QUOTE).casefold().split()))
 
 
 def _compatible(text: str) -> str:

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from llm2llm.components.shared.base.settings import Settings
 
-Outcome = Literal["succeeded", "failed", "terminated", "nothing_new"]
+RunEnding = Literal["succeeded", "failed", "terminated", "nothing_new"]
 
 
 class NotifySettings(Settings):
@@ -19,5 +19,5 @@ class NotifySettings(Settings):
     url_env: str = Field("LLM2LLM_NOTIFY_URL", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     """The environment variable with the address, which is a secret. In a cluster `placement.secrets` gives it to stage
     `notify`."""
-    outcomes: list[Outcome] = Field(default=["succeeded", "failed", "terminated", "nothing_new"], min_length=1)
+    outcomes: list[RunEnding] = Field(default=["succeeded", "failed", "terminated", "nothing_new"], min_length=1)
     """The endings that are told. `nothing_new`: the run ended early by `promote.only_if_new`."""

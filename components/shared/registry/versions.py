@@ -28,7 +28,7 @@ from llm2llm.components.shared.registry.records import (
     from_document,
 )
 from llm2llm.components.shared.storage import (
-    Entry,
+    FileEntry,
     NotThere,
     create_bytes,
     join,
@@ -237,7 +237,7 @@ def find_version(registry: str, version: str) -> str:
     raise UserError(f"no version {version!r} in {registry}{did_you_mean(version, known)}{there}")
 
 
-def verify_version(registry: str, version: str) -> dict[str, Entry]:
+def verify_version(registry: str, version: str) -> dict[str, FileEntry]:
     """Reads every byte of a version again, and holds it against its hashes and the hash in the version's name.
 
     Returns:

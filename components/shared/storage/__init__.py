@@ -30,7 +30,7 @@ MinIO do.
 
 from llm2llm.components.shared.storage.errors import NotThere
 from llm2llm.components.shared.storage.folders import (
-    Entry,
+    FileEntry,
     delete_folder,
     download_folder,
     read_manifest,
@@ -53,7 +53,7 @@ from llm2llm.components.shared.storage.objects import (
 from llm2llm.components.shared.storage.uris import is_remote, join
 
 __all__ = [
-    "Entry",
+    "FileEntry",
     "NotThere",
     "Stored",
     "append_generation",

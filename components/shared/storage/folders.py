@@ -32,7 +32,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class FileEntry:
     """What the manifest says about one file."""
 
     size: int
@@ -41,7 +41,7 @@ class Entry:
     """64 hexadecimal digits."""
 
 
-Manifest = dict[str, Entry]
+Manifest = dict[str, FileEntry]
 """By the file's name within the folder, with slashes; sorted."""
 
 
@@ -231,7 +231,7 @@ def _files(folder: Path) -> list[str]:
 
 def _unchecked(place: Place) -> Manifest:
     found = local.names(place) if isinstance(place, Path) else s3.names(place)
-    entries = {name: Entry(size, "") for name, size in found}
+    entries = {name: FileEntry(size, "") for name, size in found}
     if not entries:
         raise not_there(place)
     for name in entries:
@@ -253,14 +253,14 @@ def _take_down(uri: Uri) -> Manifest:
         return {}
 
 
-def _check(uri: Uri, folder: Path, name: str, entry: Entry) -> None:
+def _check(uri: Uri, folder: Path, name: str, entry: FileEntry) -> None:
     arrived = (folder / name).stat().st_size
     same_size = arrived == entry.size and bool(entry.sha256)
     if found := _difference(join(uri, name), arrived, _sha256(folder / name) if same_size else entry.sha256, entry):
         raise found
 
 
-def _difference(uri: str, arrived: int, sha256: str, entry: Entry) -> UserError | None:
+def _difference(uri: str, arrived: int, sha256: str, entry: FileEntry) -> UserError | None:
     if arrived != entry.size:
         what = "truncated" if arrived < entry.size else "changed"
         return _damaged(uri, f"was {what}: {arrived:,} bytes instead of {entry.size:,}")
@@ -282,7 +282,7 @@ def _no_folder(uri: Uri) -> NotThere:
 
 def _hashed(folder: Path, names: Iterable[str]) -> Manifest:
     names = list(names)
-    entries = _each(lambda name: Entry((folder / name).stat().st_size, _sha256(folder / name)), names)
+    entries = _each(lambda name: FileEntry((folder / name).stat().st_size, _sha256(folder / name)), names)
     return dict(zip(names, entries, strict=True))
 
 
@@ -314,7 +314,7 @@ def _each(do: Callable[[str], Any], names: Iterable[str]) -> list[Any]:
         pool.shutdown(cancel_futures=True)
 
 
-def _to_json(manifest: Mapping[str, Entry]) -> bytes:
+def _to_json(manifest: Mapping[str, FileEntry]) -> bytes:
     content = {"version": _VERSION, "files": {name: asdict(entry) for name, entry in sorted(manifest.items())}}
     return json.dumps(content, ensure_ascii=False, indent=1).encode() + b"\n"
 
@@ -328,7 +328,7 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     try:
         content = json.loads(data)
         version, files = content["version"], content["files"]
-        entries = {name: Entry(int(fields["size"]), fields["sha256"]) for name, fields in files.items()}
+        entries = {name: FileEntry(int(fields["size"]), fields["sha256"]) for name, fields in files.items()}
         if not all(_SHA256.fullmatch(entry.sha256) for entry in entries.values()):
             raise ValueError("no SHA-256")
     except (ValueError, KeyError, TypeError, AttributeError):

@@ -23,7 +23,7 @@ from llm2llm.components.shared.llm.requests import LLMResponse
 from llm2llm.components.shared.tasks import FORMS, Task
 from llm2llm.components.shared.tasks.forms import forms_with
 from llm2llm.components.teacher_augment.context import Context, Rows, example_data, reply
-from llm2llm.components.teacher_augment.parsing import object_in, read_examples
+from llm2llm.components.teacher_augment.parsing import object_in, read_drafts
 from llm2llm.components.teacher_augment.prompt_files import about, render, shown
 from llm2llm.components.teacher_augment.replies import Draft, Problem, Reply, Request
 from llm2llm.components.teacher_augment.strategies.base import Strategy
@@ -130,7 +130,7 @@ def _rows(context: Context, part: Request, pair: Pair, difference: str) -> Query
 
 def _read_rows(answer: LLMResponse, task: Task, count: int, allowed: Sequence[str]) -> Rows:
     """Which of the allowed labels a row has is its own affair: it is right all the same."""
-    drafts, problems = read_examples(answer, task, count)
+    drafts, problems = read_drafts(answer, task, count)
     kept = [draft for draft in drafts if _label(draft, task) in allowed]
     wrong = [
         Problem("invalid", f"its label is none of {', '.join(allowed)}", draft.question)

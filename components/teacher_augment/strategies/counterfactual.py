@@ -11,7 +11,7 @@ from llm2llm.components.shared import tasks
 from llm2llm.components.shared.llm.requests import LLMResponse
 from llm2llm.components.shared.tasks import FORMS, Task
 from llm2llm.components.teacher_augment.context import Context, Rows, example_data, reply
-from llm2llm.components.teacher_augment.parsing import read_examples
+from llm2llm.components.teacher_augment.parsing import read_drafts
 from llm2llm.components.teacher_augment.prompt_files import about, render
 from llm2llm.components.teacher_augment.replies import Draft, Problem, Reply, Request
 from llm2llm.components.teacher_augment.strategies.base import Strategy
@@ -48,7 +48,7 @@ def _new_label(part: Request, task: Task, seed: str) -> str | None:
 
 def _read(answer: LLMResponse, part: Request, task: Task) -> Rows:
     """Any other answer will do, even where a certain one was asked for: the row is right all the same."""
-    drafts, problems = read_examples(answer, task, part.count)
+    drafts, problems = read_drafts(answer, task, part.count)
     changed = [draft for draft in drafts if not _same(draft, part, task)]
     same = [
         Problem("same_answer", "the answer has not changed", draft.question) for draft in drafts if draft not in changed

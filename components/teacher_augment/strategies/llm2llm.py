@@ -8,7 +8,7 @@ from functools import partial
 
 from llm2llm.components.shared import tasks
 from llm2llm.components.teacher_augment.context import Context, Rows, example_data, reply
-from llm2llm.components.teacher_augment.parsing import read_examples
+from llm2llm.components.teacher_augment.parsing import read_drafts
 from llm2llm.components.teacher_augment.prompt_files import about, render
 from llm2llm.components.teacher_augment.replies import Reply, Request
 from llm2llm.components.teacher_augment.strategies.base import Strategy
@@ -25,7 +25,7 @@ def write(context: Context) -> list[Reply]:
         messages = render(prompt, task=about(context.task), count=part.count, example=data)
         schema = tasks.teacher_schema(context.task, part.count)
         request = teacher.request(messages, schema, "write", part.parent.id)
-        return Query(teacher, request, partial(read_examples, task=context.task, count=part.count))
+        return Query(teacher, request, partial(read_drafts, task=context.task, count=part.count))
 
     parts = context.parts()
     told = query_until_usable(context.call_log, [question(part) for part in parts])

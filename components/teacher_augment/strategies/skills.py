@@ -22,7 +22,7 @@ from llm2llm.components.shared.base.text import folded
 from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.llm.requests import LLMResponse
 from llm2llm.components.teacher_augment.context import Context, Rows, example_data, reply
-from llm2llm.components.teacher_augment.parsing import object_in, objects_schema, read_examples
+from llm2llm.components.teacher_augment.parsing import object_in, objects_schema, read_drafts
 from llm2llm.components.teacher_augment.prompt_files import about, render
 from llm2llm.components.teacher_augment.replies import Reply, Request
 from llm2llm.components.teacher_augment.requests import in_parts
@@ -187,7 +187,7 @@ def _rows(context: Context, skill: str, part: Request, skills_of: Mapping[str, S
 
 
 def _read_rows(answer: LLMResponse, context: Context, count: int, skill: str) -> Rows:
-    drafts, problems = read_examples(answer, context.task, count)
+    drafts, problems = read_drafts(answer, context.task, count)
     return [replace(draft, skills=[skill] if skill else []) for draft in drafts], problems
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm2llm.components.shared.tasks import Task, load_task
-from llm2llm.components.teacher_augment.parsing import object_in, read_examples, read_questions, read_solution
+from llm2llm.components.teacher_augment.parsing import object_in, read_drafts, read_questions, read_solution
 from llm2llm.components.teacher_augment.replies import Draft
 from llm2llm.components.teacher_augment.until_usable import Unusable
 from tests.support.fake_teacher import answered, examples
@@ -19,7 +19,7 @@ CHOICE = Task(name="choice", form="multiple_choice")
 
 def why(content: Any, task: Task, count: int = 1, **fields: Any) -> str:
     with pytest.raises(Unusable) as caught:
-        read_examples(answered(content, **fields), task, count)
+        read_drafts(answered(content, **fields), task, count)
     return caught.value.reason
 
 
@@ -52,20 +52,20 @@ def test_what_is_no_answer_has_a_reason(colours: Task, text: str, reason: str) -
 def test_an_answer_that_was_cut_off(colours: Task) -> None:
     assert why('{"examples": [{"question": "a', colours, truncated=True) == "truncated"
     whole = answered(examples(("the sea", "blue")), truncated=True)
-    assert read_examples(whole, colours, 1)[0] == [Draft("the sea", "blue")]
+    assert read_drafts(whole, colours, 1)[0] == [Draft("the sea", "blue")]
 
 
 def test_code_fences_and_words_around(colours: Task) -> None:
     inner = json.dumps(examples(("new", "blue")), indent=1)
     text = f"Sure! {{ok}} {{}}\n```json\n{inner}\n```\nAnything {{else}}?"
-    assert read_examples(answered(text), colours, 1)[0] == [Draft("new", "blue")]
+    assert read_drafts(answered(text), colours, 1)[0] == [Draft("new", "blue")]
 
 
 def test_fewer_and_more_than_asked_for(colours: Task) -> None:
-    drafts, problems = read_examples(answered(examples(("one", "blue"))), colours, 3)
+    drafts, problems = read_drafts(answered(examples(("one", "blue"))), colours, 3)
     assert len(drafts) == 1
     assert [(p.reason, p.detail) for p in problems] == [("missing", "1 of 3 examples came")] * 2
-    drafts, problems = read_examples(answered(examples(("one", "blue"), ("two", "blue"))), colours, 1)
+    drafts, problems = read_drafts(answered(examples(("one", "blue"), ("two", "blue"))), colours, 1)
     assert ([draft.question for draft in drafts], problems) == (["one"], [])
 
 
@@ -80,7 +80,7 @@ INVALID = [{"question": "x", "answer": "purple"}, {"question": "x", "answer": Tr
 )  # fmt: skip
 def test_an_example_without_its_parts_is_a_problem_and_alone_it_is_no_answer(colours: Task, item: Any) -> None:
     good = {"question": "x", "answer": "blue"}
-    drafts, problems = read_examples(answered({"examples": [item, good]}), colours, 2)
+    drafts, problems = read_drafts(answered({"examples": [item, good]}), colours, 2)
     assert drafts == [Draft("x", "blue")]
     assert [(problem.reason, problem.raw) for problem in problems] == [
         ("invalid" if item in INVALID else "unparseable", json.dumps(item))
@@ -90,9 +90,9 @@ def test_an_example_without_its_parts_is_a_problem_and_alone_it_is_no_answer(col
 
 def test_all_parts_are_read() -> None:
     item = {"question": "q", "answer": 7, "rationale": "because"}
-    assert read_examples(answered({"examples": [item]}), GSM8K, 1)[0] == [Draft("q", "7", [], "because")]
+    assert read_drafts(answered({"examples": [item]}), GSM8K, 1)[0] == [Draft("q", "7", [], "because")]
     item = {"question": "q", "answer": "B", "choices": ["a", "b"]}
-    assert read_examples(answered({"examples": [item]}), CHOICE, 1)[0] == [Draft("q", "B", ["a", "b"])]
+    assert read_drafts(answered({"examples": [item]}), CHOICE, 1)[0] == [Draft("q", "B", ["a", "b"])]
 
 
 VALUE = st.recursive(
@@ -110,7 +110,7 @@ VALUE = st.recursive(
 def test_drafts_and_problems_are_as_many_as_asked_for(colours: Task, value: Any, text: str, count: int) -> None:
     for content in (text, value, {"examples": value}, {"examples": [value, {"question": text, "answer": "blue"}]}):
         try:
-            drafts, problems = read_examples(answered(content), colours, count)
+            drafts, problems = read_drafts(answered(content), colours, count)
         except Unusable:
             continue
         assert drafts

@@ -12,7 +12,7 @@ from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.registry.production import current, move
 from llm2llm.components.shared.storage import is_remote, join, list_uris, upload_folder, write_bytes
 from llm2llm.pipelines.cli.storage import clean
-from llm2llm.pipelines.inspect.leftovers import Found, age_in_seconds, find_leftovers, remove
+from llm2llm.pipelines.inspect.leftovers import Leftovers, age_in_seconds, find_leftovers, remove
 
 LATER = time.time() + 10**6
 """Everything is older."""
@@ -64,7 +64,7 @@ def registry(place: str, tmp_path: Path) -> str:
     return uri
 
 
-def names(found: Found, place: str) -> list[tuple[str, str]]:
+def names(found: Leftovers, place: str) -> list[tuple[str, str]]:
     """Kind and name of what can go."""
     return [(one.kind, one.uri.removeprefix(place).lstrip("/")) for one in found.leftovers]
 

@@ -17,7 +17,7 @@ from llm2llm.pipelines.kubeflow.compile import compile_config
 from llm2llm.pipelines.kubeflow.predicted_run import MetadataOf
 from llm2llm.pipelines.kubeflow.workflow_nodes import PodResult
 from llm2llm.pipelines.kubeflow.workflow_size import MAX_WORKFLOW, refuse_too_large, workflow_size
-from llm2llm.pipelines.kubeflow.workflow_spec import VERSIONS, Backend
+from llm2llm.pipelines.kubeflow.workflow_spec import VERSIONS, Installation
 from tests.support.kubeflow import toys
 from tests.support.kubeflow.argo import ADMINISTRATORS_RETRY
 from tests.support.kubeflow.backend import Fault, Pod, run
@@ -70,7 +70,7 @@ def test_the_pipeline_of_before_mended_outgrows_argo_in_iteration_4(store: Metad
 
 @pytest.mark.data
 def test_with_the_real_runs_metadata_it_ends_where_the_real_one_did(
-    store: MetadataStore, real_run: Path, real_backend: Backend, real_metadata: MetadataOf
+    store: MetadataStore, real_run: Path, real_backend: Installation, real_metadata: MetadataOf
 ) -> None:
     def as_then(stage: StageInput) -> StageOutput:
         made = stage.executor_input["outputs"]["artifacts"]
@@ -119,7 +119,7 @@ def test_the_largest_pipeline_resolves_on_2_16(
     compile_config(load_config("quickstart", [*overrides, "max_iterations=3"]), tmp_path / "p.yaml")
     documents = read_compiled(tmp_path / "p.yaml")
     assert sum(name.startswith("comp-for-loop") for name in documents[0]["components"]) == 2
-    result = run(documents, store=store, pretend=True, backend=Backend(version="2.16"))
+    result = run(documents, store=store, pretend=True, backend=Installation(version="2.16"))
     assert result.state == "Succeeded", (result.failed_task, result.message)
     assert sum(stage.task.startswith("out-of-fold") for stage in result.stages) >= 9
 
@@ -142,7 +142,7 @@ def test_what_is_refused_beforehand_is_what_argo_would_end(store: MetadataStore)
 def test_placed_pipelines_run_on_each_version(store: MetadataStore, overrides: list[str]) -> None:
     documents = compiled_config("quickstart", ["placement.profile=gke", *overrides, "max_iterations=1"])
     for version in VERSIONS:
-        result = run(documents, store=store, pretend=True, backend=Backend(version=version))
+        result = run(documents, store=store, pretend=True, backend=Installation(version=version))
         assert result.state == "Succeeded", (version, result.failed_task, result.message)
         pods = [node for node in result.nodes.values() if node["templateName"].endswith("system-container-impl")]
         patches = [
@@ -217,7 +217,7 @@ def _always(kind: str, task: str, phase: str) -> Fault:
 def test_how_often_a_stage_with_two_retries_is_tried(
     store: MetadataStore, version: Any, retry: Any, phase: str, pods: int
 ) -> None:
-    backend = Backend(version=version, template_retry=retry)
+    backend = Installation(version=version, template_retry=retry)
     fault = _always("executor", "write", phase)
     result = run(compiled_toy(toys.one_with_retry), store=store, backend=backend, pretend=True, fault=fault)
     assert result.state == phase
@@ -245,7 +245,7 @@ def _process_env() -> dict[str, str]:
 
 
 def test_processes_run_as_in_their_containers(store: MetadataStore, tmp_path: Path) -> None:
-    backend = Backend(pipeline_root=str(tmp_path))
+    backend = Installation(pipeline_root=str(tmp_path))
     result = run(compiled_toy(toys.fan), store=store, backend=backend, env=_process_env())
     assert result.state == "Succeeded", result.message
     assert result.received("total") == {"numbers": [2, 3, 4]}
@@ -256,7 +256,7 @@ def test_processes_run_as_in_their_containers(store: MetadataStore, tmp_path: Pa
 
 
 def test_a_process_that_fails_says_why(store: MetadataStore, tmp_path: Path) -> None:
-    backend = Backend(pipeline_root=str(tmp_path))
+    backend = Installation(pipeline_root=str(tmp_path))
     result = run(compiled_toy(toys.chain), {"rows": 1}, store=store, backend=backend, env={"PATH": "/bin"})
     assert (result.state, result.failed_task) == ("Failed", "write")
     assert "exit code 1" in result.message
@@ -326,6 +326,6 @@ def test_deadline_and_time_to_live_are_in_the_platforms_part() -> None:
 @pytest.mark.slow
 def test_the_quickstart_runs_as_processes(store: MetadataStore, tmp_path: Path) -> None:
     documents = compiled_config("quickstart", ["max_iterations=1", "train.epochs=1", "filter_errors.selection=wrong"])
-    result = run(documents, store=store, backend=Backend(pipeline_root=str(tmp_path)), env=_process_env())
+    result = run(documents, store=store, backend=Installation(pipeline_root=str(tmp_path)), env=_process_env())
     assert result.state == "Succeeded", (result.failed_task, result.message)
     assert "report-end" in {stage.task for stage in result.stages}

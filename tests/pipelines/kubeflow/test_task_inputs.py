@@ -3,7 +3,7 @@
 import pytest
 
 from llm2llm.pipelines.kubeflow.task_inputs import DAG, DriverError, condition_holds
-from llm2llm.pipelines.kubeflow.workflow_spec import Backend
+from llm2llm.pipelines.kubeflow.workflow_spec import Installation
 from tests.support.kubeflow import toys
 from tests.support.kubeflow.backend import run
 from tests.support.kubeflow.compiled import compiled_toy
@@ -99,6 +99,6 @@ def test_an_exit_task_runs_after_a_failure(store: MetadataStore) -> None:
     def fails(stage: StageInput) -> StageOutput:
         return StageOutput(failed="exit code 1") if stage.task == "count" else _written(stage)
 
-    result = run(compiled_toy(toys.guarded), store=store, pretend=fails, backend=Backend(version="2.16"))
+    result = run(compiled_toy(toys.guarded), store=store, pretend=fails, backend=Installation(version="2.16"))
     assert (result.state, result.failed_task) == ("Failed", "count")
     assert result.received("write") == {"rows": 9}

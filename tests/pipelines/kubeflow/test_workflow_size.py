@@ -16,12 +16,12 @@ from llm2llm.pipelines.kubeflow.workflow_nodes import Walk, nodes_json
 from llm2llm.pipelines.kubeflow.workflow_size import (
     MAX_ARGUMENT,
     MAX_WORKFLOW,
-    Stored,
+    StoredBytes,
     compressed,
     refuse_too_large,
     workflow_size,
 )
-from llm2llm.pipelines.kubeflow.workflow_spec import Backend, workflow_spec
+from llm2llm.pipelines.kubeflow.workflow_spec import Installation, workflow_spec
 from tests.support.kubeflow import toys
 from tests.support.kubeflow.compiled import compiled_config, compiled_toy, read_compiled
 
@@ -30,7 +30,9 @@ HASH = re.compile(r"[0-9a-f]{64}")
 
 
 @pytest.mark.data
-def test_the_spec_is_the_real_one_byte_for_byte(real_run: Path, real_workflow: Json, real_backend: Backend) -> None:
+def test_the_spec_is_the_real_one_byte_for_byte(
+    real_run: Path, real_workflow: Json, real_backend: Installation
+) -> None:
     ours = workflow_spec(read_compiled(real_run / "pipeline.yaml.xz"), real_backend)
     theirs = dict(real_workflow["spec"])
     del theirs["hostAliases"]  # of that one installation
@@ -47,7 +49,7 @@ def test_the_spec_is_the_real_one_byte_for_byte(real_run: Path, real_workflow: J
 def test_nodes_grow_as_those_of_the_real_run(
     real_run: Path,
     real_workflow: Json,
-    real_backend: Backend,
+    real_backend: Installation,
     real_metadata: predicted_run.MetadataOf,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -93,7 +95,7 @@ def test_nodes_grow_as_those_of_the_real_run(
 
 @pytest.mark.data
 def test_the_real_run_is_known_beforehand_not_to_fit(
-    real_run: Path, real_backend: Backend, real_metadata: predicted_run.MetadataOf
+    real_run: Path, real_backend: Installation, real_metadata: predicted_run.MetadataOf
 ) -> None:
     documents = read_compiled(real_run / "pipeline.yaml.xz")
     size = workflow_size(documents, version="2.17", metadata=real_metadata, backend=real_backend)
@@ -109,7 +111,7 @@ def test_the_real_run_is_known_beforehand_not_to_fit(
 
 def _copies(toy: Any, version: str) -> int:
     documents = compiled_toy(toy)
-    backend = Backend(version=version)  # type: ignore[arg-type]
+    backend = Installation(version=version)  # type: ignore[arg-type]
     walk, _ = predicted_run.predicted_walk(documents, backend, None, metadata_bytes=100, metadata=None, outputs=None)
     return nodes_json(walk).count('"name":"pod-spec-patch","value":"{')
 
@@ -158,7 +160,7 @@ def test_pods_of_a_chain_a_loop_and_an_exit_handler() -> None:
 def test_a_loop_that_two_tasks_refer_to_is_refused_as_the_api_server_does() -> None:
     """Its compiler makes the template of a loop's items once for each task, under one name."""
     documents = compiled_config("quickstart", ["filter_errors.folds=2", "max_iterations=2"])
-    workflow_spec(documents, Backend())
+    workflow_spec(documents, Installation())
     components = documents[0]["components"]
     loop = next(name for name in components if name.startswith("comp-for-loop"))
     for graph in (documents[0]["root"], *components.values()):
@@ -166,7 +168,7 @@ def test_a_loop_that_two_tasks_refer_to_is_refused_as_the_api_server_does() -> N
             if task["taskInfo"]["name"].startswith("folds "):
                 task["componentRef"] = {"name": loop}
     with pytest.raises(UserError, match=f'template name="{loop}-iteration": template already exists'):
-        workflow_spec(documents, Backend())
+        workflow_spec(documents, Installation())
 
 
 def test_a_pipeline_without_documents_is_refused() -> None:
@@ -189,8 +191,8 @@ def test_refusals_name_what_is_too_large_and_what_to_change() -> None:
 
 
 def test_argo_compresses_only_what_does_not_fit() -> None:
-    assert not Stored(spec=300_000, nodes=700_000, compressed=50_000).is_compressed
-    large = Stored(spec=300_000, nodes=900_000, compressed=50_000)
+    assert not StoredBytes(spec=300_000, nodes=700_000, compressed=50_000).is_compressed
+    large = StoredBytes(spec=300_000, nodes=900_000, compressed=50_000)
     assert large.is_compressed
     assert large.total < 400_000
     assert MAX_ARGUMENT == 128 * 1024

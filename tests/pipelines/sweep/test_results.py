@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from llm2llm.pipelines.sweep.plot import plot
-from llm2llm.pipelines.sweep.results import Outcome, curves_of, outcome_of, rows_of
+from llm2llm.pipelines.sweep.results import PointResult, curves_of, outcome_of, rows_of
 from llm2llm.pipelines.sweep.tables import latex_table, markdown_table, points_csv, table_csv, text_table
 from tests.support.sweeps import point_of, run_summary, sweep_of
 
 THREE = {"training": [0, 1, 2]}
 
 
-def outcome(arm: str, accuracy: list[float], data: int = 0, training: int = 0, **others: object) -> Outcome:
+def outcome(arm: str, accuracy: list[float], data: int = 0, training: int = 0, **others: object) -> PointResult:
     return outcome_of(point_of(arm, data, training), run_summary(accuracy, **others))  # type: ignore[arg-type]
 
 

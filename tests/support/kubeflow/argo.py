@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llm2llm.pipelines.kubeflow.go_json import go_json
-from llm2llm.pipelines.kubeflow.workflow_nodes import Outcome, RunPod, Walk, nodes_json, run_workflow
-from llm2llm.pipelines.kubeflow.workflow_size import MAX_REQUEST, MAX_WORKFLOW, Stored, measure
+from llm2llm.pipelines.kubeflow.workflow_nodes import NodeOutcome, RunPod, Walk, nodes_json, run_workflow
+from llm2llm.pipelines.kubeflow.workflow_size import MAX_REQUEST, MAX_WORKFLOW, StoredBytes, measure
 from tests.support.kubeflow.texts import argo
 
 Json = dict[str, Any]
@@ -36,7 +36,7 @@ class Run:
     shown: str
     """What `run.error` or the UI tells: Argo's own message is in the controller's log."""
     walk: Walk
-    sizes: list[Stored] = field(default_factory=list)
+    sizes: list[StoredBytes] = field(default_factory=list)
     """Before and after each pod."""
 
 
@@ -49,9 +49,9 @@ def run(spec: Json, name: str, run_pod: RunPod) -> Run:
         run_pod: What a pod does.
     """
     size = len(go_json(spec).encode())
-    sizes: list[Stored] = []
+    sizes: list[StoredBytes] = []
 
-    exact = Stored(size, 0, 0)
+    exact = StoredBytes(size, 0, 0)
 
     def weigh(walk: Walk) -> None:
         nonlocal exact
@@ -72,19 +72,19 @@ def run(spec: Json, name: str, run_pod: RunPod) -> Run:
         message = f"Request entity too large: limit is {MAX_REQUEST}"
         return Run("Error", message, message, walk)
     try:
-        outcome: Outcome = run_workflow(walk)
+        outcome: NodeOutcome = run_workflow(walk)
     except WorkflowTooLarge as error:
         return Run("Error", str(error), error.shown, walk, sizes)
     sizes.append(measure(walk, size))
     return Run(outcome.phase, outcome.message, "", walk, sizes)
 
 
-def _scaled(exact: Stored, nodes: int, pods: int) -> Stored | None:
+def _scaled(exact: StoredBytes, nodes: int, pods: int) -> StoredBytes | None:
     """The size from the last that was measured, when little has been added since and the limit is far.
 
     Compressing 10 MB after each of 400 pods would take minutes.
     """
     if not exact.nodes or nodes > 1.02 * exact.nodes:
         return None
-    scaled = Stored(exact.spec, nodes, int(exact.compressed * nodes / exact.nodes), pods)
+    scaled = StoredBytes(exact.spec, nodes, int(exact.compressed * nodes / exact.nodes), pods)
     return scaled if scaled.total < 0.95 * MAX_WORKFLOW else None

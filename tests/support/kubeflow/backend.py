@@ -20,8 +20,8 @@ from llm2llm.pipelines.kubeflow.driver_step import Driver, DriverStep
 from llm2llm.pipelines.kubeflow.predicted_run import last_tasks
 from llm2llm.pipelines.kubeflow.task_inputs import DriverError, RunNames
 from llm2llm.pipelines.kubeflow.workflow_nodes import PodResult
-from llm2llm.pipelines.kubeflow.workflow_size import MAX_ARGUMENT, Stored
-from llm2llm.pipelines.kubeflow.workflow_spec import Backend, documents_of, workflow_spec
+from llm2llm.pipelines.kubeflow.workflow_size import MAX_ARGUMENT, StoredBytes
+from llm2llm.pipelines.kubeflow.workflow_spec import Installation, documents_of, workflow_spec
 from tests.support.kubeflow import argo
 from tests.support.kubeflow.driver import Cache, drive
 from tests.support.kubeflow.launcher import (
@@ -76,7 +76,7 @@ class Result:
     executions: int
     pods: int
     pods_in_a_row: int
-    sizes: list[Stored]
+    sizes: list[StoredBytes]
     """The Workflow before and after each pod."""
     stages: list[StageInput] = field(default_factory=list)
     """What each stage that ran received."""
@@ -105,7 +105,7 @@ def run(
     *,
     store: MetadataStore,
     cache: Cache | None = None,
-    backend: Backend | None = None,
+    backend: Installation | None = None,
     pretend: bool | Pretend = False,
     fault: Fault | None = None,
     env: Mapping[str, str] | None = None,
@@ -130,7 +130,7 @@ def run(
     pipeline, _ = documents_of(documents)
     name = pipeline["pipelineInfo"]["name"]
     workflow = workflow or f"{name}-{uuid.uuid4().hex[:5]}"
-    backend = replace(backend or Backend(), workflow=workflow, run_id=str(uuid.uuid4()))
+    backend = replace(backend or Installation(), workflow=workflow, run_id=str(uuid.uuid4()))
     cache = cache if cache is not None else Cache()
     store.begin_run(name, backend.run_id, backend.pipeline_root, backend.store_session_info)
     names = RunNames(backend.run_id, backend.run_display_name, workflow)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from llm2llm.pipelines.kubeflow.predicted_run import MetadataOf
-from llm2llm.pipelines.kubeflow.workflow_spec import Backend
+from llm2llm.pipelines.kubeflow.workflow_spec import Installation
 from tests.support.kubeflow.store import PYTHON_VARIABLE, MetadataStore, metadata_store
 
 Json = dict[str, Any]
@@ -58,7 +58,7 @@ def _handed(workflow: Json) -> list[Json]:
 
 
 @pytest.fixture(scope="session")
-def real_backend(real_workflow: Json) -> Backend:
+def real_backend(real_workflow: Json) -> Installation:
     """The installation of the real run."""
     info = next(
         one["metadata"]["store_session_info"]
@@ -66,7 +66,7 @@ def real_backend(real_workflow: Json) -> Backend:
         for many in patch["inputs"].get("artifacts", {}).values()
         for one in many["artifacts"]
     )
-    return Backend(
+    return Installation(
         workflow=real_workflow["metadata"]["name"],
         run_display_name=real_workflow["metadata"]["annotations"]["pipelines.kubeflow.org/run_name"],
         driver_image="localhost/driver:1",
