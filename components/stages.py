@@ -33,6 +33,8 @@ class Stage:
     """Whether it runs once, after the last iteration."""
     from_iteration: int | None = 0
     """The first iteration that has it; None: it runs once, before the loop."""
+    hands_on: tuple[str, ...] = ()
+    """The stages whose settings it returns, in this order, in place of those from `configure`."""
     at_exit: bool = False
     """Whether it is the exit task of a run in a cluster: it runs once, whatever has become of the others."""
 
@@ -57,6 +59,16 @@ STAGES: dict[str, Stage] = {
         outputs=("notes",),
         cached=False,  # it depends on the registry
         from_iteration=None,
+    ),
+    "tune": Stage(
+        "Try settings of the training on the seeds; the loop trains with the best.",
+        sections=("task", "student", "train", "evaluate", "tune", "handed_on", "random_seed"),
+        outputs=("journal",),
+        image="train",
+        gpu=True,
+        loads_models=True,
+        from_iteration=None,
+        hands_on=("train", "out_of_fold", "controls"),
     ),
     "teacher_augment": Stage(
         "Have a teacher write new examples from the errors.",

@@ -1,7 +1,7 @@
 """The loop, once. Fine-tune the student, find the seeds that it gets wrong, have a teacher write new examples from
 exactly those, drop near copies and leaks, add the rest to the training set, and again.
 
-    prepare
+    prepare, tune
     train 0, evaluate 0, filter_errors 0
     while there is something to learn:
         teacher_augment, dedupe, train, evaluate, filter_errors
@@ -9,7 +9,7 @@ exactly those, drop near copies and leaks, add the rest to the training set, and
 
 `run` executes a stage by its name and gives back its outputs, or what stands for them. Two runners read this function:
 `kubeflow.pipeline` turns every call into a task of a pipeline, `local.in_process` makes the call. What is there only if
-the config asks for it: `detect_changes`, shards of `predict`, folds of `out_of_fold`, `controls`, `promote`.
+the config asks for it: `detect_changes`, `tune`, shards of `predict`, folds of `out_of_fold`, `controls`, `promote`.
 """
 
 from collections.abc import Callable
@@ -58,6 +58,8 @@ def run_loop(config: Config, run: Runner) -> None:
             news = run("detect_changes", splits=splits, config=configured)
             if not nested.enter_context(run.only_if(news.returned, "something new")):
                 return
+        if config.tune.tried:
+            journal = run("tune", splits=splits, previous_journal=journal, replay_set=replay)["journal"]
         for iteration in range(config.max_iterations + 1):
             if found is not None:
                 if not nested.enter_context(run.only_if(found.returned, f"iteration {iteration}")):

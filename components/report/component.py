@@ -75,6 +75,7 @@ def report(
             verdict,
             [*so_far.controls, *baselines(settings, rows, so_far.scores, so_far.decisions[-1].best_iteration)],
             so_far.confusions,
+            so_far.trials,
         )
         write_text(html.path, render_html(settings, numbers, training, so_far.errors, so_far.rejects))
         write_text(markdown.path, render_markdown(settings, numbers, so_far.rejects))

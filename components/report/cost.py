@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from llm2llm.components.report.verdict import count
-from llm2llm.components.shared.data.schemas import Call, Control, Decision, Score
+from llm2llm.components.shared.data.schemas import Call, Control, Decision, Score, Trial
 from llm2llm.components.shared.judge.cost import total
 
 
@@ -40,7 +40,10 @@ def teacher_costs(
 
 
 def judge_costs(
-    history: Sequence[Score], decisions: Sequence[Decision], controls: Sequence[Control] = ()
+    history: Sequence[Score],
+    decisions: Sequence[Decision],
+    controls: Sequence[Control] = (),
+    trials: Sequence[Trial] = (),
 ) -> dict[str, Any] | None:
     """The part `judge_calls` of the summary; None where no answer was judged.
 
@@ -48,8 +51,9 @@ def judge_costs(
         history: All scores so far, which hold what judging each split cost.
         decisions: All decisions so far, which hold what judging the folds cost.
         controls: Counted with the iteration that they are compared with.
+        trials: Counted with iteration 0.
     """
-    judged: list[Score | Decision | Control] = [*history, *decisions, *controls]
+    judged: list[Score | Decision | Control | Trial] = [*history, *decisions, *controls, *trials]
     rows = [row for row in judged if row.judge_calls]
     if not rows:
         return None
@@ -62,7 +66,7 @@ def judge_costs(
     }
 
 
-def _of_judge(rows: Sequence[Score | Decision | Control]) -> dict[str, Any]:
+def _of_judge(rows: Sequence[Score | Decision | Control | Trial]) -> dict[str, Any]:
     sums = total(rows)
     usd = sums["judge_usd"]
     return {

@@ -29,6 +29,7 @@ from llm2llm.components.report.cost import cost_sentences, price
 from llm2llm.components.report.promotion import SLICES_SHOWN, comparison_sentences, promotion_headline
 from llm2llm.components.report.reasons import REASONS
 from llm2llm.components.report.samples import kept_rows, last_errors, rejected_rows, suspects_of
+from llm2llm.components.report.tuning import tuning_rows
 from llm2llm.components.report.verdict import (
     count,
     interval,
@@ -120,6 +121,7 @@ def render_html(
         leakage_sentence=leakage_sentence(summary["leakage"]),
         gains=_gains(summary),
         controls=_controls(summary),
+        trials=tuning_rows(summary.get("tuning")),
         few_rows=FEW_ROWS,
         answers=_answers(summary),
         promotion=_promotion(summary["promotion"]),
@@ -155,6 +157,7 @@ def render_markdown(config: Mapping[str, Any], summary: Mapping[str, Any], rejec
         reasons=reasons_table(rejects, summary),
         gains=_gains(summary),
         controls=_controls(summary),
+        trials=tuning_rows(summary.get("tuning")),
         answers=_answers(summary),
         promotion=_promotion(summary["promotion"]),
     )

@@ -27,6 +27,18 @@
         go_on           whether another iteration follows
         reason          why or why not
     best_iteration      by the metric that decides, on validation; the earliest of equals
+    tuning              settings of the training that were tried before the loop; null where none were
+        chosen          the keys of `train` that were tried, with the values that the loop trains with
+        reason          why these
+        split, folds    what was asked: validation, or with folds the seeds
+        metric          what the choice goes by
+        trials          for each in the order in which it was tried:
+            settings    keys of `train` and their values
+            chosen      whether the loop trains with them
+            failed      why there is no student; else empty
+            n, unparseable, accuracy (value, low, high), decides: as above
+            behind      how much more accurate the chosen one is on the same rows: value, low, high (95% paired
+                        bootstrap interval), p; null for the chosen one and for one that failed
     controls            what the delivered student is held against. For each control:
         name            `steps`: the seeds alone, for as many optimiser steps; there once the loop has ended.
                         `majority`: the most frequent label of the seeds, always. `untrained`: the student before any
@@ -107,6 +119,7 @@ from typing import Any
 
 from llm2llm.components.report.controls import count_controls, count_delivered
 from llm2llm.components.report.cost import judge_costs, teacher_costs
+from llm2llm.components.report.tuning import count_trials
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.statistics import wilson_interval
 from llm2llm.components.shared.data.schemas import (
@@ -119,6 +132,7 @@ from llm2llm.components.shared.data.schemas import (
     Reject,
     Score,
     StudentError,
+    Trial,
 )
 
 SCHEMA_VERSION = 3
@@ -139,6 +153,7 @@ def summarise(
     promotion: Mapping[str, Any] | None = None,
     controls: Sequence[Control] = (),
     confusions: Sequence[Confusion] = (),
+    trials: Sequence[Trial] = (),
 ) -> dict[str, Any]:
     """The summary of all iterations so far.
 
@@ -154,6 +169,7 @@ def summarise(
         promotion: What `promote` decided; None where nothing is promoted.
         controls: Of the journal, and those that need no student.
         confusions: All so far.
+        trials: Of the settings of the training.
 
     Raises:
         UserError: Rows that contradict one another, such as an iteration with scores and no decision.
@@ -195,6 +211,7 @@ def summarise(
         "schema_version": SCHEMA_VERSION,
         "iterations": iterations,
         "best_iteration": best,
+        "tuning": count_trials(trials),
         "controls": count_controls(controls, history, best),
         "threshold": _threshold([score for score in history if score.iteration == best]),
         "delivered": count_delivered(confusions, best),
@@ -218,7 +235,7 @@ def summarise(
             for iteration in sorted(after_first | kept.keys() | rejected.keys())
         ],
         "teacher_calls": teacher_costs(calls, kept.total(), iterations, best),
-        "judge_calls": judge_costs(history, decisions, controls),
+        "judge_calls": judge_costs(history, decisions, controls, trials),
         "answers": None if answers is None else dict(answers),
         "promotion": None if promotion is None else dict(promotion),
         "training": {key: getattr(max(history, key=lambda score: score.iteration), key) for key in TRAINING},

@@ -37,6 +37,7 @@ def planned_stages(config: Config) -> list[PlannedStage]:
     side_by_side = {"predict": shards, "out_of_fold": folds}
     there = {
         "detect_changes": config.promote.only_if_new,
+        "tune": bool(config.tune.tried),
         "predict": shards > 1,
         "out_of_fold": folds > 0,
         "controls": config.has_controls,
@@ -119,7 +120,7 @@ def judge_bound(config: Config) -> str:
         return "judge: runs in the stage's own pod; it costs that pod's time"
     if not _limits(judge.budget):
         return "judge: no bound: set evaluate.judge.budget"
-    grading = ("evaluate" if config.evaluate.shards == 1 else "predict", "out_of_fold", "controls", "promote")
+    grading = ("evaluate" if config.evaluate.shards == 1 else "predict", "tune", "out_of_fold", "controls", "promote")
     stages = [one for one in planned_stages(config) if one.stage in grading]
     pods = sum(one.pods * (1 if judge.ledger else 1 + one.retries) for one in stages)
     again = "" if judge.ledger else "; retries counted, as evaluate.judge.ledger is not set"

@@ -398,6 +398,8 @@ def _fits(config: Config, shape: Any, parameters: int) -> Iterator[Finding]:
     needs = {"train": training, answers: answering}
     if config.filter_errors.uses_folds:
         needs["out_of_fold"] = max(training, answering, key=lambda one: one[0].total)
+    if config.tune.tried:
+        needs["tune"] = max(training, answering, key=lambda one: one[0].total)
     if config.has_controls:
         needs["controls"] = max(training, answering, key=lambda one: one[0].total)
     if config.promote.registry:

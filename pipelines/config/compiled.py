@@ -20,6 +20,7 @@ def compiled_settings(config: Config) -> dict[str, Any]:
         "evaluate.backend": config.evaluate.backend,
         "evaluate.shards": config.evaluate.shards,
         "promote.only_if_new": config.promote.only_if_new,
+        "whether there is anything to tune": bool(config.tune.tried),
         "whether there are controls": config.has_controls,
         "report.each_iteration": config.report.each_iteration,
         "whether there is a registry": bool(config.promote.registry),

@@ -23,6 +23,7 @@ from llm2llm.components.shared.training.settings import SCRATCH, FineTuneSetting
 from llm2llm.components.shared.training.settings import check_task as check_training
 from llm2llm.components.stages import STAGES
 from llm2llm.components.teacher_augment.settings import TeacherAugmentSettings, check_task
+from llm2llm.components.tune.settings import TuneSettings
 from llm2llm.pipelines.config.placement import check_devices
 from llm2llm.pipelines.config.placement_settings import PlacementSettings
 
@@ -33,7 +34,7 @@ class ImageSettings(Settings):
     cpu: str = images.CPU
     """configure, prepare, detect_changes, filter_errors, teacher_augment, dedupe, report."""
     train: str = images.TRAIN
-    """train, evaluate, predict, out_of_fold, controls, promote; teacher_augment when its teacher is a model that
+    """train, tune, evaluate, predict, out_of_fold, controls, promote; teacher_augment when its teacher is a model that
     transformers loads."""
     vllm: str = images.VLLM
     """evaluate and predict with `evaluate.backend: vllm`; teacher_augment when its teacher is a model that vLLM
@@ -56,6 +57,7 @@ class Config(Settings):
     data: DataSettings
     prepare: PrepareSettings = PrepareSettings()
     train: FineTuneSettings = FineTuneSettings()
+    tune: TuneSettings = TuneSettings()
     evaluate: AnswerSettings = AnswerSettings()
     filter_errors: FilterErrorsSettings = FilterErrorsSettings()
     teacher_augment: TeacherAugmentSettings
@@ -102,6 +104,7 @@ class Config(Settings):
             check_training(self.train, self.task)
         except ValueError as problem:
             raise ValueError(f"train.{problem}") from None
+        self.tune.check(self.train)
         if self.controls.steps and self.train.nodes > 1:
             raise ValueError(
                 f"controls.steps true trains in one pod, and train.nodes is {self.train.nodes}; remove it, or set "

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from llm2llm.components.shared.base.settings import Settings
 from llm2llm.components.stages import STAGES
 
-GRADING = ("predict", "evaluate", "out_of_fold", "controls", "promote")
+GRADING = ("tune", "predict", "evaluate", "out_of_fold", "controls", "promote")
 """The stages that grade answers, and ask a judge where the task has one."""
 LOADS_MODELS = tuple(name for name, stage in STAGES.items() if stage.loads_models)
 """The stages that always load a model."""

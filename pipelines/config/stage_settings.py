@@ -27,8 +27,17 @@ def stage_values(config: Config, stage: str, data_versions: dict[str, str] | Non
     values["data_versions"] = data_versions
     values["out_of_fold"] = _out_of_fold(config)
     values["ceiling"] = _ceiling(config)
+    if stage == "tune":
+        values["handed_on"] = _handed_on(values)
     values["max_iterations"] = config.max_iterations  # said even where it is the default: it is what the stage is for
     return {section: values[section] for section in STAGES[stage].sections if values.get(section)}
+
+
+def _handed_on(values: dict[str, Any]) -> dict[str, Any]:
+    """What the stages that get their settings from `tune` need beside what it needs itself."""
+    known = STAGES["tune"]
+    wanted = {section for stage in known.hands_on for section in STAGES[stage].sections} - {*known.sections}
+    return {section: values[section] for section in sorted(wanted) if values.get(section)}
 
 
 def _ceiling(config: Config) -> dict[str, Any] | None:

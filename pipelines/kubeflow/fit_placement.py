@@ -93,7 +93,7 @@ def stage_disk(config: "Config", stage: str, parameters: int) -> Disk | None:
         return None
     if stage == "train":
         return training_disk(parameters, config.train)
-    if stage in ("out_of_fold", "controls"):  # their students are no artifacts
+    if stage in ("tune", "out_of_fold", "controls"):  # their students are no artifacts
         training = training_disk(parameters, config.train)
         return Disk(training.scratch + training.downloads, 0.0)
     return answering_disk(parameters, models=2 if stage == "promote" else 1)

@@ -52,6 +52,7 @@ class KubeflowRunner:
         self._placement = fit_placement(config)
         self._form = form
         self._settings: Any = settings
+        self._handed_on: dict[str, Any] = {}
         self._in_order = settings is not None
         self._reported: Any = None
 
@@ -61,7 +62,7 @@ class KubeflowRunner:
             compiled = settings_text(compiled_settings(self._config))
             given |= {"name": self._config.name, "compiled": compiled, **self._form}
         elif STAGES[stage].sections:
-            given["settings"] = self._settings[stage]
+            given["settings"] = self._handed_on.get(stage) or self._settings[stage]
         task = component(stage)(**given)
         iteration = inputs.get("iteration")
         task.set_container_image(self._config.image_of(stage))
@@ -72,6 +73,7 @@ class KubeflowRunner:
         done = TaskOutputs(placed(task, stage, self._placement, config.train.nodes, config.evaluate.shards))
         if stage == "configure" and self._settings is None:
             self._settings = done
+        self._handed_on |= {name: done[name] for name in STAGES[stage].hands_on}
         # In a cluster nobody waits for a report. On one machine it would come last of all, and a run that fails later
         # would leave none.
         if stage == "report":

@@ -70,6 +70,8 @@ class ProcessRunner:
         if stage == "configure":
             names = [name for name, one in STAGES.items() if one.sections]
             self._settings = dict(zip(names, done.returned, strict=True))
+        elif STAGES[stage].hands_on:
+            self._settings = {**self._settings, **dict(zip(STAGES[stage].hands_on, done.returned, strict=True))}
         return done
 
     def _done(self, stage: str, inputs: Mapping[str, Any]) -> Done:

@@ -94,6 +94,11 @@ def run_local(
             "evaluate.backend 'vllm': there is no vLLM in this Python; let LLM2LLM_VLLM_PYTHON name one that has it, "
             "use --runner docker, or set backend: transformers"
         )
+    if runner != "process" and config.tune.tried and config.filter_errors.fold_count:
+        raise UserError(
+            f"--runner {runner}: KFP's local runner hands no tuned settings on to the folds of out_of_fold; use "
+            "--runner process, or a selection without folds (filter_errors.selection: wrong)"
+        )
     for model, folder in _model_folders(config).items():
         if not folder.is_dir():
             raise UserError(f"{'student' if model == config.student else 'model'} {model}: no such folder")

@@ -18,6 +18,7 @@ from llm2llm.components.shared.data.schemas import (
     Score,
     Split,
     StudentError,
+    Trial,
     content_id,
 )
 from llm2llm.components.shared.data.splits import write_splits
@@ -96,6 +97,16 @@ def control(correct_ids: Sequence[str], n: int, split: Split = "test", steps: in
         steps=steps,
         correct_ids=sorted(correct_ids),
     )
+
+
+def trial(number: int, settings: str, correct_ids: Sequence[str], n: int, chosen: bool = False, **more: Any) -> Trial:
+    """Settings that were tried, with these validation rows right."""
+    right = len(correct_ids)
+    low, high = wilson_interval(right, n)
+    return Trial(
+        number=number, settings=settings, chosen=chosen, split="validation", n=n, correct=right, unparseable=0,
+        accuracy=right / n, low=low, high=high, correct_ids=sorted(correct_ids), **more,
+    )  # fmt: skip
 
 
 def confusion(right: str, given: str | None, n: int = 1, split: Split = "test", iteration: int = 1) -> Confusion:

@@ -4,6 +4,7 @@
     journal/errors.parquet       filter_errors: the seeds that the student needed help with
     journal/decisions.parquet    filter_errors: go on or stop, and the reason, one row for each iteration
     journal/controls.parquet     controls: what the delivered student is held against; there once the loop has ended
+    journal/trials.parquet       tune: settings of the training that were tried before the loop
     journal/rejects.parquet      prepare, teacher_augment, dedupe: rows that did not enter, and why
     journal/calls.parquet        teacher_augment: every request to a teacher
     journal/confusions.parquet   evaluate: which label or choice was given for which
@@ -34,6 +35,7 @@ from llm2llm.components.shared.data.schemas import (
     Reject,
     Score,
     StudentError,
+    Trial,
 )
 
 
@@ -56,6 +58,7 @@ class Journal:
     rejects: Sequence[Reject] = ()
     calls: Sequence[Call] = ()
     controls: Sequence[Control] = ()
+    trials: Sequence[Trial] = ()
     confusions: Sequence[Confusion] = ()
     spent: Spending = field(default=Spending())
 

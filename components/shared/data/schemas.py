@@ -9,6 +9,7 @@ calls        every request to a teacher, of all iterations so far
 scores       one row for each iteration and split: the history
 decisions    one row for each iteration: go on or stop, and the reason
 controls     what the delivered student is held against: one row for each control and split, once the loop has ended
+trials       settings of the training that were tried before the loop, each with its score
 confusions   of tasks with labels or choices, which was given for which: one row for each iteration, split and pair
 """
 
@@ -351,6 +352,51 @@ class Control:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """Settings of the training that were tried on the seeds, and the grades of the students. Kind `trials`."""
+
+    number: int
+    """From 0, in the order in which they were tried."""
+    settings: str
+    """The keys of `train` that were tried, with their values, as a JSON object."""
+    chosen: bool
+    """Whether the loop trains with them; one trial is."""
+    split: Split
+    """What was asked: `validation`, or with folds the seeds, each by a student that was trained without it."""
+    folds: int = 0
+    n: int
+    correct: int
+    unparseable: int
+    accuracy: float
+    low: float
+    high: float
+    """The 95% Wilson interval of the accuracy."""
+    correct_ids: list[str] = field(default_factory=list)
+    """The ids of the rows that were answered right, sorted: trials are compared row by row."""
+    metric: str = "accuracy"
+    """What decides (`task.metric`)."""
+    value: float | None = None
+    """Its figure, in [0, 1]; None where it is the accuracy. So are the fields below."""
+    value_low: float | None = None
+    value_high: float | None = None
+    """Its 95% bootstrap interval."""
+    failed: str = ""
+    """Why there is no student, as of a learning rate so high that the loss is no number; then no row is right."""
+    iteration: int = 0
+    """Trials are before the loop: what they cost is counted with iteration 0."""
+    judge_calls: int = 0
+    judge_input_tokens: int | None = None
+    judge_output_tokens: int | None = None
+    judge_usd: float | None = None
+    """What the judge cost, as in a `Score`."""
+
+    @property
+    def decides(self) -> float:
+        """The figure that the choice goes by, in [0, 1]: that of the metric."""
+        return self.accuracy if self.value is None else self.value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Confusion:
     """How many rows with one right answer were given which. Kind `confusions`."""
 
@@ -362,7 +408,7 @@ class Confusion:
     n: int
 
 
-Row = Example | Prediction | StudentError | Reject | Call | Score | Decision | Control | Confusion
+Row = Example | Prediction | StudentError | Reject | Call | Score | Decision | Control | Trial | Confusion
 
 KINDS: dict[str, type[Row]] = {
     "examples": Example,
@@ -374,6 +420,7 @@ KINDS: dict[str, type[Row]] = {
     "scores": Score,
     "decisions": Decision,
     "controls": Control,
+    "trials": Trial,
     "confusions": Confusion,
 }
 

@@ -7,7 +7,7 @@ and dollars a sum is None where any of its parts is not known.
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from llm2llm.components.shared.data.schemas import Control, Decision, Prediction, Score
+from llm2llm.components.shared.data.schemas import Control, Decision, Prediction, Score, Trial
 from llm2llm.components.shared.llm.requests import LLMResponse
 
 Figures = tuple[int, int | None, int | None, float | None]
@@ -20,7 +20,7 @@ def cost_of(answers: Iterable[LLMResponse]) -> dict[str, Any]:
     return _sums([(1, one.input_tokens, one.output_tokens, one.usd) for one in came.values()])
 
 
-def total(rows: Iterable[Prediction | Score | Decision | Control]) -> dict[str, Any]:
+def total(rows: Iterable[Prediction | Score | Decision | Control | Trial]) -> dict[str, Any]:
     """The sums of the fields `NAMES` over rows, by name."""
     return _sums([(row.judge_calls, row.judge_input_tokens, row.judge_output_tokens, row.judge_usd) for row in rows])
 

@@ -57,6 +57,7 @@ LIBRARIES = {
     "predict": ROWS + MODELS,
     "evaluate": ROWS + MODELS,
     "out_of_fold": ROWS + MODELS,
+    "tune": ROWS + MODELS,
     "controls": (*ROWS, *MODELS, "openai"),
     "teacher_augment": (*ROWS, *MODELS, "openai"),
 }

@@ -28,6 +28,10 @@ MOST_SKIPPED = 20
 """Steps in a row that float16's loss scaling may leave out: each halves the scale, which begins at 65,536."""
 
 
+class NotANumber(UserError):
+    """A training whose loss or gradient is no number; another learning rate may train."""
+
+
 class StudentTrainer(SFTTrainer):
     """Trains on rows.
 
@@ -89,7 +93,7 @@ class StudentTrainer(SFTTrainer):
         """The mean loss of the tokens to learn, each weighted as its row is.
 
         Raises:
-            UserError: It is not a number.
+            NotANumber: It is not one.
         """
         places = inputs.pop("places").tolist()
         weights = inputs.pop("weights", None)
@@ -98,7 +102,7 @@ class StudentTrainer(SFTTrainer):
         loss = super().compute_loss(asked, inputs, return_outputs, num_items_in_batch)
         value = (loss[0] if return_outputs else loss).detach()
         if not torch.isfinite(value):
-            raise UserError(self._not_a_number("loss", float(value), self.state.global_step + 1, places))
+            raise NotANumber(self._not_a_number("loss", float(value), self.state.global_step + 1, places))
         if self._step != self.state.global_step:
             self._step, self._places = self.state.global_step, []
         self._places += places
@@ -108,7 +112,7 @@ class StudentTrainer(SFTTrainer):
         """Logs a step.
 
         Raises:
-            UserError: Its gradient is not a number, which a loss that is one does not rule out. In float16 that skips a
+            NotANumber: Its gradient is not one, which a loss that is one does not rule out. In float16 that skips a
                 step while the scale of the loss is too large; it is an error where it goes on.
         """
         if math.isfinite(norm := logs.get("grad_norm", 0.0)):
@@ -116,7 +120,7 @@ class StudentTrainer(SFTTrainer):
         else:
             self._skipped += 1
             if not self.args.fp16 or self._skipped > MOST_SKIPPED:
-                raise UserError(self._not_a_number("gradient", norm, self.state.global_step, self._places))
+                raise NotANumber(self._not_a_number("gradient", norm, self.state.global_step, self._places))
             logs = {name: value for name, value in logs.items() if name != "grad_norm"}
         super().log(logs, start_time)
 

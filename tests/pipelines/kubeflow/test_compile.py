@@ -84,6 +84,27 @@ def test_replay_rows_reach_every_training(tmp_path: Path) -> None:
         assert {"replay_set" in task["inputs"]["artifacts"] for task in trainings} == {name == "with"}
 
 
+def test_tuned_settings_come_from_their_own_task_where_there_is_something_to_tune(tmp_path: Path) -> None:
+    more = ("train.learning_rate=2e-5", "max_iterations=1")
+    for name, overrides in (("with", ("tune.learning_rate=[0.001, 0.002]",)), ("without", ())):
+        spec = compiled("quickstart", tmp_path / f"{name}.yaml", *more, *overrides)
+        graphs = [c["dag"] for c in [spec["root"], *spec["components"].values()] if "dag" in c]
+        tasks = [(key, task) for graph in graphs for key, task in graph["tasks"].items()]
+        assert sum(task["taskInfo"]["name"] == "tune" for _, task in tasks) == (name == "with")
+        assert ("exec-tune" in spec["deploymentSpec"]["executors"]) == (name == "with")
+        makers = {
+            task["taskInfo"]["name"]: task["inputs"]["parameters"]["settings"]
+            for _, task in tasks
+            if task["taskInfo"]["name"] in ("train 0", "evaluate 0")
+        }
+        of_train = makers["train 0"]["taskOutputParameter"]
+        assert (of_train["producerTask"], of_train["outputParameterKey"]) == (
+            "tune" if name == "with" else "configure",
+            "train",
+        )
+        assert makers["evaluate 0"]["taskOutputParameter"]["producerTask"] == "configure"
+
+
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [((), True), (("controls.steps=false",), False), (("train.start_from=previous",), False)],

@@ -21,7 +21,7 @@ from llm2llm.pipelines.config.placement_values import quantity_bytes
 from llm2llm.pipelines.kubeflow.fit_placement import fit_placement, reads_hub
 from llm2llm.pipelines.kubeflow.student_disk import GIB, named_parameters, scratch_parameters, training_disk
 
-ALWAYS = ["train", "predict", "evaluate", "out_of_fold", "controls", "promote"]
+ALWAYS = ["tune", "train", "predict", "evaluate", "out_of_fold", "controls", "promote"]
 
 
 def fitted(*overrides: str, config: str = "quickstart", profile: str = "gke") -> PlacementSettings:

@@ -20,7 +20,7 @@ from llm2llm.pipelines.kubeflow.fit_placement import fit_placement
 from llm2llm.pipelines.kubeflow.trainjob_template import train_job
 
 PROFILES = list(shipped_profiles())
-GPU_STAGES = {"train", "evaluate", "predict", "promote", "out_of_fold", "controls"}
+GPU_STAGES = {"train", "tune", "evaluate", "predict", "promote", "out_of_fold", "controls"}
 
 
 def compiled(tmp_path: Path, *overrides: str, config: str = "quickstart") -> tuple[dict[str, Any], dict[str, Any], str]:
@@ -61,7 +61,7 @@ def test_every_stage_has_limits_time_outs_and_retries(
     if more == EVERYTHING:
         # On several nodes there is no control.
         assert {
-            f"exec-{stage.replace('_', '-')}" for stage in STAGES if stage not in ("controls", "notify")
+            f"exec-{stage.replace('_', '-')}" for stage in STAGES if stage not in ("controls", "notify", "tune")
         } == places.keys()
     assert ":latest" not in text
     executors = spec["deploymentSpec"]["executors"]

@@ -30,6 +30,7 @@ from tests.support.builders import (
     reject,
     score,
     student_error,
+    trial,
 )
 
 ROWS = {
@@ -39,6 +40,7 @@ ROWS = {
     "rejects": [reject(0, "copy")],
     "calls": [call("one"), call("two")],
     "controls": [control(["a"], 2)],
+    "trials": [trial(0, "{}", ["a"], 2, chosen=True)],
     "confusions": [confusion("A", "B"), confusion("A", None)],
 }
 
@@ -54,7 +56,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     artifact = LocalArtifact(str(tmp_path / "journal"))
     write_journal(artifact, journal)
     assert read_journal(artifact) == journal
-    assert artifact.metadata == {"kind": "journal", "schema_version": VERSION, "rows": 10}
+    assert artifact.metadata == {"kind": "journal", "schema_version": VERSION, "rows": 11}
     assert sorted(content(artifact)) == sorted([*(f"{kind}.parquet" for kind in FILES), SPENT])
 
 

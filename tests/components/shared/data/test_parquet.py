@@ -55,6 +55,10 @@ COLUMNS = {
     "controls": "name:string iteration:int64 split:string n:int64 correct:int64 unparseable:int64 accuracy:double "
     "low:double high:double steps:int64 correct_ids:list asked_ids:list shots:int64 judge_calls:int64 "
     "judge_input_tokens:int64? judge_output_tokens:int64? judge_usd:double?",
+    "trials": "number:int64 settings:string chosen:bool split:string folds:int64 n:int64 correct:int64 "
+    "unparseable:int64 accuracy:double low:double high:double correct_ids:list metric:string value:double? "
+    "value_low:double? value_high:double? failed:string iteration:int64 judge_calls:int64 judge_input_tokens:int64? "
+    "judge_output_tokens:int64? judge_usd:double?",
     "confusions": "iteration:int64 split:string right:string given:string? n:int64",
 }
 COLUMNS["candidates"] = COLUMNS["examples"]

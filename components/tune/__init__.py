@@ -1,0 +1,1 @@
+"""Stage `tune`: settings of the training, tried on the seeds before the loop."""
