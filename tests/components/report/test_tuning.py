@@ -51,7 +51,7 @@ def test_what_decides_is_shown_where_it_is_not_the_accuracy() -> None:
     ]
     tuning = count_trials(by_f1)
     assert tuning is not None
-    assert tuning["reason"].startswith("the highest macro f1 on 40 validation rows: 60.0%; 0 of the other 1 may")
+    assert tuning["reason"].startswith("the highest macro f1 on 40 validation rows: 60.0%; 1 of the other 1 may")
     assert tuning["trials"][0]["decides"] == {"name": "macro_f1", "value": 0.6, "low": 0.3, "high": 0.7}
     assert "| Settings | Accuracy | Macro f1 |" in render_markdown({}, summary(by_f1), [])
 
