@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from llm2llm.components.shared.base.errors import UserError, did_you_mean
+from llm2llm.components.shared.base.settings import key_at
 from llm2llm.components.shared.base.text import decode_text
 from llm2llm.components.shared.base.yaml_text import MOST_BYTES, load_yaml
 from llm2llm.components.shared.tasks import load_task
@@ -28,9 +29,9 @@ def check_config(values: Mapping[str, Any], where: str) -> Config:
     if isinstance(values.get("task"), str | Mapping):
         values["task"] = load_task(values["task"])
     elif "task" in values:
-        raise UserError(f"{where}.task: a shipped task's name or a mapping, got {values['task']!r}")
+        raise UserError(f"{key_at(where, 'task')}: a shipped task's name or a mapping, got {values['task']!r}")
     if isinstance(values.get("placement"), Mapping):
-        values["placement"] = load_placement(values["placement"], f"{where}.placement")
+        values["placement"] = load_placement(values["placement"], key_at(where, "placement"))
     return Config.load(values, where)
 
 
@@ -73,10 +74,10 @@ def load_config(source: str, overrides: Iterable[str] = (), resolve: bool = Fals
 
 
 def _blamed(message: str, file: str, overrides: Iterable[str]) -> str:
-    """The message, with `--set KEY` in place of `FILE.KEY` where it was set there."""
+    """The message, with `--set KEY` in place of `FILE: KEY` where it was set there."""
     for override in overrides:
         key = override.partition("=")[0]
-        message = re.sub(rf"^{re.escape(f'{file}.{key}')}(?=[:.])", f"--set {key}", message, flags=re.MULTILINE)
+        message = re.sub(rf"^{re.escape(key_at(file, key))}(?=[:.])", f"--set {key}", message, flags=re.MULTILINE)
     return message
 
 

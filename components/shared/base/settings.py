@@ -58,7 +58,7 @@ class Settings(BaseModel):
             raise UserError(f"{where}: expected keys and values, got {_shown(values)}")
         if twice := sorted(inputs.keys() & values.keys()):
             raise UserError(
-                f"{where}.{twice[0]}: given twice, as an input ({inputs[twice[0]]!r}) and in the settings "
+                f"{key_at(where, twice[0])}: given twice, as an input ({inputs[twice[0]]!r}) and in the settings "
                 f"({values[twice[0]]!r}); remove it from the settings"
             )
         values = {**values, **inputs}
@@ -118,6 +118,14 @@ def in_words(table: Mapping[str, Any]) -> str:
     return ", ".join(f"`{name}` ({entry.about})" for name, entry in table.items())
 
 
+def key_at(where: str, key: str) -> str:
+    """How messages call a key: `train.epochs` of a section, `tickets.yaml: train.epochs` of a file."""
+    return (f"{where}: {key}" if where.endswith((".yaml", ".yml")) else f"{where}.{key}") if key else where
+
+
+_NAMED = re.compile("'([^']*)'")
+
+
 def _lines(cls: type[BaseModel], error: ValidationError, where: str) -> list[str]:
     lines: dict[str, str] = {}
     hints: dict[str, str] = {}
@@ -125,7 +133,7 @@ def _lines(cls: type[BaseModel], error: ValidationError, where: str) -> list[str
         loc = problem["loc"]
         keys = {0, len(loc) - 1} if problem["type"] == "extra_forbidden" else {0}
         path = [part for place, part in enumerate(loc) if place in keys or not _TAG.fullmatch(str(part))]
-        key = ".".join([where, *map(str, path)])
+        key = key_at(where, ".".join(map(str, path)))
         if problem["type"] == "extra_forbidden":
             hint = did_you_mean(str(path[-1]), _keys_at(cls, path[:-1]))
             lines[key] = f"{key}: unknown key{hint}"
@@ -139,6 +147,8 @@ def _lines(cls: type[BaseModel], error: ValidationError, where: str) -> list[str
                 message = f"not as it must be: {described.rstrip('.')}"
             if path and not isinstance(problem["input"], (dict, BaseModel)):
                 message += f" (got {_shown(problem['input'])})"
+            if problem["type"] == "literal_error":
+                message += did_you_mean(str(problem["input"]), _NAMED.findall(problem["ctx"]["expected"]))
             # A key that may hold several types has a line for each type that its value is not of.
             hints[key] = _quote_it(problem["input"]) if problem["type"] == "string_type" and key not in lines else ""
             lines[key] = f"{lines[key]}, or: {message}" if key in lines else f"{key}: {message}"

@@ -293,7 +293,7 @@ def test_a_teacher_that_refuses_the_connection(run: Run, tmp_path: Path, example
 def test_run_refuses_bad_configs_before_it_starts(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = config(tmp_path / "c.yaml", train={"epoch": 3})
     code, _, err = run("run", path, "--output", "out")
-    assert (code, "c.yaml.train.epoch: unknown key; did you mean 'epochs'?" in err) == (2, True)
+    assert (code, "c.yaml: train.epoch: unknown key; did you mean 'epochs'?" in err) == (2, True)
     assert not (tmp_path / "out").exists()
     code, _, err = run("run", config(tmp_path / "c.yaml"), "--output", "out")
     assert (code, f"data.seeds: {tmp_path}/seeds.jsonl: no such file" in err) == (2, True)

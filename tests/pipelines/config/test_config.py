@@ -222,12 +222,12 @@ def test_the_random_config_differs_from_the_quickstart_in_its_strategy_alone() -
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"max_iteration": 3}, r"c\.yaml\.max_iteration: unknown key; did you mean 'max_iterations'\?"),
-        ({"train": {"epoch": 3}}, r"c\.yaml\.train\.epoch: unknown key; did you mean 'epochs'\?"),
+        ({"max_iteration": 3}, r"c\.yaml: max_iteration: unknown key; did you mean 'max_iterations'\?"),
+        ({"train": {"epoch": 3}}, r"c\.yaml: train\.epoch: unknown key; did you mean 'epochs'\?"),
         ({"train": {"scratch": {"layer": 3}}}, r"train\.scratch\.layer: unknown key; did you mean 'layers'\?"),
         ({"train": {"epochs": -1}}, r"train\.epochs: .*greater than 0 \(got -1\)"),
         ({"max_iterations": 0}, r"max_iterations: .*\(got 0\)"),
-        ({"name": "My Pipeline"}, r"c\.yaml\.name: .*\(got 'My Pipeline'\)"),
+        ({"name": "My Pipeline"}, r"c\.yaml: name: .*\(got 'My Pipeline'\)"),
         ({"task": "snipz"}, r"task: 'snipz' is no shipped task .*did you mean 'snips'\?"),
         ({"task": 3}, r"task: a shipped task's name or a mapping, got 3"),
         ({"student": "scratch", "train": {"method": "lora"}}, r"train\.method 'lora' adapts a pretrained model"),
@@ -300,7 +300,7 @@ def test_overrides_set_any_key(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^--set train\.epoch: unknown key; did you mean 'epochs'"):
         load_config(str(path), ["train.epochs=2", "train.epoch=2"])
     path.write_text(yaml.safe_dump(minimal(train={"epochs": "many"})))
-    with pytest.raises(UserError, match=r"^c\.yaml\.train\.epochs: "):
+    with pytest.raises(UserError, match=r"^c\.yaml: train\.epochs: "):
         load_config(str(path), ["train.epoch=2"])
     with pytest.raises(UserError, match=r"expected section\.key=value"):
         load_config(str(path), ["train.epochs"])

@@ -22,16 +22,16 @@ def written(folder: Path, **values: Any) -> Path:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"arm": {}}, "mine.yaml.arm: unknown key; did you mean 'arms'?"),
-        ({"seeds": {"traning": [1]}}, "mine.yaml.seeds.traning: unknown key; did you mean 'training'?"),
-        ({"arms": {}}, "mine.yaml.arms: "),
+        ({"arm": {}}, "mine.yaml: arm: unknown key; did you mean 'arms'?"),
+        ({"seeds": {"traning": [1]}}, "mine.yaml: seeds.traning: unknown key; did you mean 'training'?"),
+        ({"arms": {}}, "mine.yaml: arms: "),
         ({"arms": {"A b": {}}}, "arms.A b: a name is lower-case"),
         ({"baseline": "other"}, "baseline 'other' is no arm; there are plain"),
         ({"seeds": {"training": [1, 1]}}, "training [1, 1]: one seed at least, none below 0, each once"),
         ({"arms": {"plain": {"random_seed": 3}}}, "random_seed: set by the sweep"),
         ({"set": {"prepare.random_seed": 3}}, "prepare.random_seed: set by the sweep"),
         ({"configs": ["snips", "snips"]}, "configs: 'snips' stands twice"),
-        ({"limits": {"cores": -1}}, "mine.yaml.limits.cores: "),
+        ({"limits": {"cores": -1}}, "mine.yaml: limits.cores: "),
     ],
 )
 def test_a_wrong_sweep_file_is_refused_by_key_and_value(values: dict[str, Any], said: str, tmp_path: Path) -> None:
