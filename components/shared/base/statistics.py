@@ -91,13 +91,14 @@ def best_of_p(
 ) -> float:
     """The two-sided p-value of the best of several students against the first: could none of them be better?
 
-    The best of k is better than the first by luck k times as often as one is, or nearly. So what the best gains is held
-    against what the best would gain if nothing but chance told each student from the first: the answers to a row are
-    swapped between the first and all the students at once, or not, by a fair coin for each row, which leaves alone how
-    alike the students are (approximate randomisation: Noreen 1989; the maximum over all: Westfall and Young,
-    "Resampling-based multiple testing", 1993). Bonferroni, which knows nothing of that, would ask for more. A gain that
-    is reached exactly counts half (mid-p), as gains on few rows are coarse. With one student and accuracies, it is
-    McNemar's test.
+    The best of k is better than the first by luck k times as often as one is, or nearly. So the largest gain is held
+    against the largest if nothing but chance told each student from the first: the answers to a row are swapped between
+    the first and all the students at once, or not, by a fair coin for each row, which leaves alone how alike the
+    students are (approximate randomisation: Noreen 1989; the maximum over all: Westfall and Young, "Resampling-based
+    multiple testing", 1993). Bonferroni, which knows nothing of that, would ask for more. Each gain is divided by its
+    standard deviation under these swaps, as is usual: the same gain says more of a student that answers fewer rows
+    differently. A gain that is reached exactly counts half (mid-p), as gains on few rows are coarse. With one student
+    and accuracies, it is McNemar's test.
 
     Args:
         first: What `value` needs of each answer, as (rows, measures).
@@ -116,19 +117,21 @@ def best_of_p(
     differ = np.any([np.any(one != first, axis=1) for one in students], axis=0)
     changes = [(one - first)[differ].astype(np.float64) for one in students]
     own, theirs = first.sum(axis=0), [one.sum(axis=0) for one in students]
-    observed = max(float(value(one) - value(own)) for one in theirs)
+    observed = np.array([float(value(one) - value(own)) for one in theirs])
     random = np.random.default_rng(random_seed)
-    above = 0.0
+    gains = np.empty((swaps, len(students)))
     # In parts, as rows times swaps can be more than the memory.
     part = max(1, min(swaps, 4_000_000 // max(1, int(differ.sum()))))
     for start in range(0, swaps, part):
         coins = random.integers(0, 2, size=(min(part, swaps - start), int(differ.sum()))).astype(np.float64)
-        gains = []
-        for change, sums in zip(changes, theirs, strict=True):
+        for number, (change, sums) in enumerate(zip(changes, theirs, strict=True)):
             moved = coins @ change
-            gains.append(value(sums - moved) - value(own + moved))
-        best = np.max(gains, axis=0)
-        above += float((best > observed + 1e-9).sum()) + float((np.abs(best - observed) <= 1e-9).sum()) / 2
+            gains[start : start + len(coins), number] = value(sums - moved) - value(own + moved)
+    spread = gains.std(axis=0)
+    spread[spread == 0] = 1.0  # a student that is the first in all answers
+    best, reached = (gains / spread).max(axis=1), (observed / spread).max()
+    same = np.abs(best - reached) <= 1e-9
+    above = float((best[~same] > reached).sum()) + float(same.sum()) / 2
     return min(1.0, 2 * (above + 1) / (swaps + 1))
 
 

@@ -90,6 +90,11 @@ def refuse_quantised(student: str, settings: FineTuneSettings) -> None:
             f"train.method: {settings.method!r} trains the weights, and those of {base} are quantised ({kind}); set "
             "train.method: qlora, or name the model that is not quantised"
         )
+    if settings.sharding == "fsdp":
+        raise UserError(
+            f"train.sharding: 'fsdp' does not share out {base}, whose weights are quantised ({kind}); set "
+            "train.sharding: ddp, or name the model that is not quantised"
+        )
     if settings.merge:
         raise UserError(
             f"train.merge: an adapter cannot be merged into {base}, whose weights are quantised ({kind}); set "

@@ -311,6 +311,7 @@ def test_full_training_goes_on_from_an_adapter_with_every_weight(
         ({"method": "hft"}, r"train\.method: 'hft' trains the weights"),
         ({"method": "lora", "merge": True}, r"train\.merge: an adapter cannot be merged into .*\(gptq\)"),
         ({"method": "qlora", "merge": True}, r"train\.merge: an adapter cannot be merged"),
+        ({"method": "lora", "sharding": "fsdp"}, r"train\.sharding: 'fsdp' does not share out .*\(gptq\); .*ddp"),
     ],
 )
 def test_a_quantised_base_is_refused_before_it_is_loaded(
