@@ -42,6 +42,7 @@ def report(
     import json
 
     from llm2llm.components.report.inputs import answers, baselines, leakage, metric_figures
+    from llm2llm.components.report.mlflow_run import log_finished
     from llm2llm.components.report.promotion import read_promotion
     from llm2llm.components.report.report import render_html, render_markdown
     from llm2llm.components.report.settings import ReportStage
@@ -87,4 +88,7 @@ def report(
                   "config": config, "promotion": promotion}  # fmt: skip
         made = manifest_of(settings, inputs, so_far.decisions, verdict, iteration)
         write_text(manifest.path, manifest_text(made))
+        if not so_far.decisions[-1].go_on:
+            files = {"report.html": html, "report.md": markdown, "summary.json": summary, "manifest.json": manifest}
+            log_finished(settings, numbers, {name: one.path for name, one in files.items()}, verdict)
         manifest.metadata.update({"kind": "manifest", "schema_version": made["schema_version"]})

@@ -30,6 +30,7 @@ from types import FrameType
 from typing import Any, Literal
 from uuid import uuid4
 
+from llm2llm.components.report.settings import ReportSettings
 from llm2llm.components.shared.base.atomic import atomic_file, atomic_folder, write_text
 from llm2llm.components.shared.base.errors import UserError, cannot_write
 from llm2llm.components.shared.base.hashing import hash_of, source_hash
@@ -103,6 +104,10 @@ def run_local(
         if not folder.is_dir():
             raise UserError(f"{'student' if model == config.student else 'model'} {model}: no such folder")
     check_address(config.notify)
+    if config.report.mlflow_experiment:
+        from llm2llm.components.report.mlflow_run import check_server
+
+        check_server(config.report.mlflow_experiment)
     output = output.expanduser().absolute()
     if not taken_over:
         _refuse_inside(config, output)
@@ -111,9 +116,12 @@ def run_local(
         if fresh:
             _discard(output)
         config = _with_places(_snapshot_inputs(config, output), output)
-        notify = config.notify
-        # There is one place here, and this process tells of the ending.
-        config = config.model_copy(update={"placement": PlacementSettings(), "notify": NotifySettings()})
+        notify, logged = config.notify, config.report
+        # There is one place here, and this process tells of the ending, and logs the run with the student it leaves.
+        alone = config.report.model_copy(update={"mlflow_experiment": ""})
+        config = config.model_copy(
+            update={"placement": PlacementSettings(), "notify": NotifySettings(), "report": alone}
+        )
         os.environ[RUN_VARIABLE] = run_id = _claim(config, output, runner)
         ending = Ending(notify, config.name, run_id, output)
         with _stopped_by_signals(ending), ending_told(ending):
@@ -129,8 +137,24 @@ def run_local(
                 else:
                     _run_pipeline(config, output, runner, watch)
             summary = _collect(output)
+            _log_to_mlflow(logged, run_id, config, summary, output)
             ending.done(summary)
         return summary
+
+
+def _log_to_mlflow(
+    settings: ReportSettings, run: str, config: Config, summary: Mapping[str, Any], output: Path
+) -> None:
+    if not settings.mlflow_experiment or "nothing_new" in summary:
+        return
+    from llm2llm.components.report.inputs import metric_figures
+    from llm2llm.components.report.mlflow_run import log_run
+
+    files = {name: output / name for name in ("report.html", "report.md", "summary.json", "manifest.json")}
+    model = output / "student" if settings.mlflow_model else None
+    values = config.model_dump(mode="json", exclude={"placement"})
+    figures = metric_figures(dict(summary))
+    print(log_run(settings.mlflow_experiment, run, values, summary, figures, files, model), file=sys.stderr, flush=True)
 
 
 def _run_pipeline(config: Config, output: Path, runner: Runner, watch: Watch) -> None:
