@@ -50,7 +50,7 @@ def run_loop(config: Config, run: Runner) -> None:
     pool = prepared["pool_set"] if config.draws_from_pool else None
     replay = prepared["replay_set"] if config.data.replay else None
     # What nothing but the end of the loop needs is in a block that is entered there alone.
-    has_end = config.has_controls or not config.report.each_iteration
+    has_end = config.has_controls or not config.reports_each_iteration
     student = found = promotion = None
     so_far: dict[str, Any] = {}
     with ExitStack() as nested:
@@ -64,7 +64,7 @@ def run_loop(config: Config, run: Runner) -> None:
             if found is not None:
                 if not nested.enter_context(run.only_if(found.returned, f"iteration {iteration}")):
                     return
-                if has_end and config.report.each_iteration:
+                if has_end and config.reports_each_iteration:
                     run("report", **so_far)
                 written = run(
                     "teacher_augment",

@@ -8,10 +8,10 @@ from llm2llm.components.shared.base.settings import Settings, StageSettings
 class ReportSettings(Settings):
     """The `report` section of a config."""
 
-    each_iteration: bool = True
+    each_iteration: bool | None = None
     """Whether there is a report after each iteration, so that a run can be looked at while it goes on and one that
     fails has left some; else only once the loop has ended. In a cluster each costs two pods, and 7 KB of the Workflow,
-    whose size is limited."""
+    whose size is limited. Not set: on, but in a cluster only where the Workflow stays below 900 KB."""
     mlflow_experiment: str = Field("", max_length=250)
     """The experiment of an MLflow tracking server that a finished run is logged to, as one run: params, metrics of each
     iteration, report, and the student where the run leaves one in an output folder or a registry. The server is in the

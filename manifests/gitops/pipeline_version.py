@@ -22,7 +22,7 @@ import yaml
 from llm2llm.components.shared.base.atomic import atomic_folder
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.pipelines.config import load_config
-from llm2llm.pipelines.kubeflow.compile import compile_config
+from llm2llm.pipelines.kubeflow.compile import compile_checked
 from llm2llm.pipelines.kubeflow.local_data import refuse_local_data
 
 API = "pipelines.kubeflow.org/v2beta1"
@@ -37,13 +37,13 @@ def manifests(config: str, overrides: tuple[str, ...] = (), namespace: str = "ll
         namespace: Where runs of the pipeline run.
 
     Raises:
-        UserError: Whatever `load_config` and `compile_config` find; data or a student that only this machine has.
+        UserError: Whatever `load_config` and `compile_checked` find; data or a student that only this machine has.
     """
     loaded = load_config(config, overrides)
     refuse_local_data(loaded, load_config(config, overrides, resolve=True))
     with tempfile.TemporaryDirectory() as folder:
         compiled = Path(folder) / "pipeline.yaml"
-        compile_config(loaded, compiled)
+        compile_checked(loaded, compiled)
         spec, *platform = yaml.safe_load_all(compiled.read_text(encoding="utf-8"))
     content = {"pipelineSpec": spec, **({"platformSpec": platform[0]} if platform else {})}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

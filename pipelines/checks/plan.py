@@ -47,7 +47,7 @@ def planned_stages(config: Config) -> list[PlannedStage]:
     pods = {}
     for name, known in STAGES.items():
         times = 1 if known.from_iteration is None or known.once else iterations + 1 - known.from_iteration
-        if name == "report" and not config.report.each_iteration:
+        if name == "report" and not config.reports_each_iteration:
             times = 1
         if name == "out_of_fold":  # not at the limit, where nothing would be written from them
             times = iterations

@@ -199,13 +199,13 @@ def compile_command(config: str, output: Path, overrides: tuple[str, ...]) -> No
     """
     from llm2llm.pipelines.config import load_config
     from llm2llm.pipelines.kubeflow.compile import compile_checked
-    from llm2llm.pipelines.kubeflow.expected_size import size_line
     from llm2llm.pipelines.kubeflow.local_data import refuse_local_data
 
     loaded = load_config(config, overrides)
-    size = compile_checked(loaded, output)
+    checked = compile_checked(loaded, output)
     click.echo(f"wrote {output} ({output.stat().st_size / 1000:.0f} KB)")
-    click.echo(size_line(size))
+    for note in checked.notes:
+        click.echo(note)
     try:
         refuse_local_data(loaded, load_config(config, overrides, resolve=True))
     except UserError as problem:  # the run's form can still name another place
@@ -224,12 +224,12 @@ def plan_command(config: str, overrides: tuple[str, ...]) -> None:
     from llm2llm.pipelines.checks.plan import plan
     from llm2llm.pipelines.config import load_config
     from llm2llm.pipelines.kubeflow.compile import compile_checked
-    from llm2llm.pipelines.kubeflow.expected_size import size_line
 
     loaded = load_config(config, overrides)
     click.echo(plan(loaded))
     with TemporaryDirectory() as folder:
-        click.echo(f"cluster: {size_line(compile_checked(loaded, Path(folder) / 'pipeline.yaml'))}")
+        for note in compile_checked(loaded, Path(folder) / "pipeline.yaml").notes:
+            click.echo(f"cluster: {note}")
 
 
 @cli.group(cls=NamedGroup)

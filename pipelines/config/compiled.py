@@ -6,6 +6,8 @@ from typing import Any
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.pipelines.config.config import Config
 
+REPORTS = "report.each_iteration"
+
 
 def compiled_settings(config: Config) -> dict[str, Any]:
     """What is fixed when the pipeline is compiled, by the words in which a run's parameters are held against it."""
@@ -22,7 +24,7 @@ def compiled_settings(config: Config) -> dict[str, Any]:
         "promote.only_if_new": config.promote.only_if_new,
         "whether there is anything to tune": bool(config.tune.tried),
         "whether there are controls": config.has_controls,
-        "report.each_iteration": config.report.each_iteration,
+        REPORTS: config.reports_each_iteration,
         "whether there is a registry": bool(config.promote.registry),
         "whether there are replay rows": bool(config.data.replay),
         "whether the teacher draws from the pool": config.draws_from_pool,
@@ -47,6 +49,8 @@ def check_compiled(config: Config, compiled: Mapping[str, Any]) -> None:
             "pipeline was compiled with; lower it, or compile the config again with a higher max_iterations"
         )
     for where, now in compiled_settings(config).items():
+        if where == REPORTS and config.report.each_iteration is None:
+            continue  # not set: as the size of the Workflow allowed
         if where not in ("max_iterations", "images") and now != compiled[where]:
             raise UserError(
                 f"{where}: {now!r}, but the pipeline was compiled with {compiled[where]!r}; compile it again"

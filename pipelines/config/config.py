@@ -203,6 +203,11 @@ class Config(Settings):
         return self.controls.any_wanted(self.train, self.student, self.task)
 
     @property
+    def reports_each_iteration(self) -> bool:
+        """Whether the loop has a report after each iteration."""
+        return self.report.each_iteration is not False
+
+    @property
     def draws_from_pool(self) -> bool:
         """Whether the teacher is the pool of labelled rows."""
         offline = self.teacher_augment.offline_teacher

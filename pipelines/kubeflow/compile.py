@@ -3,6 +3,7 @@
 import re
 import tempfile
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from llm2llm.pipelines.config import Config, to_parameters
 from llm2llm.pipelines.config.data_versions import data_versions
 from llm2llm.pipelines.config.stage_settings import stage_settings
 from llm2llm.pipelines.kubeflow.compact import compact, drop_type_versions, merge_components, share_bodies
-from llm2llm.pipelines.kubeflow.expected_size import checked_size
+from llm2llm.pipelines.kubeflow.expected_size import expected_size, size_line
 from llm2llm.pipelines.kubeflow.spec_checks import refuse_repeated_artifacts
-from llm2llm.pipelines.kubeflow.workflow_size import WorkflowSize
+from llm2llm.pipelines.kubeflow.workflow_size import WorkflowSize, refuse_too_large
 
 
 def compile_config(config: Config, output: Path, for_cluster: bool = True) -> None:
@@ -64,7 +65,28 @@ def compile_config(config: Config, output: Path, for_cluster: bool = True) -> No
     write_text(output, header + yaml.dump_all(documents, Dumper=_Dumper, **style))
 
 
-def compile_checked(config: Config, output: Path) -> WorkflowSize:
+MOST_WITH_REPORTS = 900 * 1024
+"""Bytes of the Workflow above which a report after each iteration must be asked for."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A compiled pipeline that fits."""
+
+    config: Config
+    """What was compiled: with `report.each_iteration` as it fits, where it was not set."""
+    size: WorkflowSize
+
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know about it, a line each."""
+        if self.config.reports_each_iteration:
+            return [size_line(self.size)]
+        once = "one report, when the loop has ended (report.each_iteration)"
+        return [size_line(self.size), once]
+
+
+def compile_checked(config: Config, output: Path) -> Checked:
     """Writes the compiled pipeline of a config, for a cluster, and returns what it will come to there.
 
     Raises:
@@ -73,11 +95,20 @@ def compile_checked(config: Config, output: Path) -> WorkflowSize:
     _refuse_suffix(output)
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / "pipeline.yaml"
-        compile_config(config, draft)
-        size = checked_size(config, draft)
-        text = draft.read_text(encoding="utf-8")
+        text, size = _drafted(config, draft)
+        if config.report.each_iteration is None and size.stored.total > MOST_WITH_REPORTS:
+            report = config.report.model_copy(update={"each_iteration": False})
+            config = config.model_copy(update={"report": report})
+            text, size = _drafted(config, draft)
+        refuse_too_large(size)
     write_text(output, text)
-    return size
+    return Checked(config, size)
+
+
+def _drafted(config: Config, draft: Path) -> tuple[str, WorkflowSize]:
+    compile_config(config, draft)
+    text = draft.read_text(encoding="utf-8")
+    return text, expected_size(config, text)
 
 
 def _refuse_suffix(output: Path) -> None:

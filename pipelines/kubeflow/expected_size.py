@@ -2,7 +2,6 @@
 
 import hashlib
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -12,7 +11,7 @@ from llm2llm.components.shared.lineage.records import DIGITS, SHA256
 from llm2llm.pipelines.config.config import Config
 from llm2llm.pipelines.config.stage_settings import stage_settings
 from llm2llm.pipelines.kubeflow.predicted_run import MetadataOf
-from llm2llm.pipelines.kubeflow.workflow_size import MAX_WORKFLOW, WorkflowSize, refuse_too_large, workflow_size
+from llm2llm.pipelines.kubeflow.workflow_size import MAX_WORKFLOW, WorkflowSize, workflow_size
 from llm2llm.pipelines.kubeflow.workflow_spec import Version
 
 WORST: Version = "2.17"
@@ -45,17 +44,6 @@ def expected_size(config: Config, text: str, version: Version = WORST) -> Workfl
     """
     documents: list[dict[str, Any]] = list(yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
     return workflow_size(documents, version=version, metadata=written_metadata(), outputs=stage_settings(config))
-
-
-def checked_size(config: Config, path: Path) -> WorkflowSize:
-    """The size of a compiled pipeline that fits.
-
-    Raises:
-        UserError: It cannot run to its end; says what is too large and what to change.
-    """
-    size = expected_size(config, path.read_text(encoding="utf-8"))
-    refuse_too_large(size)
-    return size
 
 
 def size_line(size: WorkflowSize) -> str:

@@ -26,8 +26,7 @@ from llm2llm.pipelines.config import Config, check_compiled, compiled_settings, 
 from llm2llm.pipelines.config.form import check_texts
 from llm2llm.pipelines.kubeflow.client import Cluster, ClusterProblem, equals
 from llm2llm.pipelines.kubeflow.compact import END
-from llm2llm.pipelines.kubeflow.compile import compile_config
-from llm2llm.pipelines.kubeflow.expected_size import checked_size, size_line
+from llm2llm.pipelines.kubeflow.compile import compile_checked
 from llm2llm.pipelines.kubeflow.local_data import refuse_local_data
 
 
@@ -62,12 +61,11 @@ def compile_upload(config: Config, parameters: Iterable[str] = ()) -> Compiled:
 
     Raises:
         UserError: No such parameter, a value that the config would not take, a file of this machine, or what
-            `compile_config` finds.
+            `compile_checked` finds.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pipeline.yaml"
-        compile_config(config, path)
-        size = checked_size(config, path)
+        checked = compile_checked(config, path)
         text = path.read_text(encoding="utf-8")
     spec = next(yaml.load_all(text, Loader=_LOADER))
     sha256 = hashlib.sha256(text.encode()).hexdigest()
@@ -79,7 +77,7 @@ def compile_upload(config: Config, parameters: Iterable[str] = ()) -> Compiled:
         parameters=_checked_parameters(config, parameters),
         stages=_tasks(spec, groups=False),
         groups=_tasks(spec, groups=True),
-        size=size_line(size),
+        size="; ".join(checked.notes),
     )
 
 

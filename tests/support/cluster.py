@@ -12,7 +12,7 @@ from llm2llm.pipelines.cli.cluster import COMMANDS
 from llm2llm.pipelines.config import Config
 from llm2llm.pipelines.kubeflow import client as cluster
 from llm2llm.pipelines.kubeflow import follow, schedule, submit
-from llm2llm.pipelines.kubeflow.compile import compile_config
+from llm2llm.pipelines.kubeflow.compile import Checked, compile_checked
 from tests.support.kfp_server import KfpServer
 
 Run = Callable[..., tuple[int, str, str]]
@@ -45,21 +45,22 @@ def nothing_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.setattr(Client, "_LOCAL_KFP_CONTEXT", str(tmp_path / "context.json"))
     monkeypatch.setattr(cluster, "PAUSES", (0.0, 0.0, 0.0))
     monkeypatch.setattr(follow, "POLL_SECONDS", 0.0)
-    monkeypatch.setattr(submit, "compile_config", _compiled_once)
+    monkeypatch.setattr(submit, "compile_checked", _compiled_once)
     # Whether the wait for a quiet minute is right is tested with a clock of its own.
     monkeypatch.setattr(schedule, "seconds_until_quiet", lambda crons, now: 0.0)
 
 
-_TEXTS: dict[str, str] = {}
+_COMPILED: dict[str, tuple[Checked, str]] = {}
 
 
-def _compiled_once(config: Config, output: Path) -> None:
-    """`compile_config`, whose output is the same each time; it takes a second."""
+def _compiled_once(config: Config, output: Path) -> Checked:
+    """`compile_checked`, whose output is the same each time; it takes a second."""
     key = config.model_dump_json()
-    if key not in _TEXTS:
-        compile_config(config, output)
-        _TEXTS[key] = output.read_text()
-    output.write_text(_TEXTS[key])
+    if key not in _COMPILED:
+        _COMPILED[key] = compile_checked(config, output), output.read_text()
+    checked, text = _COMPILED[key]
+    output.write_text(text)
+    return checked
 
 
 @pytest.fixture

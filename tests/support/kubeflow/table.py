@@ -41,8 +41,8 @@ def main() -> None:
     print(row("the same without its control (`controls.steps: false`)", "quickstart", [*ten, "controls.steps=false"]))
     print(row("with three folds", "quickstart", [*ten, "filter_errors.folds=3"]))
     both, once = [*ten, "filter_errors.folds=3", "evaluate.shards=4"], "report.each_iteration=false"
-    print(row("with three folds, four shards", "quickstart", both))
-    print(row("the same with one report (`report.each_iteration: false`)", "quickstart", [*both, once]))
+    print(row("with three folds, four shards (`report.each_iteration: true`)", "quickstart", both))
+    print(row("the same as it is compiled where that is not set, with one report", "quickstart", [*both, once]))
     everything = "three folds, four shards, a registry, replay rows and `only_if_new`"
     print(row(everything, "quickstart", [*EVERYTHING, "max_iterations=9"]))
     print(row("the same with one report", "quickstart", [*EVERYTHING, once]))
