@@ -251,7 +251,9 @@ def new_adapter(model: Any, settings: FineTuneSettings) -> LoraConfig:
     elif bypassed or experts:
         # By name: PEFT refuses some layers of a state-space block, and takes those of an MLP for a mixture's experts.
         left_out = bypassed | (mixed if experts else set())
-        targets = sorted({name.rpartition(".")[2] for name in names} - left_out)
+        # One that only has a number for a name, as in Zamba2, is named in full: blocks are called so as well.
+        ends = {name: name.rpartition(".")[2] for name in names}
+        targets = sorted({name if end.isdigit() else end for name, end in ends.items() if end not in left_out})
     parameters = [
         f"{place}.{name}"
         for place, module in experts.items()

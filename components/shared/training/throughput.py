@@ -61,11 +61,17 @@ def flops_per_token(model: Any, lengths: Sequence[int]) -> float:
     used = sum(_numbers(weight) for weight in weights)
     trained = sum(_numbers(weight) for weight in weights if weight.requires_grad)
     config = model.config.get_text_config()
-    heads = getattr(config, "num_attention_heads", 0)  # none in a recurrent architecture such as Mamba's
-    width = getattr(config, "head_dim", None) or (config.hidden_size // heads if heads else 0)
+    layers = range(config.num_hidden_layers)
+    widths = sum(_attention_width(config.per_layer_config[i] if config.is_heterogeneous else config) for i in layers)
     seen = sum(length * length for length in lengths) / sum(lengths)
-    attention = 12 * config.num_hidden_layers * heads * width * seen
+    attention = 12 * widths * seen
     return float(4 * used + 2 * trained + attention)
+
+
+def _attention_width(layer: Any) -> int:
+    """Of all heads of a layer together; they differ from layer to layer in some, such as Gemma 4."""
+    heads = getattr(layer, "num_attention_heads", 0)  # none in a recurrent architecture such as Mamba's
+    return int(heads * (getattr(layer, "head_dim", None) or (layer.hidden_size // heads if heads else 0)))
 
 
 def _numbers(weight: Any) -> int:

@@ -17,6 +17,8 @@ from transformers import (
     Gemma3TextConfig,
     LlamaForCausalLM,
     SiglipVisionConfig,
+    Zamba2Config,
+    Zamba2ForCausalLM,
 )
 
 from llm2llm.components.shared.base.errors import UserError
@@ -514,6 +516,19 @@ def test_an_adapter_on_a_mixture_or_a_state_space_student_goes_where_it_learns(
     trained(tmp_path / "merged", rows, colours, base, with_settings(settings, merge=True))
     of_adapter, of_merged = (logits(load_model(tmp_path / name)) for name in ("adapter", "merged"))
     torch.testing.assert_close(of_adapter, of_merged, atol=1e-4, rtol=0)
+
+
+def test_layers_that_are_called_by_a_number_are_named_in_full() -> None:
+    """Zamba2's: its blocks are called so as well, and PEFT cannot adapt a block."""
+    torch.manual_seed(0)
+    config = Zamba2Config(vocab_size=60, hidden_size=32, intermediate_size=64, num_hidden_layers=4, mamba_d_state=8,
+                          num_attention_heads=2, num_key_value_heads=1, n_mamba_heads=4, mamba_ngroups=1,
+                          layers_block_type=["mamba", "hybrid", "mamba", "hybrid"])  # fmt: skip
+    model = Zamba2ForCausalLM(config)
+    adapted = get_peft_model(model, new_adapter(model, FineTuneSettings(method="lora")))
+    places = {name.partition(".lora_A")[0] for name, _ in adapted.named_parameters() if "lora_A" in name}
+    assert any(place.rpartition(".")[2].isdigit() for place in places)
+    assert {type(adapted.get_submodule(place).base_layer) for place in places} == {torch.nn.Linear}
 
 
 def test_experts_get_adapters_where_they_are_asked_for(

@@ -1,7 +1,7 @@
 """Speed and utilisation, by hand."""
 
 import pytest
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import Gemma4ForCausalLM, Gemma4TextConfig, LlamaConfig, LlamaForCausalLM
 
 from llm2llm.components.shared.training.throughput import flops_per_token, flops_utilisation, peak_flops, peak_memory
 
@@ -24,6 +24,16 @@ def test_embeddings_that_are_only_looked_up_do_not_count() -> None:
     model = tiny(tie_word_embeddings=False)
     weights = sum(weight.numel() for weight in model.parameters()) - 50 * 8
     assert flops_per_token(model, [10]) == 6 * weights + 12 * 3 * 8 * 10
+
+
+def test_layers_with_heads_of_several_widths_count_as_they_are() -> None:
+    """Gemma 4: every sixth layer sees the whole text with wider heads."""
+    config = Gemma4TextConfig(vocab_size=50, hidden_size=8, intermediate_size=16, num_hidden_layers=6,
+                              num_attention_heads=2, num_key_value_heads=1, head_dim=4, global_head_dim=8,
+                              hidden_size_per_layer_input=0, num_kv_shared_layers=0)  # fmt: skip
+    model = Gemma4ForCausalLM(config)
+    weights = sum(weight.numel() for weight in model.parameters())
+    assert flops_per_token(model, [10]) == 6 * weights + 12 * (5 * 2 * 4 + 2 * 8) * 10
 
 
 def test_frozen_weights_have_no_gradient() -> None:
