@@ -18,6 +18,7 @@ from llm2llm.components.shared.base.thoughts import without_thoughts
 from llm2llm.components.shared.data.schemas import Example, Outcome
 from llm2llm.components.shared.tasks.forms import FORMS
 from llm2llm.components.shared.tasks.forms.base import FieldCount, Form
+from llm2llm.components.shared.tasks.forms.classification import same_label
 from llm2llm.components.shared.tasks.shipped import casehold, gsm8k, snips, sst2, trec
 from llm2llm.components.shared.tasks.task import Columns, Task
 
@@ -255,12 +256,16 @@ def answer_schema(task: Task) -> dict[str, Any]:
 
 
 def answer_text(task: Task, answer: Any) -> str | None:
-    """An answer of the form `answer_schema` as text; None for what is no answer of the task's form."""
+    """An answer of the form `answer_schema` as text, a label in the task's own spelling; None for what is no answer of
+    the task's form."""
     if FORMS[task.form].holds_json:
         return answer if isinstance(answer, str) else json.dumps(answer) if isinstance(answer, dict | list) else None
     if isinstance(answer, bool):
         return json.dumps(answer)  # whether `true` is an answer is for the form to say
-    return str(answer) if isinstance(answer, str | int | float) else None
+    if not isinstance(answer, str | int | float):
+        return None
+    text = str(answer)
+    return (same_label(task, text) if FORMS[task.form].has_labels else None) or text
 
 
 def _loaded(value: Any) -> Any:

@@ -209,6 +209,13 @@ def test_an_answer_that_can_be_used_is_used_and_paid_for_once(go: Callable[..., 
     assert came.got.repaired == {}
 
 
+@pytest.mark.parametrize("spelling", ["Blue", "BLUE", " blue", "**blue**", "blue."])
+def test_a_label_in_another_spelling_is_the_label(go: Callable[..., Outcome], spelling: str) -> None:
+    came = go(lambda body, number: completion(rows(number).replace('"blue"', json.dumps(spelling))))
+    assert [example.answer for example in came.got.candidates] == ["blue"] * ROWS
+    assert (came.got.rejects, came.requests) == ([], ROWS)
+
+
 REPAIRED = {
     "raw line break": (lambda text: text.replace("blue cup", "blue\ncup"), {"line breaks"}),
     "trailing commas": (lambda text: text.replace("}]", ",},]"), {"syntax"}),

@@ -102,13 +102,15 @@ def parse(task: "Task", completion: str) -> str | None:
     text = after_rationale(task, completion).strip()
     cued = next((part.strip() for part in reversed(after_cues(text))), "")
     for part in (text, cued, text.split("\n", 1)[0], cued.split("\n", 1)[0]):
-        if (label := _same_label(task, part)) is not None:
+        if (label := same_label(task, part)) is not None:
             return label
     mentioned = _mentioned(task, cued) or _mentioned(task, text)
     return mentioned.pop() if len(mentioned) == 1 else None
 
 
-def _same_label(task: "Task", text: str) -> str | None:
+def same_label(task: "Task", text: str) -> str | None:
+    """The label that a text is, in any case, with blanks, hyphens or camel humps between its words, and for numbers in
+    any spelling; None where it is none."""
     if text in task.labels:
         return text
     key = _key(text)
