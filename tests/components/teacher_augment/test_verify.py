@@ -45,7 +45,7 @@ def judging(*verdicts: Any):
 class TestResolve:
     @pytest.mark.parametrize(
         ("answers", "confidence"),
-        [(["blue"], 1.0), (["blue", "blue", "red"], 2 / 3), (["Blue ", "blue", "purple"], None)],
+        [(["blue"], 1.0), (["blue", "blue", "red"], 2 / 3), (["Blue ", "teal", "purple"], None)],
     )
     def test_the_share_of_solutions_with_its_answer_is_the_confidence(
         self, augment, colours, seeds, answers, confidence
@@ -57,7 +57,7 @@ class TestResolve:
         assert all(shown(request, "question").keys() == {"question"} for request in solutions), (
             "the answer is not shown"
         )
-        if confidence is None:  # "Blue " is no label of the set as it stands, and "purple" is none at all
+        if confidence is None:  # "Blue " is the label; "teal" and "purple" are none
             assert [r.reason for r in got.rejects] == ["disagrees"] * 2
             assert got.rejects[0].detail == (
                 "1 of 3 blind solutions have the answer 'blue'; they are 2 x 'none', 1 x 'blue'"
