@@ -10,7 +10,7 @@ from pathlib import Path
 from llm2llm.components.shared import tasks
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Example, Outcome
-from llm2llm.components.shared.inference.predict import answers_in, ask_share
+from llm2llm.components.shared.inference.predict import answers_in, as_answered, ask_share
 from llm2llm.components.shared.inference.settings import AnswerSettings, check_mode
 from llm2llm.components.shared.tasks import Task
 
@@ -57,6 +57,7 @@ def ask_student(student: Path, rows: Sequence[Example], task: Task, settings: An
     """
     if not rows:
         raise UserError("predict: no rows")
+    settings = as_answered(student, settings)
     try:
         check_mode(task, settings)
     except ValueError as problem:

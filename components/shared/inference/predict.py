@@ -13,11 +13,13 @@ from typing import Any
 from llm2llm.components.shared import tasks
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import SPLITS, Example, Outcome, Prediction, Split
+from llm2llm.components.shared.inference.classify import ask_classifier
 from llm2llm.components.shared.inference.generate import Pace, answer_batches, load_student, to_answer
 from llm2llm.components.shared.inference.limits import answer_limit
 from llm2llm.components.shared.inference.on_devices import ask_on_devices
 from llm2llm.components.shared.inference.questions import (
     Planned,
+    Replies,
     StudentAnswer,
     StudentQuestion,
     StudentReply,
@@ -32,13 +34,11 @@ from llm2llm.components.shared.judge.cost import cost_of
 from llm2llm.components.shared.judge.settings import check_judge
 from llm2llm.components.shared.llm.requests import LLMResponse
 from llm2llm.components.shared.models.label_scoring import completions_of, labels_of, likeliest, probabilities
-from llm2llm.components.shared.models.load import end_tokens, load_tokenizer
+from llm2llm.components.shared.models.load import end_tokens, is_classifier, load_tokenizer
 from llm2llm.components.shared.models.prompts import encode_prompt
 from llm2llm.components.shared.models.student_folder import read_losses
 from llm2llm.components.shared.models.vllm import vllm_is_here
 from llm2llm.components.shared.tasks import FORMS, Task
-
-Replies = list[tuple[StudentQuestion, StudentReply]]
 
 
 def predict(
@@ -111,6 +111,7 @@ def predict_share(
     Raises:
         UserError: The student cannot be loaded, the task has no labels to score, its judge cannot be asked.
     """
+    settings = as_answered(student, settings)
     try:
         check_mode(task, settings)
         check_judge(task, settings.judge)
@@ -118,6 +119,22 @@ def predict_share(
         raise UserError(f"evaluate.{problem}") from None
     replies, figures = ask_share(student, splits, task, settings, shard, shards, shots)
     return _graded(student, replies, iteration, fold, task, settings), figures
+
+
+def as_answered(student: Path, settings: AnswerSettings) -> AnswerSettings:
+    """How a student answers: a classifier scores labels, whatever the mode of a run that has language models.
+
+    Raises:
+        UserError: A classifier, and it is to be run by vLLM.
+    """
+    if not is_classifier(student, settings.trust_remote_code):
+        return settings
+    if settings.backend == "vllm":
+        raise UserError(
+            f"evaluate.backend: 'vllm' runs language models, and student {student} is a classifier; set backend: "
+            "transformers"
+        )
+    return settings.model_copy(update={"mode": "score", "samples": 1, "draw_seeds": False, "gpus": 1})
 
 
 def ask_share(
@@ -130,6 +147,8 @@ def ask_share(
     shots: Sequence[Example] = (),
 ) -> tuple[Replies, dict[str, float]]:
     """What the student says to the examples of one shard, before it is graded, and how fast; see `predict_share`."""
+    if is_classifier(student, settings.trust_remote_code):
+        return ask_classifier(student, splits, task, settings, shard, shards)
     tokenizer = load_tokenizer(student, settings.trust_remote_code)
     limit, note = answer_limit(tokenizer, task, (row for rows in splits.values() for row in rows), settings)
     if note:

@@ -121,6 +121,9 @@ class StudentReply:
     """The log-likelihood of each completion of `measured`, in nats."""
 
 
+Replies = list[tuple[StudentQuestion, StudentReply]]
+
+
 def plan(
     rows: Sequence[tuple[Split, Example]],
     encode: Callable[[Example], list[int]],

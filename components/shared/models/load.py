@@ -1,14 +1,14 @@
 """Loading a student: a Hugging Face name, a folder of safetensors, or a PEFT adapter with its base named."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from huggingface_hub.utils import enable_progress_bars
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from llm2llm.components.shared.base.errors import UserError
@@ -22,6 +22,21 @@ from llm2llm.components.shared.models.weight_files import (
 from llm2llm.components.shared.storage import fetched, is_remote
 
 SHOWN_WEIGHTS = 2
+
+HeadName = Literal["language_model", "classifier"]
+
+AUTO: dict[HeadName, Any] = {
+    "language_model": AutoModelForCausalLM,
+    "classifier": AutoModelForSequenceClassification,
+}
+"""transformers' class for each head."""
+
+OTHER_HEADS = {
+    *("lm_head", "cls", "decoder", "head", "embed_out", "predictions", "generator_lm_head", "lm_predictions"),
+    *("mask_predictions", "discriminator_predictions", "vocab_transform", "vocab_layer_norm", "vocab_projector"),
+}
+"""What pretrained models have beside their blocks, by the first part of the weights' names: what a classifier that is
+made of one has no use for."""
 
 # Weights are read and written in seconds: bars would be noise in a log. A download keeps its bar.
 disable_progress_bar()
@@ -49,19 +64,46 @@ def load_tokenizer(student: str | Path, trust_remote_code: bool = False) -> Any:
     Raises:
         UserError: No such folder or model.
     """
-    name = local_name(student)
-    if _is_adapter(name) and not (Path(name) / "tokenizer_config.json").is_file():
-        name = local_name(base_name(name))
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
-    except Exception as problem:  # the tokenizers library raises plain exceptions
-        raise _not_loadable(name, problem, "its tokenizer ") from problem
+    name, tokenizer = _tokenizer(student, trust_remote_code)
     if tokenizer.eos_token_id is None:
         raise UserError(f"student {name}: its tokenizer has no end-of-sequence token; choose another student")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "left"
     return tokenizer
+
+
+def load_reader(student: str | Path, trust_remote_code: bool = False) -> Any:
+    """The tokenizer of a classifier, with a padding token and padding on the right, to which a special token's name in
+    a text is text: whoever loads the saved student reads texts the same way.
+
+    Raises:
+        UserError: No such folder or model.
+    """
+    name, tokenizer = _tokenizer(student, trust_remote_code)
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise UserError(f"student {name}: its tokenizer has no padding token; choose another student")
+        tokenizer.pad_token = tokenizer.eos_token
+    return as_reader(tokenizer)
+
+
+def as_reader(tokenizer: Any) -> Any:
+    """A tokenizer, changed to what `load_reader` gives."""
+    tokenizer.padding_side = tokenizer.truncation_side = "right"
+    tokenizer.split_special_tokens = tokenizer.init_kwargs["split_special_tokens"] = True  # the latter is saved
+    tokenizer.chat_template = None
+    return tokenizer
+
+
+def _tokenizer(student: str | Path, trust_remote_code: bool) -> tuple[str, Any]:
+    name = local_name(student)
+    if _is_adapter(name) and not (Path(name) / "tokenizer_config.json").is_file():
+        name = local_name(base_name(name))
+    try:
+        return name, AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
+    except Exception as problem:  # the tokenizers library raises plain exceptions
+        raise _not_loadable(name, problem, "its tokenizer ") from problem
 
 
 def load_config(student: str | Path, trust_remote_code: bool = False) -> Any:
@@ -85,6 +127,8 @@ def load_model(
     four_bit: bool = False,
     attention: str | None = None,
     place: str | None = None,
+    head: HeadName = "language_model",
+    labels: Sequence[str] = (),
 ) -> Any:
     """The student's weights on the best device, an adapter put onto its base; never from a pickle.
 
@@ -96,12 +140,19 @@ def load_model(
         four_bit: Whether to round the linear layers to 4-bit NormalFloat, with rounded scales, as QLoRA does.
         attention: Which implementation of attention; None: the model's own default.
         place: Where to put it; `empty`: no weights are read, there is only room for them. None: on the best device.
+        head: What it ends in.
+        labels: Of a classifier that is to be trained: what a student that is none yet gets a new head for, with weights
+            from torch's generator. Without, all weights must be there.
 
     Raises:
-        UserError: No such folder or model, no safetensors in it, an adapter that does not fit its base, or no
-            bitsandbytes for `four_bit`.
+        UserError: No such folder or model, no safetensors in it, an adapter that does not fit its base, a classifier of
+            other labels, or no bitsandbytes for `four_bit`.
     """
     name = local_name(student)
+    if head == "classifier" and _is_adapter(name):
+        raise UserError(
+            f"student {student}: an adapter, and a classifier is made of a whole model; name its base, or merge it"
+        )
     dtype = dtype or precision()
     if _is_adapter(name):
         from peft import PeftModel
@@ -135,11 +186,21 @@ def load_model(
         options |= {"quantization_config": _four_bits(), "device_map": {"": gpu}}
     if place == "empty":
         return _without_weights(name, options)
-    return _load(name, options) if four_bit else _load(name, options).to("cpu" if place else device())
+    if four_bit:
+        return _load(name, options)
+    return _load(name, options, head, labels).to("cpu" if place else device())
 
 
-def check_loadable(student: str | Path, trust_remote_code: bool = False) -> Any:
+def check_loadable(
+    student: str | Path,
+    trust_remote_code: bool = False,
+    head: HeadName = "language_model",
+    labels: Sequence[str] = (),
+) -> Any:
     """Checks a student without reading its weights: the tokenizer, the files, and the names and shapes of the weights.
+
+    Args:
+        student, trust_remote_code, head, labels: See `load_model`.
 
     Returns:
         The tokenizer.
@@ -147,25 +208,71 @@ def check_loadable(student: str | Path, trust_remote_code: bool = False) -> Any:
     Raises:
         UserError: What `load_tokenizer` and `load_model` would raise, memory aside.
     """
-    tokenizer = load_tokenizer(student, trust_remote_code)
+    tokenizer = (load_reader if head == "classifier" else load_tokenizer)(student, trust_remote_code)
     name = local_name(student)
-    if _is_adapter(name):
+    if _is_adapter(name) and head == "language_model":
         check_weight_files(Path(name), f"student {name}")
         check_loadable(base_name(name), trust_remote_code)
     else:
-        _load(name, {"device_map": "meta", "use_safetensors": True, "trust_remote_code": trust_remote_code})
+        options = {"device_map": "meta", "use_safetensors": True, "trust_remote_code": trust_remote_code}
+        _load(name, options, head, labels)
     return tokenizer
 
 
-def _load(name: str, options: dict[str, Any]) -> Any:
-    """The model, every weight of which was in the files, and nothing else.
+def is_classifier(student: str | Path, trust_remote_code: bool = False) -> bool:
+    """Whether a model on this machine, on the hub or in object storage has a head that scores labels.
+
+    Raises:
+        UserError: No such folder or model.
+    """
+    if _is_adapter(local_name(student)):
+        return False
+    return _classifies(load_config(student, trust_remote_code))
+
+
+def _classifies(config: Any) -> bool:
+    return any(name.endswith("ForSequenceClassification") for name in config.architectures or [])
+
+
+def labels_by_place(config: Any) -> list[str]:
+    """A classifier's labels, in the order of its scores."""
+    return [str(config.id2label[place]) for place in range(config.num_labels)]
+
+
+def labelled(config: Any, labels: Sequence[str]) -> Any:
+    """A config, changed to that of a classifier of these labels."""
+    config.id2label = dict(enumerate(labels))  # which says how many there are, too
+    config.label2id = {label: place for place, label in enumerate(labels)}
+    config.problem_type = "single_label_classification"
+    return config
+
+
+def _for_labels(name: str, trust_remote_code: bool, labels: Sequence[str]) -> tuple[Any, bool]:
+    """(a classifier's config with these labels, whether its head is a new one)."""
+    config = load_config(name, trust_remote_code)
+    if not _classifies(config):
+        return labelled(config, labels), True
+    if (found := labels_by_place(config)) != list(labels):
+        raise UserError(
+            f"student {name}: a classifier of the labels {found}, and the task has {list(labels)}; name the model that "
+            "it was fine-tuned from"
+        )
+    return config, False
+
+
+def _load(name: str, options: dict[str, Any], head: HeadName = "language_model", labels: Sequence[str] = ()) -> Any:
+    """The model, every weight of which was in the files, and nothing else; but for a head that is new.
 
     transformers itself fills in random weights for those that it does not find.
     """
     if Path(name).is_dir():
         check_weight_files(Path(name), f"student {name}")
+    new_head = False
+    if labels:
+        config, new_head = _for_labels(name, options["trust_remote_code"], labels)
+        options = {**options, "config": config}
     try:
-        model, found = AutoModelForCausalLM.from_pretrained(
+        model, found = AUTO[head].from_pretrained(
             name, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
     except Exception as problem:  # anything may be raised by what a folder holds
@@ -179,8 +286,31 @@ def _load(name: str, options: dict[str, Any]) -> Any:
             ) from problem
         raise _not_loadable(name, problem) from problem
     shapes = [one[0] if isinstance(one, tuple) else one for one in found["mismatched_keys"]]
-    refuse_other_weights(f"student {name}", found["missing_keys"], found["unexpected_keys"], shapes)
+    missing, strange = found["missing_keys"], found["unexpected_keys"]
+    if new_head:
+        missing = [weight for weight in missing if not _of_head(model, weight)]
+        strange = [weight for weight in strange if not _of_other_head(model, weight)]
+    refuse_other_weights(f"student {name}", missing, strange, shapes)
     return model
+
+
+def head_modules(model: Any) -> list[str]:
+    """What of a classifier stands after its blocks, by name: what has weights beside the base model, and a pooler in
+    it, which makes one vector of a text and which many pretrained models come without."""
+    base = model.base_model_prefix
+    found = [name for name, module in model.named_children() if name != base and any(True for _ in module.parameters())]
+    pooler = getattr(getattr(model, base, None), "pooler", None)
+    return [*found, *([f"{base}.pooler"] if pooler is not None else [])]
+
+
+def _of_head(model: Any, weight: str) -> bool:
+    return weight.startswith(tuple(f"{name}." for name in head_modules(model)))
+
+
+def _of_other_head(model: Any, weight: str) -> bool:
+    """Whether a weight that a classifier lacks is of the head that its model was pretrained with."""
+    own = weight.removeprefix(f"{model.base_model_prefix}.")
+    return weight.split(".")[0] in OTHER_HEADS or own.startswith("pooler.") or own.endswith(".position_ids")
 
 
 def _without_weights(name: str, options: Mapping[str, Any]) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 from llm2llm.components.shared import tasks
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Example
+from llm2llm.components.shared.models.classifier import encode_label, text_ids
 from llm2llm.components.shared.models.label_scoring import labels_of
 from llm2llm.components.shared.models.prompts import Encoded, encode, encode_general, encode_rationale
 from llm2llm.components.shared.tasks import FORMS, Task
@@ -103,13 +104,8 @@ def encode_rows(
             if row.rationale
         ]
     encoded += [(row, encode_general(tokenizer, row, task.chat), 1.0) for row in replay]
-    long = [(row.id, size) for row, one, _ in encoded if (size := len(one.prompt) + len(one.completion)) > limit]
-    if long and settings.too_long == "refuse":
-        shown = ", ".join(f"{name} ({size})" for name, size in long[:5])
-        raise UserError(
-            f"train: {len(long)} of {len(encoded)} rows have more than {limit} tokens: {shown}; shorten them, raise "
-            "train.max_length, or set train.too_long to drop or truncate"
-        )
+    if settings.too_long == "refuse":
+        _refuse_long([(row.id, len(one.prompt) + len(one.completion)) for row, one, _ in encoded], limit)
     rows: list[Row] = []
     truncated = 0
     for example, whole, weight in encoded:
@@ -117,11 +113,64 @@ def encode_rows(
         if fitting is not None:
             truncated += fitting is not whole
             rows.append(_row(example.id, fitting, settings.loss_on, weight, floors.get(example.id, 0.0)))
-    if not rows:
-        raise UserError(f"train: every row has more than {limit} tokens; raise train.max_length or shorten the rows")
+    _refuse_none(rows, limit)
     twins = sum(row.id.endswith(SECOND_TASK) for row in rows)
     soft = sum(row.id.endswith(SOFT_LABEL) for row in rows)
     return Encoding(rows, left_out=len(encoded) - len(rows), truncated=truncated, second_tasks=twins, soft=soft)
+
+
+def encode_classified(
+    tokenizer: Any,
+    task: Task,
+    examples: Sequence[Example],
+    replay: Sequence[Example],
+    limit: int,
+    settings: FineTuneSettings,
+    row_weights: Mapping[str, float] | None = None,
+) -> Encoding:
+    """The rows to train a classifier on: a text, and as the one label to learn its place among the task's. The
+    arguments and errors are those of `encode_rows`; a text that is too long loses its end."""
+    assert not replay, "general rows have no label"
+    given, shares = softened(examples) if settings.soft_labels else (list(examples), [1.0] * len(examples))
+    of_row = row_weights or {}
+    floor = 1 / len(task.labels) if settings.row_weights == "dimp" else 0.0
+    of_label = balanced_weights(given, task, shares) if settings.class_weights == "balanced" else {}
+    encoded = [encode_label(tokenizer, task, row, whole=True) for row in given]
+    sizes = [len(one.prompt) for one in encoded]
+    if settings.too_long == "refuse":
+        _refuse_long([(row.id, size) for row, size in zip(given, sizes, strict=True)], limit)
+    cut = settings.too_long == "truncate"
+    rows = []
+    for row, one, size, share in zip(given, encoded, sizes, shares, strict=True):
+        if size > limit and not cut:
+            continue
+        own = row.id.removesuffix(SOFT_LABEL)
+        tokens = one.prompt if size <= limit else text_ids(tokenizer, row)
+        weight = share * of_label.get(row.answer, 1.0) * of_row.get(own, 1.0)
+        rows.append(Row(row.id, tokens, one.completion, weight, floor if own in of_row else 0.0))
+    _refuse_none(rows, limit)
+    return Encoding(
+        rows,
+        left_out=len(given) - len(rows),
+        truncated=sum(size > limit for size in sizes) if cut else 0,
+        second_tasks=0,
+        soft=sum(row.id.endswith(SOFT_LABEL) for row in rows),
+    )
+
+
+def _refuse_long(sizes: Sequence[tuple[str, int]], limit: int) -> None:
+    long = [(name, size) for name, size in sizes if size > limit]
+    if long:
+        shown = ", ".join(f"{name} ({size})" for name, size in long[:5])
+        raise UserError(
+            f"train: {len(long)} of {len(sizes)} rows have more than {limit} tokens: {shown}; shorten them, raise "
+            "train.max_length, or set train.too_long to drop or truncate"
+        )
+
+
+def _refuse_none(rows: Sequence[Row], limit: int) -> None:
+    if not rows:
+        raise UserError(f"train: every row has more than {limit} tokens; raise train.max_length or shorten the rows")
 
 
 def softened(examples: Sequence[Example]) -> tuple[list[Example], list[float]]:

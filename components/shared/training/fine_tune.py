@@ -1,26 +1,26 @@
-"""Supervised fine-tuning with TRL: `encoding` and `packing` make the rows, `methods` picks weights, `trainer` steps."""
+"""Supervised fine-tuning: `encoding` and `packing` make the rows, `methods` picks weights, `trainer` steps."""
 
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import gather_object
 from peft import PeftModel
-from transformers import TrainerCallback, set_seed
+from transformers import TrainerCallback, TrainingArguments, set_seed
 from trl import SFTConfig
 
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.progress import Progress
 from llm2llm.components.shared.data.schemas import Example
-from llm2llm.components.shared.models.likelihood import losses
-from llm2llm.components.shared.models.load import device, load_config, load_model, load_tokenizer, precision
-from llm2llm.components.shared.models.prompts import encode
+from llm2llm.components.shared.models.classifier import context_of
+from llm2llm.components.shared.models.heads import HEADS, Head
+from llm2llm.components.shared.models.load import HeadName, device, load_config, load_model, precision
 from llm2llm.components.shared.models.student_folder import TASK, TRAINING_FILE, save_losses
 from llm2llm.components.shared.storage import is_remote
 from llm2llm.components.shared.tasks import Task
@@ -41,7 +41,7 @@ from llm2llm.components.shared.training.checkpoints import (
     versions,
 )
 from llm2llm.components.shared.training.devices import Share, share, share_weights_on_cpus, this_process
-from llm2llm.components.shared.training.encoding import Encoding, draw_replay, encode_rows
+from llm2llm.components.shared.training.encoding import Encoding, draw_replay, encode_classified, encode_rows
 from llm2llm.components.shared.training.methods import (
     attention,
     check_kernels,
@@ -64,8 +64,34 @@ from llm2llm.components.shared.training.throughput import (
     peak_memory,
     reset_peak_memory,
 )
-from llm2llm.components.shared.training.trainer import StudentTrainer, refuse_leaky_packing
+from llm2llm.components.shared.training.trainer import ClassifierTrainer, StudentTrainer, refuse_leaky_packing
 from llm2llm.components.shared.training.training_log import TrainingLog
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What the training of a head has of its own."""
+
+    encode_rows: Callable[..., Encoding]
+    """See `encoding.encode_rows`."""
+    trainer: Callable[..., Any]
+    """See `trainer.RowTrainer`."""
+    arguments: Callable[..., Any]
+    """The class of its arguments."""
+    own_arguments: Mapping[str, Any]
+    """Those that only it takes."""
+
+
+TRAININGS: Mapping[HeadName, Training] = {
+    "language_model": Training(
+        encode_rows,
+        StudentTrainer,
+        SFTConfig,
+        # What is too long is already out or cut, and counted.
+        {"max_length": None, "dataset_kwargs": {"skip_prepare_dataset": True}},
+    ),
+    "classifier": Training(encode_classified, ClassifierTrainer, TrainingArguments, {}),
+}
 
 
 def fine_tune(
@@ -126,24 +152,30 @@ def fine_tune(
     sharded = settings.sharding == "fsdp" and here.num_processes > 1
     # Of a student that is shared out the first process has the weights, in main memory; the others get their shares.
     place = ("cpu" if here.is_main_process else "empty") if sharded else None
+    head, training = HEADS[settings.head], TRAININGS[settings.head]
     model, tokenizer, config = _begin(student, task, settings, random_seed, seeds)
     if task.chat.template:
         tokenizer.chat_template = task.chat.template  # saved with the student
     limit = longest_row(config, settings)
-    encoding = encode_rows(tokenizer, task, training_set, general, limit, settings, weights)
+    if settings.classifies:
+        tokenizer.model_max_length = limit  # saved with the student: whoever asks it cuts texts there
+    encoding = training.encode_rows(tokenizer, task, training_set, general, limit, settings, weights)
     _say_what_is_missing(encoding, limit)
     rows = encoding.rows
     if model is None:  # rows that are refused, are refused before a large student is loaded
-        model = load_for_training(student, settings, place)
+        set_seed(random_seed)  # of a new head
+        model = load_for_training(student, settings, place, task.labels if settings.classifies else ())
     model = model.to("cpu") if place else model
     _refuse_other_tokenizer(model, tokenizer, encoding)
+    if settings.classifies:  # by which a decoder finds a text's last token
+        model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     if settings.packing and place != "empty":
         refuse_leaky_packing(model, rows)
 
     model.config.use_cache = False
-    early = _EarlyLosses(tokenizer, seeds, task, part.rows)
-    unseen = _fitting(tokenizer, validation or [], task, limit) if settings.validation_loss else []
-    held_out = _ValidationLosses(tokenizer, unseen, task, part.rows, sharded)
+    early = _EarlyLosses(head, tokenizer, seeds, task, part.rows)
+    unseen = _fitting(head, tokenizer, validation or [], task, limit) if settings.validation_loss else []
+    held_out = _ValidationLosses(head, tokenizer, unseen, task, part.rows, sharded)
     measures = (early, held_out)
     wanted = (settings.record_losses, bool(unseen))
     if settings.record_losses and not sharded:
@@ -151,10 +183,10 @@ def fine_tune(
     recompute = recomputes(model, settings, recompute)
     model, adapter = prepare(model, settings, random_seed, iteration, recompute)
     with shared_folder() as folder, closing(Checkpoints(checkpoints)) if checkpoints else nullcontext() as kept:
-        trainer = StudentTrainer(
+        trainer = training.trainer(
             rows,
             limit if settings.packing else None,
-            _arguments(settings, part, here.num_processes, random_seed, str(folder), recompute),
+            _arguments(training, settings, part, here.num_processes, random_seed, str(folder), recompute),
             settings.batch_size * settings.gradient_accumulation,
             kept,
             model=model,
@@ -261,15 +293,17 @@ def _begin(
                 f"train.method: {settings.method!r} adapts a pretrained model, and student 'scratch' has random "
                 "weights; set train.method: full, or name a pretrained student"
             )
-        model, tokenizer = build_student(seeds, task, settings.scratch, random_seed)
+        model, tokenizer = build_student(seeds, task, settings.scratch, random_seed, settings.head)
         return model.to(device()), tokenizer, model.config
     refuse_quantised(student, settings)
-    tokenizer = load_tokenizer(student, settings.trust_remote_code)
+    tokenizer = HEADS[settings.head].load_tokenizer(student, settings.trust_remote_code)
     return None, tokenizer, load_config(student, settings.trust_remote_code)
 
 
-def load_for_training(student: str, settings: FineTuneSettings, place: str | None = None) -> Any:
-    """A student's weights as its method trains them; see `load_model` for the place."""
+def load_for_training(
+    student: str, settings: FineTuneSettings, place: str | None = None, labels: Sequence[str] = ()
+) -> Any:
+    """A student's weights as its method trains them; see `load_model` for the place and the labels."""
     model = load_model(
         student,
         settings.trust_remote_code,
@@ -278,6 +312,8 @@ def load_for_training(student: str, settings: FineTuneSettings, place: str | Non
         four_bit=settings.method == "qlora",
         attention=attention(settings),
         place=place,
+        head=settings.head,
+        labels=labels,
     )
     if isinstance(model, PeftModel) and not settings.adapts:
         model = model.merge_and_unload()
@@ -287,13 +323,17 @@ def load_for_training(student: str, settings: FineTuneSettings, place: str | Non
 
 def longest_row(config: Any, settings: FineTuneSettings) -> int:
     """The most tokens that a row may have."""
-    context: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
+    context: int | None
+    if settings.classifies:
+        context = context_of(config)
+    else:
+        context = getattr(config.get_text_config(), "max_position_embeddings", None)
     return min(settings.max_length, context or settings.max_length)
 
 
-def _fitting(tokenizer: Any, rows: list[Example], task: Task, limit: int) -> list[Example]:
-    """The rows that have at most `limit` tokens; what is left out is said."""
-    whole = [(row, encode(tokenizer, task, row)) for row in rows]
+def _fitting(head: Head, tokenizer: Any, rows: list[Example], task: Task, limit: int) -> list[Example]:
+    """The rows that have at most `limit` tokens; what is left out is said. A classifier's texts are cut."""
+    whole = [(row, head.encode(tokenizer, task, row)) for row in rows]
     kept = [row for row, one in whole if len(one.prompt) + len(one.completion) <= limit]
     if len(kept) < len(rows):
         print(f"train: {len(rows) - len(kept)} of {len(rows)} validation rows have more than {limit} tokens: the "
@@ -335,17 +375,23 @@ def silence(trainer: Any) -> None:
 
 
 def _arguments(
-    settings: FineTuneSettings, part: Share, devices: int, random_seed: int, folder: str, recompute: bool
-) -> SFTConfig:
+    training: Training,
+    settings: FineTuneSettings,
+    part: Share,
+    devices: int,
+    random_seed: int,
+    folder: str,
+    recompute: bool,
+) -> Any:
     sharded = settings.sharding == "fsdp" and devices > 1
     # The first process writes checkpoints whole: what the others wrote would stay on the disks of other nodes.
     whole = {"version": 2, "state_dict_type": "FULL_STATE_DICT", "cpu_ram_efficient_loading": True}
-    arguments = SFTConfig(
+    arguments = training.arguments(
+        **training.own_arguments,
         **common_arguments(settings, part, random_seed, folder, recompute and not sharded),
         num_train_epochs=settings.epochs,
         max_steps=settings.max_steps or -1,
         learning_rate=settings.learning_rate,
-        dataset_kwargs={"skip_prepare_dataset": True},
         neftune_noise_alpha=settings.neftune_alpha or None,
         fsdp=sharded,
         fsdp_config=whole | {"activation_checkpointing": recompute} if sharded else None,
@@ -368,7 +414,6 @@ def common_arguments(
         "max_grad_norm": settings.max_grad_norm,
         "per_device_train_batch_size": part.rows,
         "gradient_accumulation_steps": part.passes,
-        "max_length": None,  # what is too long is already out or cut, and counted
         "remove_unused_columns": False,
         "gradient_checkpointing": None,  # the old name of the next, which TRL still sets
         "activation_checkpointing": recompute,
@@ -401,10 +446,11 @@ class ShowProgress(TrainerCallback):
 class _EarlyLosses(TrainerCallback):
     """Measures each seed's loss when the first epoch ends, or the training if it is shorter."""
 
-    def __init__(self, tokenizer: Any, seeds: list[Example], task: Task, batch_size: int) -> None:
+    def __init__(self, head: Head, tokenizer: Any, seeds: list[Example], task: Task, batch_size: int) -> None:
         self.base: dict[str, float] = {}
         """Before training; of a student that is shared out as it begins."""
         self.losses: dict[str, float] = {}
+        self._head = head
         self._tokenizer, self._seeds, self._task, self._batch_size = tokenizer, seeds, task, batch_size
 
     def measured(self) -> dict[str, Any]:
@@ -415,7 +461,7 @@ class _EarlyLosses(TrainerCallback):
 
     def measure(self, model: Any) -> dict[str, float]:
         """The loss of each seed, by its id."""
-        measured = losses(model, self._tokenizer, self._seeds, self._task, self._batch_size)
+        measured = self._head.losses(model, self._tokenizer, self._seeds, self._task, self._batch_size)
         return {seed.id: loss for seed, loss in zip(self._seeds, measured, strict=True)}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
@@ -433,10 +479,13 @@ class _EarlyLosses(TrainerCallback):
 class _ValidationLosses(TrainerCallback):
     """Measures the mean loss on the validation rows whenever an epoch ends, and when the training does."""
 
-    def __init__(self, tokenizer: Any, rows: list[Example], task: Task, batch_size: int, sharded: bool) -> None:
+    def __init__(
+        self, head: Head, tokenizer: Any, rows: list[Example], task: Task, batch_size: int, sharded: bool
+    ) -> None:
         self.curve: list[tuple[int, float]] = []
         """(step, mean loss)."""
         self.rows = rows
+        self._head = head
         self._tokenizer, self._task, self._batch_size, self._sharded = tokenizer, task, batch_size, sharded
 
     def measured(self) -> dict[str, Any]:
@@ -457,7 +506,7 @@ class _ValidationLosses(TrainerCallback):
         here = this_process()
         alone = here.num_processes == 1 or self._sharded
         rows = self.rows if alone else self.rows[here.process_index :: here.num_processes]
-        found = losses(model, self._tokenizer, rows, self._task, self._batch_size) if rows else []
+        found = self._head.losses(model, self._tokenizer, rows, self._task, self._batch_size) if rows else []
         found = found if alone else gather_object(found)
         self.curve.append((state.global_step, round(math.fsum(found) / len(found), 6)))
         print(f"train: loss on {len(found)} validation rows after step {state.global_step}: {self.curve[-1][1]:.4f}",

@@ -25,7 +25,7 @@ from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_availa
 
 from llm2llm.components.shared.base.errors import UserError, did_you_mean
 from llm2llm.components.shared.models.experts import experts_of
-from llm2llm.components.shared.models.load import base_name, load_model, local_name, precision
+from llm2llm.components.shared.models.load import base_name, head_modules, load_model, local_name, precision
 from llm2llm.components.shared.models.weight_files import quantisation
 from llm2llm.components.shared.training.settings import FineTuneSettings
 from llm2llm.components.shared.training.stochastic_adamw import StochasticAdamW
@@ -224,6 +224,13 @@ def new_adapter(model: Any, settings: FineTuneSettings) -> LoraConfig:
         for name, inner in module.named_modules()
         if isinstance(inner, torch.nn.Linear | Conv1D)
     ]
+    whole = head_modules(model) if settings.classifies else []
+    # Of a classifier the head is new, and is trained whole.
+    outside += [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear | Conv1D) and f"{name}.".startswith(tuple(f"{one}." for one in whole))
+    ]
     names = _linear_layers(model) - set(outside)
     bypassed = {name.rpartition(".")[2] for name in _bypassed(model)}
     experts = experts_of(model)
@@ -275,7 +282,8 @@ def new_adapter(model: Any, settings: FineTuneSettings) -> LoraConfig:
         exclude_modules=outside or None,
         use_dora=settings.dora,
         use_rslora=settings.rslora,
-        task_type="CAUSAL_LM",
+        task_type="SEQ_CLS" if settings.classifies else "CAUSAL_LM",
+        modules_to_save=whole or None,
     )
 
 

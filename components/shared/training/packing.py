@@ -99,6 +99,22 @@ def collate(
     return made
 
 
+def collate_classified(batch: Sequence[dict[str, Any]], pad_token_id: int) -> dict[str, torch.Tensor]:
+    """One batch of `items` of a classifier, padded on the right, with one label, weight and floor for each text."""
+
+    def of_texts(what: str) -> torch.Tensor:
+        return torch.tensor([one[what][0] for one in batch])
+
+    return {
+        "input_ids": _padded([one["input_ids"] for one in batch], pad_token_id),
+        "attention_mask": _padded([[1] * len(one["input_ids"]) for one in batch], 0),
+        "labels": of_texts("labels"),
+        "weights": of_texts("weights"),
+        "floors": of_texts("floors"),
+        "places": torch.tensor([place for one in batch for place in one["places"]], dtype=torch.long),
+    }
+
+
 def _of_tokens(batch: Sequence[dict[str, Any]], what: str) -> torch.Tensor:
     """What each token's row has."""
     return _padded(

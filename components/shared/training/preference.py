@@ -119,6 +119,7 @@ def prefer(job: TrainingJob, output: Path) -> TrainingLog:
     with TemporaryDirectory(prefix="llm2llm-preference-") as folder:
         arguments = DPOConfig(
             **common_arguments(settings, part, job.random_seed, folder, recompute),
+            max_length=None,
             loss_type=["sigmoid", "sft"] if wanted.nll else ["sigmoid"],
             loss_weights=[1.0, wanted.nll] if wanted.nll else [1.0],
             beta=wanted.beta,

@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 from llm2llm.components.shared.base.atomic import atomic_folder
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Example
-from llm2llm.components.shared.models.label_scoring import completions_of, labels_of, probabilities
+from llm2llm.components.shared.models.label_scoring import labels_of, probabilities
 from llm2llm.components.shared.training.checkpoints import checkpointed
 from llm2llm.components.shared.training.job_folder import TrainingJob
 from llm2llm.components.shared.training.settings import check_task
@@ -102,14 +102,15 @@ def label_probabilities(student: Path, job: TrainingJob, rows: list[Example]) ->
     """The probability of each row's answer among its labels, by row id; nothing of the student stays in memory."""
     import torch
 
-    from llm2llm.components.shared.models.likelihood import log_likelihoods
-    from llm2llm.components.shared.models.load import load_model, load_tokenizer
+    from llm2llm.components.shared.models.heads import HEADS
+    from llm2llm.components.shared.models.load import load_model
 
-    tokenizer = load_tokenizer(student, job.settings.trust_remote_code)
-    model = load_model(student, job.settings.trust_remote_code)
-    measured = [completions_of(tokenizer, job.task, row) for row in rows]
+    head = HEADS[job.settings.head]
+    tokenizer = head.load_tokenizer(student, job.settings.trust_remote_code)
+    model = load_model(student, job.settings.trust_remote_code, head=job.settings.head)
+    measured = [head.completions(tokenizer, job.task, row) for row in rows]
     flat = [completion for one in measured for completion in one]
-    values = iter(log_likelihoods(model, tokenizer, flat, job.settings.batch_size))
+    values = iter(head.log_likelihoods(model, tokenizer, flat, job.settings.batch_size))
     found = {}
     for row, completions in zip(rows, measured, strict=True):
         shares = probabilities([next(values) for _ in completions])

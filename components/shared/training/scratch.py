@@ -4,24 +4,30 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
 
 from llm2llm.components.shared import tasks
 from llm2llm.components.shared.data.schemas import Example
+from llm2llm.components.shared.models.load import as_reader, labelled
 from llm2llm.components.shared.tasks import Task
-from llm2llm.components.shared.training.settings import ScratchSettings
+from llm2llm.components.shared.training.settings import CLASSIFIER, ScratchSettings
 
 SPECIAL_TOKENS = ["<pad>", "<s>", "</s>"]
 
 
-def build_student(seeds: list[Example], task: Task, settings: ScratchSettings, random_seed: int) -> tuple[Any, Any]:
-    """(model, tokenizer), the same for the same seeds, settings and random seed.
+def build_student(
+    seeds: list[Example], task: Task, settings: ScratchSettings, random_seed: int, head: str = "language_model"
+) -> tuple[Any, Any]:
+    """(model, tokenizer), the same for the same seeds, settings, random seed and head.
 
     The tokenizer sees the seeds only, never generated, validation or test rows, so that every iteration and every
     strategy starts from the same base model.
     """
+    classifies = head == CLASSIFIER
     texts = [
-        tasks.prompt(task, seed.question, seed.choices, seed.tools)
+        seed.question
+        if classifies
+        else tasks.prompt(task, seed.question, seed.choices, seed.tools)
         + " "
         + tasks.target(task, seed.answer, seed.rationale)
         for seed in seeds
@@ -57,4 +63,7 @@ def build_student(seeds: list[Example], task: Task, settings: ScratchSettings, r
         bos_token_id=fast.bos_token_id,
         eos_token_id=fast.eos_token_id,
     )
+    if classifies:
+        config = labelled(config, task.labels)
+        return LlamaForSequenceClassification(config), as_reader(fast)
     return LlamaForCausalLM(config), fast

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from llm2llm.components.shared.base.settings import Settings
 from llm2llm.components.shared.tasks import FORMS, Task
+from llm2llm.components.shared.tasks.chat import ChatSettings
 
 OWN_ANSWERS = "own_answers"
 """The strategy of rows that are right answers of the student's own."""
@@ -15,8 +16,14 @@ SCRATCH = "scratch"
 """The name of the student that is built from `ScratchSettings` instead of loaded."""
 
 
+CLASSIFIER = "classifier"
+"""`train.head` of a student that scores labels instead of writing them."""
+
 USUAL_RATES = {"full": 2e-5, "hft": 2e-5, "lora": 2e-4, "qlora": 2e-4, SCRATCH: 1e-3}
 """Peak learning rates that teach, by method and for a student from scratch."""
+
+CLASSIFIER_RATE = 3e-5
+"""That of all weights of a classifier: the middle one of those that Devlin et al. 2019 (BERT) tried."""
 
 
 class ScratchSettings(Settings):
@@ -81,6 +88,12 @@ class FineTuneSettings(Settings):
     """`full` trains every weight. `lora`: a low-rank adapter (Hu et al. 2021). `qlora`: the same on a base in 4 bits
     (Dettmers et al. 2023), which needs bitsandbytes. `hft`: half of each block's weight matrices, another half in each
     iteration, the others stay as they are (Hui et al. 2024)."""
+    head: Literal["language_model", "classifier"] = "language_model"
+    """What the student ends in. `language_model`: it writes the answer. `classifier`: it has one score for each label
+    of the task, and is far cheaper to serve: an encoder (BERT, RoBERTa, DeBERTa, ModernBERT ...), or a decoder (Llama,
+    Qwen ...) whose last token is scored; `AutoModelForSequenceClassification` loads it. It reads the question alone,
+    without instruction and cues, and is asked with `evaluate.mode: score`. Only for form `classification` without
+    rationales, and with methods `full`, `hft` and `lora` (merged)."""
     start_from: Literal["base", "previous"] = "base"
     """`base`: each iteration trains the base model afresh (the paper); `previous`: it goes on with the last student."""
     epochs: float = Field(3, gt=0)
@@ -88,8 +101,8 @@ class FineTuneSettings(Settings):
     max_steps: int = Field(0, ge=0)
     """When above 0: this many optimiser steps instead of `epochs`, so that a larger training set costs no more."""
     learning_rate: float = Field(2e-5, gt=0)
-    """Peak learning rate. Where it is not set: 2e-5 for `full` and `hft`, 2e-4 for `lora` and `qlora`. A student from
-    scratch takes 1e-3."""
+    """Peak learning rate. Where it is not set: 2e-5 for `full` and `hft` (3e-5 with `head: classifier`), 2e-4 for
+    `lora` and `qlora`. A student from scratch takes 1e-3."""
     scheduler: Literal["cosine", "linear", "constant"] = "cosine"
     """How the learning rate falls after the warm-up."""
     warmup: float = Field(0.03, ge=0, lt=1)
@@ -160,7 +173,8 @@ class FineTuneSettings(Settings):
     rslora: bool = False
     """LoRA only: the update is scaled by alpha / sqrt(rank) (rsLoRA, Kalajdzievski 2023)."""
     merge: bool = False
-    """LoRA only: whether to save the whole model with the adapter worked in, instead of the adapter alone."""
+    """LoRA only: whether to save the whole model with the adapter worked in, instead of the adapter alone. Where it is
+    not set: with `head: classifier`, as an adapter alone says nothing of its labels."""
     bf16_weights: bool = False
     """`full` and `hft` on a GPU: whether weights and AdamW's moments are kept in bfloat16 while they are trained: half
     the memory. Each step is then rounded up or down at random, so that small ones are not lost. Off: only the
@@ -209,10 +223,18 @@ class FineTuneSettings(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _rate_of_method(cls, values: Any) -> Any:
-        if isinstance(values, Mapping) and "learning_rate" not in values and values.get("method") in USUAL_RATES:
-            return {**values, "learning_rate": USUAL_RATES[values["method"]]}
-        return values
+    def _unset_by_method_and_head(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        usual: dict[str, Any] = {}
+        method, classifies = values.get("method", "full"), values.get("head") == CLASSIFIER
+        if isinstance(method, str) and method in USUAL_RATES:
+            usual["learning_rate"] = USUAL_RATES[method]
+        if classifies and method in ("full", "hft"):
+            usual["learning_rate"] = CLASSIFIER_RATE
+        if classifies and method == "lora":
+            usual["merge"] = True
+        return {**usual, **values}
 
     @property
     def adapts(self) -> bool:
@@ -297,10 +319,64 @@ class FineTuneSettings(Settings):
             raise ValueError("preference: not with bf16_weights, which has an optimiser of its own; remove one of them")
         return self
 
+    @model_validator(mode="after")
+    def _classifier_fits(self) -> Self:
+        if not self.classifies:
+            return self
+        for key, found, fitting, why in (
+            ("method", self.method, ("full", "hft", "lora"), "whose head is not trained on a base in 4 bits"),
+            ("merge", self.merge, (self.method == "lora",), "whose adapter alone would say nothing of its labels"),
+            ("sharding", self.sharding, ("ddp",), "which is trained whole on each device"),
+            ("packing", self.packing, (False,), "which reads one text at a time"),
+            ("loss_on", self.loss_on, ("completion",), "which learns labels and no text"),
+            ("replay_fraction", self.replay_fraction, (0.0,), "and general rows have no label"),
+            ("liger", self.liger, (False,), "for which it has no layers"),
+            ("own_answers.samples", self.own_answers.samples, (0,), "which writes no answers"),
+        ):
+            if found not in fitting:
+                raise ValueError(
+                    f"{key}: {found!r} is not for head 'classifier', {why}; set {key}: {_yaml(fitting[-1])}, or head: "
+                    "language_model"
+                )
+        return self
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the student is a classifier."""
+        return self.head == CLASSIFIER
+
     @property
     def has_checkers(self) -> bool:
         """Whether students are trained first to say what generated rows weigh."""
         return self.row_weights in ("imp", "dimp")
+
+
+def _yaml(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _check_classified(task: Task) -> None:
+    form = FORMS[task.form]
+    if not form.has_labels:
+        known = " or ".join(repr(name) for name, one in FORMS.items() if one.has_labels)
+        raise ValueError(
+            f"head: 'classifier' scores the labels of a task, and task {task.name!r} of form {task.form!r} has none "
+            f"that are known before the training; set head: language_model, or a task of form {known}"
+        )
+    for key, has, why, fix in (
+        ("rationale", task.rationale, "writes no rationales", "set task.rationale: false"),
+        (
+            "describe_labels_to: both",
+            task.describe_labels_to == "both",
+            "reads the question alone",
+            "set task.describe_labels_to: teacher",
+        ),
+        ("chat", task.chat != ChatSettings(), "has no chat template", "remove task.chat"),
+    ):
+        if has:
+            raise ValueError(
+                f"head: 'classifier' {why}, and task {task.name!r} has {key}; {fix}, or set head: language_model"
+            )
 
 
 def check_task(settings: FineTuneSettings, task: Task) -> None:
@@ -309,6 +385,8 @@ def check_task(settings: FineTuneSettings, task: Task) -> None:
     Raises:
         ValueError: It has not; names the key below `train` and the fix.
     """
+    if settings.classifies:
+        _check_classified(task)
     if settings.has_checkers and not FORMS[task.form].has_classes:
         raise ValueError(
             f"row_weights: {settings.row_weights!r} asks for the probabilities of labels or choices, and task "

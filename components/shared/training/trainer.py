@@ -1,4 +1,5 @@
-"""TRL's trainer, with what `packing` puts into a batch: weights of rows, and whose they are.
+"""Trainers, TRL's for language models and transformers' for classifiers, with what `packing` puts into a batch: weights
+of rows, and whose they are.
 
 A loss that is not a number ends the training before it reaches a weight, and the rows of its batch are named.
 """
@@ -11,6 +12,8 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from peft import LoraConfig, get_peft_model
+from transformers import Trainer, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
 from llm2llm.components.shared.base.errors import UserError
@@ -18,8 +21,8 @@ from llm2llm.components.shared.models.experts import experts_of
 from llm2llm.components.shared.models.load import precision
 from llm2llm.components.shared.training.checkpoints import Checkpoints
 from llm2llm.components.shared.training.devices import Share
-from llm2llm.components.shared.training.encoding import Row
-from llm2llm.components.shared.training.packing import collate, items
+from llm2llm.components.shared.training.encoding import IGNORED, Row
+from llm2llm.components.shared.training.packing import collate, collate_classified, items
 from llm2llm.components.shared.training.sampler import Order, filler_item
 
 SHOWN_ROWS = 20
@@ -32,48 +35,40 @@ class NotANumber(UserError):
     """A training whose loss or gradient is no number; another learning rate may train."""
 
 
-class StudentTrainer(SFTTrainer):
-    """Trains on rows.
+class RowTrainer(Trainer):
+    """What trainers of every head have in common.
 
     Args:
         rows: What to train on.
         capacity: With packing the longest sequence in tokens, else None.
-        args: TRL's own settings.
+        args: The trainer's own settings.
         global_batch: Items in one optimiser step, of all devices together.
         checkpoints: Where they are kept; None: nowhere.
-        others: See `SFTTrainer`.
+        collator: Makes a batch of `packing.items`.
+        others: See `Trainer`.
     """
 
     def __init__(
         self,
         rows: Sequence[Row],
         capacity: int | None,
-        args: SFTConfig,
+        args: TrainingArguments,
         global_batch: int,
         checkpoints: Checkpoints | None,
+        collator: Any,
         **others: Any,
     ) -> None:
         self._rows, self._checkpoints = rows, checkpoints
         self._step, self._places = -1, list[int]()
         self._skipped = 0
-        pad = others["processing_class"].pad_token_id
-        dynamic = any(row.floor for row in rows)
-        weighted = dynamic or any(row.weight != 1.0 for row in rows)
-        packed = capacity is not None
-        flat = packed and _flash(others["model"])
         whole = items(rows, capacity)
         self.sequences = len(whole)
         share = Share(args.per_device_train_batch_size, args.gradient_accumulation_steps)
         lengths = [len(item["input_ids"]) for item in whole]
         self.order = Order(lengths, global_batch, share, args.world_size, filler=len(whole))
-        super().__init__(
-            args=args,
-            train_dataset=Dataset.from_list([*whole, filler_item(pad)]),
-            data_collator=partial(
-                collate, pad_token_id=pad, packed=packed, weighted=weighted, flat=flat, dynamic=dynamic
-            ),
-            **others,
-        )
+        filler = filler_item(others["processing_class"].pad_token_id)
+        dataset = Dataset.from_list([*whole, filler])
+        super().__init__(args=args, train_dataset=dataset, data_collator=collator, **others)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Order:
         return self.order
@@ -90,16 +85,13 @@ class StudentTrainer(SFTTrainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """The mean loss of the tokens to learn, each weighted as its row is.
+        """The mean loss of what is to be learnt, each weighted as its row is.
 
         Raises:
             NotANumber: It is not one.
         """
         places = inputs.pop("places").tolist()
-        weights = inputs.pop("weights", None)
-        floors = inputs.pop("floors", None)
-        asked = model if weights is None else partial(_weighted, model, weights, floors)
-        loss = super().compute_loss(asked, inputs, return_outputs, num_items_in_batch)
+        loss = self._loss(model, inputs, return_outputs, num_items_in_batch)
         value = (loss[0] if return_outputs else loss).detach()
         if not torch.isfinite(value):
             raise NotANumber(self._not_a_number("loss", float(value), self.state.global_step + 1, places))
@@ -107,6 +99,9 @@ class StudentTrainer(SFTTrainer):
             self._step, self._places = self.state.global_step, []
         self._places += places
         return loss
+
+    def _loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool, num_items_in_batch: Any) -> Any:
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Logs a step.
@@ -131,6 +126,74 @@ class StudentTrainer(SFTTrainer):
             f"train: the {what} is {value} at step {step}; lower train.learning_rate, or look at the rows of that "
             f"batch: {', '.join(names[:SHOWN_ROWS])}{more}"
         )
+
+
+class StudentTrainer(RowTrainer, SFTTrainer):
+    """Trains a language model on rows; the arguments are those of `RowTrainer` and `SFTTrainer`."""
+
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        capacity: int | None,
+        args: SFTConfig,
+        global_batch: int,
+        checkpoints: Checkpoints | None,
+        **others: Any,
+    ) -> None:
+        dynamic = any(row.floor for row in rows)
+        weighted = dynamic or any(row.weight != 1.0 for row in rows)
+        packed = capacity is not None
+        collator = partial(
+            collate,
+            pad_token_id=others["processing_class"].pad_token_id,
+            packed=packed,
+            weighted=weighted,
+            flat=packed and _flash(others["model"]),
+            dynamic=dynamic,
+        )
+        super().__init__(rows, capacity, args, global_batch, checkpoints, collator, **others)
+
+    def _loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool, num_items_in_batch: Any) -> Any:
+        weights, floors = inputs.pop("weights", None), inputs.pop("floors", None)
+        asked = model if weights is None else partial(_weighted, model, weights, floors)
+        return super()._loss(asked, inputs, return_outputs, num_items_in_batch)
+
+
+class ClassifierTrainer(RowTrainer):
+    """Trains a classifier on rows; the arguments are those of `RowTrainer` and `Trainer`, and the adapter to put onto
+    the model, if any."""
+
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        capacity: int | None,
+        args: TrainingArguments,
+        global_batch: int,
+        checkpoints: Checkpoints | None,
+        *,
+        model: Any,
+        peft_config: LoraConfig | None,
+        **others: Any,
+    ) -> None:
+        assert capacity is None, "settings refuse packing"
+        collator = partial(collate_classified, pad_token_id=others["processing_class"].pad_token_id)
+        adapted = model if peft_config is None else get_peft_model(model, peft_config)
+        for weight in adapted.parameters() if peft_config is not None else ():
+            if weight.requires_grad:  # the head, too: in 16 bits small steps would be lost
+                weight.data = weight.data.float()
+        super().__init__(rows, None, args, global_batch, checkpoints, collator, model=adapted, **others)
+        self.model_accepts_loss_kwargs = True  # so that texts are counted in all passes of a step
+
+    def _loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool, num_items_in_batch: Any) -> Any:
+        labels, weights, floors = (inputs.pop(name) for name in ("labels", "weights", "floors"))
+        outputs = model(**inputs)
+        learnt = labels != IGNORED
+        logs = outputs.logits.float().log_softmax(dim=-1).gather(1, labels.clamp_min(0)[:, None])[:, 0]
+        divided = weights / torch.maximum(logs.detach().exp(), floors).clamp_min(1e-30)
+        weights = torch.where(floors > 0, divided, weights)
+        # A mean over the texts of a step, of all passes and devices; DDP divides by the number of devices once more.
+        loss = -(logs * weights * learnt).sum() / num_items_in_batch * self.accelerator.num_processes
+        return (loss, outputs) if return_outputs else loss
 
 
 def _flash(model: Any) -> bool:
