@@ -47,7 +47,7 @@ def measure(
     found = []
     if stage.controls.with_steps(stage.train):
         found += _equal_steps(seeds, asked, history, best, stage, replay)
-    if stage.controls.with_untrained(stage.student, stage.task):
+    if stage.controls.with_untrained(stage.train, stage.student, stage.task):
         found += _untrained(seeds, asked, best, stage)
     say(found)
     return found

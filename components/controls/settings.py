@@ -21,7 +21,8 @@ class ControlSettings(Settings):
     nothing: iteration 0 has had as many steps."""
     untrained: bool | None = None
     """Whether to ask the student as it is before any training, once as it stands and once with `shots` seeds in its
-    prompt. Not set: on where it costs no more than answers, which is with a pretrained student and without a judge."""
+    prompt. Not set: on where it costs no more than answers, which is with a pretrained student that writes
+    (`train.head`) and without a judge."""
     shots: int = Field(4, ge=0, le=100)
     """`untrained`: how many seeds, one of each label or choice by turns, stand with their answers before each question;
     fewer where the student's context has no room for them. 0: it is not asked so."""
@@ -35,13 +36,15 @@ class ControlSettings(Settings):
         """Whether the control of equal compute is wanted."""
         return (train.start_from == "base" and train.nodes == 1) if self.steps is None else self.steps
 
-    def with_untrained(self, student: str, task: Task) -> bool:
-        """Whether the student before its training is asked; one from scratch knows nothing."""
-        return student != SCRATCH and (task.match != "judge" if self.untrained is None else self.untrained)
+    def with_untrained(self, train: FineTuneSettings, student: str, task: Task) -> bool:
+        """Whether the student before its training is asked; one from scratch knows nothing, and a classifier has no
+        head before it."""
+        wanted = task.match != "judge" if self.untrained is None else self.untrained
+        return student != SCRATCH and not train.classifies and wanted
 
     def any_wanted(self, train: FineTuneSettings, student: str, task: Task) -> bool:
         """Whether the pipeline has the stage at all."""
-        return self.with_steps(train) or self.with_untrained(student, task) or self.teacher_share > 0
+        return self.with_steps(train) or self.with_untrained(train, student, task) or self.teacher_share > 0
 
 
 class CeilingSettings(Settings):

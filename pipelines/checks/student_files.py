@@ -21,7 +21,11 @@ def student_notes(config: Config) -> Iterator[str]:
 
     refuse_quantised(config.student, config.train)
     check_optimiser(config.train)
-    tokenizer = check_loadable(config.student, config.train.trust_remote_code)
+    labels = config.task.labels if config.train.classifies else ()
+    tokenizer = check_loadable(config.student, config.train.trust_remote_code, config.train.head, labels)
+    if config.train.classifies:
+        yield f"read as a classifier of {len(labels)} labels; the question as it stands"
+        return
     found = frame(tokenizer, config.task.chat)
     if found is None:
         yield "no chat template: asked in plain text"

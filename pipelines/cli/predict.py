@@ -74,7 +74,11 @@ def predict(
 
     from llm2llm.components.shared.inference.ask import Asked, ask_student
     from llm2llm.components.shared.inference.settings import AnswerSettings
+    from llm2llm.components.shared.models.load import is_classifier
 
+    for option, value in (("--mode generate", mode == "generate"), ("--max-new-tokens", max_new_tokens)):
+        if value and is_classifier(folder, trust_remote_code):
+            raise UserError(f"{option}: the student is a classifier, which scores labels; leave the option out")
     chosen: dict[str, Any] = {"mode": mode, "max_new_tokens": max_new_tokens}
     settings = AnswerSettings.load(
         {**asked_as, **{key: value for key, value in chosen.items() if value is not None}, "backend": backend,

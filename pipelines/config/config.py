@@ -1,6 +1,7 @@
 """A run's config: one typed class, made of the sections of the stages."""
 
-from typing import Self
+from collections.abc import Mapping
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
@@ -19,7 +20,7 @@ from llm2llm.components.shared.llm.backends import BACKENDS
 from llm2llm.components.shared.llm.settings import IN_POD, Budget, ModelSettings, TeacherSettings
 from llm2llm.components.shared.tasks import FORMS, Task
 from llm2llm.components.shared.tasks.threshold import check_threshold
-from llm2llm.components.shared.training.settings import SCRATCH, FineTuneSettings
+from llm2llm.components.shared.training.settings import CLASSIFIER, SCRATCH, FineTuneSettings
 from llm2llm.components.shared.training.settings import check_task as check_training
 from llm2llm.components.stages import STAGES
 from llm2llm.components.teacher_augment.settings import TeacherAugmentSettings, check_task
@@ -70,6 +71,17 @@ class Config(Settings):
     placement: PlacementSettings = PlacementSettings()
     """Where the stages run in a cluster; says nothing to a run on this machine."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _mode_of_head(cls, values: Any) -> Any:
+        """A classifier has labels to score and nothing else: `evaluate.mode` need not be said."""
+        if not isinstance(values, Mapping) or not isinstance(train := values.get("train"), Mapping):
+            return values
+        evaluate = values.get("evaluate", {})
+        if train.get("head") != CLASSIFIER or not isinstance(evaluate, Mapping):
+            return values
+        return {**values, "evaluate": {"mode": "score", **evaluate}}
+
     @model_validator(mode="after")
     def _sections_fit(self) -> Self:
         if self.student == SCRATCH and self.train.adapts:
@@ -105,6 +117,8 @@ class Config(Settings):
         except ValueError as problem:
             raise ValueError(f"train.{problem}") from None
         self.tune.check(self.train)
+        if self.train.classifies:
+            self._check_classifier()
         if self.controls.steps and self.train.nodes > 1:
             raise ValueError(
                 f"controls.steps true trains in one pod, and train.nodes is {self.train.nodes}; remove it, or set "
@@ -147,6 +161,29 @@ class Config(Settings):
         train = self.train
         check_devices(self.placement, train.gpus, train.nodes, train.checkpoint_uri, answering, asking.shards)
         return self
+
+    def _check_classifier(self) -> None:
+        """Refuses what needs a student that writes."""
+        augment, evaluate, serve = self.teacher_augment, self.evaluate, self.promote.serve
+        for key, found, is_set, fix in (
+            ("evaluate.mode", evaluate.mode, evaluate.mode != "score", "set evaluate.mode: score"),
+            ("evaluate.backend", evaluate.backend, evaluate.backend == "vllm", "set evaluate.backend: transformers"),
+            ("evaluate.max_new_tokens", evaluate.max_new_tokens, evaluate.max_new_tokens > 0, "remove it"),
+            ("controls.untrained", True, self.controls.untrained is True, "remove it"),
+            ("promote.guards", "rows of other tasks", bool(self.promote.guards), "remove them"),
+            ("promote.serve.kind", serve.kind, serve.kind == "llm_inference_service", "set it to inference_service"),
+            (
+                "teacher_augment.strategy",
+                augment.strategy,
+                augment.chosen_strategy.asks == "student",
+                "choose a strategy that a teacher writes for",
+            ),
+        ):
+            if is_set:
+                raise ValueError(
+                    f"{key}: {found!r} needs a student that writes, and train.head is 'classifier'; {fix}, or set "
+                    "train.head: language_model"
+                )
 
     def _check_ceiling(self) -> None:
         """Refuses a share of the teacher's budget for a ceiling that cannot be measured."""

@@ -81,7 +81,8 @@ def label_logs(model: Any, tokenizer: Any, texts: Sequence[Sequence[int]]) -> to
         logits = model(
             input_ids=batch["input_ids"].to(model.device), attention_mask=batch["attention_mask"].to(model.device)
         ).logits
-    return logits.float().log_softmax(dim=-1).double().cpu()
+    logs: torch.Tensor = logits.float().log_softmax(dim=-1).double().cpu()
+    return logs
 
 
 def log_likelihoods(model: Any, tokenizer: Any, rows: Sequence[Encoded], batch_size: int) -> list[float]:

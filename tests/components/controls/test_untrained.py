@@ -111,11 +111,11 @@ def test_as_many_shots_are_shown_as_leave_room_for_an_answer(
 
 def test_they_are_on_where_they_cost_nothing_but_answers(colours: Task) -> None:
     judged = Task(name="open", form="text", match="judge", rubric="Right when it is.")
-    assert ControlSettings().with_untrained("org/model", colours)
-    assert not ControlSettings().with_untrained("scratch", colours)
-    assert not ControlSettings().with_untrained("org/model", judged)
-    assert ControlSettings(untrained=True).with_untrained("org/model", judged)
-    assert not ControlSettings(untrained=False).with_untrained("org/model", colours)
+    assert ControlSettings().with_untrained(FineTuneSettings(), "org/model", colours)
+    assert not ControlSettings().with_untrained(FineTuneSettings(), "scratch", colours)
+    assert not ControlSettings().with_untrained(FineTuneSettings(), "org/model", judged)
+    assert ControlSettings(untrained=True).with_untrained(FineTuneSettings(), "org/model", judged)
+    assert not ControlSettings(untrained=False).with_untrained(FineTuneSettings(), "org/model", colours)
     several = FineTuneSettings(nodes=2, checkpoint_uri="s3://bucket/folder")
     assert ControlSettings().any_wanted(several, "org/model", colours)
     assert not ControlSettings(untrained=False).any_wanted(several, "org/model", colours)
