@@ -4,10 +4,13 @@ from tests.support.hub_server import hub, server
 from tests.support.students import (
     other_rows,
     quick,
+    quick_classifier,
     quick_lora,
     rows,
     small_training,
+    taught_classifier,
     taught_student,
+    tiny_bert,
     tiny_student,
     tokenizer,
 )
@@ -16,11 +19,14 @@ __all__ = [
     "hub",
     "other_rows",
     "quick",
+    "quick_classifier",
     "quick_lora",
     "rows",
     "server",
     "small_training",
+    "taught_classifier",
     "taught_student",
+    "tiny_bert",
     "tiny_student",
     "tokenizer",
 ]

@@ -66,6 +66,37 @@ def tiny_student(tmp_path_factory: pytest.TempPathFactory, rows: list[Example], 
     return folder
 
 
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory, tiny_student: Path) -> Path:
+    """The folder of an untrained tiny BERT, which fills in words, with its tokenizer."""
+    from llm2llm.components.shared.models.load import load_tokenizer
+    from tests.support.tiny_models import save_encoder
+
+    return save_encoder("bert", load_tokenizer(tiny_student), tmp_path_factory.mktemp("bert") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def quick_classifier(quick: FineTuneSettings) -> FineTuneSettings:
+    return quick.model_copy(update={"head": "classifier"})
+
+
+@pytest.fixture(scope="session")
+def taught_classifier(
+    tmp_path_factory: pytest.TempPathFactory,
+    rows: list[Example],
+    colours: Task,
+    tiny_bert: Path,
+    quick_classifier: FineTuneSettings,
+) -> Path:
+    """The tiny BERT as a classifier of the colours, which it has learnt."""
+    from llm2llm.components.shared.training.fine_tune import fine_tune
+
+    folder = tmp_path_factory.mktemp("taught-bert") / "student"
+    folder.mkdir()
+    fine_tune(rows, colours, str(tiny_bert), quick_classifier, 0, folder)
+    return folder
+
+
 @pytest.fixture(scope="module", params=["plain", "chat"])
 def tokenizer(request: pytest.FixtureRequest, tiny_student: Path) -> Any:
     """The tiny student's tokenizer, once as it is and once with a chat template."""

@@ -4,7 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    DebertaV2Config,
+    DebertaV2ForMaskedLM,
+    DistilBertConfig,
+    DistilBertForMaskedLM,
     Gemma2Config,
     Gemma2ForCausalLM,
     GPT2Config,
@@ -15,6 +23,9 @@ from transformers import (
     LlamaForCausalLM,
     MambaConfig,
     MambaForCausalLM,
+    ModernBertConfig,
+    ModernBertForMaskedLM,
+    PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen3Config,
@@ -23,6 +34,8 @@ from transformers import (
     Qwen3MoeForCausalLM,
     RecurrentGemmaConfig,
     RecurrentGemmaForCausalLM,
+    RobertaConfig,
+    RobertaForMaskedLM,
     RwkvConfig,
     RwkvForCausalLM,
 )
@@ -75,6 +88,50 @@ RECURRENT: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     ),
 }
 """Further ones that keep a state, for tests of just that."""
+
+_ENCODER = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 128,
+    "pad_token_id": 0,
+}
+
+ENCODERS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "bert": (BertConfig, BertForMaskedLM, _ENCODER),
+    "roberta": (RobertaConfig, RobertaForMaskedLM, {**_ENCODER, "max_position_embeddings": 65}),
+    "modernbert": (
+        ModernBertConfig,
+        ModernBertForMaskedLM,
+        {**_ENCODER, "bos_token_id": 1, "cls_token_id": 1, "eos_token_id": 2, "sep_token_id": 2},
+    ),
+    "distilbert": (
+        DistilBertConfig,
+        DistilBertForMaskedLM,
+        {"dim": 32, "hidden_dim": 64, "n_layers": 2, "n_heads": 2, "max_position_embeddings": 128},
+    ),
+    "deberta": (DebertaV2Config, DebertaV2ForMaskedLM, _ENCODER),
+}
+"""Models that were pretrained to fill in words; the tiny tokenizer puts `<s>` and `</s>` around a text for them."""
+
+
+def save_encoder(architecture: str, tokenizer: Any, folder: Path) -> Path:
+    """Saves an encoder and its tokenizer, which has no end of a sequence, to `folder`, the same weights every time."""
+    config, model, widths = ENCODERS[architecture]
+    torch.manual_seed(11)
+    model(config(vocab_size=len(tokenizer), **widths)).save_pretrained(folder)
+    own = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(tokenizer.backend_tokenizer.to_str()),
+        pad_token="<pad>",
+        cls_token="<s>",
+        sep_token="</s>",
+    )
+    own.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    own.save_pretrained(folder)
+    return folder
 
 
 def save_tiny(architecture: str, tokenizer: Any, folder: Path) -> Path:

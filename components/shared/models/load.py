@@ -1,7 +1,8 @@
 """Loading a student: a Hugging Face name, a folder of safetensors, or a PEFT adapter with its base named."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -9,7 +10,7 @@ from typing import Any, Literal
 import torch
 from huggingface_hub.utils import enable_progress_bars
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils.logging import disable_progress_bar, get_verbosity, set_verbosity, set_verbosity_error
 
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.models.memory import out_of_memory
@@ -272,9 +273,10 @@ def _load(name: str, options: dict[str, Any], head: HeadName = "language_model",
         config, new_head = _for_labels(name, options["trust_remote_code"], labels)
         options = {**options, "config": config}
     try:
-        model, found = AUTO[head].from_pretrained(
-            name, output_loading_info=True, ignore_mismatched_sizes=True, **options
-        )
+        with _quiet() if new_head else nullcontext():
+            model, found = AUTO[head].from_pretrained(
+                name, output_loading_info=True, ignore_mismatched_sizes=True, **options
+            )
     except Exception as problem:  # anything may be raised by what a folder holds
         if out_of_memory(problem):
             raise
@@ -292,6 +294,17 @@ def _load(name: str, options: dict[str, Any], head: HeadName = "language_model",
         strange = [weight for weight in strange if not _of_other_head(model, weight)]
     refuse_other_weights(f"student {name}", missing, strange, shapes)
     return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """transformers without its report of a head's weights that are new, as they are to be."""
+    before = get_verbosity()
+    set_verbosity_error()
+    try:
+        yield
+    finally:
+        set_verbosity(before)
 
 
 def head_modules(model: Any) -> list[str]:

@@ -26,7 +26,9 @@ from llm2llm.pipelines.config.form import MOST_BYTES, describe_form
 
 PAPER = ["casehold", "gsm8k", "snips", "sst2", "trec"]
 JSON = ["extraction", "several-labels", "spans", "tool-calls"]
-NAMES = sorted([*PAPER, *(f"paper-{name}" for name in PAPER), *JSON, "quickstart", "quickstart-random"])
+NAMES = sorted(
+    [*PAPER, *(f"paper-{name}" for name in PAPER), *JSON, "quickstart", "quickstart-random", "tickets-classifier"]
+)
 
 
 def minimal(**values: Any) -> dict[str, Any]:
