@@ -14,6 +14,7 @@ from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.statistics import wilson_interval
 from llm2llm.components.shared.data.schemas import Call, Decision, Example, Prediction, Score
 from llm2llm.components.shared.lineage.records import code_version
+from llm2llm.components.shared.models.student_folder import head_in
 from llm2llm.components.shared.registry import digests, tried, versions
 from llm2llm.components.shared.registry.card import render_card
 from llm2llm.components.shared.registry.production import Generation, generations, move, rolled_back
@@ -80,6 +81,7 @@ def keep_candidate(
         form=str(task.get("form", "")),
         student=str(config.get("student", "")),
         adapter=(model / "adapter_config.json").is_file(),
+        head=head_in(model),
         iteration=iteration,
         seeds=_rows(seeds),
         training=_rows(training_set),

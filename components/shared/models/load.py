@@ -14,6 +14,7 @@ from transformers.utils.logging import disable_progress_bar, get_verbosity, set_
 
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.models.memory import out_of_memory
+from llm2llm.components.shared.models.student_folder import CLASSIFIES
 from llm2llm.components.shared.models.weight_files import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -232,7 +233,7 @@ def is_classifier(student: str | Path, trust_remote_code: bool = False) -> bool:
 
 
 def _classifies(config: Any) -> bool:
-    return any(name.endswith("ForSequenceClassification") for name in config.architectures or [])
+    return any(name.endswith(CLASSIFIES) for name in config.architectures or [])
 
 
 def labels_by_place(config: Any) -> list[str]:

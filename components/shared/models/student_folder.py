@@ -15,8 +15,20 @@ LOSSES_FILE = "seed_losses.json"
 TASK = "task"
 """The key of `training.json` that holds the task with its prompt."""
 
+CLASSIFIES = "ForSequenceClassification"
+"""What the architecture of a classifier is called at the end."""
+
 COUNTS = ("training_rows", "rows_too_long", "rows_truncated", "rows_replayed", "steps")
 """What a `Score` says of the training, beside its own counts."""
+
+
+def head_in(student: Path) -> str:
+    """What a student in a folder ends in, by its config: `classifier` or `language_model`."""
+    try:
+        named = json.loads((student / "config.json").read_text(encoding="utf-8")).get("architectures")
+    except (OSError, ValueError, AttributeError):  # an adapter has none; loading says what is wrong with others
+        return "language_model"
+    return "classifier" if any(str(name).endswith(CLASSIFIES) for name in named or []) else "language_model"
 
 
 def training_counts(student: Path) -> dict[str, int]:

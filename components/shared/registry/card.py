@@ -19,6 +19,22 @@ _DATASET = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(:[^#]*)?(#.*)?")
 _FILE = re.compile(r"\.(jsonl?|csv|tsv|parquet)(\.gz)?$", re.IGNORECASE)
 
 
+_KINDS = {"language_model": "text-generation", "classifier": "text-classification"}
+"""What the Hub calls the task of each head."""
+_USE = """## How to use it
+
+It scores the labels and writes nothing: it is given the text alone, without a prompt around it.
+
+```python
+from transformers import pipeline
+
+classify = pipeline("text-classification", model="FOLDER")
+classify("a text", truncation=True, top_k=None)  # every label with its probability
+```
+
+"""
+
+
 def render_card(record: Record) -> str:
     """The model card of a student."""
     parts = [
@@ -34,6 +50,7 @@ def render_card(record: Record) -> str:
         + (", trained on the seeds alone." if record.iteration == 0 else ", after a teacher wrote new examples from "
            "what its predecessors got wrong."),
         "",
+        *(_USE.splitlines() if record.head == "classifier" else []),
         "## How good it is",
         "",
         *_scores(record),
@@ -88,14 +105,14 @@ def _metadata(record: Record) -> dict[str, Any]:
     if is_hub_name(record.student):
         values["base_model"] = record.student
     values["library_name"] = "peft" if record.adapter else "transformers"
-    values["pipeline_tag"] = "text-generation"
+    values["pipeline_tag"] = _KINDS[record.head]
     values["tags"] = ["llm2llm", "error-driven-fine-tuning", *([task] if task != "llm2llm" else [])]
     if names := sorted({found[1] for source in record.data.values() if (found := _hub_dataset(source))}):
         values["datasets"] = names
     values["metrics"] = ["accuracy"]
     results = [
         {
-            "task": {"type": "text-generation", "name": record.form.replace("_", " ")},
+            "task": {"type": _KINDS[record.head], "name": record.form.replace("_", " ")},
             "dataset": {
                 "name": task,
                 "type": found[1] if (found := _hub_dataset(record.data.get(split, ""))) else task,
@@ -184,8 +201,8 @@ def _source(record: Record, split: str) -> str:
 
 def _limits(record: Record) -> list[str]:
     lines = [
-        f"- It was trained for one task, {code_span(record.task)}, with one form of prompt; nothing is known of "
-        "others.",
+        f"- It was trained for one task, {code_span(record.task)}, with one form of "
+        f"{'text' if record.head == 'classifier' else 'prompt'}; nothing is known of others.",
         "- The licence and the limits of the model that it was fine-tuned from are its own.",
     ]
     if record.training.generated:

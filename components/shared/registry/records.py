@@ -77,6 +77,8 @@ class Record:
     """What was fine-tuned: `scratch`, a Hugging Face name, a folder, an s3:// prefix."""
     adapter: bool
     """Whether the folder holds a PEFT adapter, and not full weights."""
+    head: str = "language_model"
+    """`classifier` of a student that scores labels."""
     iteration: int
     seeds: Rows
     training: Rows

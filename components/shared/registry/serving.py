@@ -7,7 +7,7 @@ settings that the manifest of the version before keeps in an annotation. The reg
 well: the cluster never goes back to an older one, so two that move the pointer at once end with the newer.
 
 Sources: kserve/kserve, config/crd (serving.kserve.io/v1beta1 InferenceService, v1alpha1 LLMInferenceService),
-python/huggingfaceserver (`--model_id`, `--lora-modules`), docs/samples/llmisvc/lora-adapters.
+python/huggingfaceserver (`--model_id`, `--lora-modules`, `--task`), docs/samples/llmisvc/lora-adapters.
 """
 
 import json
@@ -65,6 +65,11 @@ def manifest_of(registry: str, generation: Generation, settings: ServeSettings, 
     uri = version_uri(registry, generation.version)
     record = read_document(uri, Record)
     kind, api_version, _ = _KINDS[settings.kind]
+    if record.head == "classifier" and settings.kind != "inference_service":
+        raise UserError(
+            f"promote.serve.kind: {generation.version} is a classifier, and a {kind} serves language models; set it to "
+            "inference_service"
+        )
     name = settings.name or service_name(record.name)
     source = _source(uri, record, generation.version, settings)
     metadata: dict[str, Any] = {
@@ -101,6 +106,8 @@ def _source(uri: str, record: Record, version: str, settings: ServeSettings) -> 
 
 def _inference_service(uri: str, record: Record, source: str, settings: ServeSettings, share: int) -> dict[str, Any]:
     arguments = [*settings.args]
+    if record.head == "classifier":
+        arguments = [*_classifying(uri), *arguments]
     if record.adapter:
         arguments = [
             f"--model_id={_base(record, settings)}", "--enable-lora", f"--lora-modules={ADAPTER}={MOUNT}",
@@ -121,6 +128,24 @@ def _inference_service(uri: str, record: Record, source: str, settings: ServeSet
             "model": model,
         }
     }
+
+
+def _classifying(uri: str) -> list[str]:
+    """How KServe's server is told to read texts and answer as the student was trained to: without vLLM, which is for
+    models that write; with probabilities in place of a label's number; texts in lower case (the server's default) only
+    where the tokenizer has it so, and cut where the training cut them."""
+    try:
+        tokenizer = json.loads(read_bytes(join(uri, "tokenizer_config.json")))
+        longest = int(tokenizer["model_max_length"])
+    except (NotThere, ValueError, KeyError, TypeError):
+        raise UserError(f"{uri}: tokenizer_config.json says no length: restore the version from a copy") from None
+    return [
+        "--task=sequence_classification",
+        "--backend=huggingface",
+        "--return_probabilities",
+        f"--max_model_len={longest}",
+        *([] if tokenizer.get("do_lower_case") else ["--disable_lower_case"]),
+    ]
 
 
 def _llm_inference_service(uri: str, record: Record, name: str, source: str, settings: ServeSettings) -> dict[str, Any]:

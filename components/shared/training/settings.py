@@ -335,8 +335,8 @@ class FineTuneSettings(Settings):
         ):
             if found not in fitting:
                 raise ValueError(
-                    f"{key}: {found!r} is not for head 'classifier', {why}; set {key}: {_yaml(fitting[-1])}, or head: "
-                    "language_model"
+                    f"{key}: {_yaml(found)!r} is not for head 'classifier', {why}; set {key}: {_yaml(fitting[-1])}, "
+                    "or head: language_model"
                 )
         return self
 

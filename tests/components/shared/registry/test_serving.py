@@ -29,7 +29,7 @@ from llm2llm.components.shared.registry.settings import ServeSettings
 from llm2llm.components.shared.registry.versions import version_uri
 from tests.pipelines.cli.test_registry import called
 from tests.support.kubernetes_server import KubernetesServer, check_served
-from tests.support.registry_makers import CONFIG, finish, keep
+from tests.support.registry_makers import CONFIG, finish, keep, model_folder
 
 SERVICES = "/apis/serving.kserve.io/v1beta1/namespaces/team/inferenceservices"
 PVC = "pvc://models/registry/versions/{version}"
@@ -309,3 +309,38 @@ def test_the_annotations_tell_what_is_served(tmp_path: Path) -> None:
     uri, first = promoted(tmp_path, "run-1", 40)
     notes = manifest_of(uri, first, serve(canary=10))["metadata"]["annotations"]
     assert json.loads(notes[serving.SETTINGS]) == {"kind": "inference_service", "storage_uri": PVC, "canary": 10}
+
+
+def classifier(folder: Path, **tokenizer: Any) -> tuple[str, Generation]:
+    registry, model = str(folder / "registry"), model_folder(folder / "model")
+    (model / "config.json").write_text(json.dumps({"architectures": ["BertForSequenceClassification"]}))
+    (model / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    keep(registry, "run-1", model, lambda i: i < 80, as_it_is=True)
+    _, made = finish(registry, "run-1")
+    assert made is not None
+    return registry, made
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "lower"), [({}, ["--disable_lower_case"]), ({"do_lower_case": True}, [])], ids=["cased", "uncased"]
+)
+def test_a_classifier_is_served_as_one_and_reads_texts_as_in_training(
+    tmp_path: Path, tokenizer: dict[str, Any], lower: list[str]
+) -> None:
+    """The server's own default is lower case, and a label's number for an answer."""
+    registry, made = classifier(tmp_path, model_max_length=128, **tokenizer)
+    manifest = manifest_of(registry, made, serve(gpus=0, args=["--dtype=float32"]))
+    check_served(manifest)
+    assert manifest["spec"]["predictor"]["model"]["args"] == [
+        *("--task=sequence_classification", "--backend=huggingface", "--return_probabilities", "--max_model_len=128"),
+        *lower,
+        "--dtype=float32",
+    ]
+    with pytest.raises(UserError, match="is a classifier, and a LLMInferenceService serves language models"):
+        manifest_of(registry, made, serve(kind="llm_inference_service"))
+
+
+def test_a_classifier_that_says_no_length_is_refused(tmp_path: Path) -> None:
+    registry, made = classifier(tmp_path)
+    with pytest.raises(UserError, match=r"tokenizer_config\.json says no length"):
+        manifest_of(registry, made, serve())
