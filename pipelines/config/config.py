@@ -169,6 +169,7 @@ class Config(Settings):
             ("evaluate.mode", evaluate.mode, evaluate.mode != "score", "set evaluate.mode: score"),
             ("evaluate.backend", evaluate.backend, evaluate.backend == "vllm", "set evaluate.backend: transformers"),
             ("evaluate.max_new_tokens", evaluate.max_new_tokens, evaluate.max_new_tokens > 0, "remove it"),
+            ("evaluate.gpus", evaluate.gpus, evaluate.gpus > 1, "set evaluate.gpus: 1, and evaluate.shards if need be"),
             ("controls.untrained", True, self.controls.untrained is True, "remove it"),
             ("promote.guards", "rows of other tasks", bool(self.promote.guards), "remove them"),
             ("promote.serve.kind", serve.kind, serve.kind == "llm_inference_service", "set it to inference_service"),

@@ -18,14 +18,12 @@ from typing import Any
 from llm2llm.components.shared.base.children import end_with_parent_pipe, run_children
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Example
-from llm2llm.components.shared.inference.questions import StudentAnswer, StudentQuestion, StudentReply, share
+from llm2llm.components.shared.inference.questions import Replies, StudentAnswer, StudentQuestion, StudentReply, share
 from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.models.prompts import Encoded
 
 MODULE = "llm2llm.components.shared.inference.on_devices"
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-
-Replies = list[tuple[StudentQuestion, StudentReply]]
 
 
 def ask_on_devices(

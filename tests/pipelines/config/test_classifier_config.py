@@ -58,6 +58,7 @@ def test_a_language_model_is_what_it_was() -> None:
         ({"evaluate": {"mode": "generate", "samples": 4}}, "set evaluate.mode: score"),
         ({"evaluate": {"backend": "vllm"}}, "evaluate.backend: 'vllm' needs a student that writes"),
         ({"evaluate": {"max_new_tokens": 8}}, "evaluate.max_new_tokens: 8 needs"),
+        ({"evaluate": {"gpus": 2}}, "set evaluate.gpus: 1, and evaluate.shards if need be"),
         ({"controls": {"untrained": True}}, "controls.untrained: True needs"),
         (
             {"promote": {"registry": "r", "guards": [{"file": "g.jsonl", "task": TASK}]}},

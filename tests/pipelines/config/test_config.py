@@ -62,7 +62,8 @@ def test_every_stage_can_read_its_settings(name: str, tmp_path: Path) -> None:
     from llm2llm.components.shared.base.settings import StageSettings
     from llm2llm.pipelines.config.stage_settings import stage_settings
 
-    config = load_config(name, ["data.replay=r.jsonl", "train.replay_fraction=0.5", "promote.registry=r"])
+    replay = [] if load_config(name).train.classifies else ["data.replay=r.jsonl", "train.replay_fraction=0.5"]
+    config = load_config(name, [*replay, "promote.registry=r"])
     for stage, text in stage_settings(config, {"seeds": "sha256:1"}).items():
         module = importlib.import_module(f"llm2llm.components.{stage}.settings")
         (kind,) = [
