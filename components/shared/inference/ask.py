@@ -57,11 +57,11 @@ def ask_student(student: Path, rows: Sequence[Example], task: Task, settings: An
     """
     if not rows:
         raise UserError("predict: no rows")
-    settings = as_answered(student, settings)
     try:
         check_mode(task, settings)
     except ValueError as problem:
         raise UserError(f"predict: {problem}") from None
+    settings = as_answered(student, settings)
     alike = {_key(row): row for row in rows}  # the same question has one answer
     replies, _ = ask_share(student, {"test": list(alike.values())}, task, settings)
     said = {_key(question.example): answers_in(task, question, reply, settings) for question, reply in replies}

@@ -111,12 +111,12 @@ def predict_share(
     Raises:
         UserError: The student cannot be loaded, the task has no labels to score, its judge cannot be asked.
     """
-    settings = as_answered(student, settings)
     try:
         check_mode(task, settings)
         check_judge(task, settings.judge)
     except ValueError as problem:
         raise UserError(f"evaluate.{problem}") from None
+    settings = as_answered(student, settings)
     replies, figures = ask_share(student, splits, task, settings, shard, shards, shots)
     return _graded(student, replies, iteration, fold, task, settings), figures
 

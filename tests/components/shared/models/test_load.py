@@ -46,7 +46,7 @@ def test_each_process_puts_its_4_bit_base_onto_its_own_gpu(monkeypatch: pytest.M
         given.update(options)
         return None, nothing
 
-    monkeypatch.setattr(load, "AutoModelForCausalLM", SimpleNamespace(from_pretrained=from_pretrained))
+    monkeypatch.setitem(load.AUTO, "language_model", SimpleNamespace(from_pretrained=from_pretrained))
     load.load_model("org/name", four_bit=True)
     assert given["device_map"] == {"": 1}
 

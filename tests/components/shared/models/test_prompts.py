@@ -13,6 +13,7 @@ from llm2llm.components.shared import tasks
 from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.inference import generate as answer_module
 from llm2llm.components.shared.inference.settings import AnswerSettings
+from llm2llm.components.shared.models.heads import HEADS
 from llm2llm.components.shared.models.load import load_tokenizer
 from llm2llm.components.shared.models.prompts import encode, encode_answers, encode_prompt
 from llm2llm.components.shared.tasks import TASKS, Task
@@ -33,8 +34,9 @@ def test_training_and_evaluation_use_the_same_prompt(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The ids that reach the trainer before the completion are the ids that reach `generate`."""
-    for module in (fine_tune_module, answer_module):
-        monkeypatch.setattr(module, "load_tokenizer", lambda *_: copy.deepcopy(tokenizer))
+    monkeypatch.setattr(answer_module, "load_tokenizer", lambda *_: copy.deepcopy(tokenizer))
+    head = dataclasses.replace(HEADS["language_model"], load_tokenizer=lambda *_: copy.deepcopy(tokenizer))
+    monkeypatch.setitem(fine_tune_module.HEADS, "language_model", head)
 
     def load_model(*_: object, **__: object) -> Any:
         from transformers import AutoModelForCausalLM

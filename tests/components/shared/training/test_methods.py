@@ -29,7 +29,7 @@ from llm2llm.components.shared.models.load import load_model, load_tokenizer, pr
 from llm2llm.components.shared.tasks import Task
 from llm2llm.components.shared.training import fine_tune as fine_tune_module
 from llm2llm.components.shared.training.devices import Share
-from llm2llm.components.shared.training.fine_tune import _arguments, fine_tune
+from llm2llm.components.shared.training.fine_tune import TRAININGS, _arguments, fine_tune
 from llm2llm.components.shared.training.methods import (
     attention,
     beside_decoder,
@@ -426,7 +426,9 @@ def test_what_is_computed_in_by_the_gpus_generation(
     with monkeypatch.context() as patch:
         patch.setattr(fine_tune_module, "precision", lambda: wanted)
         patch.setattr(torch.cuda, "is_available", lambda: False)
-        arguments = _arguments(FineTuneSettings(), Share(4, 1), 1, 0, "folder", recompute=False)
+        arguments = _arguments(
+            TRAININGS["language_model"], FineTuneSettings(), Share(4, 1), 1, 0, "folder", recompute=False
+        )
     assert (arguments.fp16, arguments.bf16) == (wanted is torch.float16, wanted is torch.bfloat16)
     model = torch.nn.Linear(2, 2).to(torch.bfloat16)
     in_float32(model)
