@@ -27,12 +27,13 @@ from llm2llm.components.shared.registry.records import (
     Answers,
     Record,
     Rows,
+    Said,
     Teaching,
     Threshold,
     TrainedOn,
     to_document,
 )
-from llm2llm.components.shared.registry.settings import PromoteSettings
+from llm2llm.components.shared.registry.settings import CardSettings, PromoteSettings
 from llm2llm.components.shared.storage import NotThere, delete_folder, fetched
 from llm2llm.components.shared.tasks import Task, load_task
 from llm2llm.components.shared.tasks.measured import measured, metric_of
@@ -90,6 +91,7 @@ def keep_candidate(
         baseline=_accuracies(history, 0),
         threshold=_threshold(predictions, validation, config),
         teaching=_teaching([call for call in calls if call.iteration <= iteration]),
+        said=_said(config),
         # A run on one machine copies its inputs into a folder of its own; the file's name is what says something.
         data={key: value.rpartition("/")[2] if value.startswith("/") else value for key, value in data.items()},
         random_seed=random_seed,
@@ -110,6 +112,11 @@ def keep_candidate(
         CARD: render_card(record).encode("utf-8", "replace"),
     }
     return versions.store_candidate(registry, run, model, documents)
+
+
+def _said(config: Mapping[str, Any]) -> Said:
+    card = (config.get("promote") or {}).get("card") or {}
+    return Said(**CardSettings.load(card, "promote.card").model_dump())
 
 
 def pending(

@@ -4,6 +4,7 @@ The promotion that brought a version to production is the pointer's to tell, as 
 that leaves the registry (`with_promotion`) takes it along.
 """
 
+import html
 import re
 from typing import Any
 
@@ -50,6 +51,7 @@ def render_card(record: Record) -> str:
         + (", trained on the seeds alone." if record.iteration == 0 else ", after a teacher wrote new examples from "
            "what its predecessors got wrong."),
         "",
+        *_meant_for(record),
         *(_USE.splitlines() if record.head == "classifier" else []),
         "## How good it is",
         "",
@@ -80,6 +82,17 @@ def render_card(record: Record) -> str:
     return "\n".join(parts)
 
 
+def _meant_for(record: Record) -> list[str]:
+    said = {"Intended use": record.said.intended_use, "Out of scope": record.said.out_of_scope}
+    return [line for title, text in said.items() if text.strip() for line in (f"## {title}", "", _prose(text), "")]
+
+
+def _prose(text: str) -> str:
+    """A person's text as paragraphs: what would be HTML, a heading or a rule is shown as it stands."""
+    lines = html.escape(text.strip(), quote=False).splitlines()
+    return "\n".join(re.sub(r"^(\s*)([#=~`-])", r"\1\\\2", line) for line in lines)
+
+
 def with_promotion(card: str, version: str, generation: Generation) -> str:
     """A card with what its version's promotion has to say, for a copy outside the registry."""
     verdict = generation.verdict or {}
@@ -102,6 +115,10 @@ def _metadata(record: Record) -> dict[str, Any]:
     # A line of three dashes would end the metadata.
     task = " ".join(record.task.split()) or "-"
     values: dict[str, Any] = {}
+    if record.said.license:
+        values["license"] = record.said.license
+    if record.said.language:
+        values["language"] = list(record.said.language)
     if is_hub_name(record.student):
         values["base_model"] = record.student
     values["library_name"] = "peft" if record.adapter else "transformers"
@@ -203,7 +220,8 @@ def _limits(record: Record) -> list[str]:
     lines = [
         f"- It was trained for one task, {code_span(record.task)}, with one form of "
         f"{'text' if record.head == 'classifier' else 'prompt'}; nothing is known of others.",
-        "- The licence and the limits of the model that it was fine-tuned from are its own.",
+        f"- The {'' if record.said.license else 'licence and the '}limits of the model that it was fine-tuned from are "
+        "its own.",
     ]
     if record.training.generated:
         share = record.training.generated / record.training.n

@@ -11,7 +11,7 @@ from llm2llm.components.shared.lineage.records import record_of
 from llm2llm.components.shared.registry.settings import PromoteSettings
 
 _NOT_THE_STUDENT = {
-    "": ("name", "images", "placement", "promote", "notify"),
+    "": ("name", "images", "placement", "promote", "notify", "report", "controls"),
     # The rows themselves are compared, wherever they lie.
     "data": ("seeds", "validation", "test"),
     "train": ("checkpoint_uri", "checkpoint_minutes", "checkpoint_steps", "report_to"),

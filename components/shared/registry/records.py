@@ -66,6 +66,16 @@ class Threshold:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What a person says of a student (`promote.card`)."""
+
+    license: str = ""
+    language: list[str] = field(default_factory=list)
+    intended_use: str = ""
+    out_of_scope: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """What a student is and how it was made. `llm2llm.json`. No times and no run: the pointer has those."""
 
@@ -90,6 +100,7 @@ class Record:
     threshold: Threshold | None = None
     """From which probability on a label counts as given (`evaluate.threshold`); None where none was wanted."""
     teaching: list[Teaching] = field(default_factory=list)
+    said: Said = Said()
     data: dict[str, str] = field(default_factory=dict)
     """Where the rows came from: `seeds`, `validation`, `test`, as the config names them."""
     random_seed: int

@@ -1,9 +1,9 @@
 """What can be set about the registry and promotion; `promote` and `detect_changes` share it."""
 
 import re
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from llm2llm.components.shared.base.settings import Settings
 from llm2llm.components.shared.tasks import AnyTask
@@ -21,6 +21,21 @@ class Guard(Settings):
     max_loss: float = Field(0.05, ge=0, le=1)
     """The share of these rows that the student may answer worse than the model that it was fine-tuned from: 0.05 is 5
     points."""
+
+
+class CardSettings(Settings):
+    """What a person says of the student; the rest of its model card is measured."""
+
+    license: str = Field("", pattern=r"^$|^[a-z0-9][a-z0-9.+-]*$")
+    """The licence of the delivered weights, as the Hugging Face Hub writes it, such as apache-2.0, llama3.2 or other.
+    The licence of the model that was fine-tuned, and the teacher's terms, decide what it may be. Empty: the card names
+    none."""
+    language: list[Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$")]] = Field(default=[])
+    """Languages of the rows, by their codes (ISO 639): [en] or [de, fr]."""
+    intended_use: str = Field("", max_length=10_000)
+    """Who is meant to use it, and for what."""
+    out_of_scope: str = Field("", max_length=10_000)
+    """What it is not meant for."""
 
 
 class ServeSettings(Settings):
@@ -137,6 +152,8 @@ class PromoteSettings(Settings):
     model_registry_url: str = ""
     """Address of a Kubeflow Model Registry, such as http://model-registry-service.kubeflow:8080: a promoted student is
     also entered there, with the token that the service account mounts. Empty: it is not."""
+    card: CardSettings = CardSettings()
+    """What the model card says besides what was measured: `license`, `language`, `intended_use`, `out_of_scope`."""
     serve: ServeSettings = ServeSettings()
     """Serving by KServe: `kind`, `apply`, `storage_uri`, `canary` and others. The manifest is written to `serving/` in
     the registry."""

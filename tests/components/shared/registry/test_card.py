@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 import yaml
 
+from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.registry.card import render_card, with_promotion
 from llm2llm.components.shared.registry.production import Generation
-from llm2llm.components.shared.registry.records import Record
+from llm2llm.components.shared.registry.records import Record, Said, from_document, to_document
+from llm2llm.components.shared.registry.settings import PromoteSettings
 from llm2llm.components.shared.registry.versions import candidate_uri, read_document
 from tests.support.builders import example
 from tests.support.registry_makers import CONFIG, SEEDS, keep
@@ -48,6 +50,23 @@ def test_the_hub_reads_base_data_and_scores(record: Record) -> None:
     assert (found["validation"].metric_type, found["validation"].metric_value) == ("accuracy", 0.84)
 
 
+def test_what_a_person_says_of_it_stands_in_the_card(record: Record) -> None:
+    assert not {"license", "language"} & front(render_card(record)).keys()
+    said = Said(
+        license="apache-2.0",
+        language=["en", "de"],
+        intended_use="Sorts tickets.\n\n---\n# Not a title\n<script>alert(1)</script>",
+        out_of_scope="Medical questions.",
+    )
+    card = render_card(changed(record, said=said))
+    assert front(card)["license"] == "apache-2.0"
+    assert front(card)["language"] == ["en", "de"]
+    assert "\n## Intended use\n\nSorts tickets.\n\n\\---\n\\# Not a title\n&lt;script&gt;" in card
+    assert "\n## Out of scope\n\nMedical questions.\n" in card
+    assert "The licence and the limits" not in card
+    assert from_document(Record, to_document(changed(record, said=said)), "x").said == said
+
+
 def test_what_is_on_no_hub_is_not_named_as_if_it_were(record: Record) -> None:
     for student in ("scratch", "/models/base", "s3://bucket/base", "./base"):
         assert "base_model" not in front(render_card(changed(record, student=student)))
@@ -66,6 +85,16 @@ def test_a_person_reads_scores_data_and_limits(record: Record) -> None:
     assert record.seeds.digest in card
     assert "/data/out" not in card, "where a run copied its inputs to says nothing to anybody"
     assert "There was no test split" in render_card(changed(record, accuracy={}))
+
+
+def test_what_the_config_says_enters_the_card(tmp_path: Path) -> None:
+    said = {"license": "mit", "language": ["fr"]}
+    keep(str(tmp_path), "run-1", tmp_path / "model", lambda i: True, config={**CONFIG, "promote": {"card": said}})
+    written = front(Path(candidate_uri(str(tmp_path), "run-1"), "README.md").read_text())
+    assert (written["license"], written["language"]) == ("mit", ["fr"])
+    for wrong in ({"license": "Apache 2.0"}, {"language": ["English"]}, {"licence": "mit"}):
+        with pytest.raises(UserError, match=r"^promote\.card\.lic|^promote\.card\.lang"):
+            PromoteSettings.load({"card": wrong}, "promote")
 
 
 def test_the_card_holds_neither_time_nor_run(tmp_path: Path) -> None:
