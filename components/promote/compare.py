@@ -24,7 +24,7 @@ ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
-class Measures:
+class MeasuresByRow:
     """What a metric keeps of the answers of three kinds of students, by the row's id."""
 
     incumbent: Mapping[str, Sequence[float]]
@@ -41,7 +41,7 @@ def compare(
     settings: PromoteSettings,
     random_seed: int,
     students: Sequence[Mapping[str, bool]] = (),
-    measures: Measures | None = None,
+    measures: MeasuresByRow | None = None,
     left_out: int = 0,
     answered_now: int = 0,
 ) -> Comparison:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from llm2llm.components.promote.compare import Measures, checks, compare
+from llm2llm.components.promote.compare import MeasuresByRow, checks, compare
 from llm2llm.components.promote.guards import guard_changes, guard_check
 from llm2llm.components.promote.incumbent import Incumbent, read_incumbent
 from llm2llm.components.promote.verdict import Check, Contender, GuardChange, Verdict, to_json
@@ -326,7 +326,7 @@ def _students(scores: Sequence[Score], rows: Sequence[Example]) -> list[dict[str
 
 def _measures(
     incumbent: Incumbent, answers: Answers, scores: Sequence[Score], validation: Sequence[Example], task: Task
-) -> Measures | None:
+) -> MeasuresByRow | None:
     """What the metric keeps of all answers; None for the accuracy.
 
     Raises:
@@ -346,7 +346,7 @@ def _measures(
             width = len(score.measures) // len(ids)
             rows = [score.measures[start : start + width] for start in range(0, len(score.measures), width)]
             students.append(dict(zip(ids, rows, strict=True)))
-    return Measures(incumbent.measures, answers.measures, students)
+    return MeasuresByRow(incumbent.measures, answers.measures, students)
 
 
 def _first(candidate: Contender) -> Check:

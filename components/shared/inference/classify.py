@@ -6,7 +6,7 @@ from pathlib import Path
 
 from llm2llm.components.shared.base.progress import Progress
 from llm2llm.components.shared.data.schemas import SPLITS, Example, Split
-from llm2llm.components.shared.inference.questions import Replies, StudentQuestion, StudentReply, cut, share
+from llm2llm.components.shared.inference.questions import Replies, StudentQuestion, StudentReply, cut, shard_of
 from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.models.classifier import columns_of, label_logs, text_ids
 from llm2llm.components.shared.models.load import load_config, load_model, load_reader
@@ -48,7 +48,7 @@ def ask_classifier(
             questions.append(
                 StudentQuestion(split=split, example=example, prompt=text, samples=0, limit=1, measured=measured)
             )
-    batches = share(cut(questions, settings.batch_size), shard, shards)
+    batches = shard_of(cut(questions, settings.batch_size), shard, shards)
     asked = [question for batch in batches for question in batch]
     if not asked:
         return [], {}

@@ -18,7 +18,13 @@ from typing import Any
 from llm2llm.components.shared.base.children import end_with_parent_pipe, run_children
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Example
-from llm2llm.components.shared.inference.questions import Replies, StudentAnswer, StudentQuestion, StudentReply, share
+from llm2llm.components.shared.inference.questions import (
+    Replies,
+    StudentAnswer,
+    StudentQuestion,
+    StudentReply,
+    shard_of,
+)
 from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.models.prompts import Encoded
 
@@ -45,7 +51,7 @@ def ask_on_devices(
             f"evaluate.gpus: {settings.gpus} GPUs are asked for, and {len(visible)} can be seen here: ask the cluster "
             "for as many (placement), or set evaluate.gpus lower"
         )
-    parts = [share(batches, number, settings.gpus) for number in range(settings.gpus)]
+    parts = [shard_of(batches, number, settings.gpus) for number in range(settings.gpus)]
     parts = [part for part in parts if part]
     alone = settings.model_copy(update={"gpus": 1})
     with tempfile.TemporaryDirectory(prefix="llm2llm-answers-") as folder:

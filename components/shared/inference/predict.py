@@ -25,7 +25,7 @@ from llm2llm.components.shared.inference.questions import (
     StudentReply,
     cut,
     plan,
-    share,
+    shard_of,
 )
 from llm2llm.components.shared.inference.row_losses import Hardness, hardness_of
 from llm2llm.components.shared.inference.settings import AnswerSettings, check_mode
@@ -161,7 +161,7 @@ def ask_share(
         limit,
         context,
     )
-    blocks = share(cut(planned, batches * settings.batch_size), shard, shards)
+    blocks = shard_of(cut(planned, batches * settings.batch_size), shard, shards)
     questions = [
         [_question(tokenizer, context, row, task, settings, limit, shots) for row in block] for block in blocks
     ]

@@ -1,6 +1,6 @@
 """The question for each row, and how rows are batched and dealt to shards.
 
-    rows -> plan -> cut -> blocks of rows of like length -> share -> those of one shard -> questions -> cut -> batches
+    rows -> plan -> cut -> blocks of rows of like length -> shard_of -> those of one shard -> questions -> batches
 
 Batches depend on the rows alone, neither on their order nor on the number of shards, and a shard gets whole blocks. A
 batch's padding can change the last digits of a row's logits: so every row gets the same answer, however many pods work.
@@ -164,7 +164,7 @@ def cut(rows: Sequence[AnyRow], size: int) -> list[list[AnyRow]]:
     return sorted(batches, key=lambda batch: batch[0].place)
 
 
-def share(batches: Sequence[list[AnyRow]], shard: int, shards: int) -> list[list[AnyRow]]:
+def shard_of(batches: Sequence[list[AnyRow]], shard: int, shards: int) -> list[list[AnyRow]]:
     """The batches of one shard, of about as much work as any other's: each batch, the longest first, goes to the shard
     that has the least so far (longest processing time first; Graham 1969). There may be none.
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 import aiohttp
 
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.llm.backends.openai_attempts import BUSY, RETRIED, SAID_WAIT, Attempts, Call, backoff
+from llm2llm.components.shared.llm.backends.openai_attempts import BUSY, RETRIED, SAID_WAIT, Attempts, OpenCall, backoff
 from llm2llm.components.shared.llm.backends.openai_endpoint import Endpoint
 from llm2llm.components.shared.llm.backends.openai_http import Lost, NotSent
 from llm2llm.components.shared.llm.backends.openai_stores import store_threads
@@ -109,7 +109,7 @@ class _Batch(Attempts):
 
     def __init__(self, endpoint: Endpoint, tracker: SpendTracker, requests: Sequence[LLMRequest]) -> None:
         super().__init__(endpoint, tracker, requests)
-        self.fresh = deque(Call(place, request) for place, request in enumerate(requests))
+        self.fresh = deque(OpenCall(place, request) for place, request in enumerate(requests))
         self.changed = asyncio.Event()
         self.in_gap = False
         """Whether the dispatcher waits for a time, and for no other call to end."""

@@ -49,7 +49,7 @@ HOPELESS = {401, 402, 404, 407}
 
 
 @dataclass(slots=True, eq=False)
-class Call:
+class OpenCall:
     """A request on its way to its answer."""
 
     place: int
@@ -84,7 +84,7 @@ class Attempts:
         self.endpoint, self.settings, self.rate_limiter = endpoint, endpoint.settings, endpoint.rate_limiter
         self.tracker = tracker
         self.responses: list[LLMResponse | None] = [None] * len(requests)
-        self.later: list[tuple[float, int, Call]] = []
+        self.later: list[tuple[float, int, OpenCall]] = []
         """What is tried again, by when: a heap."""
         self.tasks: set[asyncio.Task[None]] = set()
         """The tries in flight."""
@@ -95,7 +95,7 @@ class Attempts:
         """Both since the last answer."""
         self.progress = Progress("teacher", len(requests), "calls")
 
-    async def attempt(self, call: Call, reservation: Reservation, sent: Sent) -> None:
+    async def attempt(self, call: OpenCall, reservation: Reservation, sent: Sent) -> None:
         call.tries += 1
         call.answers_before = self.answered
         body = self.endpoint.body(call.request, call.in_words)
@@ -144,7 +144,9 @@ class Attempts:
             self.rate_limiter.given_up(sent)
             self._refused(call, body, response, detail)
 
-    async def _unreadable(self, call: Call, reservation: Reservation, sent: Sent, response: Response, raw: Any) -> None:
+    async def _unreadable(
+        self, call: OpenCall, reservation: Reservation, sent: Sent, response: Response, raw: Any
+    ) -> None:
         """A status of success, and neither a chat completion nor an error."""
         if response.is_web_page:  # of something before the endpoint, which charges nothing
             self.tracker.release(reservation)
@@ -160,7 +162,7 @@ class Attempts:
         wait = retry_after(response.headers)
         return None if wait is None else min(wait, self.settings.longest_wait)
 
-    def _refused(self, call: Call, body: Mapping[str, Any], response: Response, detail: str) -> None:
+    def _refused(self, call: OpenCall, body: Mapping[str, Any], response: Response, detail: str) -> None:
         """The request will not be answered as it is."""
         endpoint = self.endpoint
         if response.status in HOPELESS or response.status < 400 or response.status == 429:
@@ -180,7 +182,7 @@ class Attempts:
         call.detail = detail
         self._again(call, 0.0)
 
-    def _forbidden(self, call: Call, response: Response, detail: str) -> None:
+    def _forbidden(self, call: OpenCall, response: Response, detail: str) -> None:
         """The call has failed; when all are refused, it is the key."""
         endpoint = self.endpoint
         endpoint.forbidden += 1
@@ -200,7 +202,7 @@ class Attempts:
 
     async def _came(
         self,
-        call: Call,
+        call: OpenCall,
         reservation: Reservation,
         sent: Sent,
         body: Mapping[str, Any],
@@ -220,7 +222,7 @@ class Attempts:
             )
         self._done(call, stored)
 
-    def _failed(self, call: Call, detail: str, wait: float | None = None, counts: bool = True) -> None:
+    def _failed(self, call: OpenCall, detail: str, wait: float | None = None, counts: bool = True) -> None:
         """A try that came to nothing; the call is tried again later, or has failed."""
         call.detail = detail
         if counts:
@@ -242,23 +244,23 @@ class Attempts:
             self.endpoint.waits(seconds, detail)
         self._again(call, seconds)
 
-    def _again(self, call: Call, seconds: float) -> None:
+    def _again(self, call: OpenCall, seconds: float) -> None:
         heapq.heappush(self.later, (self.loop.time() + seconds, call.place, call))
 
-    def _failure(self, call: Call, detail: str) -> LLMResponse:
+    def _failure(self, call: OpenCall, detail: str) -> LLMResponse:
         return self._answer(call, outcome="failed", detail=detail)
 
-    def over_budget(self, call: Call) -> None:
+    def over_budget(self, call: OpenCall) -> None:
         if call.tries:
             self._done(call, self._failure(call, f"{call.detail}; the budget has no room for another try"))
         else:
             self._done(call, self._answer(call, outcome="over_budget", detail="the budget has no room for it"))
 
-    def _answer(self, call: Call, **fields: Any) -> LLMResponse:
+    def _answer(self, call: OpenCall, **fields: Any) -> LLMResponse:
         key = request_key(self.endpoint.identity, call.request)
         return LLMResponse(request=call.request, key=key, model=self.settings.model, attempts=call.tries, **fields)
 
-    def _done(self, call: Call, answer: LLMResponse) -> None:
+    def _done(self, call: OpenCall, answer: LLMResponse) -> None:
         self.responses[call.place] = answer
         self.done += 1
         self.progress.show(self.done)
@@ -272,7 +274,7 @@ class Attempts:
         except Lost as problem:
             raise Lost(self.endpoint.without_key(str(problem))) from None
 
-    def _read(self, call: Call, response: Response) -> tuple[Any, LLMResponse | None, ErrorInside | None]:
+    def _read(self, call: OpenCall, response: Response) -> tuple[Any, LLMResponse | None, ErrorInside | None]:
         """(what came, the answer in it, the error in it); neither of these where it is no chat completion."""
         if response.cut:
             detail = f"the answer is larger than {MAX_ANSWER:,} bytes"

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm2llm.components.shared.data.schemas import Example
-from llm2llm.components.shared.inference.questions import BLOCK, FEW, Planned, StudentQuestion, cut, plan, share
+from llm2llm.components.shared.inference.questions import BLOCK, FEW, Planned, StudentQuestion, cut, plan, shard_of
 
 
 @st.composite
@@ -34,7 +34,7 @@ def test_shards_hold_each_row_once_in_the_same_batches(
     whole = cut(asked, batch_size)
     shuffled = asked.copy()
     random.shuffle(shuffled)
-    parts = [share(cut(shuffled, batch_size), shard, shards) for shard in range(shards)]
+    parts = [shard_of(cut(shuffled, batch_size), shard, shards) for shard in range(shards)]
     dealt = [[row.example.id for row in batch] for part in parts for batch in part]
     assert sorted(dealt) == sorted([row.example.id for row in batch] for batch in whole)
     assert sorted(row for batch in dealt for row in batch) == sorted(question.example.id for question in asked)
@@ -60,16 +60,16 @@ def test_shards_have_about_the_same_work() -> None:
     ]
     batches = cut(asked, 8)
     loads = [
-        sum(len(row.prompt) + row.limit for batch in share(batches, shard, 4) for row in batch) for shard in range(4)
+        sum(len(row.prompt) + row.limit for batch in shard_of(batches, shard, 4) for row in batch) for shard in range(4)
     ]
     assert max(loads) / min(loads) < 1.05
 
 
 def test_more_shards_than_batches_leave_some_with_nothing() -> None:
     asked = [StudentQuestion(split="test", example=Example(id="a", question="", answer=""), prompt=[1], limit=5)]
-    assert [len(share(cut(asked, 8), shard, 3)) for shard in range(3)] == [1, 0, 0]
+    assert [len(shard_of(cut(asked, 8), shard, 3)) for shard in range(3)] == [1, 0, 0]
     with pytest.raises(ValueError, match=r"shard must be in 0\.\.2"):
-        share([], 3, 3)
+        shard_of([], 3, 3)
 
 
 @pytest.mark.parametrize("few", [True, False])
@@ -99,6 +99,6 @@ def test_rows_are_dealt_before_they_are_encoded(lengths: list[int], size: int, s
     ]
     whole = cut(planned, size)
     random.shuffle(planned)
-    parts = [block for shard in range(shards) for block in share(cut(planned, size), shard, shards)]
+    parts = [block for shard in range(shards) for block in shard_of(cut(planned, size), shard, shards)]
     assert sorted(parts, key=str) == sorted(whole, key=str)
     assert all(len({row.alike for row in block}) == 1 for block in whole)
