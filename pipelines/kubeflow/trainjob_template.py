@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from llm2llm.components.shared.base.errors import UserError
 from llm2llm.pipelines.config.placement_settings import PlacementSettings
 from llm2llm.pipelines.config.placement_values import CA_PATH, SCRATCH, SHARED_MEMORY, seconds
 from llm2llm.pipelines.kubeflow.apply_placement import (
@@ -21,11 +22,18 @@ def train_job(placement: PlacementSettings, image: str, nodes: int) -> dict[str,
     a whole rather than the stage's pod, so that two trainings never wait for each other's second node.
 
     Args:
-        placement: Its stage `train` is placed.
+        placement: Says what the stage `train` asks for.
         image: The workers' image.
         nodes: How many.
+
+    Raises:
+        UserError: Nothing places the stage.
     """
-    wanted = placement.stages["train"]
+    if (wanted := placement.stages.get("train")) is None:
+        raise UserError(
+            f"train.nodes {nodes}: what each node is given is not said; set placement.profile, or cpu, memory and "
+            "accelerator in placement.stages.train"
+        )
     selector, tolerations = node_of(wanted, placement)
     resources: dict[str, Any] = {
         "requests": {"cpu": wanted.cpu, "memory": wanted.memory},

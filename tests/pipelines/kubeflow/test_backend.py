@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Callable
+from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,11 @@ from typing import Any
 import pytest
 
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.pipelines.config import load_config
+from llm2llm.pipelines.config import Config, load_config
+from llm2llm.pipelines.config.stage_settings import stage_settings
 from llm2llm.pipelines.kubeflow import compact
 from llm2llm.pipelines.kubeflow.compile import compile_config
+from llm2llm.pipelines.kubeflow.expected_size import expected_size, written_metadata
 from llm2llm.pipelines.kubeflow.predicted_run import MetadataOf
 from llm2llm.pipelines.kubeflow.workflow_nodes import PodResult
 from llm2llm.pipelines.kubeflow.workflow_size import MAX_WORKFLOW, refuse_too_large, workflow_size
@@ -21,7 +25,7 @@ from llm2llm.pipelines.kubeflow.workflow_spec import VERSIONS, Installation
 from tests.support.kubeflow import toys
 from tests.support.kubeflow.argo import ADMINISTRATORS_RETRY
 from tests.support.kubeflow.backend import Fault, Pod, run
-from tests.support.kubeflow.compiled import EVERYTHING, compiled_config, compiled_toy, read_compiled
+from tests.support.kubeflow.compiled import EVERYTHING, compiled_config, compiled_text, compiled_toy, read_compiled
 from tests.support.kubeflow.driver import Cache
 from tests.support.kubeflow.launcher import StageInput, StageOutput
 from tests.support.kubeflow.metadata import with_lineage
@@ -109,6 +113,17 @@ def _small_metadata(stage: StageInput) -> StageOutput:
     )
 
 
+def _as_stages_write(config: Config) -> Callable[[StageInput], StageOutput]:
+    written, settings = written_metadata(), stage_settings(config)
+
+    def pretend(stage: StageInput) -> StageOutput:
+        made = [name for name in stage.executor_input["outputs"]["artifacts"] if name != "executor-logs"]
+        returned = settings if stage.task == "configure" else {}
+        return StageOutput(returned, metadata={name: written(stage.task, name) for name in made})
+
+    return pretend
+
+
 def test_the_largest_pipeline_resolves_on_2_16(
     store: MetadataStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,18 +139,32 @@ def test_the_largest_pipeline_resolves_on_2_16(
     assert sum(stage.task.startswith("out-of-fold") for stage in result.stages) >= 9
 
 
+ONCE = "report.each_iteration=false"
+NODES = ("train.nodes=2", "train.checkpoint_uri=s3://b/c", 'placement.stages.train={cpu: "4", memory: 8Gi}')
+
+
 @pytest.mark.slow
-def test_what_is_refused_beforehand_is_what_argo_would_end(store: MetadataStore) -> None:
-    """Ten iterations with three folds, four shards, a registry, replay and a first task that looks for news."""
-    documents = compiled_config("quickstart", EVERYTHING)
-    fits = True
-    try:
-        refuse_too_large(workflow_size(documents, version="2.17"))
-    except UserError:
-        fits = False
-    result = run(documents, store=store, pretend=_small_metadata)
+@pytest.mark.parametrize(
+    ("more", "fits"),
+    [
+        (["report.each_iteration=true", "max_iterations=12"], False),
+        ([ONCE], True),
+        ([ONCE, *NODES], False),
+        ([ONCE, *NODES, "max_iterations=9"], True),
+    ],
+)
+def test_what_is_refused_beforehand_is_what_argo_would_end(store: MetadataStore, more: list[str], fits: bool) -> None:
+    """Three folds, four shards, a registry, replay and a first task that looks for news; ten iterations unless said."""
+    overrides = (*EVERYTHING, *more)
+    config = load_config("quickstart", overrides)
+    predicted = expected_size(config, compiled_text("quickstart", overrides))
+    with nullcontext() if fits else pytest.raises(UserError, match="the Workflow would grow to"):
+        refuse_too_large(predicted)
+    result = run(compiled_config("quickstart", overrides), store=store, pretend=_as_stages_write(config))
     assert (result.state == "Succeeded") == fits, result.message
     assert fits or result.message.startswith("compressed size ")
+    assert not fits or result.pods == predicted.pods
+    assert result.sizes[-1].total == pytest.approx(predicted.stored.total, rel=0.02) or not fits
 
 
 @pytest.mark.parametrize("overrides", [["placement.profile=gke"], ["train.nodes=2", "train.checkpoint_uri=s3://b/c"]])

@@ -32,6 +32,12 @@ def compiled(tmp_path: Path, *overrides: str, config: str = "quickstart") -> tup
     return spec, platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"], text
 
 
+def test_several_nodes_that_nothing_places_are_refused(tmp_path: Path) -> None:
+    nodes = ("train.nodes=2", "train.checkpoint_uri=s3://b/c")
+    with pytest.raises(UserError, match=r"train\.nodes 2: what each node is given is not said; set placement\.profile"):
+        compiled(tmp_path, *nodes)
+
+
 def test_the_profiles_are_those_that_are_documented() -> None:
     assert PROFILES == ["aks", "eks", "gke", "kind", "onprem"]
 
