@@ -47,6 +47,8 @@ def test_the_pipeline_of_before_is_refused_by_task_names_and_producer() -> None:
 def test_no_task_of_a_shipped_config_gets_an_artifact_twice(
     name: str, overrides: tuple[str, ...], tmp_path: Path
 ) -> None:
+    if load_config(name).train.head == "classifier":  # which takes no general rows
+        overrides = tuple(one for one in overrides if "replay" not in one)
     spec = compiled(name, tmp_path / "p.yaml", *overrides)
     seen = 0
     for path, inputs in artifact_inputs(spec):
