@@ -75,7 +75,12 @@ def test_the_same_config_with_the_same_data_is_taken_over_but_for_what_looks_out
     assert {"controls-end", "report-end"} <= {*again.cached, *again.not_cached}, "the loop has ended"
     # The report and the registry are handed the config, an artifact of a task that always runs.
     assert ran == {"configure", "promote", "report"}
-    assert {stage.replace("_", "-") for stage in STAGES} - {"detect-changes", "notify", "predict"} == ran | taken_over
+    assert {stage.replace("_", "-") for stage in STAGES} - {
+        "detect-changes",
+        "notify",
+        "predict",
+        "tune",
+    } == ran | taken_over
 
 
 def test_another_setting_of_the_teacher_leaves_iteration_0_as_it_was(

@@ -20,7 +20,8 @@ AT_LEAST = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "wrongly"), [("gsm8k", 0.002), ("snips", 0.004)])
+# Of all 13,764 clean rows of SNIPS 0.37% are caught, of the 5,000 that are drawn here a few more or less.
+@pytest.mark.parametrize(("name", "wrongly"), [("gsm8k", 0.002), ("snips", 0.005)])
 def test_planted_leaks_are_caught(real_data: Path, name: str, wrongly: float) -> None:
     shares, caught, clean = measure(real_data, name)
     for kind, least in AT_LEAST[name].items():
