@@ -54,7 +54,7 @@ class KubeflowRunner:
         self._settings: Any = settings
         self._handed_on: dict[str, Any] = {}
         self._in_order = settings is not None
-        self._reported: Any = None
+        self._aside: list[Any] = []
 
     def __call__(self, stage: str, **inputs: Any) -> TaskOutputs:
         given = {name: value for name, value in inputs.items() if value is not None}
@@ -74,12 +74,13 @@ class KubeflowRunner:
         if stage == "configure" and self._settings is None:
             self._settings = done
         self._handed_on |= {name: done[name] for name in STAGES[stage].hands_on}
-        # In a cluster nobody waits for a report. On one machine it would come last of all, and a run that fails later
-        # would leave none.
-        if stage == "report":
-            self._reported = task
-        elif stage == "teacher_augment" and self._in_order and self._reported is not None:
-            task.after(self._reported)
+        # In a cluster nobody waits for a report or a candidate of the registry. On one machine they would come in any
+        # order, even last of all: a run that fails later would leave none, and the last promotion needs them.
+        if stage in ("report", "promote"):
+            self._aside.append(task)
+        elif stage == "teacher_augment" and self._in_order and self._aside:
+            task.after(*self._aside)
+            self._aside = []
         return done
 
     @contextmanager
@@ -106,9 +107,10 @@ class KubeflowRunner:
 
     @contextmanager
     def only_if(self, condition: Any, name: str, holds: bool = True) -> Iterator[bool]:
+        outside = list(self._aside)
         with dsl.If(condition == holds, name=name):
             yield True
-        self._reported = None  # no task outside may wait for one inside
+        self._aside = outside  # no task outside may wait for one inside
 
 
 def build_pipeline(config: Config, settings: Mapping[str, str] | None = None) -> Any:

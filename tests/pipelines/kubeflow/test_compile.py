@@ -131,6 +131,28 @@ def test_controls_are_there_once_where_they_are_wanted_and_only_the_last_report_
     ), "their keys say which iteration they are of"
 
 
+@pytest.mark.parametrize("overrides", [(), ("report.each_iteration=false",), ("controls.steps=false",)])
+def test_on_one_machine_an_iteration_waits_for_the_promotion_of_the_one_before(
+    tmp_path: Path, overrides: tuple[str, ...]
+) -> None:
+    """KFP's local runner takes tasks that do not wait for one another in any order; the last promotion needs the
+    candidates of all iterations. In a cluster a candidate is stored beside the next iteration."""
+    given = ["promote.registry=s3://b/r", "max_iterations=3", *overrides]
+    for for_cluster in (False, True):
+        compile_config(load_config("quickstart", given), tmp_path / "p.yaml", for_cluster)
+        spec = next(yaml.load_all((tmp_path / "p.yaml").read_text(), Loader=yaml.CSafeLoader))
+        waits = []
+        for component in [spec["root"], *spec["components"].values()]:
+            tasks = component.get("dag", {}).get("tasks", {})
+            promotions = {key for key, task in tasks.items() if task["taskInfo"]["name"].startswith("promote ")}
+            waits += [
+                bool(promotions & {*task["dependentTasks"]})
+                for task in tasks.values()
+                if task["taskInfo"]["name"].startswith("iteration ")
+            ]
+        assert waits == [not for_cluster] * 3
+
+
 def test_every_reference_of_a_compacted_pipeline_resolves(tmp_path: Path) -> None:
     """What a task takes from its sub-graph's inputs is there, what it passes on is asked for, executors exist."""
     spec = compiled("quickstart", tmp_path / "p.yaml", "max_iterations=4")
