@@ -206,13 +206,14 @@ class Server:
             if number:
                 time.sleep(float(number))
             with ExitStack() as opened:
-                headers, data = dict(self._headers), body
+                headers = dict(self._headers)
+                data: Any = body
                 if isinstance(body, Path):
                     headers |= {"content-type": "application/octet-stream", "content-length": str(body.stat().st_size)}
-                    data = opened.enter_context(open(body, "rb"))  # type: ignore[assignment]
+                    data = opened.enter_context(open(body, "rb"))
                 elif body is not None:
                     headers["content-type"] = "application/json"
-                request = urllib.request.Request(f"{self._address}/{path}", data, headers, method=method)  # type: ignore[arg-type]  # noqa: S310
+                request = urllib.request.Request(f"{self._address}/{path}", data, headers, method=method)  # noqa: S310
                 try:
                     with self._opener.open(request, timeout=SECONDS) as answer:
                         return _json(answer.read())
