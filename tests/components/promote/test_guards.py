@@ -2,13 +2,16 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from llm2llm.components.promote import guards
+from llm2llm.components.promote.guards import guard_check
 from llm2llm.components.promote.settings import PromoteSettings
+from llm2llm.components.promote.verdict import GuardChange
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Example, Prediction
 from llm2llm.components.shared.registry import versions
@@ -125,35 +128,61 @@ def test_guards_that_cannot_be_asked_are_refused(student: str, found: dict[str, 
 
 
 @pytest.mark.slow
-def test_an_overtrained_student_is_refused_and_one_with_replay_passes(
+def test_a_sweep_over_the_gate_refuses_the_overtrained_student_and_lets_the_one_with_replay_pass(
     tmp_path: Path,
     taught_student: Path,
     rows: list[Example],
     colours: Task,
     quick: FineTuneSettings,
 ) -> None:
-    """Trained on rows with one answer alone it gives no other; with rows like the guard's mixed in, it does."""
+    """Trained on rows with one answer alone it gives no other; with rows like the guard's mixed in, it does.
+
+    Each student is trained and asked once; the gate is then set to every limit and level.
+    """
     from llm2llm.components.shared.training.fine_tune import fine_tune
 
     narrow = [example(f"number {i} {i}", "blue") for i in range(12)]
     kept, replay = rows[:12], rows[12:]
     file = written(tmp_path / "guard.jsonl", [{"question": row.question, "answer": row.answer} for row in kept])
     config = CONFIG | {"student": str(taught_student)}
-    settings = {"guards": [{"file": file, "task": colours.model_dump(mode="json"), "max_loss": 0.25}]}
-    outcomes = {}
-    for name, training in (("overtrained", narrow), ("with-replay", [*narrow, *replay])):
+    guard = {"file": file, "task": colours.model_dump(mode="json"), "max_loss": 0.25}
+    verdicts = {}
+    for name, training in (
+        ("overtrained", narrow),
+        ("little-replay", [*narrow, *replay[:3]]),
+        ("with-replay", [*narrow, *replay]),
+    ):
         student = tmp_path / name
         student.mkdir()
         fine_tune(training, colours, str(taught_student), quick, 0, student)
         registry = str(tmp_path / f"registry-{name}")
         keep(registry, name, student, lambda i: i < 60, training=narrow, config=config, as_it_is=True)
-        outcomes[name], _ = finish(registry, name, config=config, **settings)
-    assert outcomes["overtrained"]["outcome"] == "kept"
-    assert "it has forgotten too much: " in outcomes["overtrained"]["reason"]
-    assert outcomes["with-replay"]["outcome"] == "promoted"
-    before = {one["guards"][0]["before"] for one in outcomes.values()}
-    assert len(before) == 1
-    assert before.pop() > 0.8
+        verdicts[name], _ = finish(registry, name, config=config, guards=[guard])
+    assert verdicts["overtrained"]["outcome"] == "kept"
+    assert "it has forgotten too much: " in verdicts["overtrained"]["reason"]
+    assert verdicts["with-replay"]["outcome"] == "promoted"
+    changes = {name: GuardChange(**found["guards"][0]) for name, found in verdicts.items()}
+    assert len({one.before for one in changes.values()}) == 1, "the model before is the same"
+    assert changes["overtrained"].before > 0.8
+    assert changes["overtrained"].after <= 0.5, "one answer of three"
+
+    limits, levels = (0.0, 0.1, 0.25, 1.0), (1e-9, 0.05, 1.0)
+    passed = {
+        (name, limit, level): guard_check(
+            [replace(change, max_loss=limit)], PromoteSettings(registry="r", slice_level=level)
+        ).passed
+        for name, change in changes.items()
+        for limit in limits
+        for level in levels
+    }
+    for (name, limit, level), let_in in passed.items():
+        lost = changes[name].before - changes[name].after
+        assert let_in == (lost <= limit + 1e-9 or changes[name].p > level), (name, limit, level)
+    for limit in limits[:3]:
+        assert not passed["overtrained", limit, 0.05], "refused by every limit that is below its loss"
+        assert passed["with-replay", limit, 0.05]
+    assert all(passed[name, 1.0, level] for name in changes for level in levels), "all of it may be lost"
+    assert all(passed[name, limit, 1e-9] for name in changes for limit in limits), "twelve rows never tell so surely"
 
 
 def test_preflight_reads_guards(tmp_path: Path, guard: dict[str, Any]) -> None:
