@@ -39,6 +39,7 @@ def promote(
     given = locals()
     from pathlib import Path
 
+    from llm2llm.components.promote.lm_eval_tasks import check_lm_eval
     from llm2llm.components.promote.publish import check_publishers, publish
     from llm2llm.components.promote.settings import PromoteStage
     from llm2llm.components.promote.verdict import verdict_figures, verdict_text
@@ -58,6 +59,7 @@ def promote(
         if not stage.promote.registry:
             raise UserError("promote.registry: no registry is set; give a folder or an s3:// prefix")
         check_publishers(stage.promote)
+        check_lm_eval(stage.promote)
         registry, run = registry_uri(stage.promote.registry), run_id("promote")
         so_far = read_journal(journal)
         decision = so_far.decisions[-1] if so_far.decisions else None

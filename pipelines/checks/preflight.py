@@ -135,13 +135,22 @@ def data_checks(config: Config) -> Iterator[Finding]:
 
 
 def guard_checks(config: Config) -> Iterator[Finding]:
-    """Every row of every guard set is read."""
+    """Every row of every guard set is read; lm-eval must be installed for its tasks."""
+    from llm2llm.components.promote.lm_eval_tasks import check_lm_eval
     from llm2llm.components.shared.ingest.read_inputs import read_inputs
     from llm2llm.components.shared.ingest.settings import RowsSettings
     from llm2llm.components.shared.ingest.sources import is_file_source, is_here, shown_source
 
     for number, guard in enumerate(config.promote.guards):
         what = f"promote.guards[{number}]"
+        if guard.task is None:
+            if config.placement.profile:
+                where = "the image of the stage promote must have lm-eval, and its pods the network or a filled HF_HOME"
+                yield Finding(WARN, what, f"not checked: the lm-eval task {guard.lm_eval}", where)
+            else:
+                check_lm_eval(config.promote)
+                yield Finding(OK, what, f"the lm-eval task {guard.lm_eval}")
+            continue
         local = is_file_source(guard.file) or is_here(guard.file)
         if not local and (unseen := _unseen_dataset(what, guard.file)):
             yield unseen

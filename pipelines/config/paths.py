@@ -58,6 +58,8 @@ def resolve_paths(values: dict[str, Any], folder: Path) -> None:
     guards = _within(values, ["promote", "guards"])
     for guard in guards if isinstance(guards, list) else []:
         resolve(guard, "file", is_file=True)
+        if isinstance(guard, dict) and str(guard.get("lm_eval")).endswith((".yaml", ".yml")):
+            resolve(guard, "lm_eval", is_file=True)
     if values.get("student") != SCRATCH:
         resolve(values, "student")
     several = _within(values, ["teacher_augment", "teachers"])

@@ -75,6 +75,8 @@ def _places(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield from _named(f"{section}.{name}".removeprefix("."), (within or {}).get(name))
     for number, guard in enumerate((values.get("promote") or {}).get("guards") or []):
         yield from _named(f"promote.guards[{number}].file", guard.get("file"))
+        if str(guard.get("lm_eval")).endswith((".yaml", ".yml")):
+            yield from _named(f"promote.guards[{number}].lm_eval", guard["lm_eval"])
     yield from _models(values, "")
 
 

@@ -30,6 +30,7 @@ from types import FrameType
 from typing import Any, Literal
 from uuid import uuid4
 
+from llm2llm.components.promote.lm_eval_tasks import check_lm_eval
 from llm2llm.components.report.settings import ReportSettings
 from llm2llm.components.shared.base.atomic import atomic_file, atomic_folder, write_text
 from llm2llm.components.shared.base.errors import UserError, cannot_write
@@ -104,6 +105,8 @@ def run_local(
         if not folder.is_dir():
             raise UserError(f"{'student' if model == config.student else 'model'} {model}: no such folder")
     check_address(config.notify)
+    if runner != "docker":
+        check_lm_eval(config.promote)
     if config.report.mlflow_experiment:
         from llm2llm.components.report.mlflow_run import check_server
 

@@ -1,6 +1,7 @@
 """What can be set about the registry and promotion; `promote` and `detect_changes` share it."""
 
 import re
+from pathlib import PurePath
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
@@ -12,15 +13,44 @@ Slice = Literal["label", "skills"]
 
 
 class Guard(Settings):
-    """Rows of another task, which a student is asked to see what it has forgotten."""
+    """Rows of another task, which a student is asked to see what it has forgotten: a file with its task, or a task of
+    lm-eval."""
 
-    file: str = Field(min_length=1)
+    file: str = ""
     """A file of rows or a data set, as `data.test`. A hundred rows and more tell a loss of 10 points from chance."""
-    task: AnyTask
-    """The task of these rows: a shipped one's name, or a task of your own."""
+    task: AnyTask | None = None
+    """The task of the rows in `file`: a shipped one's name, or a task of your own."""
+    lm_eval: str = Field("", pattern=r"^$|^[\w./~ -]+$")
+    """In place of `file` and `task`: a task or group of EleutherAI's lm-eval, such as `arc_easy` or `mmlu`, or the YAML
+    file of a task of your own. The stage needs the package lm-eval, and the network or a filled HF_HOME."""
+    metric: str = Field("", pattern=r"^\w*$")
+    """`lm_eval` only: the measure that says whether a document's answer is right, such as `acc_norm`. Empty: `acc`, or
+    else `exact_match`."""
+    limit: int = Field(0, ge=0)
+    """`lm_eval` only: how many documents of each task are asked, from the first; 0: all."""
     max_loss: float = Field(0.05, ge=0, le=1)
     """The share of these rows that the student may answer worse than the model that it was fine-tuned from: 0.05 is 5
     points."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if self.lm_eval:
+            if self.file or self.task is not None:
+                raise ValueError("lm_eval stands in place of file and task; remove it, or them")
+            return self
+        if not self.file:
+            raise ValueError("file: missing; name rows (file, task), or a task of lm-eval (lm_eval)")
+        if self.task is None:
+            raise ValueError("task: missing; say what task the rows of file are of")
+        for key in ("metric", "limit"):
+            if getattr(self, key):
+                raise ValueError(f"{key}: only for lm_eval; remove it")
+        return self
+
+    @property
+    def name(self) -> str:
+        """What reports call it."""
+        return PurePath(self.lm_eval).name if self.task is None else self.task.name
 
 
 class CardSettings(Settings):
@@ -138,9 +168,10 @@ class PromoteSettings(Settings):
     """What a slice is: the rows with one right answer (`label`; classification and multiple choice), the rows with one
     skill (`skills`; where rows have skills). Empty: no slices."""
     guards: list[Guard] = Field(default=[])
-    """Forgetting: sets of rows of other tasks, such as `[{file: general.jsonl, task: {name: general, form: text}}]`.
-    Before a promotion the student and the model that it was fine-tuned from are asked them, and a student that has lost
-    more than `max_loss` of a set, beyond chance (as `slice_level` has it), is refused. Empty: nothing is asked."""
+    """Forgetting: sets of rows of other tasks, such as `[{file: general.jsonl, task: {name: general, form: text}}]`,
+    or tasks of lm-eval, such as `[{lm_eval: arc_easy}]`. Before a promotion the student and the model that it was
+    fine-tuned from are asked them, and a student that has lost more than `max_loss` of a set, beyond chance (as
+    `slice_level` has it), is refused. Empty: nothing is asked."""
     only_if_new: bool = False
     """Whether a run ends early when seeds, config and the pool or replay rows that it uses are those that the version
     in production was made from. Fixed when the pipeline is compiled."""

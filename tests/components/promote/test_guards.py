@@ -119,7 +119,7 @@ def test_guards_are_conditions_wherever_they_lie(guard: dict[str, Any]) -> None:
         ("scratch", {"registry": "r", "guards": [{"file": "a.jsonl", "task": "gsm8k"}]}, "nothing to forget"),
         ("a/b", {"guards": [{"file": "a.jsonl", "task": "gsm8k"}]}, "guards needs promote.registry"),
         ("a/b", {"registry": "r", "guards": [{"file": "a.jsonl", "task": "gsm9k"}]}, "no shipped task"),
-        ("a/b", {"registry": "r", "guards": [{"task": "gsm8k"}]}, r"guards\.0\.file: missing"),
+        ("a/b", {"registry": "r", "guards": [{"task": "gsm8k"}]}, r"guards\.0: file: missing"),
     ],
 )
 def test_guards_that_cannot_be_asked_are_refused(student: str, found: dict[str, Any], words: str) -> None:
