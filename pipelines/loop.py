@@ -92,7 +92,8 @@ def run_loop(config: Config, run: Runner) -> None:
                 splits=splits if config.train.validation_loss else None,
             )
             student = trained["model"]
-            evaluated = _evaluate(config, run, iteration, student, splits, journal)
+            learnt = training_set if config.filter_errors.generated_rows else None
+            evaluated = _evaluate(config, run, iteration, student, splits, journal, learnt)
             held_out = _out_of_fold(config, run, iteration, training_set, replay, evaluated["journal"])
             found = run(
                 "filter_errors",
@@ -121,15 +122,20 @@ def run_loop(config: Config, run: Runner) -> None:
                 run("report", **{**so_far, "journal": told}, promotion=promotion)
 
 
-def _evaluate(config: Config, run: Runner, iteration: int, student: Any, splits: Any, journal: Any) -> Outputs:
-    """The student's answers, graded: asked in one place, or in as many as there are shards."""
+def _evaluate(
+    config: Config, run: Runner, iteration: int, student: Any, splits: Any, journal: Any, learnt: Any | None
+) -> Outputs:
+    """The student's answers, graded: asked in one place, or in as many as there are shards. It is asked the generated
+    rows of `learnt`, too, where that is given."""
     shards = config.evaluate.shards
     parts = None
     if shards > 1:
         parts = run.for_each(
             shards,
             f"shards {iteration}",
-            lambda shard: run("predict", iteration=iteration, shard=shard, model=student, splits=splits)["predictions"],
+            lambda shard: run(
+                "predict", iteration=iteration, shard=shard, model=student, splits=splits, training_set=learnt
+            )["predictions"],
         )
     return run(
         "evaluate",
@@ -137,6 +143,7 @@ def _evaluate(config: Config, run: Runner, iteration: int, student: Any, splits:
         model=student if parts is None else None,
         shard_predictions=parts,
         splits=splits,
+        training_set=learnt,
         previous_journal=journal,
     )
 

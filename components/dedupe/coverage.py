@@ -45,7 +45,7 @@ def covering(
 
 
 def hardness_by_seed(errors: Sequence[StudentError], iteration: int) -> dict[str, float]:
-    """The hardness of the seeds that an iteration's rows were written for: what was found in the one before."""
+    """The hardness of the rows that an iteration's rows were written for: what was found in the one before."""
     found = [error for error in errors if error.iteration == iteration - 1]
     return {error.example_id: error.hardness for error in found if error.hardness is not None}
 
@@ -60,7 +60,7 @@ def _vectors(texts: Sequence[str], model: str) -> Any:
 
 def _weights(new: Sequence[Example], hardness: Mapping[str, float]) -> list[float]:
     """Above 0, 1 on the average of the rows that have one; 1 for the others."""
-    found = {row.id: hardness.get(row.parent_id or "") for row in new}
+    found = {row.id: hardness.get(row.written_from or "") for row in new}
     known = {row: max(value, 1e-6) for row, value in found.items() if value is not None}
     if not known:
         return [1.0] * len(new)

@@ -68,7 +68,7 @@ def dedupe(
         TeacherHasSeenTheTest: Too many candidates leak.
     """
     # The same row may come twice: by other calls, of other parents.
-    rows = sorted(candidates, key=lambda row: (row.id, row.parent_id or "", row.call_key or "", row.iteration))
+    rows = sorted(candidates, key=lambda row: (row.id, row.written_from or "", row.call_key or "", row.iteration))
     training = sorted(training_set, key=lambda row: row.id)
 
     leaks = find_leaks(rows, test, validation, form, settings.leak)
@@ -149,9 +149,9 @@ def _are_new_rationales(rows: Sequence[Example], training: Sequence[Example]) ->
 
     Rows of any other strategy that have their parent's question are rejected before they come here.
     """
-    parents = {row.parent_id for row in rows}
+    parents = {row.written_from for row in rows}
     keys = {row.id: question_key(row) for row in training if row.id in parents}
-    return bool(rows) and all(keys.get(row.parent_id or "") == question_key(row) for row in rows)
+    return bool(rows) and all(keys.get(row.written_from or "") == question_key(row) for row in rows)
 
 
 def _with_rationales(rows: Sequence[Example]) -> list[Example]:

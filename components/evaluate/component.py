@@ -19,6 +19,7 @@ def evaluate(
     confusion: Output[ClassificationMetrics],
     model: Input[Model] | None = None,
     shard_predictions: Input[List[Dataset]] | None = None,
+    training_set: Input[Dataset] | None = None,
     iteration: int = 0,
 ) -> None:
     """Asks the student every seed, validation and test question, grades the answers, and scores them.
@@ -39,6 +40,8 @@ def evaluate(
         confusion: Right labels against answers, of validation, else of the seeds; for labels and choices.
         model: The student, as train saved it; not needed with shard_predictions.
         shard_predictions: What the shards of predict have answered (predictions): then nobody is asked here.
+        training_set: With filter_errors.generated_rows: what the student was trained on (examples); its generated rows
+            are asked, too, as the seeds are.
         iteration: Which iteration this is, from 0.
     """
     given = locals()
@@ -68,12 +71,13 @@ def evaluate(
     from llm2llm.components.shared.data.journal import read_journal, write_journal
     from llm2llm.components.shared.data.parquet import read_notes, read_rows
     from llm2llm.components.shared.data.schemas import Prediction
-    from llm2llm.components.shared.data.splits import read_splits
+    from llm2llm.components.shared.data.splits import read_asked
     from llm2llm.components.shared.models.student_folder import COUNTS, training_counts, validation_losses
     from llm2llm.components.shared.stage import running_stage
 
     with running_stage("evaluate", given, EvaluateStage) as stage:
-        rows, so_far = read_splits(splits.path), read_journal(previous_journal)
+        rows = read_asked(splits.path, training_set.path if training_set else None)
+        so_far = read_journal(previous_journal)
         check_asked(rows, so_far.scores, iteration)
         figures: dict[str, float] = {}
         if shard_predictions:

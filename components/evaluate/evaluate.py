@@ -16,7 +16,16 @@ from llm2llm.components.shared.base.statistics import (
     pass_at_k,
     wilson_interval,
 )
-from llm2llm.components.shared.data.schemas import SPLITS, Confusion, Difficulty, Example, Prediction, Score, Split
+from llm2llm.components.shared.data.schemas import (
+    ASKED,
+    SPLITS,
+    Confusion,
+    Difficulty,
+    Example,
+    Prediction,
+    Score,
+    Split,
+)
 from llm2llm.components.shared.inference.difficulty import difficulty
 from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.judge.cost import total
@@ -96,16 +105,16 @@ def merged(
     predictions = [prediction for shard in shards for prediction in shard]
     if others := {p.iteration for p in predictions} - {iteration}:
         raise UserError(f"evaluate: shard_predictions of iteration {min(others)}, and this is iteration {iteration}")
-    wanted = Counter((split, example.id) for split in SPLITS for example in splits.get(split, []))
+    wanted = Counter((split, example.id) for split in ASKED for example in splits.get(split, []))
     found = Counter((p.split, p.example_id) for p in predictions)
     for what, rows in (("are missing", wanted - found), ("are there twice, or were not asked", found - wanted)):
         if rows:
-            split, row = min(rows, key=lambda place: (SPLITS.index(place[0]), place[1]))
+            split, row = min(rows, key=lambda place: (ASKED.index(place[0]), place[1]))
             raise UserError(
                 f"evaluate: {rows.total()} of {wanted.total()} rows {what} in the predictions of {len(shards)} shards, "
                 f"such as {split} row {row}; give the predictions of every shard of one run, each once"
             )
-    return sorted(predictions, key=lambda p: (SPLITS.index(p.split), p.example_id))
+    return sorted(predictions, key=lambda p: (ASKED.index(p.split), p.example_id))
 
 
 def scored(history: Sequence[Score], predictions: Sequence[Prediction], training: Mapping[str, int]) -> list[Score]:
@@ -140,6 +149,9 @@ def scored(history: Sequence[Score], predictions: Sequence[Prediction], training
             ),
             flush=True,
         )
+    if generated := [p for p in predictions if p.split == "generated"]:
+        right = sum(p.outcome == "correct" for p in generated)
+        print(f"evaluate: {right} of {len(generated)} generated rows correct", flush=True)
     if sampled := sample_figures(predictions):
         print("evaluate: " + ", ".join(f"{name} {value:.1%}" for name, value in sampled.items()), flush=True)
     return scores
@@ -383,7 +395,9 @@ def confusions_of(
     if not FORMS[task.form].has_classes:
         return []
     right = {(split, row.id): row.answer for split, rows in splits.items() for row in rows}
-    cells = Counter((p.iteration, p.split, right[p.split, p.example_id], p.parsed) for p in predictions)
+    cells = Counter(
+        (p.iteration, p.split, right[p.split, p.example_id], p.parsed) for p in predictions if p.split in SPLITS
+    )
     ordered = sorted(cells.items(), key=lambda one: (SPLITS.index(one[0][1]), one[0][2], one[0][3] or ""))
     return [
         Confusion(iteration=iteration, split=split, right=answer, given=given, n=n)

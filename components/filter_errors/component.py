@@ -22,7 +22,8 @@ def filter_errors(
 
     Args:
         training_set: What the student was trained on (examples). It holds the seeds, whose answers are looked at; its
-            generated rows say, with the rejects, which seeds the teacher has failed on.
+            generated rows say, with the rejects, which seeds the teacher has failed on; with generated_rows their
+            answers are looked at, too.
         predictions: The student's answers (predictions).
         previous_journal: What the run has found out so far, this iteration's scores included (a folder).
         settings: task, filter_errors, max_iterations and random_seed of the config, as JSON.
@@ -43,7 +44,7 @@ def filter_errors(
         check_folds(stage.filter_errors, bool(fold_predictions), iteration < stage.max_iterations)
         training, so_far = read_rows(training_set.path, "examples", Example), read_journal(previous_journal)
         found = filtered(
-            [row for row in training if not row.generated],
+            [row for row in training if stage.filter_errors.generated_rows or not row.generated],
             read_rows(predictions.path, "predictions", Prediction),
             so_far.scores,
             iteration,

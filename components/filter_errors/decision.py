@@ -27,7 +27,7 @@ def decide(
 
     Args:
         name: The selection.
-        errors: How many seeds there are to write from; None where nobody looked, at the limit.
+        errors: How many rows there are to write from; None where nobody looked, at the limit.
         others: What became of seeds that are not among them, in words.
         history: All scores so far.
         rejects: All rejects so far; those of this iteration say whether the teacher's budget is spent.
@@ -40,7 +40,8 @@ def decide(
     """
     also = "".join(f"; {words}" for words in others)
     if errors == 0:
-        return False, f"no errors left on the seeds{also}"
+        where = "the seeds and the generated rows" if settings.generated_rows else "the seeds"
+        return False, f"no errors left on {where}{also}"
     if errors is None or iteration >= max_iterations:
         return False, f"iteration limit {max_iterations} reached"
     if unpaid := sum(reject.iteration == iteration and reject.reason == "over_budget" for reject in rejects):
@@ -53,16 +54,17 @@ def decide(
         elif (gone := iteration - reference) >= settings.patience:
             now, then = on_validation(history, iteration), on_validation(history, reference)
             if not is_better(now, then, settings.patience_level, metric):
-                what, test = ("", "McNemar") if metric is None else (f"{now.metric} ", "permutation")
+                by, test = ("", "McNemar") if metric is None else (f"{now.metric} ", "permutation")
                 return False, (
-                    f"validation is not better than in iteration {reference} beyond noise ({what}{now.decides:.1%} "
+                    f"validation is not better than in iteration {reference} beyond noise ({by}{now.decides:.1%} "
                     f"against {then.decides:.1%}, {test} p = {_p(now, then, metric):.2g}), {gone} iterations later "
                     f"(patience {settings.patience})"
                 )
+    what = "row" if settings.generated_rows else "seed"
     if SELECTIONS[name].are_failures:
         folds = ", by the answers of students trained without them" if SELECTIONS[name].needs_folds else ""
-        return True, f"{errors} {'seed still needs' if errors == 1 else 'seeds still need'} help{folds}{also}"
-    return True, f"{errors} seed{'s' * (errors != 1)} chosen ({name}){also}"
+        return True, f"{errors} {what}{' still needs' if errors == 1 else 's still need'} help{folds}{also}"
+    return True, f"{errors} {what}{'s' * (errors != 1)} chosen ({name}){also}"
 
 
 def is_better(now: Score, then: Score, level: float, metric: Metric | None = None) -> bool:

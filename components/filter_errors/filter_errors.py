@@ -16,7 +16,7 @@ from llm2llm.components.filter_errors.selections import SELECTIONS, Chosen, fail
 from llm2llm.components.filter_errors.settings import FilterErrorsSettings
 from llm2llm.components.filter_errors.suspects import find_suspects
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.data.schemas import Decision, Example, Prediction, Reject, Score, StudentError
+from llm2llm.components.shared.data.schemas import LOOKED_AT, Decision, Example, Prediction, Reject, Score, StudentError
 from llm2llm.components.shared.inference.difficulty import difficulty, share_solved
 from llm2llm.components.shared.judge.cost import total
 from llm2llm.components.shared.similarity.diversity import k_center
@@ -51,11 +51,11 @@ def filter_errors(
 ) -> Filtered:
     """Finds the seeds that the student needs help with and decides whether another iteration follows.
 
-    Errors are looked for among the seeds only, never among generated rows: errors on those drift away from the task
-    (Lee et al. 2024).
+    Errors are looked for among the seeds only, and not among generated rows, unless `generated_rows` asks for that
+    comparison: errors on those drift away from the task (Lee et al. 2024).
 
     Args:
-        seeds: The seed examples.
+        seeds: The seed examples; with `generated_rows` all rows of the training set.
         predictions: What the student answered: every seed exactly once, and validation.
         history: All scores so far, this iteration's included.
         iteration: The one just evaluated, from 0.
@@ -150,8 +150,15 @@ def _answers(
 
 def _on_seeds(by_id: Mapping[str, Example], predictions: Sequence[Prediction], iteration: int) -> list[Prediction]:
     """The predictions for the seeds, sorted by id, every seed exactly once."""
-    on_seeds = sorted((p for p in predictions if p.split == "seeds"), key=lambda p: p.example_id)
+    on_seeds = sorted((p for p in predictions if p.split in LOOKED_AT), key=lambda p: p.example_id)
     asked = [p.example_id for p in on_seeds]
+    if generated := sum(row.generated for row in by_id.values()):
+        found = sum(p.split == "generated" for p in on_seeds)
+        if found != generated:
+            raise UserError(
+                f"filter_errors.generated_rows: {found} predictions for {generated} generated rows: evaluate must be "
+                "given the training set; in a pipeline that is fixed when it is compiled"
+            )
     if len(set(asked)) < len(asked) or set(asked) != set(by_id):
         raise UserError(
             f"filter_errors: {len(asked)} predictions for {len(by_id)} seeds, of which {len(set(asked) & set(by_id))} "
@@ -171,12 +178,12 @@ def _retired(rejects: Sequence[Reject], training_set: Sequence[Example], after: 
     """
     if not after or not training_set:
         return set()
-    kept = {(row.parent_id, row.iteration) for row in training_set if row.generated}
+    kept = {(row.written_from, row.iteration) for row in training_set if row.generated}
     failed: dict[str, set[int]] = defaultdict(set)
     for reject in rejects:
         tried = reject.parent_id is not None and reject.reason not in ("over_budget", "covered")
-        if tried and (reject.parent_id, reject.iteration) not in kept:
-            failed[str(reject.parent_id)].add(reject.iteration)
+        if tried and (reject.written_from, reject.iteration) not in kept:
+            failed[str(reject.written_from)].add(reject.iteration)
     return {parent for parent, iterations in failed.items() if len(iterations) >= after}
 
 
@@ -211,6 +218,8 @@ def _others(
 ) -> list[str]:
     """What a person should know beside the number of errors."""
     others = []
+    if generated := sum(row.answered.split == "generated" for row in kept):
+        others.append(f"{generated} of them generated rows")
     if flaky := sum(difficulty(row.answered) == "flaky" for row in kept):
         others.append(f"{flaky} of them flaky")
     if len(kept) < wanted:

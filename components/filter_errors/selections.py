@@ -42,7 +42,7 @@ class SeedAnswers:
     rows: Sequence[Prediction]
     """One prediction for each seed that may be chosen."""
     seeds: Mapping[str, Example]
-    """The seeds by id."""
+    """The seeds by id; with `generated_rows` the generated rows as well."""
     settings: "FilterErrorsSettings"
     labels: Sequence[str]
     """The label set of a label task."""
@@ -230,6 +230,8 @@ class Selection:
     control_of: str = ""
     """The key of `filter_errors` that names another selection, of which this one is the control: it looks at the same
     answers and chooses as many rows."""
+    takes_generated: bool = False
+    """Whether it can choose among generated rows, too: it needs of a row no more than the student's answer to it."""
     are_failures: bool = False
     """Whether the chosen are those that the student fails on, rather than a choice that may hold others."""
 
@@ -242,7 +244,9 @@ SELECTIONS: dict[str, Selection] = {
         stands_for=("wrong", "out_of_fold"),
         are_failures=True,
     ),
-    "wrong": Selection(about="those that the student gets wrong: the paper", choose=_wrong, are_failures=True),
+    "wrong": Selection(
+        about="those that the student gets wrong: the paper", choose=_wrong, takes_generated=True, are_failures=True
+    ),
     "out_of_fold": Selection(
         about="those that students trained without their fold get wrong, for a student that has learnt its seeds by "
         "heart",
@@ -255,7 +259,7 @@ SELECTIONS: dict[str, Selection] = {
         about="those that training taught the student most about", choose=_learnable, needs=_needs_of_learnable
     ),
     "skills": Selection(about="as many as are wrong, spread over skills as the student fails at them", choose=_skills),
-    "all": Selection(about="all seeds, a control", choose=_all),
+    "all": Selection(about="all seeds, a control", choose=_all, takes_generated=True),
     "random": Selection(
         about="as many as `random_as` would choose, drawn at random: its control",
         choose=_random,

@@ -36,6 +36,11 @@ class FilterErrorsSettings(Settings):
     """Seeds of which no answer can be read. `write` takes them for wrong ones, as the paper does: a student that is far
     from its task writes nothing that can be read, and the loop would end there. `set_apart` counts them in the
     decision's reason and writes nothing from them, for a student that lacks the format and not the knowledge."""
+    generated_rows: bool = False
+    """Whether errors are looked for on the generated rows of the training set, too, which the student is then asked as
+    it is asked the seeds; a row that is written from such a one names it (`by_way_of`) beside its seed. A comparison:
+    in the paper's ablation the seeds alone did better, as errors on generated rows drift away from the task. Needs
+    `selection` `wrong`, `all`, or `random` as one of these. Fixed when the pipeline is compiled."""
     max_errors: int = Field(0, ge=0)
     """At most this many seeds in an iteration; 0: no limit."""
     cap_by: Literal["diversity", "hardness"] = "diversity"
@@ -79,6 +84,18 @@ class FilterErrorsSettings(Settings):
         if self.looked_at.control_of:
             raise ValueError(
                 f"random_as: {self.random_as!r} is itself a control; name the selection that it is compared with"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _takes_generated(self) -> Self:
+        if self.generated_rows and not self.looked_at.takes_generated:
+            key, found = (
+                ("random_as", self.random_as) if self.chosen_selection.control_of else ("selection", self.selection)
+            )
+            raise ValueError(
+                f"generated_rows: true goes by what the student answers to the rows that it was trained on, and {key} "
+                f"{found!r} by more than that; set {key}: wrong, or remove generated_rows"
             )
         return self
 

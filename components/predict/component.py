@@ -12,6 +12,7 @@ def predict(
     splits: Input[Dataset],
     settings: str,
     predictions: Output[Dataset],
+    training_set: Input[Dataset] | None = None,
     shard: int = 0,
     iteration: int = 0,
 ) -> None:
@@ -23,6 +24,8 @@ def predict(
         settings: task and evaluate of the config, as JSON; evaluate.shards says how many shards there are, each with
             about as much work as any other.
         predictions: The answers of this shard with their grades (predictions), for evaluate to put together.
+        training_set: With filter_errors.generated_rows: what the student was trained on (examples); its generated rows
+            are asked, too.
         shard: Which share to answer, from 0.
         iteration: Which iteration this is, from 0.
     """
@@ -34,7 +37,7 @@ def predict(
     from llm2llm.components.predict.settings import PredictStage
     from llm2llm.components.shared.base.errors import UserError
     from llm2llm.components.shared.data.artifacts import write_artifact
-    from llm2llm.components.shared.data.splits import read_splits
+    from llm2llm.components.shared.data.splits import read_asked
     from llm2llm.components.shared.models.student_folder import training_counts, validation_losses
     from llm2llm.components.shared.stage import running_stage
 
@@ -42,7 +45,7 @@ def predict(
         shards = stage.evaluate.shards
         if not 0 <= shard < shards:
             raise UserError(f"predict: shard {shard} of {shards}: shards are numbered from 0 to {shards - 1}")
-        rows = read_splits(splits.path)
+        rows = read_asked(splits.path, training_set.path if training_set else None)
         counts = training_counts(Path(model.path))
         notes = {**counts, "validation_losses": validation_losses(Path(model.path))}
         started = time.monotonic()

@@ -51,7 +51,7 @@ def kept_rows(training_set: Sequence[Example], errors: Sequence[StudentError], l
     by_iteration: dict[int, dict[str, list[Example]]] = defaultdict(lambda: defaultdict(list))
     for row in sorted(training_set, key=lambda row: row.id):
         if row.parent_id is not None:
-            by_iteration[row.iteration][row.parent_id].append(row)
+            by_iteration[row.iteration][row.written_from or ""].append(row)
     samples = []
     for iteration, by_parent in sorted(by_iteration.items()):
         families = [by_parent[parent] for parent in sorted(by_parent)]
@@ -61,7 +61,7 @@ def kept_rows(training_set: Sequence[Example], errors: Sequence[StudentError], l
         for more in rounds[1:]:
             chosen += more[: limit - len(chosen)]
         shown = [
-            KeptRow(row, by_id.get(row.parent_id or ""), error_of.get((iteration - 1, row.parent_id or "")))
+            KeptRow(row, by_id.get(row.written_from or ""), error_of.get((iteration - 1, row.written_from or "")))
             for row in chosen
         ]
         samples.append(KeptRows(iteration, sum(map(len, families)), shown))

@@ -75,7 +75,8 @@ def teacher_augment(
 
     Args:
         errors: The errors of the iteration before.
-        training_set: The rows so far: its seeds are what to write from, and none of its rows is written again.
+        training_set: The rows so far: its seeds, and its generated rows that are among the errors, are what to write
+            from, and none of its rows is written again.
         pool: Labelled rows for the teacher `pool`; else ignored.
         used: Ids that were generated and rejected before; the pool does not offer them again.
         task: What a valid example is, and what the teacher is told.
@@ -94,14 +95,14 @@ def teacher_augment(
         TooManyFailures: It works too badly.
     """
     seeds = [row for row in training_set if not row.generated]
-    if unknown := {error.example_id for error in errors} - {seed.id for seed in seeds}:
-        raise UserError(f"teacher_augment: {len(unknown)} errors are of no seed in the training set, as {min(unknown)}")
+    if unknown := {error.example_id for error in errors} - {row.id for row in training_set}:
+        raise UserError(f"teacher_augment: {len(unknown)} errors are of no row of the training set, as {min(unknown)}")
     try:
         check_task(settings, task)
     except ValueError as unfit:
         raise UserError(f"teacher_augment.{unfit}") from None
     context = Context(
-        requests=requests_for(errors, seeds, settings, iteration, random_seed),
+        requests=requests_for(errors, training_set, settings, iteration, random_seed),
         errors=errors,
         seeds=seeds,
         task=task,
@@ -181,7 +182,7 @@ def _again(requests: Sequence[Request], missing: int, seed: str) -> list[Request
 
 def _again_of_same(requests: Sequence[Request], written: Iterable[Example]) -> list[Request]:
     """Requests of each parent for the rows of its own that are missing."""
-    there = Counter(row.parent_id for row in written)
+    there = Counter(row.written_from for row in written)
     asked = [replace(request, count=request.count - there[request.parent.id]) for request in requests]
     return [request for request in asked if request.count > 0]
 
@@ -294,7 +295,8 @@ def _check(draft: Draft, reply: Reply, context: Context, bounds: Usual | None) -
         tools=list(tools),
         skills=list(draft.skills),
         source="teacher",
-        parent_id=parent.id,
+        parent_id=parent.parent_id or parent.id,
+        by_way_of=parent.id if parent.generated else None,
         iteration=context.iteration,
         strategy=context.settings.strategy,
         teacher=reply.teacher,
@@ -302,11 +304,12 @@ def _check(draft: Draft, reply: Reply, context: Context, bounds: Usual | None) -
         checks=["valid answer", *draft.checks],
     )
     same_question = question_key(row) == question_key(parent)
+    whose = "shown row's" if parent.generated else "seed's"
     if context.settings.chosen_strategy.keeps_question:
         if " ".join((rationale or "").split()) == " ".join((parent.rationale or "").split()):
-            return Problem("copy", "the rationale is the seed's own")
+            return Problem("copy", f"the rationale is the {whose} own")
     elif same_question:
-        return Problem("copy", "the question is the seed's own")
+        return Problem("copy", f"the question is the {whose} own")
     return row if bounds is None else _checked(row, parent, context, bounds)
 
 
@@ -369,6 +372,7 @@ def _reject(reply: Reply, draft: Draft | None, problem: Problem, context: Contex
     choices = [_printable(choice) for choice in draft.choices] if draft else []
     rationale = _printable(draft.rationale) if draft and draft.rationale is not None else None
     key = reply.call.key if reply.call else None
+    parent = reply.request.parent
     # Two empty answers are two rejects: their place among the rejects tells their ids apart.
     content = (question, choices, rationale, answer) if draft else (key or "", [], None, str(number))
     return Reject(
@@ -381,7 +385,8 @@ def _reject(reply: Reply, draft: Draft | None, problem: Problem, context: Contex
         choices=choices,
         rationale=rationale,
         answer=answer,
-        parent_id=reply.request.parent.id,
+        parent_id=parent.parent_id or parent.id,
+        by_way_of=parent.id if parent.generated else None,
         strategy=context.settings.strategy,
         teacher=reply.teacher,
         call_key=key,

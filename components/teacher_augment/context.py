@@ -24,7 +24,7 @@ class Context:
     """One iteration's work for the `write(context) -> list[Reply]` of a strategy or an offline teacher."""
 
     requests: Sequence[Request]
-    """Which seeds to write from, and how many rows."""
+    """Which rows to write from, and how many from each."""
     errors: Sequence[StudentError]
     seeds: Sequence[Example]
     task: Task

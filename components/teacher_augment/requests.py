@@ -1,4 +1,4 @@
-"""Chooses the seeds to write from, and how many rows from each."""
+"""Chooses the rows to write from, and how many rows from each."""
 
 import math
 import random
@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # the settings look strategies up, which use this
 
 def requests(
     errors: Sequence[StudentError],
-    seeds: Sequence[Example],
+    training_set: Sequence[Example],
     settings: "TeacherAugmentSettings",
     iteration: int,
     random_seed: int,
@@ -25,7 +25,7 @@ def requests(
 
     Args:
         errors: The errors to help with; suspects, whose label may be wrong, are passed over.
-        seeds: All seeds; where the parents are drawn from, if they are drawn.
+        training_set: Holds what the errors are of. Parents that are drawn are drawn from its seeds.
         settings: `strategy`, how many rows to write, and `verification.student_unsure`.
         iteration: Makes the draws of one iteration differ from the next.
         random_seed: Makes them repeatable.
@@ -34,11 +34,11 @@ def requests(
     if not errors:
         return []
     rng = random.Random(f"{random_seed}:{iteration}:{settings.strategy}")
-    by_id = {seed.id: seed for seed in seeds}
+    by_id = {row.id: row for row in training_set}
     error_by_id = {error.example_id: error for error in errors}
     if settings.chosen_strategy.draws_parents:
         # With as many rows as errors would have given; a seed is drawn twice only when there are not enough.
-        pool = sorted(by_id)
+        pool = sorted(row.id for row in training_set if not row.generated)
         parents = [row for _ in range(0, len(error_by_id), len(pool)) for row in rng.sample(pool, len(pool))]
         parents = parents[: len(error_by_id)]
     else:

@@ -93,7 +93,11 @@ def teacher_bound(config: Config) -> str:
             "teacher: no bound: every seed may be an error in every iteration; set teacher_augment.budget, or "
             "prepare.seed_count"
         )
-    rows *= config.max_iterations
+    if config.filter_errors.generated_rows and not augment.rows_per_iteration:
+        # Every row so far may be an error, those of the iteration before among them.
+        rows = config.prepare.seed_count * ((1 + augment.examples_per_error) ** config.max_iterations - 1)
+    else:
+        rows *= config.max_iterations
     known = f"teacher: at most {rows:,} rows asked for"
     price = augment.prices.get(augment.model)
     if price is None:

@@ -15,6 +15,7 @@ def compiled_settings(config: Config) -> dict[str, Any]:
         "filter_errors.selection": config.filter_errors.selection,
         "filter_errors.random_as": config.filter_errors.random_as,
         "filter_errors.folds": config.filter_errors.folds,
+        "filter_errors.generated_rows": config.filter_errors.generated_rows,
         "filter_errors.auto_above": config.filter_errors.auto_above,
         "train.start_from": config.train.start_from,
         "train.validation_loss": config.train.validation_loss,

@@ -350,6 +350,7 @@ def _reviewed(row: Example | Reject, review: Review, task: Task) -> Example:
         raise UserError(f"{review.place}: {problem} (column 'corrected')") from None
     change = "confirmed" if answer == row.answer else f"answer {row.answer!r} -> {answer!r}, was row {row.id}"
     origin = f"; written by {row.teacher or 'a teacher'} from seed {row.parent_id}" if row.parent_id else ""
+    origin += f" by way of {row.by_way_of}" if row.by_way_of else ""
     old: dict[str, Any] = dataclasses.asdict(row)
     kept = {name: old[name] for name in ("question", "choices", "skills", "source", "source_id") if name in old}
     rationale = row.rationale if answer == row.answer else None

@@ -38,6 +38,8 @@ def why(run: Run, wanted: str) -> dict[str, Any]:
         what        seed, generated, rejected, candidate (`dedupe` has not seen it), validation, test or pool
         row         the row, as an `examples` row; of a rejected one, the fields that `rejects` has
         seed        the row that it was generated from
+        by_way_of   the generated rows between that seed and it, the one that was written from the seed first: id,
+                    iteration, question, answer
         student     the answer that it was generated for: the `errors` row, and `model`: uri and sha256 of the student
         teacher     `call`: the `calls` row; `other_calls`: further ones about the seed in that iteration; `ledger`:
                     uri, messages, text, refusal, identity, run and written_at of its entry; `note`: why there is none
@@ -62,7 +64,7 @@ def why(run: Run, wanted: str) -> dict[str, Any]:
         "id": row_id,
         "what": what,
         **dict.fromkeys(("row", "seed", "student", "teacher", "confidence", "used", "history")),
-        **{key: [] for key in ("checks", "rejected", "neighbours", "collided")},
+        **{key: [] for key in ("by_way_of", "checks", "rejected", "neighbours", "collided")},
     }
     row: Example | Reject
     if what == "rejected":
@@ -78,7 +80,7 @@ def why(run: Run, wanted: str) -> dict[str, Any]:
     ]  # fmt: skip
     if row.parent_id is not None:
         facts |= _origin(run, row)
-    else:
+    if row.parent_id is None or (what == "generated" and _asks_generated(run)):
         facts["history"] = _history(run, row_id, what)
     if what in ("seed", "generated"):
         facts["used"] = _used(run, row_id)
@@ -184,8 +186,8 @@ def _row(row: Example | Reject) -> dict[str, Any]:
 
 def _origin(run: Run, row: Example | Reject) -> dict[str, Any]:
     """Seed, student and teacher of a generated row, kept or not."""
-    parent = str(row.parent_id)
-    seeds = run.rows(run.last("prepare", "seeds_set"), "examples", Example, "id", parent)
+    seeds = run.rows(run.last("prepare", "seeds_set"), "examples", Example, "id", str(row.parent_id))
+    parent = str(row.written_from)
     errors = run.rows(run.last("filter_errors", "errors"), "errors", StudentError, "example_id", parent)
     answered = next((one for one in errors if one.iteration == row.iteration - 1), None)
     calls = run.rows(run.last("teacher_augment", "calls"), "calls", Call, "parent_id", parent)
@@ -197,6 +199,7 @@ def _origin(run: Run, row: Example | Reject) -> dict[str, Any]:
     entry, uri, note = _entry(run, row)
     return {
         "seed": asdict(seeds[0]) if seeds else None,
+        "by_way_of": _between(run, row),
         "student": None if answered is None else {**asdict(answered), "model": _model(run, answered)},
         "teacher": {
             "call": None if own is None else asdict(own),
@@ -211,6 +214,20 @@ def _origin(run: Run, row: Example | Reject) -> dict[str, Any]:
             "note": note,
         },
     }  # fmt: skip
+
+
+def _between(run: Run, row: Example | Reject) -> list[dict[str, Any]]:
+    """The generated rows by way of which a row was written, the one that was written from the seed first."""
+    found: list[dict[str, Any]] = []
+    known = {row.id}
+    while row.by_way_of is not None and row.by_way_of not in known:  # a file may be damaged
+        known.add(row.by_way_of)
+        shown = run.rows(run.last_training_set(), "examples", Example, "id", row.by_way_of)
+        if not shown:
+            break
+        row = shown[0]
+        found.append({key: getattr(row, key) for key in ("id", "iteration", "question", "answer")})
+    return found[::-1]
 
 
 def _model(run: Run, answered: StudentError) -> dict[str, Any] | None:
@@ -292,8 +309,13 @@ def _neighbours(run: Run, row: Example) -> list[dict[str, Any]]:
     return found[:NEIGHBOURS]
 
 
+def _asks_generated(run: Run) -> bool:
+    return bool((run.config().get("filter_errors") or {}).get("generated_rows"))
+
+
 def _history(run: Run, row_id: str, what: str) -> dict[str, Any]:
-    """What became of a row of the user's: of a seed, everything; of others, the answers."""
+    """What became of a row that students were asked: of one that is written from, everything; of others, the
+    answers."""
     files = [*run.all("evaluate", "predictions"), *run.all("out_of_fold", "predictions")]
     answers = [
         {key: getattr(one, key) for key in
@@ -302,11 +324,12 @@ def _history(run: Run, row_id: str, what: str) -> dict[str, Any]:
     ]  # fmt: skip
     answers.sort(key=lambda one: (one["iteration"], one["fold"] is not None, one["fold"] or 0))
     errors = run.rows(run.last("filter_errors", "errors"), "errors", StudentError, "example_id", row_id)
-    if what != "seed":
+    if what not in ("seed", "generated"):
         return {"answers": answers, "errors": [], "written": [], "rejected": [], "calls": None, "suspect": False,
                 "retired": False}  # fmt: skip
-    written = run.rows(run.last_training_set(), "examples", Example, "parent_id", row_id)
-    rejected = run.rows(run.rejects(), "rejects", Reject, "parent_id", row_id)
+    origin = "parent_id" if what == "seed" else "by_way_of"
+    written = run.rows(run.last_training_set(), "examples", Example, origin, row_id)
+    rejected = run.rows(run.rejects(), "rejects", Reject, origin, row_id)
     calls = run.rows(run.last("teacher_augment", "calls"), "calls", Call, "parent_id", row_id)
     priced = [call.usd for call in calls if call.usd is not None]
     return {
@@ -316,7 +339,8 @@ def _history(run: Run, row_id: str, what: str) -> dict[str, Any]:
             for one in errors
         ],
         "written": [
-            {key: getattr(one, key) for key in ("id", "iteration", "strategy", "question", "answer", "confidence")}
+            {key: getattr(one, key) for key in
+             ("id", "iteration", "strategy", "question", "answer", "confidence", "by_way_of")}
             for one in written
         ],
         "rejected": [
@@ -329,13 +353,14 @@ def _history(run: Run, row_id: str, what: str) -> dict[str, Any]:
             "usd": sum(priced) if priced else None,
         },
         "suspect": any(one.suspect for one in errors),
-        "retired": _is_retired(run, written, rejected),
-    }
+        "retired": _is_retired(run, row_id, written, rejected),
+    }  # fmt: skip
 
 
-def _is_retired(run: Run, written: Sequence[Example], rejected: Sequence[Reject]) -> bool:
-    """Whether `filter_errors` no longer writes from a seed: nothing was kept in so many iterations."""
+def _is_retired(run: Run, row_id: str, written: Sequence[Example], rejected: Sequence[Reject]) -> bool:
+    """Whether `filter_errors` no longer writes from a row: nothing was kept in so many iterations."""
     after = (run.config().get("filter_errors") or {}).get("retire_after", 0)
-    kept = {row.iteration for row in written}
+    kept = {row.iteration for row in written if row.written_from == row_id}
+    rejected = [one for one in rejected if one.written_from == row_id]
     failed = {one.iteration for one in rejected if one.reason != "over_budget"} - kept
     return bool(after) and len(failed) >= after

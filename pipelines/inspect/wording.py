@@ -83,6 +83,10 @@ def _origin_lines(facts: Mapping[str, Any]) -> list[str]:
     if seed:
         lines += [f"  source     {printable(seed['source'])}"] if seed["source"] else []
         lines += _quoted("question", seed["question"]) + _quoted("answer", seed["answer"])
+    which = "row" if facts["by_way_of"] else "seed"
+    for depth, one in enumerate(facts["by_way_of"], 1):
+        lines.append(f"by way of  {one['id']}  written in iteration {one['iteration']}, at depth {depth}")
+        lines += _quoted("question", one["question"]) + _quoted("answer", one["answer"])
     if student:
         fold = "" if student["fold"] is None else f", fold {student['fold']}"
         lines.append(
@@ -93,7 +97,7 @@ def _origin_lines(facts: Mapping[str, Any]) -> list[str]:
             digest = f"  sha256 {student['model']['sha256'][:12]}" if student["model"]["sha256"] else ""
             lines.append(f"  model      {student['model']['uri']}{digest}")
     else:
-        lines.append("student    no answer of the iteration before is recorded for this seed")
+        lines.append(f"student    no answer of the iteration before is recorded for this {which}")
     call = teacher["call"]
     if call:
         tokens = "tokens not known"
@@ -112,7 +116,9 @@ def _origin_lines(facts: Mapping[str, Any]) -> list[str]:
     else:
         lines.append(f"  ledger     {printable(teacher['note'])}")
     if teacher["other_calls"]:
-        lines.append(f"  and        {_counted(one['purpose'] for one in teacher['other_calls'])} about the same seed")
+        lines.append(
+            f"  and        {_counted(one['purpose'] for one in teacher['other_calls'])} about the same {which}"
+        )
     if facts["checks"]:
         lines.append(f"checks     {printable(', '.join(facts['checks']))}")
     if facts["confidence"] is not None:
@@ -127,7 +133,7 @@ def _history_lines(history: Mapping[str, Any], what: str) -> list[str]:
         drawn = f", {one['samples_correct']} of {one['samples']} right" if one["samples"] > 1 else ""
         said = _short(one["completion"])
         lines.append(f"{INDENT}iteration {one['iteration']}{fold}: {one['outcome']}{drawn}: {said}")
-    if what != "seed":
+    if what not in ("seed", "generated"):
         return lines
     for one in history["errors"]:
         hardness = "" if one["hardness"] is None else f", hardness {one['hardness']:.3f}"
@@ -142,7 +148,8 @@ def _history_lines(history: Mapping[str, Any], what: str) -> list[str]:
                      f"out{cost}")  # fmt: skip
     lines.append(f"written    {count(len(history['written']), 'row')} kept")
     lines += [
-        f"{INDENT}{one['id']}  iteration {one['iteration']}: {_short(one['question'])}" for one in history["written"]
+        f"{INDENT}{one['id']}  iteration {one['iteration']}{_between(one)}: {_short(one['question'])}"
+        for one in history["written"]
     ]
     if history["rejected"]:
         reasons = _counted(o["reason"] for o in history["rejected"])
@@ -151,6 +158,10 @@ def _history_lines(history: Mapping[str, Any], what: str) -> list[str]:
             f"{INDENT}{o['id']}  iteration {o['iteration']}, {o['stage']}: {o['reason']}" for o in history["rejected"]
         ]
     return lines
+
+
+def _between(row: Mapping[str, Any]) -> str:
+    return f", by way of {row['by_way_of']}" if row["by_way_of"] else ""
 
 
 def _used_lines(used: Mapping[str, Any]) -> list[str]:

@@ -22,7 +22,9 @@ from typing import Literal
 VERSION = 5  # of the schemas below; raise it when a field changes its name, type or meaning, not for one with a default
 PARQUET_MAGIC = b"PAR1"  # what a file of rows begins and ends with
 
-Split = Literal["seeds", "validation", "test"]
+Split = Literal["seeds", "validation", "test", "generated"]
+"""`generated`: the generated rows of a training set, where a student is asked them (`filter_errors.generated_rows`).
+They have predictions, and no score."""
 Outcome = Literal["correct", "wrong", "unparseable"]
 Difficulty = Literal["unsolved", "flaky", "format_only", "solved"]
 Reason = Literal[
@@ -35,6 +37,9 @@ Reason = Literal[
 ]  # fmt: skip
 """Why a row is rejected; `report.reasons` says it in words."""
 SPLITS: tuple[Split, ...] = ("seeds", "validation", "test")
+ASKED: tuple[Split, ...] = (*SPLITS, "generated")
+LOOKED_AT: tuple[Split, ...] = ("seeds", "generated")
+"""Where errors are looked for: rows that the student was trained on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +68,9 @@ class Example:
 
     parent_id: str | None = None
     """The seed example that this one was generated from; None for a user's row. So are the fields below."""
+    by_way_of: str | None = None
+    """The generated row that the teacher was shown, itself one of seed `parent_id` (`filter_errors.generated_rows`);
+    None: it was shown the seed."""
     iteration: int = 0
     """The iteration whose training set the row first joined; 0 for seeds."""
     strategy: str | None = None
@@ -84,6 +92,11 @@ class Example:
     def generated(self) -> bool:
         """Whether a teacher wrote the row."""
         return self.parent_id is not None
+
+    @property
+    def written_from(self) -> str | None:
+        """The row that the teacher was shown: the seed, or a generated one."""
+        return self.by_way_of or self.parent_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +156,8 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudentError:
-    """A seed example that the student needs help with, beside what it answered. Kind `errors`."""
+    """A seed, or with `filter_errors.generated_rows` a generated row, that the student needs help with, beside what it
+    answered. Kind `errors`."""
 
     iteration: int
     example_id: str
@@ -185,9 +199,16 @@ class Reject:
     rationale: str | None = None
     answer: str
     parent_id: str | None = None
+    by_way_of: str | None = None
+    """As in an `Example`."""
     strategy: str | None = None
     teacher: str | None = None
     call_key: str | None = None
+
+    @property
+    def written_from(self) -> str | None:
+        """As in an `Example`."""
+        return self.by_way_of or self.parent_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,6 +222,7 @@ class Call:
     """The content key, under which the ledger holds the request and the raw answer."""
     iteration: int
     parent_id: str | None
+    """The row that it is about: of a teacher that writes, the one that it was shown."""
     purpose: str = "write"
     """`write` new examples, or `skills`, `resolve`, `judge`, `rationale`: what else a strategy or a check asks;
     `ceiling`: the control `teacher`."""

@@ -25,6 +25,19 @@ def write_splits(artifact: Artifact, splits: Mapping[Split, Sequence[Example]]) 
     artifact.metadata.update({"kind": "splits", "schema_version": VERSION, "rows": rows})
 
 
+def read_asked(path: str | os.PathLike[str], training_set: str | os.PathLike[str] | None) -> dict[Split, list[Example]]:
+    """What a student is asked: the splits, and as `generated` the generated rows of its training set, where that is
+    given.
+
+    Raises:
+        UserError: See `read_splits`; or the training set is no file of examples.
+    """
+    asked = read_splits(path)
+    if training_set is not None:
+        asked["generated"] = [row for row in read_rows(training_set, "examples", Example) if row.generated]
+    return asked
+
+
 def read_splits(path: str | os.PathLike[str]) -> dict[Split, list[Example]]:
     """The rows of each split; none for one whose file, `.parquet` or `.jsonl`, is not there.
 

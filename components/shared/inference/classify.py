@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from llm2llm.components.shared.base.progress import Progress
-from llm2llm.components.shared.data.schemas import SPLITS, Example, Split
+from llm2llm.components.shared.data.schemas import ASKED, Example, Split
 from llm2llm.components.shared.inference.questions import Replies, StudentQuestion, StudentReply, cut, shard_of
 from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.models.classifier import columns_of, label_logs, text_ids
@@ -41,7 +41,7 @@ def ask_classifier(
     columns = columns_of(config, task, f"student {student}")
     tokenizer = load_reader(student, settings.trust_remote_code)
     questions = []
-    for split in SPLITS:
+    for split in ASKED:
         for example in splits.get(split, []):
             text = text_ids(tokenizer, example)
             measured = [Encoded(text, [place]) for place in range(len(columns))]

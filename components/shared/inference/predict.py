@@ -12,7 +12,7 @@ from typing import Any
 
 from llm2llm.components.shared import tasks
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.data.schemas import SPLITS, Example, Outcome, Prediction, Split
+from llm2llm.components.shared.data.schemas import ASKED, LOOKED_AT, Example, Outcome, Prediction, Split
 from llm2llm.components.shared.inference.classify import ask_classifier
 from llm2llm.components.shared.inference.generate import Pace, answer_batches, load_student, to_answer
 from llm2llm.components.shared.inference.limits import answer_limit
@@ -89,7 +89,8 @@ def predict_share(
     """The graded answers to the examples of one shard, sorted by split and example id, and how fast they came.
 
     With `mode: generate`, seeds are answered `settings.samples` times and, with `settings.hardness`, measured; the
-    losses that `train` recorded for them come along. The other splits are answered once, greedily. With `mode: score`
+    losses that `train` recorded for them come along. So are generated rows. The other splits are answered once,
+    greedily. With `mode: score`
     every row is measured, and answered with its likeliest label. A row that leaves no room for an answer in the
     student's context is not asked: its answer is empty and truncated.
 
@@ -189,12 +190,12 @@ def ask_share(
 
 
 def _rows(splits: Mapping[Split, Sequence[Example]]) -> list[tuple[Split, Example]]:
-    return [(split, example) for split in SPLITS for example in splits.get(split, [])]
+    return [(split, example) for split in ASKED for example in splits.get(split, [])]
 
 
 def _wanted(split: Split, example: Example, task: Task, settings: AnswerSettings) -> tuple[int, int]:
     """(how many answers a row is to have, how many of its completions are measured)."""
-    scored, on_seeds = settings.mode == "score", split == "seeds"
+    scored, on_seeds = settings.mode == "score", split in LOOKED_AT
     samples = 0 if scored else settings.samples if on_seeds else 1
     return samples, len(labels_of(task, example)) or 1 if scored or (settings.hardness and on_seeds) else 0
 
@@ -221,7 +222,7 @@ def _question(
         example=row.example,
         prompt=prompt,
         samples=row.samples,
-        drawn=row.split == "seeds" and settings.draw_seeds,
+        drawn=row.split in LOOKED_AT and settings.draw_seeds,
         limit=max(0, min(longest, room)),
         measured=completions,
     )
@@ -342,7 +343,7 @@ def _graded(
         graded = [next(grades) for _ in answers]
         outcomes = Counter(grade.outcome for grade in graded)
         parsed, outcome = graded[0].parsed, graded[0].outcome
-        on_seeds = question.split == "seeds"
+        on_seeds = question.split in LOOKED_AT
         found: Hardness | None = None
         if reply.likelihoods:
             found = hardness_of(task, question.example, question.measured, reply.likelihoods)
@@ -372,7 +373,7 @@ def _graded(
                 **cost_of(one for grade in graded for one in grade.told),
             )
         )
-    return sorted(predictions, key=lambda p: (SPLITS.index(p.split), p.example_id))
+    return sorted(predictions, key=lambda p: (ASKED.index(p.split), p.example_id))
 
 
 def answers_in(

@@ -24,6 +24,7 @@ _COLUMNS = {
     "source": "where a row comes from",
     "source_id": "its id there",
     "parent_id": "the id of the row that a generated one was written from",
+    "by_way_of": "the generated row between, where it was written from one",
     "iteration": "when it joined the training set; 0 for seeds",
     "strategy": "how it was written",
     "teacher": "the kind of teacher that wrote it",

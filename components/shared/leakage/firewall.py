@@ -141,6 +141,7 @@ def reject(
         rationale=row.rationale,
         answer=row.answer,
         parent_id=row.parent_id,
+        by_way_of=row.by_way_of,
         strategy=row.strategy,
         teacher=row.teacher,
         call_key=row.call_key,

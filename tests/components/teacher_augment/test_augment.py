@@ -72,6 +72,14 @@ class TestChecks:
             checks=["valid answer"],
         )
 
+    def test_a_row_written_from_a_generated_one_names_it_beside_its_seed(self, offline, seeds) -> None:
+        shown = replace(seeds[0], id="shown", question="the lake", source="teacher", parent_id=seeds[0].id, iteration=1)
+        found = offline([Draft("the sea", "blue"), Draft("the lake", "blue")], parent=shown)
+        (candidate,), (reject,) = found.candidates, found.rejects
+        assert (candidate.parent_id, candidate.by_way_of, candidate.written_from) == (seeds[0].id, "shown", "shown")
+        assert (reject.parent_id, reject.by_way_of, reject.reason) == (seeds[0].id, "shown", "copy")
+        assert reject.detail == "the question is the shown row's own"
+
     @pytest.mark.parametrize(
         ("draft", "detail"),
         [
@@ -176,7 +184,7 @@ class TestFailures:
     def test_errors_of_no_seed_are_refused(self, seeds, mistake, colours, example) -> None:
         settings = TeacherAugmentSettings(teacher="pool")
         other = example("of another run", "blue")
-        with pytest.raises(UserError, match="1 errors are of no seed in the training set, as "):
+        with pytest.raises(UserError, match="1 errors are of no row of the training set, as "):
             teacher_augment([mistake(other)], seeds, seeds, set(), colours, settings, 1, 0)
 
     def test_a_pool_without_rows_is_refused(self, seeds, mistake, colours) -> None:

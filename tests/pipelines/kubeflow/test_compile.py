@@ -84,6 +84,20 @@ def test_replay_rows_reach_every_training(tmp_path: Path) -> None:
         assert {"replay_set" in task["inputs"]["artifacts"] for task in trainings} == {name == "with"}
 
 
+@pytest.mark.parametrize("shards", [1, 2])
+def test_the_training_set_reaches_those_that_ask_only_where_generated_rows_are_asked(
+    tmp_path: Path, shards: int
+) -> None:
+    more = (f"evaluate.shards={shards}", "filter_errors.selection=wrong", "max_iterations=8")
+    for name, overrides in (("with", ("filter_errors.generated_rows=true",)), ("without", ())):
+        spec = compiled("quickstart", tmp_path / f"{name}.yaml", *more, *overrides)
+        graphs = [c["dag"] for c in [spec["root"], *spec["components"].values()] if "dag" in c]
+        tasks = {task["taskInfo"]["name"]: task for graph in graphs for task in graph["tasks"].values()}
+        asking = [task for stage, task in tasks.items() if stage.startswith("evaluate " if shards == 1 else "predict")]
+        assert asking
+        assert {"training_set" in task["inputs"]["artifacts"] for task in asking} == {name == "with"}
+
+
 def test_tuned_settings_come_from_their_own_task_where_there_is_something_to_tune(tmp_path: Path) -> None:
     more = ("train.learning_rate=2e-5", "max_iterations=1")
     for name, overrides in (("with", ("tune.learning_rate=[0.001, 0.002]",)), ("without", ())):
