@@ -26,8 +26,8 @@ from tests.support.builders import score
 # has a default: files of before are read without it.
 COLUMNS = {
     "examples": "id:string question:string choices:list rationale:string? answer:string tools:list also_right:list "
-    "skills:list source:string source_id:string? parent_id:string? iteration:int64 strategy:string? teacher:string? "
-    "call_key:string? checks:list confidence:double? votes:list vote_shares:doubles",
+    "skills:list source:string source_id:string? parent_id:string? by_way_of:string? iteration:int64 strategy:string? "
+    "teacher:string? call_key:string? checks:list confidence:double? votes:list vote_shares:doubles",
     "predictions": "example_id:string split:string iteration:int64 fold:int64? completion:string parsed:string? "
     "outcome:string truncated:bool samples:int64 samples_correct:int64 samples_unparseable:int64 confidence:double? "
     "flag_probability:double? loss:double? label_probability:double? margin:double? rival:string? el2n:double? "
@@ -37,7 +37,7 @@ COLUMNS = {
     "completion:string parsed:string? outcome:string fold:int64? difficulty:string hardness:double? suspect:bool",
     "rejects": "iteration:int64 stage:string reason:string detail:string score:double? neighbour_id:string? "
     "neighbour:string? id:string question:string choices:list rationale:string? answer:string parent_id:string? "
-    "strategy:string? teacher:string? call_key:string?",
+    "by_way_of:string? strategy:string? teacher:string? call_key:string?",
     "calls": "key:string iteration:int64 parent_id:string? purpose:string strategy:string? teacher:string model:string "
     "outcome:string attempts:int64 input_tokens:int64? output_tokens:int64? usd:double?",
     "scores": "iteration:int64 split:string n:int64 correct:int64 unparseable:int64 accuracy:double low:double "
@@ -264,7 +264,7 @@ PREDICTION = {
         ("examples", {"question": "q", "answer": "a", "choices": [1]}, "field 'choices.0': Input should be"),
         ("examples", {"question": "\ud800", "answer": "a"}, "field 'question' holds half a surrogate pair"),
         ("predictions", {**PREDICTION, "split": "seedz"},
-         "field 'split': Input should be 'seeds', 'validation' or 'test' (got 'seedz')"),
+         "field 'split': Input should be 'seeds', 'validation', 'test' or 'generated' (got 'seedz')"),
         ("predictions", {**PREDICTION, "iteration": "one"}, "field 'iteration': Input should be a valid integer"),
         ("examples", [1], "expected a JSON object, got list"),
     ],
