@@ -1,10 +1,10 @@
 """The command `llm2llm predict`: rows put to a finished student."""
 
-import json
 import sys
-from collections.abc import Sequence
-from contextlib import redirect_stdout
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("--student", required=True, metavar="DIR",
               help="The output folder of a run, a student's folder, a version's in a registry; s3:// too.")  # fmt: skip
 @click.option("--input", "source", required=True, metavar="FILE",
-              help="Rows as data.seeds of a config takes them; answers may be missing.")  # fmt: skip
+              help="Rows as data.seeds of a config takes them; answers may be missing. -: standard input.")  # fmt: skip
 @click.option("--output", type=click.Path(path_type=Path),
               help="A .jsonl, .csv or .parquet file to write; default: JSON lines on standard output.")  # fmt: skip
 @click.option("--task", metavar="TASK",
@@ -50,13 +50,13 @@ def predict(
     """Ask a finished student, with the task and the prompt that it was trained with.
 
     Each row comes back with `prediction`, `completion` and, where it has an answer, `outcome`: correct, wrong,
-    unparseable. The accuracy of those rows is said at the end.
+    unparseable; then come the row's other columns. The accuracy of those rows is said at the end. A run with
+    evaluate.threshold also says which rows are flagged, by the threshold that it has chosen on validation.
     """
     from llm2llm.components.shared.base.errors import did_you_mean
-    from llm2llm.components.shared.data.parquet import columns_of
-    from llm2llm.components.shared.ingest.export import write_columns
+    from llm2llm.components.shared.ingest.examples import first_place, to_examples
     from llm2llm.components.shared.ingest.formats import FORMATS
-    from llm2llm.components.shared.ingest.sources import read_examples
+    from llm2llm.components.shared.ingest.sources import read_raw
 
     if output is not None and output.suffix.lower() not in SUFFIXES:
         raise UserError(f"--output {output}: the suffix must be one of {', '.join(SUFFIXES)}")
@@ -64,16 +64,21 @@ def predict(
         raise UserError(f"--format {row_format}: no such format{did_you_mean(row_format, FORMATS)}; there are "
                         f"{', '.join(FORMATS)}")  # fmt: skip
     folder, the_task, asked_as = find_student(student, _named_task(task))
-    try:
-        rows = read_examples(source, the_task, row_format=row_format, unanswered=True)
-    except UserError as problem:
-        here = "rename the column, or give --task CONFIG with other task.columns"
-        raise UserError(str(problem).replace("Set task.columns to say which column holds what", here)) from None
+    columns = the_task.columns
+    with _here(source) as file:
+        try:
+            raw = read_raw(file, the_task, columns, row_format, unanswered=True)
+            rows = to_examples(raw, the_task, columns, first_place([raw], the_task, columns, True), True)
+        except UserError as problem:
+            here = "rename the column, or give --task CONFIG with other task.columns"
+            said = str(problem).replace("Set task.columns to say which column holds what", here)
+            raise UserError(said.replace(file, source)) from None
 
-    from dataclasses import asdict
+    from dataclasses import asdict, fields
 
     from llm2llm.components.shared.inference.ask import Asked, ask_student
     from llm2llm.components.shared.inference.settings import AnswerSettings
+    from llm2llm.components.shared.ingest.other_columns import other_columns, with_own_ids
     from llm2llm.components.shared.models.load import is_classifier
 
     for option, value in (("--mode generate", mode == "generate"), ("--max-new-tokens", max_new_tokens)):
@@ -85,15 +90,55 @@ def predict(
          "batch_size": batch_size, "trust_remote_code": trust_remote_code},
         "predict",
     )  # fmt: skip
+    others, left_out = other_columns(raw, columns, [one.name for one in fields(Asked)])
+    flag_from = _flag_from(student) if settings.threshold else None
     with redirect_stdout(sys.stderr):  # progress: standard output is for the answers
-        asked = ask_student(folder, rows, the_task, settings)
-    answered = [asdict(one) for one in asked]
-    if output is None:
-        for row in answered:
-            click.echo(json.dumps(row, ensure_ascii=False))
+        asked = ask_student(folder, with_own_ids(rows, raw, columns), the_task, settings, flag_from)
+    _write([asdict(one) for one in asked], others, output)
+    parts = [_summary(asked, the_task)]
+    if settings.threshold and flag_from is not None:
+        flagged = sum(one.flagged or False for one in asked)
+        parts.append(f"{flagged:,} flagged as {settings.threshold.label} (a probability of at least {flag_from:.4f})")
+    if left_out:
+        parts.append(f"not kept, as the answers have columns of these names: {', '.join(left_out)}")
+    click.echo("; ".join([*parts, *([f"wrote {output}"] if output else [])]), err=output is None)
+
+
+@contextmanager
+def _here(source: str) -> Iterator[str]:
+    """A source, or the file that standard input is written to."""
+    if source != "-":
+        yield source
+        return
+    content = sys.stdin.buffer.read()
+    with TemporaryDirectory(prefix="llm2llm-") as folder:
+        # What is no JSON is CSV; files of other kinds are known by their first bytes.
+        suffix = ".jsonl" if content.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[", b"") else ".csv"
+        path = Path(folder) / f"stdin{suffix}"
+        path.write_bytes(content)
+        yield str(path)
+
+
+def _write(answered: list[dict[str, Any]], others: list[dict[str, Any]], output: Path | None) -> None:
+    """Writes answers with the other columns of their rows, to a file or as JSON lines to standard output."""
+    import pyarrow as pa
+
+    from llm2llm.components.shared.data.parquet import columns_of
+    from llm2llm.components.shared.inference.ask import Asked
+    from llm2llm.components.shared.ingest.export import write_columns
+    from llm2llm.components.shared.ingest.other_columns import arrow_columns, json_text, json_value
+
+    if output is not None and SUFFIXES[output.suffix.lower()] == "parquet":
+        fields, others = arrow_columns(others)
     else:
-        write_columns(answered, output, SUFFIXES[output.suffix.lower()], columns_of(Asked))
-    click.echo(_summary(asked, the_task) + (f"; wrote {output}" if output else ""), err=output is None)
+        others = [{name: json_value(row[name]) for name in row} for row in others]
+        fields = [pa.field(name, pa.string()) for name in others[0]]  # only their names are looked at
+    rows = [{**one, **other} for one, other in zip(answered, others, strict=True)]
+    if output is None:
+        for row in rows:
+            click.echo(json_text(row))
+    else:
+        write_columns(rows, output, SUFFIXES[output.suffix.lower()], pa.schema([*columns_of(Asked), *fields]))
 
 
 def _named_task(task: str | None) -> "Task | None":
@@ -135,7 +180,19 @@ def find_student(student: str, task: "Task | None" = None) -> tuple[Path, "Task"
             "the config file of its run"
         )
     kept = {key: value for key, value in config.get("evaluate", {}).items() if key in ("mode", "max_new_tokens")}
+    threshold = config.get("evaluate", {}).get("threshold")
+    if threshold and threshold["label"] in found.labels:
+        kept["threshold"] = threshold
     return place, found, kept
+
+
+def _flag_from(run: str) -> float | None:
+    """The threshold that a run has chosen for its student; None before its first report."""
+    from llm2llm.pipelines.inspect.run_files import open_run
+
+    opened = open_run(run)
+    found = (opened.json(opened.last("report", "summary")) or {}).get("threshold")
+    return None if found is None else float(found["value"])
 
 
 def _summary(asked: Sequence["Asked"], task: "Task") -> str:

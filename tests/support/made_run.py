@@ -100,6 +100,7 @@ def make_run(
     config: dict[str, Any] | None = None,
     ledger: bool = True,
     before: bool = False,
+    summary: dict[str, Any] | None = None,
 ) -> Path:
     """Writes a run's files and returns the folder.
 
@@ -111,6 +112,7 @@ def make_run(
         in_cluster: As Kubeflow lays them out, `<task>/<id>/<output>`, rather than an output folder.
         config: Settings in place of or beside those of the run's config.
         ledger: Whether the teacher's answers are in a ledger beside it.
+        summary: Each report's; default: an empty one.
         before: As a run of llm2llm 0.1 left it: each kind of rows is a file of its own, and no file holds a record.
     """
     events: list[dict[str, Any]] = []
@@ -180,7 +182,7 @@ def make_run(
         journal = journal.with_more(errors=errors, decisions=[decision])
         put("filter_errors", iteration, {"journal": journal})
         manifest = {"schema_version": 1, "stages": list(stages), "code": ["0.1.0+abc"], "libraries": {"numpy": ["2.0"]}}
-        put("report", iteration, {"summary": "{}", "manifest": json.dumps(manifest)})
+        put("report", iteration, {"summary": json.dumps(summary or {}), "manifest": json.dumps(manifest)})
     if not in_cluster:
         write_text(folder / "events.jsonl", "".join(json.dumps(event) + "\n" for event in events))
         write_text(folder / "run.json", json.dumps({"run_id": "run-1"}))

@@ -10,7 +10,7 @@ from pathlib import Path
 from llm2llm.components.shared import tasks
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.schemas import Example, Outcome
-from llm2llm.components.shared.inference.predict import answers_in, as_answered, ask_share
+from llm2llm.components.shared.inference.predict import answers_in, as_answered, ask_share, flag_probability
 from llm2llm.components.shared.inference.settings import AnswerSettings, check_mode
 from llm2llm.components.shared.tasks import Task
 
@@ -38,9 +38,19 @@ class Asked:
     """Whether the completion hit the token limit before it ended."""
     confidence: float | None
     """Mode `score`: the probability of the prediction among the labels or choices, in [0, 1]."""
+    flag_probability: float | None
+    """The probability of the label that rows are flagged by (`evaluate.threshold` of the run); None where none is."""
+    flagged: bool | None
+    """Whether that is at least the threshold that the run has chosen on validation."""
 
 
-def ask_student(student: Path, rows: Sequence[Example], task: Task, settings: AnswerSettings) -> list[Asked]:
+def ask_student(
+    student: Path,
+    rows: Sequence[Example],
+    task: Task,
+    settings: AnswerSettings,
+    flag_from: float | None = None,
+) -> list[Asked]:
     """Asks a student every row once, greedily, or with mode `score` for its likeliest label.
 
     Args:
@@ -48,6 +58,7 @@ def ask_student(student: Path, rows: Sequence[Example], task: Task, settings: An
         rows: Those with an empty answer are asked and not graded.
         task: Prompt and grader. A judge is not asked: of such a task only the right answer's own text is `correct`.
         settings: See `AnswerSettings`; `samples`, `hardness` and `judge` play no part.
+        flag_from: From which probability of the label of `settings.threshold` on a row is flagged.
 
     Returns:
         One for each row, in their order.
@@ -64,10 +75,16 @@ def ask_student(student: Path, rows: Sequence[Example], task: Task, settings: An
     settings = as_answered(student, settings)
     alike = {_key(row): row for row in rows}  # the same question has one answer
     replies, _ = ask_share(student, {"test": list(alike.values())}, task, settings)
-    said = {_key(question.example): answers_in(task, question, reply, settings) for question, reply in replies}
+    said = {
+        _key(question.example): (
+            *answers_in(task, question, reply, settings),
+            flag_probability(task, question, reply, settings),
+        )
+        for question, reply in replies
+    }
     asked = []
     for row in rows:
-        (answer, *_), confidence = said[_key(row)]
+        (answer, *_), confidence, flag = said[_key(row)]
         scored = confidence is not None
         prediction = answer.completion if scored else tasks.parse(task, answer.completion)
         asked.append(
@@ -83,6 +100,8 @@ def ask_student(student: Path, rows: Sequence[Example], task: Task, settings: An
                 completion=answer.completion,
                 truncated=answer.truncated,
                 confidence=confidence,
+                flag_probability=flag,
+                flagged=None if flag is None or flag_from is None else flag >= flag_from,
             )
         )
     return asked

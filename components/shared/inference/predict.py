@@ -361,7 +361,7 @@ def _graded(
                 samples_correct=outcomes["correct"],
                 samples_unparseable=outcomes["unparseable"],
                 confidence=confidence,
-                flag_probability=_flag_probability(task, question, reply, settings),
+                flag_probability=flag_probability(task, question, reply, settings),
                 loss=found.loss if found else None,
                 label_probability=found.label_probability if found else None,
                 margin=found.margin if found else None,
@@ -388,7 +388,7 @@ def answers_in(
     return [StudentAnswer(label, truncated=False)], confidence
 
 
-def _flag_probability(
+def flag_probability(
     task: Task, question: StudentQuestion, reply: StudentReply, settings: AnswerSettings
 ) -> float | None:
     """The probability of the label that rows are flagged by; None where none is, or the row could not be asked."""

@@ -24,7 +24,7 @@ from llm2llm.components.shared import tasks
 from llm2llm.components.shared.base.atomic import atomic_file, write_text
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.hub import TOKEN_VARIABLE, check_hub, push_files
-from llm2llm.components.shared.data.jsonl import write_json_lines
+from llm2llm.components.shared.data.jsonl import is_text, write_json_lines
 from llm2llm.components.shared.data.parquet import ROW_GROUP, schema
 from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.ingest.csv_cells import safe_cell
@@ -137,7 +137,7 @@ def write_columns(
     elif export_format == "csv":
         with atomic_file(path) as partial, open(partial, "w", encoding="utf-8-sig", newline="") as file:
             writer = csv.writer(file, quoting=csv.QUOTE_ALL)
-            writer.writerow(fields.names)
+            writer.writerow(map(safe_cell, fields.names))
             writer.writerows([_cell(row[name]) for name in fields.names] for row in rows)
     else:
         table = pa.table({name: [row[name] for row in rows] for name in fields.names}, schema=fields)
@@ -148,9 +148,12 @@ def write_columns(
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    if isinstance(value, list):
-        return json.dumps(value, ensure_ascii=False)
-    return safe_cell(value) if isinstance(value, str) else str(value)
+    if isinstance(value, list | dict):
+        text = json.dumps(value, ensure_ascii=False)
+        return text if is_text(text) else json.dumps(value)
+    if not isinstance(value, str):
+        return str(value)
+    return safe_cell(value if is_text(value) else json.dumps(value)[1:-1])
 
 
 def _calls(row: Example) -> list[dict[str, Any]] | None:

@@ -107,6 +107,18 @@ def recognise(row: Mapping[str, Any], columns: Columns, unanswered: bool = False
     return "columns"
 
 
+def columns_read(name: str, columns: Columns) -> set[str]:
+    """The columns that a format's question, choices and answer are read from, if a row has them."""
+    if name == "columns":
+        asked = [columns.question] if isinstance(columns.question, str) else columns.question
+        choices = columns.choices if isinstance(columns.choices, list) else [columns.choices or ""]
+        return {*asked, *choices, columns.answer, columns.id or ""}
+    if name == "examples":
+        return {"id", "question", "choices", "answer", "source", "source_id"}
+    more = {"prompt_completion": (*_PROMPTS, *_COMPLETIONS), "alpaca": ("instruction", "input", "context", *_OUTPUTS)}
+    return {*_SYSTEM, *more.get(name, _CHAT), "history", columns.id or ""}
+
+
 def is_own(row: Mapping[str, Any]) -> bool:
     """Whether llm2llm wrote a row: its id is that of its content."""
     if not {"id", "question", "choices", "rationale", "answer"} <= row.keys():

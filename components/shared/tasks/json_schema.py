@@ -19,19 +19,26 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 from llm2llm.components.shared.base.errors import did_you_mean
+from llm2llm.components.shared.data.jsonl import is_text
 
 Schema = Mapping[str, Any]
 
 TYPES = ("object", "array", "string", "integer", "number", "boolean", "null")
+ORDER = "propertyOrdering"
+"""The names of `properties` in the order in which an answer has them, where that is not the alphabet's: a config's
+mappings lose theirs on the way to a stage."""
 _SHOWN = ("title", "description", "default", "examples", "format")
 _IGNORED = ("$schema", "$id", "$comment", "discriminator", "deprecated", "readOnly", "writeOnly")
-_CHECKED = ("type", "enum", "const", "properties", "required", "additionalProperties", "items", "minItems", "maxItems",
-            "uniqueItems", "x-unordered", "minLength", "maxLength", "pattern", "minimum", "maximum", "anyOf",
-            "oneOf")  # fmt: skip
-_COUNTS = ("minItems", "maxItems", "minLength", "maxLength")
+_CHECKED = ("type", "enum", "const", "nullable", "properties", ORDER, "required", "additionalProperties",
+            "minProperties", "maxProperties", "items", "minItems", "maxItems", "uniqueItems", "x-unordered",
+            "minLength", "maxLength", "pattern", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum",
+            "multipleOf", "anyOf", "oneOf", "allOf")  # fmt: skip
+_COUNTS = ("minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties")
+_NUMBERS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
 _FOR_MODELS = ("type", "enum", "minItems", "maxItems", "description")
 """Keywords that structured output knows wherever it is offered, beside those that hold schemas."""
 MAX_DEPTH = 32
@@ -41,7 +48,7 @@ MAX_DIGITS = 308
 
 def expanded(schema: Any) -> dict[str, Any]:
     """A schema with its `$ref`s put in place, of known keywords only, with closed objects: one that names `properties`
-    and says nothing of others has no others.
+    and says nothing of others has no others. What a choice of schemas has in common as its type is its type.
 
     Raises:
         ValueError: A keyword that is not known, a value that it cannot have, a `$ref` that is missing or goes in a
@@ -54,6 +61,7 @@ def expanded(schema: Any) -> dict[str, Any]:
 
 def _expanded(schema: Any, root: Schema, where: str, open_refs: tuple[str, ...]) -> dict[str, Any]:
     at = where or "the schema"
+    schema = {} if schema is True else schema
     if not isinstance(schema, Mapping):
         raise ValueError(f"{at}: a schema is an object, got {schema!r}")
     if len(open_refs) > MAX_DEPTH or where.count(".") > MAX_DEPTH:
@@ -67,11 +75,18 @@ def _expanded(schema: Any, root: Schema, where: str, open_refs: tuple[str, ...])
     found = {
         name: value for name, value in schema.items() if name not in _IGNORED and name not in ("$defs", "definitions")
     }
-    for name in found:
-        if name not in _CHECKED and name not in _SHOWN:
-            raise ValueError(f"{at}: keyword {name!r} is not supported{did_you_mean(str(name), _CHECKED)}; there are "
-                             f"{', '.join(_CHECKED)}")  # fmt: skip
+    for name in [*found]:
+        near = did_you_mean(str(name), _CHECKED)
+        if str(name).startswith("x-") and name not in _CHECKED and not near:
+            del found[name]  # other programs' own
+        elif name not in _CHECKED and name not in _SHOWN:
+            raise ValueError(f"{at}: keyword {name!r} is not supported{near}; there are {', '.join(_CHECKED)}")
     _check_keywords(found, at)
+    if "allOf" in found:  # around a single $ref, beside which older dialects allow nothing else
+        beside, (only,) = found, found.pop("allOf")
+        found = {**_expanded(only, root, where, open_refs), **beside}
+    if found.pop("nullable", False):
+        found = _nullable(found)
     if "const" in found:
         found["enum"] = [found.pop("const")]
     if "enum" in found and "type" not in found:
@@ -83,7 +98,13 @@ def _expanded(schema: Any, root: Schema, where: str, open_refs: tuple[str, ...])
 
     if "properties" in found:
         found.setdefault("type", "object")
-        found["properties"] = {str(name): inner(one, f"{where}.{name}") for name, one in found["properties"].items()}
+        found["properties"] = _in_order(
+            {str(name): inner(one, f"{where}.{name}") for name, one in found["properties"].items()},
+            found.pop(ORDER, []),
+            at,
+        )
+        if (order := [*found["properties"]]) != sorted(order):
+            found[ORDER] = order
         found.setdefault("additionalProperties", False)
         if unknown := [name for name in found.get("required", []) if name not in found["properties"]]:
             raise ValueError(f"{at}: required names {unknown[0]!r}, which properties does not have"
@@ -96,7 +117,25 @@ def _expanded(schema: Any, root: Schema, where: str, open_refs: tuple[str, ...])
     for name in ("anyOf", "oneOf"):
         if name in found:
             found[name] = [inner(one, where) for one in found[name]]
+            common = {json.dumps(one.get("type")) for one in found[name]}
+            if not where and len(common) == 1 and "type" in found[name][0]:
+                found.setdefault("type", found[name][0]["type"])
     return found
+
+
+def _in_order(properties: dict[str, Any], order: list[str], at: str) -> dict[str, Any]:
+    if unknown := [name for name in order if name not in properties]:
+        raise ValueError(f"{at}: {ORDER} names {unknown[0]!r}, which properties does not have"
+                         f"{did_you_mean(unknown[0], properties)}")  # fmt: skip
+    return {name: properties[name] for name in dict.fromkeys([*order, *properties])}
+
+
+def _nullable(schema: dict[str, Any]) -> dict[str, Any]:
+    """What OpenAPI 3.0 writes as `nullable: true`, as JSON Schema has it."""
+    if "enum" in schema or "const" in schema or "anyOf" in schema or "oneOf" in schema or "type" not in schema:
+        return {"anyOf": [schema, {"type": "null"}]}
+    kinds = _kinds(schema)
+    return {**schema, "type": [*kinds, *([] if "null" in kinds else ["null"])]}
 
 
 def _referred(reference: Any, root: Schema, at: str) -> Any:
@@ -125,19 +164,24 @@ def _check_keywords(found: Schema, at: str) -> None:
     for name in ("enum", "anyOf", "oneOf"):
         if name in found and not (isinstance(found[name], list) and found[name]):
             refuse(name, "a list that is not empty")
-    if "required" in found and not (
-        isinstance(found["required"], list) and all(isinstance(one, str) for one in found["required"])
-    ):
-        refuse("required", "a list of names")
+    for name in ("required", ORDER):
+        if name in found and not (isinstance(found[name], list) and all(isinstance(one, str) for one in found[name])):
+            refuse(name, "a list of names")
     for name in ("uniqueItems", "x-unordered"):
         if name in found and not isinstance(found[name], bool):
             refuse(name, "true or false")
     for name in _COUNTS:
         if name in found and (not isinstance(found[name], int) or isinstance(found[name], bool) or found[name] < 0):
             refuse(name, "a whole number from 0")
-    for name in ("minimum", "maximum"):
+    for name in _NUMBERS:
         if name in found and (not isinstance(found[name], int | float) or isinstance(found[name], bool)):
             refuse(name, "a number")
+    if found.get("multipleOf", 1) <= 0:
+        refuse("multipleOf", "above 0")
+    if "allOf" in found and not (isinstance(found["allOf"], list) and len(found["allOf"]) == 1):
+        refuse("allOf", "a list of one schema; put several together by hand")
+    if "nullable" in found and not isinstance(found["nullable"], bool):
+        refuse("nullable", "true or false")
     if "additionalProperties" in found and not isinstance(found["additionalProperties"], bool | Mapping):
         refuse("additionalProperties", "true, false or a schema")
     if "pattern" in found:
@@ -175,12 +219,17 @@ def plain(value: Any) -> Any:
     """A value with each number in one form: whole ones as int (1.0 and 1e0 are 1), others as float.
 
     Raises:
-        ValueError: Something that JSON does not have, such as a date, not a number, or a number that is too large.
+        ValueError: Something that JSON does not have, such as a date, not a number, a number that is too large, or half
+            a surrogate pair, which JSON can escape and no file can hold.
     """
-    if value is None or isinstance(value, bool | str):
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        if not is_text(value):
+            raise ValueError("a text holds half a surrogate pair, which is no valid text")
         return value
     if isinstance(value, Mapping):
-        return {str(name): plain(inner) for name, inner in value.items()}
+        return {plain(str(name)): plain(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
         return [plain(inner) for inner in value]
     if isinstance(value, int | float | Decimal):
@@ -222,9 +271,17 @@ def misfit(value: Any, schema: Schema, where: str = "") -> str:
             return f"{at}has {len(value)} characters; minLength and maxLength say otherwise"
         if "pattern" in schema and not re.search(schema["pattern"], value):
             return f"{at}{_short(value)} does not match the pattern {schema['pattern']}"
-    is_number = _is(value, "number")
-    if is_number and not schema.get("minimum", -math.inf) <= value <= schema.get("maximum", math.inf):
-        return f"{at}{_short(value)} is not within minimum and maximum"
+    return f"{at}{_short(value)} {wrong}" if _is(value, "number") and (wrong := _misfit_number(value, schema)) else ""
+
+
+def _misfit_number(value: float, schema: Schema) -> str:
+    if not schema.get("minimum", -math.inf) <= value <= schema.get("maximum", math.inf):
+        return "is not within minimum and maximum"
+    if not schema.get("exclusiveMinimum", -math.inf) < value < schema.get("exclusiveMaximum", math.inf):
+        return "is not within exclusiveMinimum and exclusiveMaximum"
+    step = schema.get("multipleOf")
+    if step is not None and Fraction(str(value)) % Fraction(str(step)):
+        return f"is no multiple of {step}"
     return ""
 
 
@@ -234,6 +291,8 @@ def _misfit_object(value: dict[str, Any], schema: Schema, where: str) -> str:
     for name in schema.get("required", []):
         if name not in value:
             return f"{at}lacks {name!r}"
+    if not schema.get("minProperties", 0) <= len(value) <= schema.get("maxProperties", math.inf):
+        return f"{at}has {len(value)} names; minProperties and maxProperties say otherwise"
     for name, inner in value.items():
         if name not in properties and others is False:
             return f"{at}has {name!r}, which the schema does not{did_you_mean(name, properties)}"
@@ -437,10 +496,17 @@ def _described(schema: Schema) -> dict[str, Any]:
 
 
 def in_words(schema: Schema) -> Any:
-    """The schema without what is of no use to a reader: our own keywords in words."""
-    if isinstance(schema, Mapping):
-        return {name: in_words(value) for name, value in schema.items() if name not in ("title", "x-unordered")}
-    return [in_words(one) for one in schema] if isinstance(schema, list) else schema
+    """The schema without what is of no use to a reader."""
+    found = {name: value for name, value in schema.items() if name not in ("title", "x-unordered", ORDER)}
+    if "properties" in found:
+        found["properties"] = {name: in_words(one) for name, one in found["properties"].items()}
+    for name in ("items", "additionalProperties"):
+        if isinstance(found.get(name), Mapping):
+            found[name] = in_words(found[name])
+    for name in ("anyOf", "oneOf"):
+        if name in found:
+            found[name] = [in_words(one) for one in found[name]]
+    return found
 
 
 def _short(value: Any) -> str:

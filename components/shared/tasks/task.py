@@ -80,8 +80,10 @@ class Task(Settings):
     answer_schema: dict[str, Any] | None = None
     """`json`: the JSON schema of every answer, or a JSON or YAML file that has it, on the machine where the config is
     read. Known are type, enum, const, properties, required, additionalProperties (false where nothing is said), items,
-    minItems, maxItems, minLength, maxLength, pattern, minimum, maximum, anyOf, oneOf, and `$ref` within the schema.
-    Lists are compared in their order, but `uniqueItems: true` makes one a set, and `x-unordered: true` a multiset."""
+    anyOf, oneOf, allOf of one schema, nullable, `$ref` within the schema, and the bounds of numbers, lengths and counts
+    (minimum, exclusiveMinimum, multipleOf, minLength, pattern, minItems, minProperties and the like).
+    The student writes an object's names in the order of `properties`. Lists are compared in their order, but
+    `uniqueItems: true` makes one a set, and `x-unordered: true` a multiset."""
     choice_count: int | None = None
     """`multiple_choice`: how many choices each row must have; None for any number from 2 to 26."""
     columns: Columns = Columns()

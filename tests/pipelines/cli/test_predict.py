@@ -1,11 +1,16 @@
 """`llm2llm predict`: a finished student asked with the task that it was trained on."""
 
 import csv
+import io
 import json
 import shutil
 from dataclasses import replace
+from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -128,3 +133,95 @@ def test_a_column_of_another_name_is_told_with_what_helps_here(run: Run, tmp_pat
     code, _, err = run("predict", "--student", str(taught_student), "--input", "in.csv")
     assert (code, len(err.splitlines())) == (2, 1)
     assert err.endswith("rename the column, or give --task CONFIG with other task.columns\n")
+
+
+def test_other_columns_come_back(run: Run, tmp_path: Path, taught_student: Path, rows: list[Example]) -> None:
+    """Unless an answer has a column of the name; the user's own id is `source_id`."""
+    lines = [
+        {"id": f"T-{place}", "question": row.question, "ticket": place, "tags": ["a", {"b": None}], "mixed": mixed,
+         "=sum": "=1+1", "\u8a9e": "\ud83d", "\udc00": 1, "outcome": "mine"}
+        for place, (row, mixed) in enumerate(zip(rows, [1, "x", None], strict=False))
+    ]  # fmt: skip
+    source = tmp_path / "in.jsonl"
+    source.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    code, out, err = run("predict", "--student", taught_student, "--input", source)
+    assert code == 0, err
+    assert "; not kept, as the answers have columns of these names: outcome" in err
+    for place, (line, found) in enumerate(zip(lines, map(json.loads, out.splitlines()), strict=True)):
+        assert (found["source_id"], found["source"]) == (f"T-{place}", f"in.jsonl:{place + 1}")
+        assert {name: found[name] for name in [*line][2:-2]} == {name: line[name] for name in [*line][2:-2]}
+        assert found["\\udc00"] == 1
+        assert found["outcome"] is None
+    assert run("predict", "--student", taught_student, "--input", source, "--output", "out.csv")[0] == 0
+    with open("out.csv", encoding="utf-8-sig", newline="") as file:
+        cells = list(csv.DictReader(file))
+    assert (cells[0]["'=sum"], cells[0]["tags"], cells[1]["mixed"]) == ("'=1+1", '["a", {"b": null}]', "x")
+    assert run("predict", "--student", taught_student, "--input", source, "--output", "out.parquet")[0] == 0
+    table = pq.read_table("out.parquet")
+    assert (table["ticket"].to_pylist(), table["mixed"].to_pylist()) == ([0, 1, 2], ["1", '"x"', None])
+
+
+def test_columns_of_parquet_keep_their_types(run: Run, tmp_path: Path, taught_student: Path) -> None:
+    when, money = datetime(2024, 1, 2, 3, 4, 5), Decimal("1.5")
+    table = pa.table({"question": ["red"], "when": [when], "money": [money], "raw": [b"\xff"], "nan": [float("nan")]})
+    pq.write_table(table, tmp_path / "in.parquet")
+    code, out, _ = run("predict", "--student", taught_student, "--input", "in.parquet")
+    found = json.loads(out)
+    assert (code, found["when"], found["money"], found["raw"]) == (0, "2024-01-02T03:04:05", 1.5, "/w==")
+    assert found["nan"] is None
+    assert run("predict", "--student", taught_student, "--input", "in.parquet", "--output", "out.parquet")[0] == 0
+    (kept,) = pq.read_table("out.parquet", columns=["when", "money", "raw"]).to_pylist()
+    assert kept == {"when": when, "money": money, "raw": b"\xff"}
+
+
+def test_a_conversation_comes_back_as_its_question(run: Run, tmp_path: Path, taught_student: Path) -> None:
+    line = {"messages": [{"role": "user", "content": "red"}], "system": "", "customer": 7}
+    (tmp_path / "in.jsonl").write_text(json.dumps(line) + "\n")
+    code, out, _ = run("predict", "--student", taught_student, "--input", "in.jsonl")
+    found = json.loads(out)
+    assert (code, found["question"], found["customer"], "messages" in found) == (0, "red", 7, False)
+
+
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [
+        (b'{"question": "red"}\n', "stdin.jsonl:1"),
+        (b'\xef\xbb\xbf[{"question": "red"}]', "stdin.jsonl:1"),
+        (b"question;n\r\nred;1\r\n", "stdin.csv:2"),
+    ],
+)
+def test_standard_input(
+    run: Run, taught_student: Path, content: bytes, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+    code, out, err = run("predict", "--student", taught_student, "--input", "-")
+    assert (code, json.loads(out)["source"]) == (0, place), err
+
+
+def test_an_empty_standard_input(run: Run, taught_student: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    assert run("predict", "--student", taught_student, "--input", "-") == (2, "", "error: -: no rows\n")
+
+
+def test_a_run_with_a_threshold_says_which_rows_are_flagged(
+    run: Run, tmp_path: Path, taught_student: Path, rows: list[Example], colours: Task
+) -> None:
+    evaluate = {"mode": "score", "threshold": {"label": "red", "max_false_positive_rate": 0.05}}
+    config = {"task": colours.model_dump(mode="json"), "evaluate": evaluate}
+    source = rows_file(tmp_path / "in.jsonl", rows)
+
+    def asked(summary: dict[str, Any]) -> tuple[int, list[dict[str, Any]], str]:
+        output = make_run(tmp_path / f"out-{len(summary)}", config=config, summary=summary)
+        shutil.copytree(taught_student, output / "student")
+        code, out, err = run("predict", "--student", output, "--input", source)
+        return code, [json.loads(line) for line in out.splitlines()], err
+
+    assert {row["flagged"] for row in asked({})[1]} == {None}  # no report has told a threshold
+    code, found, err = asked({"threshold": {"label": "red", "value": 0.02}})
+    assert code == 0, err
+    for row in found:
+        assert row["flagged"] == (row["flag_probability"] >= 0.02)
+        if row["prediction"] == "red":
+            assert row["flag_probability"] == row["confidence"]
+    flagged = sum(row["flagged"] for row in found)
+    assert f"; {flagged:,} flagged as red (a probability of at least 0.0200)" in err

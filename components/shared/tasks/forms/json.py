@@ -78,19 +78,34 @@ def target(task: "Task", answer: str, rationale: str | None) -> str:
 def parse(task: "Task", completion: str) -> str | None:
     """The text of the JSON value that a completion gives, in the form of a right answer; it need not fit the schema.
 
-    A completion that begins with a value has answered, whatever follows. Else the only value counts, in code fences or
-    between words; None where there is none, or several.
+    A completion that begins with a value has answered, whatever follows. Else the only value counts that begins a code
+    fence, else the only one between words; None where there is none, or several.
     """
     text = completion.strip()[:MAX_TEXT]
     text = text[fence.end() :] if (fence := _FENCE.match(text)) else text
     if task.answer_schema is None:
-        calls = _calls(_values(text.removeprefix("[TOOL_CALLS]")))  # Mistral's mark, which begins as a list does
+        text = text.removeprefix("[TOOL_CALLS]").lstrip()  # Mistral's mark, which begins as a list does
+        calls = _calls([value] if isinstance(value := _first_value(text, 0), list) else _values(text))
         return None if calls is None else json_schema.written(json_schema.tidied(calls, CALLS))
     wanted = dict if schema_of(task)["type"] == "object" else list
-    values = [value for value in _values(text) if isinstance(value, wanted)]
-    if not values or (len(values) > 1 and not _OPENER.match(text)):
+    if isinstance(value := _first_value(text, 0), wanted):
+        values: list[Any] = [value]
+    else:
+        # Of a value that is cut off, what is inside is no answer.
+        fences = [] if _OPENER.match(text) else [_first_value(text, one.end()) for one in _FENCE.finditer(text)]
+        values = [one for one in fences if isinstance(one, wanted)]
+        values = values or [one for one in _values(text) if isinstance(one, wanted)]
+    return json_schema.written(json_schema.tidied(values[0], schema_of(task))) if len(values) == 1 else None
+
+
+def _first_value(text: str, at: int) -> Any:
+    """The object or list that begins at a place; None where none does, or it is cut off."""
+    if not _OPENER.match(text, at):
         return None
-    return json_schema.written(json_schema.tidied(values[0], schema_of(task)))
+    try:
+        return json_schema.read(text[at : json.JSONDecoder().raw_decode(text, at)[1]])
+    except (ValueError, RecursionError):
+        return None
 
 
 def _calls(values: list[Any]) -> list[Any] | None:
@@ -151,7 +166,7 @@ def _values(text: str) -> list[Any]:
             values.append(json_schema.read(text[place.start() : end]))
             at = end
         except (ValueError, RecursionError):
-            return []  # of a value that is cut off, what is inside is no answer
+            return []  # so might be what is inside
     return values
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from llm2llm.components.shared import tasks
 from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.base.settings_text import read_settings_text, settings_text
 from llm2llm.components.shared.tasks import Task, json_schema, load_task
 from llm2llm.components.shared.tasks.json_schema import expanded
 
@@ -61,6 +62,15 @@ def text_of(**more: Any) -> str:
         ('The answer is {"number": "7"}.', '{"number":"7"}'),
         ('{"number": "7"}\n{"number": "8"}', '{"number":"7"}'),
         ('{"number": "7"} and so on, [1, 2]', '{"number":"7"}'),
+        ('{"number": "7"} [as agreed]', '{"number":"7"}'),
+        ('```json\n{"number": "7"}\n```\nI hope {this} helps.', '{"number":"7"}'),
+        ('For {you}:\n```json\n{"number": "7"}\n```', '{"number":"7"}'),
+        ('[1] says {"number": "7"}', '{"number":"7"}'),
+        ('One:\n```\n{"number": "7"}\n```\nTwo:\n```\n{"number": "8"}\n```', None),
+        ('{"number": "7", "due": "so: ```{"number": "8"}```', None),
+        ('{"number": "\\ud83d"}', None),
+        ('{"\\udc00": "7"}', None),
+        ('{"number": "\\ud83d\\ude00"}', '{"number":"😀"}'),
         ('either {"number": "7"} or {"number": "8"}', None),
         ('{"number": "7", "address": {"city": "Rome"}', None),
         ('so: {"number": "7", "address": {"city": "Rome"}', None),
@@ -168,6 +178,7 @@ def test_two_answers_are_the_same_exactly_where_their_values_are(one: Any, other
         ({**BASE, "tags": ["payd"]}, r'tags\[0\]: "payd" is none of "paid", "late", "disputed"; did you mean'),
         ({**BASE, "tags": ["paid", "paid"]}, "tags: has the same item twice, and uniqueItems says"),
         ({**BASE, "number": "\ud800"}, "half a surrogate pair"),
+        ({**BASE, "\udc00": 1}, "half a surrogate pair"),
         ({**BASE, "number": "\x00"}, r"control character U\+0000"),
     ],
 )
@@ -219,12 +230,80 @@ def test_references_as_pydantic_writes_them() -> None:
         ({"type": "object", "properties": {"a": {}}, "required": ["b"]}, "required names 'b', which properties does"),
         ({"type": "object", "properties": {"a": {"pattern": "("}}}, "a: pattern '.' is no regular expression"),
         ({"type": "object", "properties": {"a": {"enum": []}}}, "a: enum must be a list that is not empty"),
-        ({"type": "object", "allOf": []}, "keyword 'allOf' is not supported"),
+        ({"type": "object", "not": {}}, "keyword 'not' is not supported"),
+        ({"type": "object", "allOf": []}, "allOf must be a list of one schema"),
+        ({"type": "object", "x-unorderd": True}, "'x-unorderd' is not supported; did you mean 'x-unordered'"),
+        ({"type": "object", "properties": {"a": {"exclusiveMinimum": True}}}, "a: exclusiveMinimum must be a number"),
+        ({"type": "object", "properties": {"a": {"multipleOf": 0}}}, "a: multipleOf must be above 0"),
+        ({"anyOf": [{"type": "object"}, {"type": "array"}]}, "an answer is an object or a list"),
     ],
 )
 def test_a_wrong_schema_is_refused_by_its_place(schema: Any, says: str) -> None:
     with pytest.raises(UserError, match=says):
         load_task({"name": "x", "form": "json", "answer_schema": schema})
+
+
+@pytest.mark.parametrize(
+    ("schema", "fits", "wrong"),
+    [
+        ({"type": "integer", "exclusiveMinimum": 0}, [1, 1.0], [0, -1]),
+        ({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}, [0.5, 1e-9], [0, 1, 1.5]),
+        ({"type": "number", "multipleOf": 0.01}, [0.07, 1.1, 19.99, 3], [0.005, 1.001]),
+        ({"type": "object", "minProperties": 1, "maxProperties": 2}, [{"a": 1}], [{}, dict.fromkeys("abc", 1)]),
+        ({"type": "string", "nullable": True}, ["x", None], [1]),
+        ({"enum": ["x"], "nullable": True}, ["x", None], ["y"]),
+        ({"allOf": [{"$ref": "#/$defs/even"}], "description": "an id", "nullable": True}, [2, None], [3]),
+        ({"type": "array", "items": True}, [[1, "x", None]], ["x"]),
+        ({"type": "string", "x-ui": {}}, ["x"], [1]),
+    ],
+)  # fmt: skip
+def test_keywords_that_programs_write(schema: Any, fits: list[Any], wrong: list[Any]) -> None:
+    even = {"type": "integer", "multipleOf": 2}
+    properties = {"properties": {"v": schema}, "required": ["v"]}
+    task = load_task({"name": "x", "form": "json", "answer_schema": {"$defs": {"even": even}, **properties}})
+    assert task.answer_schema is not None
+    assert expanded(task.answer_schema) == task.answer_schema
+    for value in fits:
+        assert tasks.normalise(task, {"v": value}, [], None)
+    for value in wrong:
+        with pytest.raises(ValueError, match="does not fit"):
+            tasks.normalise(task, {"v": value}, [], None)
+
+
+def test_names_keep_the_order_of_the_schema_on_the_way_to_a_stage() -> None:
+    """A reason before the label is a thought, after it an excuse."""
+    inner = {"properties": {"why": {"type": "string"}, "title": {"type": "string"}}}
+    schema = {"properties": {"reason": {"type": "string"}, "label": {"enum": ["a", "b"]}, "inner": inner}}
+    task = load_task({"name": "x", "form": "json", "answer_schema": schema})
+    sent = read_settings_text(settings_text(task.model_dump(mode="json")), "task")
+    assert [*sent["answer_schema"]["properties"]] == ["inner", "label", "reason"]
+    arrived = load_task(sent)
+    assert arrived == task
+    answer = '{"reason":"r","label":"a","inner":{"why":"w","title":"t"}}'
+    assert tasks.normalise(arrived, json.dumps(json.loads(answer), sort_keys=True), [], None) == (answer, None)
+    assert tasks.parse(arrived, f"Here: {json.dumps(json.loads(answer), sort_keys=True)}") == answer
+    told = tasks.answer_schema(arrived)["properties"]["answer"]
+    assert [*told["properties"]] == ["reason", "label", "inner"]
+    constraint = tasks.FORMS["json"].constraint
+    assert constraint is not None
+    assert [*constraint(arrived)["properties"]] == ["reason", "label", "inner"]
+    words = tasks.FORMS["json"].in_words(arrived)
+    assert words.index('"reason"') < words.index('"label"') < words.index('"why"') < words.index('"title"')
+    assert "propertyOrdering" not in f"{words}{told}{constraint(arrived)}"
+    chosen = {**schema, "propertyOrdering": ["label", "reason"]}  # as Gemini's API has it
+    assert [*expanded(chosen)["properties"]] == ["label", "reason", "inner"]
+    with pytest.raises(
+        ValueError, match="propertyOrdering names 'lable', which properties does not have; did you mean"
+    ):
+        expanded({**schema, "propertyOrdering": ["lable"]})
+
+
+def test_a_choice_of_objects_is_an_object() -> None:
+    """As pydantic describes `RootModel[Cat | Dog]`."""
+    cat, dog = ({"properties": {"kind": {"const": kind}}, "required": ["kind"]} for kind in ("cat", "dog"))
+    schema = {"$defs": {"cat": cat, "dog": dog}, "anyOf": [{"$ref": "#/$defs/cat"}, {"$ref": "#/$defs/dog"}]}
+    task = load_task({"name": "x", "form": "json", "answer_schema": schema})
+    assert tasks.grade(task, 'It is {"kind": "dog"}.', '{"kind":"dog"}')[1] == "correct"
 
 
 def test_a_schema_from_a_file(tmp_path: Any) -> None:
@@ -275,6 +354,8 @@ CALL = '[{"name":"get_weather","arguments":{"city":"Oslo"}}]'
         '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Oslo"}}\n</tool_call>',
         '[TOOL_CALLS] [{"name": "get_weather", "arguments": {"city": "Oslo", "day": null}, "id": "call00000"}]',
         '[{"type": "function", "function": {"name": "get_weather", "arguments": "{\\"city\\": \\"Oslo\\"}"}}]',
+        f"{CALL} [see {{above}}]",
+        f"[TOOL_CALLS] {CALL}\nIt gives [1, 2].",
     ],
 )
 def test_calls_in_the_forms_that_models_write(completion: str) -> None:
