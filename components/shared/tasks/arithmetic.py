@@ -22,7 +22,7 @@ import re
 from fractions import Fraction
 
 from llm2llm.components.shared.tasks.markup import plain
-from llm2llm.components.shared.tasks.numbers import CURRENCY, tidy
+from llm2llm.components.shared.tasks.numbers import CURRENCY, fraction, tidy
 
 MAX_LENGTH = 400
 """Characters of an expression; the longest in GSM8K has 76."""
@@ -80,6 +80,8 @@ def evaluate(expression: str) -> Fraction:
     if len(expression) > MAX_LENGTH:
         raise CannotEvaluate(f"more than {MAX_LENGTH} characters")
     text = re.sub(f"[{''.join(_OPERATORS)}]", lambda match: _OPERATORS[match[0]], expression).rstrip()
+    if (alone := _TOKEN.fullmatch(text)) and alone["number"]:
+        return _checked(fraction(alone["number"]))
     # Python reads it, with names in place of the numbers and a subscript in place of a percent sign.
     source: list[str] = []
     numbers: list[Fraction] = []
@@ -90,7 +92,7 @@ def evaluate(expression: str) -> Fraction:
             raise CannotEvaluate(f"{text[at:].lstrip()[:1]!r} is no part of arithmetic")
         if match["number"]:
             source.append(f"n{len(numbers)}")
-            numbers.append(_checked(Fraction(match["number"].replace(",", ""))))
+            numbers.append(_checked(fraction(match["number"])))
         else:
             source.append({"^": "**", "%": "[0]"}.get(match["symbol"], match["symbol"]))
             depth += {"(": 1, ")": -1}.get(match["symbol"], 0)
@@ -194,16 +196,19 @@ def _holds(sides: list[str], in_hundredths: bool = False) -> bool:
     if len(sides) < 2:
         raise CannotEvaluate("there is no equals sign")
     for value, side, stated in zip(values, sides[1:], values[1:], strict=False):
+        meant = (value, value * 100, value / 100) if in_hundredths else (value,)
+        if any(close(one, stated, side) for one in meant):
+            continue
         first = re.match(r"[\s(]*(-?[0-9.,]*[0-9])", side)
-        candidates = [(stated, side), *([(evaluate(first[1]), first[1])] if first else [])]
-        factors = (1, 100, Fraction(1, 100)) if in_hundredths else (1,)
-        if not any(close(value * factor, *candidate) for factor in factors for candidate in candidates):
+        if first is None or not any(close(one, evaluate(first[1]), first[1]) for one in meant):
             return False
     return True
 
 
 def close(value: Fraction, stated: Fraction, digits: str) -> bool:
     """Whether `stated`, written as `digits`, is `value` rounded or cut off at its last digit."""
+    if value == stated:
+        return True
     unit = Fraction(1, 10 ** len(digits.strip().rstrip("%").partition(".")[2]))
     cut_off = value * stated >= 0 and abs(stated) <= abs(value) < abs(stated) + unit
     return cut_off or abs(value - stated) <= unit / 2

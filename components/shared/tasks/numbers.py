@@ -13,6 +13,7 @@ versions (1.2.3), digits inside a word (B12).
 import re
 import unicodedata
 from fractions import Fraction
+from functools import lru_cache
 
 CURRENCY = "$€£¥₹₩₽¢"
 # int() of a million digits takes minutes, and no answer has them. Any value below _TOO_LARGE is shown in fewer than
@@ -85,6 +86,7 @@ _DOTTED = re.compile(r"\d\.\d+\.\d[\d.]*,$")
 _GROUPED = re.compile(r"[1-9]\d{0,2}(?:,\d{3})*(?:\.\d+)?|[^,]*")
 
 
+@lru_cache(maxsize=1024)
 def tidy(text: str) -> str:
     """Text with one form for what has many: `-` for minus signs and dashes, ` 1/2` for `½`, ASCII for full-width
     characters, `,` for a thin or no-break space between thousands, one blank for several."""
@@ -109,12 +111,17 @@ def _tidy_character(text: str, at: int) -> str:
 
 def find_numbers(text: str) -> list[tuple[int, int, Fraction]]:
     """Every number of a tidied text as (start, end, value), in order."""
-    found = []
+    return list(_found(text))
+
+
+@lru_cache(maxsize=1024)  # the checks of a row read its texts again and again
+def _found(text: str) -> tuple[tuple[int, int, Fraction], ...]:
+    found: list[tuple[int, int, Fraction]] = []
     for match in _NUMBER.finditer(text):
         if _DOTTED.search(text[max(0, match.start() - _MAX_LENGTH) : match.start()]):
             continue
         found += [(match.start(), match.end(), value) for value in _values(match)]
-    return found
+    return tuple(found)
 
 
 def read_numbers(text: str) -> list[Fraction]:
@@ -164,7 +171,7 @@ def _cjk_value(text: str) -> list[Fraction]:
         elif not _GROUPED.fullmatch(token):
             return []
         else:
-            number = _fraction(token)
+            number = fraction(token)
             continue
         number, last = None, (_CJK_SMALL | _CJK_LARGE)[token]
     if number is not None and (len(str(last)) - 1) != len(re.split(rf"[{_CJK}]", text)[-1].partition(".")[0]):
@@ -183,11 +190,11 @@ def _values(match: re.Match[str]) -> list[Fraction]:
         elif plain and not _GROUPED.fullmatch(plain):
             values = [Fraction(part) for part in plain.split(",")]
         elif plain:
-            values = [_fraction(plain)]
+            values = [fraction(plain)]
         elif match["whole"]:
             values = [int(match["whole"]) + Fraction(int(match["over_whole"]), int(match["under_whole"]))]
         elif _GROUPED.fullmatch(match["over"]) and _GROUPED.fullmatch(match["under"]):
-            values = [_fraction(match["over"]) / _fraction(match["under"])]
+            values = [fraction(match["over"]) / fraction(match["under"])]
         else:
             return []
     except ZeroDivisionError:
@@ -199,7 +206,8 @@ def _values(match: re.Match[str]) -> list[Fraction]:
     return [value for value in values if max(abs(value.numerator), value.denominator) < _TOO_LARGE]
 
 
-def _fraction(digits: str) -> Fraction:
+def fraction(digits: str) -> Fraction:
+    """The value of digits with a comma between thousands, and a point."""
     digits = digits.replace(",", "")
     return Fraction(int(digits) if digits.isdecimal() else digits)  # a text takes four times as long
 

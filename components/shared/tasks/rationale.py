@@ -13,7 +13,7 @@ from fractions import Fraction
 
 from llm2llm.components.shared.tasks.arithmetic import close, stated_equations, with_digits, wrong_equations
 from llm2llm.components.shared.tasks.markup import plain
-from llm2llm.components.shared.tasks.numbers import read_numbers, tidy
+from llm2llm.components.shared.tasks.numbers import fraction, read_numbers, tidy
 
 MADE_UP = "no step calculates with a number of the question"
 _DIGITS = r"[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?|\.[0-9]+"
@@ -79,7 +79,7 @@ def wrong_spoken(text: str) -> list[str]:
             text, match.end()
         ):
             continue
-        one, other, result = (Fraction(match[name].replace(",", "")) for name in ("one", "other", "result"))
+        one, other, result = (fraction(match[name]) for name in ("one", "other", "result"))
         operator = match["operator"]
         if operator == "divided by" and other == 0:
             wrong.append(match[0])
@@ -111,27 +111,31 @@ def ends_at_answer(rationale: str, answer: str, question: str = "") -> bool:
     wanted = read_numbers(answer)
     if len(wanted) != 1:
         return False
+    ends = ends_at(rationale)
+    if wanted[0] in ends:
+        return True
     last = next((line for line in reversed(rationale.splitlines()) if read_numbers(with_digits(line))), "")
-    units = [Fraction(1)]
+    units: list[Fraction] = []
     for word, factors in _UNITS:
         if word.search(f"{last} {question}"):
             units += factors
-    return any(number == wanted[0] * unit for number in ends_at(rationale) for unit in units)
+    return any(number == wanted[0] * unit for number in ends for unit in units)
 
 
 def is_made_up(question: str, rationale: str) -> bool:
     """Whether no step of a rationale calculates with any number of its question. Algebra, and a question with fewer
     than two numbers, say nothing."""
-    known = {
-        *_numbers(with_digits(question)),
-        *(_WORDS[word] for word in re.findall(r"[a-z]+", question.lower()) if word in _WORDS),
-    }
     text = plain(tidy(rationale))
     steps = [equation for equation in stated_equations(rationale) if _CALCULATES.search(equation.split("=")[0])]
-    if not steps or len(known) < 2 or _ALGEBRA.search(text) or "plus" in text or "minus" in text:
+    if not steps or _ALGEBRA.search(text) or "plus" in text or "minus" in text:
         return False
     used = {number for step in steps for number in _numbers(step.split("=")[0])} | set(_loose_numbers(text))
-    return not any(known & {number, number * 100, number / 100} for number in used)
+    used |= {scaled for number in used for scaled in (number * 100, number / 100)}
+    known = set(_numbers(with_digits(question)))
+    if known & used:
+        return False
+    known |= {Fraction(_WORDS[word]) for word in re.findall(r"[a-z]+", question.lower()) if word in _WORDS}
+    return len(known) > 1 and not known & used
 
 
 def _loose_numbers(text: str) -> list[Fraction]:
@@ -140,4 +144,4 @@ def _loose_numbers(text: str) -> list[Fraction]:
 
 
 def _numbers(text: str) -> list[Fraction]:
-    return [Fraction(digits.replace(",", "")) for digits in re.findall(_DIGITS, text)]
+    return [fraction(digits) for digits in re.findall(_DIGITS, text)]

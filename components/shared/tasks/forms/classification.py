@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from llm2llm.components.shared.base.errors import did_you_mean
 from llm2llm.components.shared.base.text import after_cues, folded, is_negated
+from llm2llm.components.shared.base.thoughts import without_thoughts
 from llm2llm.components.shared.tasks.forms.base import Form, accept
 from llm2llm.components.shared.tasks.forms.rationales import (
     after_rationale,
@@ -41,6 +42,8 @@ def check_labels(task: "Task") -> None:
         raise ValueError(f"labels: each label once, got {task.labels}")
     if bad := [label for label in task.labels if not label or label != label.strip()]:
         raise ValueError(f"labels: no empty label and no white space around one, got {bad[0]!r}")
+    if bad := [label for label in task.labels if without_thoughts(label) != label]:
+        raise ValueError(f"labels: {bad[0]!r} marks a thought, which is set aside before an answer is read; rename it")
 
 
 def check_descriptions(task: "Task") -> None:

@@ -141,6 +141,7 @@ def test_a_task_of_ones_own() -> None:
         ({"name": "x", "form": "classification", "labels": ["a", "a"]}, "each label once"),
         ({"name": "x", "form": "classification", "labels": ["a", ""]}, "no empty label"),
         ({"name": "x", "form": "classification", "labels": ["a", " b"]}, "no empty label and no white space around"),
+        ({"name": "x", "form": "classification", "labels": ["a", "<think>"]}, "'<think>' marks a thought"),
         ({"name": "x", "form": "classification", "labels": ["a", 1]}, r"task\.labels\.1: .*\(got 1\)"),
         ({"name": "x", "form": "classification", "labels": {"a": "A", "b": " "}}, "that of 'b' is empty; write one"),
         ({"name": "x", "form": "classification", "labels": {"a": "A", "b": 3}}, r"label_descriptions\.b: .*got 3"),

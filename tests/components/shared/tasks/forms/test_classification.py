@@ -4,10 +4,11 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from llm2llm.components.shared import tasks
+from llm2llm.components.shared.base.thoughts import without_thoughts
 from llm2llm.components.shared.tasks import TASKS, Task, load_task
 from llm2llm.components.teacher_augment.prompt_files import about
 
@@ -181,6 +182,7 @@ def test_a_label_in_any_case_and_punctuation_is_read(
 
 @given(st.lists(st.text(min_size=1, max_size=8).filter(lambda t: t == t.strip()), min_size=2, max_size=6, unique=True))
 def test_any_label_that_a_user_thinks_up_is_read_from_its_own_target(labels: list[str]) -> None:
+    assume(not any(without_thoughts(label) != label for label in labels))  # refused
     task = labelled(*labels)
     for label in labels:
         assert tasks.normalise(task, label, [], None) == (label, None)
