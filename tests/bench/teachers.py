@@ -39,7 +39,7 @@ ROWS = [
     }
     for n in range(200)
 ]
-TASK = Task(name="sums", form="numeric")
+TASK = Task(name="sums", form="numeric", rationale=True)
 SEEDS = [example(**row) for row in ROWS]
 
 
@@ -63,6 +63,7 @@ def teacher(url: str, count: int, ledger: str) -> None:
     bounds = usual(SEEDS)
     for one in answers:
         (draft,), _ = read_drafts(one, TASK, 1)
+        assert draft.rationale, "the steps are checked too"
         row = replace(SEEDS[0], question=draft.question, answer=draft.answer, rationale=draft.rationale)
         assert failed_check(row, SEEDS[0], TASK, bounds, list(PASSED)) is None, "a row that is right was not kept"
 
