@@ -55,6 +55,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "export out --to test.csv --rows test",
         "export out --push me/tickets --lineage",
     ),
+    "convert": (
+        "convert out --format int8 --to out-int8",
+        "convert s3://bucket/registry/versions/tickets-425ec42714a9 --format gguf-q8_0 --run out --to tickets-gguf",
+    ),
     "grade": ("grade --task gsm8k --input completions.jsonl --output graded.jsonl",),
     "clean": ("clean --older-than 30d --run-root s3://bucket/runs --registry s3://bucket/registry",),
     "completion": ("completion bash >> ~/.bashrc",),

@@ -23,6 +23,7 @@ from click import shell_completion
 from llm2llm.components.shared.base.errors import UserError, did_you_mean
 from llm2llm.components.stages import STAGES
 from llm2llm.pipelines.cli.cluster import COMMANDS, schedule, set_option
+from llm2llm.pipelines.cli.convert import convert
 from llm2llm.pipelines.cli.data import export
 from llm2llm.pipelines.cli.examples import EXAMPLES
 from llm2llm.pipelines.cli.groups import NamedGroup, PanelGroup, add_examples, old_name
@@ -50,7 +51,7 @@ class _Cli(PanelGroup):
         "Run": ("run", "rerun", "predict", "sweep", "stage"),
         "Before a run": ("config", "label", "preflight", "plan"),
         "In a cluster": ("compile", "submit", "schedule"),
-        "After a run": ("inspect", "export", "review", "registry", "ledger", "clean"),
+        "After a run": ("inspect", "export", "convert", "review", "registry", "ledger", "clean"),
     }
 
 
@@ -367,7 +368,7 @@ def completion(shell: str) -> None:
     click.echo(kind(cli, {}, "llm2llm", "_LLM2LLM_COMPLETE").source())
 
 
-for command in (*COMMANDS, clean, export, label, predict, registry, review, sweep):
+for command in (*COMMANDS, clean, convert, export, label, predict, registry, review, sweep):
     cli.add_command(command)
 for command in (why, diff):
     inspect_group.add_command(command)

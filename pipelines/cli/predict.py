@@ -63,7 +63,7 @@ def predict(
     if row_format not in FORMATS:
         raise UserError(f"--format {row_format}: no such format{did_you_mean(row_format, FORMATS)}; there are "
                         f"{', '.join(FORMATS)}")  # fmt: skip
-    folder, the_task, asked_as = find_student(student, _named_task(task))
+    folder, the_task, asked_as = find_student(student, named_task(task))
     columns = the_task.columns
     with _here(source) as file:
         try:
@@ -141,7 +141,7 @@ def _write(answered: list[dict[str, Any]], others: list[dict[str, Any]], output:
         write_columns(rows, output, SUFFIXES[output.suffix.lower()], pa.schema([*columns_of(Asked), *fields]))
 
 
-def _named_task(task: str | None) -> "Task | None":
+def named_task(task: str | None) -> "Task | None":
     from llm2llm.components.shared.tasks import load_task
     from llm2llm.pipelines.config import load_config
 

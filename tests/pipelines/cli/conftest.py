@@ -2,6 +2,17 @@
 
 from tests.support.command_line import run
 from tests.support.hub_server import hub, server
-from tests.support.students import other_rows, quick, quick_lora, rows, taught_student, tiny_student
+from tests.support.students import (
+    other_rows,
+    quick,
+    quick_classifier,
+    quick_lora,
+    rows,
+    taught_classifier,
+    taught_student,
+    tiny_bert,
+    tiny_student,
+)
 
-__all__ = ["hub", "other_rows", "quick", "quick_lora", "rows", "run", "server", "taught_student", "tiny_student"]
+__all__ = ["hub", "other_rows", "quick", "quick_classifier", "quick_lora", "rows", "run", "server", "taught_classifier",
+           "taught_student", "tiny_bert", "tiny_student"]  # fmt: skip
