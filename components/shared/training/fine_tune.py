@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from peft import PeftModel
-from transformers import TrainerCallback, TrainingArguments, set_seed
+from transformers import PreTrainedModel, TrainerCallback, TrainingArguments, set_seed
 from trl import SFTConfig
 
 from llm2llm.components.shared.base.errors import UserError
@@ -318,7 +318,21 @@ def load_for_training(
     if isinstance(model, PeftModel) and not settings.adapts:
         model = model.merge_and_unload()
         model.requires_grad_(True)  # PEFT froze the base
+    if not settings.classifies:
+        _name_parts(model.get_base_model() if isinstance(model, PeftModel) else model)
     return model
+
+
+def _name_parts(model: Any) -> None:
+    """Gives two things the names under which TRL looks for them: the decoder, where a class names a part that it does
+    not have (Llama 4), and the number of experts (Granite, Phi and Llama 4)."""
+    if model.base_model is model:
+        inside = [name for name, part in model.named_children() if isinstance(part, PreTrainedModel)]
+        model.base_model_prefix = inside[0] if len(inside) == 1 else model.base_model_prefix
+    config = model.config.get_text_config()
+    if hasattr(config, "num_local_experts") and not hasattr(config, "num_experts"):
+        # As Mixtral's class maps it. On the class, since what an instance has is saved with the student.
+        type(config).attribute_map = {**type(config).attribute_map, "num_experts": "num_local_experts"}
 
 
 def longest_row(config: Any, settings: FineTuneSettings) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from peft import get_peft_model
 from safetensors.torch import load_file
 from transformers import (
@@ -531,6 +532,34 @@ def test_layers_that_are_called_by_a_number_are_named_in_full() -> None:
     places = {name.partition(".lora_A")[0] for name, _ in adapted.named_parameters() if "lora_A" in name}
     assert any(place.rpartition(".")[2].isdigit() for place in places)
     assert {type(adapted.get_submodule(place).base_layer) for place in places} == {torch.nn.Linear}
+
+
+@pytest.mark.parametrize("values", [{}, {"method": "lora"}], ids=["full", "lora"])
+@pytest.mark.parametrize("architecture", ["Llama4Text", "GraniteMoe", "Phimoe"])
+def test_mixtures_of_experts_whose_parts_have_other_names_train(
+    architecture: str, values: dict[str, Any], rows: list[Example], colours: Task, tiny_student: Path, tmp_path: Path
+) -> None:
+    """TRL asks for the decoder of Llama 4, which its class does not tell, and for `num_experts`."""
+    tokenizer = load_tokenizer(tiny_student)
+    of_llama = {"intermediate_size_mlp": 64, "interleave_moe_layer_step": 1, "head_dim": 16}
+    config = getattr(transformers, f"{architecture}Config")(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, num_local_experts=4, pad_token_id=None, **(of_llama if "Llama" in architecture else {}),
+    )  # fmt: skip
+    model = getattr(transformers, f"{architecture.removesuffix('Text')}ForCausalLM")(config)
+    model.save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    before = weights(tmp_path / "base")
+    settings = FineTuneSettings.load({**values, "max_steps": 2, "max_length": 64, "batch_size": 4}, "train")
+    log = trained(tmp_path / "trained", rows, colours, tmp_path / "base", settings)
+    assert log.steps == 2
+    assert len(said(tmp_path / "trained", rows[:2], colours)) == 2
+    if not values:
+        after = weights(tmp_path / "trained")
+        assert after.keys() == before.keys()
+        assert any(not torch.equal(before[name], after[name]) for name in before)
+        saved = json.loads((tmp_path / "trained" / "config.json").read_text(encoding="utf-8"))
+        assert "num_experts" not in saved, "the student's configuration stays its own"
 
 
 def test_experts_get_adapters_where_they_are_asked_for(
