@@ -216,7 +216,7 @@ def new_adapter(model: Any, settings: FineTuneSettings) -> LoraConfig:
     """What PEFT is to put onto the model.
 
     Raises:
-        UserError: `lora_targets` that the model does not have.
+        UserError: `lora_targets` that the model does not have, or no layer for an adapter at all.
     """
     outside = [
         f"{place}.{name}" if name else place
@@ -270,6 +270,11 @@ def new_adapter(model: Any, settings: FineTuneSettings) -> LoraConfig:
     if settings.lora_experts and not parameters:
         raise UserError(
             "train.lora_experts: true, and this student has no experts that adapters can be put on; remove it"
+        )
+    if not targets and not settings.lora_experts:
+        raise UserError(
+            f"train.method: {settings.method!r}, and this student has no layer that an adapter goes on"
+            f"{' outside its experts; set train.lora_experts: true, or' if parameters else ';'} set train.method: full"
         )
     if experts and not settings.lora_experts:
         print("train: the experts get no adapters (train.lora_experts: false)", flush=True)

@@ -16,6 +16,8 @@ from transformers import (
     Gemma3Config,
     Gemma3ForConditionalGeneration,
     Gemma3TextConfig,
+    JetMoeConfig,
+    JetMoeForCausalLM,
     LlamaForCausalLM,
     SiglipVisionConfig,
     Zamba2Config,
@@ -560,6 +562,14 @@ def test_mixtures_of_experts_whose_parts_have_other_names_train(
         assert any(not torch.equal(before[name], after[name]) for name in before)
         saved = json.loads((tmp_path / "trained" / "config.json").read_text(encoding="utf-8"))
         assert "num_experts" not in saved, "the student's configuration stays its own"
+
+
+def test_a_student_with_no_layer_for_an_adapter_is_refused() -> None:
+    """JetMoE's attention is a mixture of experts as well."""
+    config = JetMoeConfig(vocab_size=60, hidden_size=32, intermediate_size=32, num_hidden_layers=2, kv_channels=16,
+                          num_key_value_heads=1, num_local_experts=4, num_experts_per_tok=2)  # fmt: skip
+    with pytest.raises(UserError, match=r"no layer that an adapter goes on.* set train\.method: full"):
+        new_adapter(JetMoeForCausalLM(config), FineTuneSettings(method="lora"))
 
 
 def test_experts_get_adapters_where_they_are_asked_for(
