@@ -38,6 +38,7 @@ PLACEHOLDERS = {
     "new_answer": "the answer that a changed example should have; null for any other than the old one",
     "answers": "the right answers that the new examples should have, in order",
     "labels": "two labels, each with examples",
+    "options": "the answers to choose from",
     "difference": "what tells two labels apart",
     "skill": "a skill's name",
     "skills": "the names of all skills",

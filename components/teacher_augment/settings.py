@@ -18,6 +18,7 @@ from llm2llm.components.shared.llm.settings import (
 )
 from llm2llm.components.shared.tasks import AnyTask, Task
 from llm2llm.components.teacher_augment.checks import Check
+from llm2llm.components.teacher_augment.label_logprobs import check_labels
 from llm2llm.components.teacher_augment.offline import OFFLINE
 from llm2llm.components.teacher_augment.offline.base import OfflineTeacher
 from llm2llm.components.teacher_augment.prompt_files import check_prompts
@@ -61,6 +62,13 @@ class VerificationSettings(Settings):
     """How often it is asked about each row."""
     temperature: float = Field(0.7, ge=0, le=2)
     """Its sampling temperature."""
+    logprobs: bool = False
+    """`resolve`, of tasks with labels or choices: the verifier is asked once for the label alone, and what it tells of
+    the log-probabilities of its tokens gives the probability of each label, in place of the votes of `samples`. A row
+    is kept when that of its answer is `min_agreement` or more; it is the row's `confidence`, and with
+    `train.soft_labels` all of them are the target. It is asked at temperature 0. Teacher `openai` only: an endpoint
+    that tells none ends the run, and preflight finds it. Of a model that thinks first they are those after its
+    thoughts. No label may begin another."""
     min_agreement: float = Field(0.6, gt=0, le=1)
     """`resolve`: a row is kept when at least this share of the blind solutions has its answer."""
     min_confidence: float = Field(0.8, gt=0, le=1)
@@ -197,6 +205,7 @@ class TeacherAugmentSettings(ModelSettings):
             )
         else:
             check_model(self, self.teacher)
+        self._check_logprobs()
         if self.agree and not self.teachers:
             raise ValueError("agree: needs several teachers to agree; list them in teachers")
         self._check_graphics_memory()
@@ -249,6 +258,30 @@ class TeacherAugmentSettings(ModelSettings):
             models.append((self.verification.by.teacher, self.verification.by))
         return models
 
+    @property
+    def logprob_tellers(self) -> list[tuple[str, ModelSettings]]:
+        """(teacher, settings) of the models that are asked for log-probabilities."""
+        if self.verify != "resolve" or not self.verification.logprobs:
+            return []
+        by = self.verification.by
+        return [(by.teacher, by)] if by is not None else self._asked()
+
+    def _check_logprobs(self) -> None:
+        wanted = self.verification
+        if not wanted.logprobs:
+            return
+        if self.verify != "resolve":
+            raise ValueError(f"verification.logprobs: for verify 'resolve', and verify is {self.verify!r}; remove it")
+        if wanted.samples != VerificationSettings().samples:
+            raise ValueError("verification.samples: with logprobs each row is asked about once; remove samples")
+        for teacher, _ in self.logprob_tellers:
+            if not BACKENDS[teacher].tells_logprobs:
+                able = _listed([name for name, one in BACKENDS.items() if one.tells_logprobs])
+                raise ValueError(
+                    f"verification.logprobs: teacher {teacher!r} tells no log-probabilities; serve the model behind an "
+                    f"endpoint and ask it as teacher {able}, or set logprobs: false"
+                )
+
     def _check_graphics_memory(self) -> None:
         """An engine takes nearly all memory of a GPU, so a pod has room for one model."""
         filling = {one.identity(teacher): teacher for teacher, one in self._asked() if BACKENDS[teacher].fills_gpu}
@@ -277,6 +310,8 @@ def check_task(settings: TeacherAugmentSettings, task: Task) -> None:
     """
     if unfit := settings.chosen_strategy.unfit(task):
         raise ValueError(f"strategy: {settings.strategy!r} {unfit}")
+    if settings.verification.logprobs:
+        check_labels(task)
 
 
 def _listed(names: Iterable[str]) -> str:

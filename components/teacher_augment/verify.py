@@ -1,6 +1,7 @@
 """Verifies rows by asking: blind solutions, other teachers, a judge.
 
-    resolve   solved blind `samples` times; kept when the share that has its answer is high enough (`disagrees`)
+    resolve   solved blind `samples` times; kept when the share that has its answer is high enough (`disagrees`); with
+              `logprobs` once, and kept when the probability of its answer is
     agree     solved blind by each of the other teachers; kept when enough of them have its answer (`disagrees`)
     judge     judged `samples` times; kept, corrected, or dropped as `judged_wrong`
 
@@ -14,11 +15,13 @@ from functools import partial
 from statistics import fmean
 
 from llm2llm.components.shared import tasks
-from llm2llm.components.shared.data.schemas import Example, content_id
+from llm2llm.components.shared.data.schemas import Example, Reason, content_id
 from llm2llm.components.shared.llm.requests import LLMResponse
+from llm2llm.components.shared.models.label_scoring import labels_of
 from llm2llm.components.shared.tasks import FORMS, Task
 from llm2llm.components.teacher_augment.context import Context, example_data
-from llm2llm.components.teacher_augment.parsing import object_in, read_solution
+from llm2llm.components.teacher_augment.label_logprobs import LEAST_TOLD, MOST_LOGPROBS, label_shares, soft_label
+from llm2llm.components.teacher_augment.parsing import no_object, object_in, read_solution
 from llm2llm.components.teacher_augment.prompt_files import about, render, shown
 from llm2llm.components.teacher_augment.replies import Problem
 from llm2llm.components.teacher_augment.until_usable import (
@@ -43,11 +46,64 @@ def resolved(context: Context, rows: Sequence[Example], by: Sequence[OpenTeacher
         by: Who solves each row.
     """
     settings = context.settings.verification
+    if settings.logprobs:
+        return _told(context, rows, by)
     solved = solve(context, rows, [[teacher] * settings.samples for teacher in by], settings.temperature)
     return [
         _agreed(context.task, row, told, settings.min_agreement * settings.samples, "solved again")
         for row, told in zip(rows, solved, strict=True)
     ]
+
+
+def _told(context: Context, rows: Sequence[Example], by: Sequence[OpenTeacher]) -> list[Example | Problem]:
+    """The rows to whose answer the verifier gives enough of its probability, with that of each label."""
+    task, prompt = context.task, context.prompt("solve_label")
+    questions: list[Query[dict[str, float]]] = []
+    for row, teacher in zip(rows, by, strict=True):
+        labels = labels_of(task, row)
+        messages = render(
+            prompt, task=about(task), question=shown(row.question, row.choices, row.tools), options=labels
+        )
+        request = teacher.request(messages, None, "resolve", row.written_from, temperature=0.0)
+        read = partial(_read_label, labels=labels)
+        questions.append(Query(teacher, replace(request, top_logprobs=MOST_LOGPROBS), read, fresh=False))
+    told = query_until_usable(context.call_log, questions)
+    return [
+        _probable(row, one, context.settings.verification.min_agreement) for row, one in zip(rows, told, strict=True)
+    ]
+
+
+def _read_label(answer: LLMResponse, labels: Sequence[str]) -> dict[str, float]:
+    if answer.truncated or not answer.answer.strip():
+        raise no_object(answer)
+    return label_shares(answer, labels)
+
+
+def _probable(row: Example, told: QueryResult[dict[str, float]], needed: float) -> Example | Problem:
+    if told.problem is not None:
+        unasked = told.problem.reason in ("call_failed", "over_budget")
+        said = "could not be verified: " if unasked else "the verifier's answer tells no label: "
+        reason: Reason = told.problem.reason if unasked else "disagrees"
+        return replace(told.problem, reason=reason, detail=said + told.problem.detail)
+    assert told.value is not None, "a value or a problem"
+    shares, sure = soft_label(told.value)
+    if sure < LEAST_TOLD:
+        detail = (
+            f"{sure:.1%} of the verifier's probability is on answers that its tokens tell apart, below {LEAST_TOLD:.0%}"
+        )
+        return Problem("disagrees", detail)
+    own = shares.get(row.answer, 0.0)
+    if own < needed - 1e-9:
+        others = sorted(shares.items(), key=lambda one: (-one[1], one[0]))
+        came = ", ".join(f"{label[:80]!r} {share:.1%}" for label, share in others[:5])
+        return Problem("disagrees", f"the verifier gives the answer {row.answer!r} {own:.1%}; it gives {came}")
+    return replace(
+        row,
+        confidence=round(own, 6),
+        checks=[*row.checks, "solved again"],
+        votes=list(shares),
+        vote_shares=list(shares.values()),
+    )
 
 
 def agreed(context: Context, rows: Sequence[Example], writers: Sequence[OpenTeacher]) -> list[Example | Problem]:

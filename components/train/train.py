@@ -66,6 +66,10 @@ def train(
             from llm2llm.components.train.own_answers import train_on_own_answers
 
             log = train_on_own_answers(resumable, train_on, partial)
+        elif settings.distill.model:
+            from llm2llm.components.train.distilled import train_and_distil
+
+            log = train_and_distil(resumable, train_on, partial)
         else:
             log = train_on(resumable, partial)
     print(
@@ -95,6 +99,7 @@ def figures(log: TrainingLog) -> dict[str, float]:
         "resumed_from_step": log.resumed_from_step,
         "own_rows": log.own_rows,
         "preference_pairs": log.preference_pairs,
+        "distilled_rows": log.distilled_rows,
         "checkpoints": log.checkpoints,
         "checkpoints_failed": log.checkpoints_failed,
     }

@@ -130,7 +130,7 @@ def _trial(
     from llm2llm.components.shared.training.trainer import NotANumber
 
     # Nobody would read these of a student that is not kept, and only `train` has students answer themselves.
-    plain = {"record_losses": False, "validation_loss": False, "own_answers": {}, "preference": {}}
+    plain = {"record_losses": False, "validation_loss": False, "own_answers": {}, "preference": {}, "distill": {}}
     settings = FineTuneSettings.model_validate({**stage.train.model_dump(), **plain, **values})
     folds = stage.tune.folds
     split: Split = "seeds" if folds else "validation"

@@ -18,9 +18,10 @@ from urllib.parse import urlsplit
 
 from llm2llm.components.shared.base.errors import UserError, did_you_mean
 from llm2llm.components.shared.llm.backends import BACKENDS
+from llm2llm.components.shared.llm.settings import ModelSettings
 from llm2llm.components.shared.storage.uris import is_remote
 from llm2llm.components.shared.training.settings import SCRATCH, rate_hint
-from llm2llm.pipelines.checks.student_files import on_this_machine, student_notes
+from llm2llm.pipelines.checks.student_files import on_this_machine, student_notes, vocabulary_note
 from llm2llm.pipelines.config import Config
 from llm2llm.pipelines.config.placement import judged
 from llm2llm.pipelines.config.placement_parts import GRADING
@@ -86,6 +87,8 @@ def local_checks(config: Config, folders: Iterable[str] = ()) -> Iterator[Findin
     if judge:
         yield from carefully("judge", judge_checks, config, judge)
     yield from carefully("student", student_checks, config)
+    if config.train.distill.model:
+        yield from carefully("train.distill.model", distillation_checks, config)
     if on_this_machine(config.student):
         yield from carefully("student's files", student_file_checks, config)
 
@@ -226,6 +229,8 @@ def teacher_checks(config: Config) -> Iterator[Finding]:
     for what, teacher, settings in models:
         if not BACKENDS[teacher].in_pod:
             yield from carefully(what, _endpoint, config, what, settings)
+            if any(settings is one for _, one in augment.logprob_tellers):
+                yield from carefully(f"{what}'s log-probabilities", _logprobs, config, what, settings)
         else:
             yield Finding(
                 OK, what, f"{teacher}: {settings.model or 'the student'} runs in the stage's own pod; not asked"
@@ -245,7 +250,6 @@ def _endpoint(config: Config, what: str, settings: Any) -> Iterator[Finding]:
     from llm2llm.components.shared.llm.budget import SpendTracker
     from llm2llm.components.shared.llm.json_answers import read_object
     from llm2llm.components.shared.llm.requests import LLMRequest
-    from llm2llm.components.shared.llm.settings import ModelSettings
 
     stages = GRADING if what == "judge" else ("teacher_augment",)
     placement = judged(config.placement, settings.api_key_env) if what == "judge" else config.placement
@@ -259,10 +263,7 @@ def _endpoint(config: Config, what: str, settings: Any) -> Iterator[Finding]:
                     "run preflight in a pod, or through a port-forward with --set teacher_augment.url=...")  # fmt: skip
         return
 
-    fields = {name: getattr(settings, name) for name in ModelSettings.model_fields}
-    fields |= {"api_key_env": _NO_KEY} if without_key else {}
-    # The list of models and the question may each be told to wait once, and the question once more in words.
-    once = ModelSettings(**{**fields, "tries": 2, "timeout": 30, "concurrency": 1, "longest_wait": PATIENCE / 3.3})
+    once = _once(settings, without_key)
     schema = {
         "type": "object", "properties": {"word": {"type": "string", "enum": ["yes"]}}, "required": ["word"],
         "additionalProperties": False,
@@ -305,6 +306,46 @@ def _endpoint(config: Config, what: str, settings: Any) -> Iterator[Finding]:
     for note in probed.notes:
         if "JSON schema" not in note:
             yield Finding(WARN, f"{what}'s endpoint", f"{where} {note}")
+
+
+def _once(settings: Any, without_key: bool) -> ModelSettings:
+    """The settings of an endpoint for one question."""
+    fields = {name: getattr(settings, name) for name in ModelSettings.model_fields}
+    fields |= {"api_key_env": _NO_KEY} if without_key else {}
+    # The list of models and the question may each be told to wait once, and the question once more in words.
+    return ModelSettings(**{**fields, "tries": 2, "timeout": 30, "concurrency": 1, "longest_wait": PATIENCE / 3.3})
+
+
+def _logprobs(config: Config, what: str, settings: Any) -> Iterator[Finding]:
+    """Asks for one label as the run will, and looks whether its log-probabilities come."""
+    from llm2llm.components.shared.llm.backends.openai import probe
+    from llm2llm.components.shared.llm.budget import SpendTracker
+    from llm2llm.components.shared.llm.requests import LLMRequest
+    from llm2llm.components.teacher_augment.label_logprobs import LEAST_TOLD, MOST_LOGPROBS, label_shares
+
+    if _within_a_cluster(settings.url) and not _connects(settings.url):
+        return  # said already
+    in_secret = any(one.env == settings.api_key_env for one in config.placement.secrets)
+    if in_secret and not os.environ.get(settings.api_key_env):
+        return  # so is this
+    labels = list(config.task.labels) or ["A", "B"]
+    request = LLMRequest(
+        messages=[{"role": "user", "content": f"Answer with {labels[0]} and nothing else."}], temperature=0.0,
+        max_tokens=max(256, min(settings.max_tokens, 2048)), top_logprobs=MOST_LOGPROBS, purpose="preflight",
+    )  # fmt: skip
+    with redirect_stdout(io.StringIO()):
+        probed = probe(_once(settings, without_key=False), request, SpendTracker(run="preflight"))
+    where, what, response = f"{settings.model} at {settings.url}", f"{what}'s log-probabilities", probed.response
+    if response.outcome != "answered" or response.logprobs is None:
+        yield Finding(WARN, what, f"{where}: {response.detail or response.refusal or 'no answer'}"[:300])
+        return
+    told = sum(label_shares(response, labels).values())
+    if told < LEAST_TOLD:
+        wrote = response.answer or response.text
+        yield Finding(WARN, what, f"{where} tells them, but asked for {labels[0]!r} it wrote {wrote[:60]!r}",
+                    "rows whose label its tokens do not tell are dropped")  # fmt: skip
+    else:
+        yield Finding(OK, what, f"{where} tells them, and its tokens tell the labels apart")
 
 
 _NO_SCHEMA = {
@@ -381,6 +422,54 @@ def student_checks(config: Config) -> Iterator[Finding]:
     yield from _fits(config, shape, parameters)
 
 
+def _beside_teacher(config: Config, shape: Any, need: Any, rows: int) -> Any:
+    """What a training needs with the distillation after it."""
+    from llm2llm.pipelines.checks import student_memory as memory
+
+    found = _model_files(config.train.distill.model)
+    if isinstance(found, Finding):  # its own check says so
+        return need
+    values, _, counted, base = found
+    if base and not isinstance(of_base := _model_files(base), Finding):
+        values, counted = of_base[0], of_base[2]
+    try:
+        teacher = counted or memory.shape_of(values).parameters
+    except KeyError:
+        return need
+    more = memory.distillation_memory(shape, teacher, rows, config.train.max_length)
+    return memory.Memory(need.weights + more.weights, need.optimiser, need.activations + more.activations)
+
+
+def distillation_checks(config: Config) -> Iterator[Finding]:
+    """The teacher of a distillation is there, has safetensors, and has the student's vocabulary."""
+    named = config.train.distill.model
+    found = _model_files(named)
+    if isinstance(found, Finding):
+        yield Finding(
+            found.status, "train.distill.model", found.detail, found.fix.replace("correct student", "correct it")
+        )
+        return
+    values, safe, _, base = found
+    if not safe:
+        yield Finding(FAIL, "train.distill.model", f"{named} has no safetensors", "name a model that has")
+        return
+    if on_this_machine(named) and on_this_machine(config.student):
+        yield Finding(OK, "train.distill.model", vocabulary_note(config))
+        return
+    ours = _model_files(config.student)
+    sizes = [] if base or isinstance(ours, Finding) or ours[3] else [_vocabulary(one) for one in (ours[0], values)]
+    if sizes and None not in sizes and sizes[0] != sizes[1]:
+        yield Finding(FAIL, "train.distill.model", f"{named} has {sizes[1]:,} tokens and {config.student} {sizes[0]:,}",
+                    "name a model of the student's own family")  # fmt: skip
+    else:
+        yield Finding(OK, "train.distill.model", f"{named} is there; its tokenizer is compared when the run trains")
+
+
+def _vocabulary(config: Mapping[str, Any]) -> int | None:
+    found = {**config, **(config.get("text_config") or {})}.get("vocab_size")
+    return found if isinstance(found, int) else None
+
+
 def student_file_checks(config: Config) -> Iterator[Finding]:
     """The student's tokenizer, chat template and weight headers; the length of right answers."""
     for note in student_notes(config):
@@ -402,6 +491,10 @@ def _fits(config: Config, shape: Any, parameters: int) -> Iterator[Finding]:
         memory.training_memory(shape, parameters, train, at_once, devices),
         memory.training_memory(shape, parameters, train, 1, devices, recompute=True),
     ]
+    if train.distill.model:
+        training = [
+            _beside_teacher(config, shape, need, rows) for need, rows in zip(training, (at_once, 1), strict=True)
+        ]
     answering = [memory.answering_memory(shape, parameters, rows, length) for rows in (evaluate.batch_size, 1)]
     answers = "answer" if evaluate.shards > 1 else "evaluate"
     needs = {"train": training, answers: answering}
@@ -426,7 +519,7 @@ def _fits(config: Config, shape: Any, parameters: int) -> Iterator[Finding]:
             yield Finding(OK, f"memory of {stage}", detail)
             continue
         trains = need is not answering[0]
-        fitting = fit(shape, parameters, train, has, devices) if trains else None
+        fitting = fit(shape, parameters, train, has, devices) if trains and not train.distill.model else None
         if fitting is not None:
             less = "activation checkpointing" + (f" and {fitting.rows} rows" if fitting.rows < at_once else "")
             detail += f"; with {less} at once, which is tried then, {fitting.need.total:.1f}"
@@ -440,7 +533,7 @@ def _fits(config: Config, shape: Any, parameters: int) -> Iterator[Finding]:
                 else need.total <= USABLE * one.memory_gib)
         )  # fmt: skip
         ways = [f"placement.stages.{stage}.accelerator={larger[0][1]}"] if larger else []
-        if trains and config.student != SCRATCH:
+        if trains and config.student != SCRATCH and not train.distill.model:
             ways += [as_overrides(changes) for changes, _ in proposals(shape, parameters, train, has, devices)]
         ways.append("a smaller train.max_length" if trains else "a smaller evaluate.batch_size")
         status = WARN if not trains and least.total <= has else FAIL

@@ -35,6 +35,22 @@ def student_notes(config: Config) -> Iterator[str]:
     yield note or f"answers of up to {limit} tokens hold every right one"
 
 
+def vocabulary_note(config: Config) -> str:
+    """That the teacher of a distillation, a folder of this machine as the student is, has the student's vocabulary.
+
+    Raises:
+        UserError: It has another, or cannot be loaded.
+    """
+    from llm2llm.components.shared.models.load import check_loadable, load_config
+    from llm2llm.components.shared.models.vocabulary import refuse_other_vocabulary
+
+    trusted, named = config.train.trust_remote_code, config.train.distill.model
+    own, other = (check_loadable(one, trusted) for one in (config.student, named))
+    sizes = tuple(load_config(one, trusted).get_text_config().vocab_size for one in (config.student, named))
+    refuse_other_vocabulary(own, other, (sizes[0], sizes[1]), named)
+    return f"{named} has the student's {sizes[0]:,} tokens"
+
+
 def on_this_machine(student: str) -> bool:
     """Whether a student is a folder here."""
     return Path(student).expanduser().is_dir()

@@ -22,6 +22,8 @@ Bytes, with N = b s tokens in a pass (b rows of s), on a GPU that has bfloat16:
                  2 N h, and one whole layer; beside the layers 12 N h or 8 N h
     logits       a tile of at most 4096 tokens and 32768 words, 2 bytes each, as TRL computes them in pieces; and
                  4 V h for the head's gradient where it is trained
+    distillation 2 for each parameter of the teacher, and logits whole, as TRL computes them: 48 N V for both models'
+                 log-probabilities, their mixture, the divergences and what the way back keeps of them
     answering    2 for each parameter, and the cache of keys and values: 4 L k d for each of b tokens
 
 and 1 GiB for CUDA and 10% for what lies between allocations. Of several GPUs each holds all of it. With `fsdp` each
@@ -200,6 +202,18 @@ def training_memory(
         logits += 4 * shape.vocabulary * shape.hidden
     activations = tokens * bytes_of_token(shape, settings, recompute) + logits
     return Memory(weights / GIB, optimiser / GIB, activations / GIB)
+
+
+def distillation_memory(shape: Shape, teacher: int, rows: int, length: int) -> Memory:
+    """What a distillation needs beside the training of the student.
+
+    Args:
+        shape: The student's.
+        teacher: Parameters of the teacher.
+        rows: In one pass.
+        length: Tokens of the longest row.
+    """
+    return Memory(2 * teacher / GIB, 0.0, 48 * rows * length * shape.vocabulary / GIB)
 
 
 def bytes_of_token(shape: Shape, settings: FineTuneSettings, recompute: bool) -> int:

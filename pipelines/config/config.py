@@ -116,6 +116,11 @@ class Config(Settings):
             check_training(self.train, self.task)
         except ValueError as problem:
             raise ValueError(f"train.{problem}") from None
+        if self.student == SCRATCH and self.train.distill.model:
+            raise ValueError(
+                f"train.distill.model: {self.train.distill.model!r} has a vocabulary of its own, and student 'scratch' "
+                "learns one from the seeds; name a pretrained student of the teacher's family, or remove it"
+            )
         self.tune.check(self.train)
         if self.train.classifies:
             self._check_classifier()

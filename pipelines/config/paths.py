@@ -62,6 +62,7 @@ def resolve_paths(values: dict[str, Any], folder: Path) -> None:
             resolve(guard, "lm_eval", is_file=True)
     if values.get("student") != SCRATCH:
         resolve(values, "student")
+    resolve(_within(values, ["train", "distill"]), "model")
     several = _within(values, ["teacher_augment", "teachers"])
     for asked in [*(_within(values, where) for where in _ASKED), *(several if isinstance(several, list) else [])]:
         if isinstance(asked, dict) and asked.get("teacher") in IN_POD:  # at an endpoint it is a name, not a folder

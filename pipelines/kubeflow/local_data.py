@@ -92,7 +92,7 @@ def _models(values: Any, where: str) -> Iterator[tuple[str, str]]:
             yield from _models(value, f"{where}[{number}]")
     if not isinstance(values, Mapping):
         return
-    if values.get("teacher") in IN_POD or where.endswith(("semantic", "coverage")):
+    if values.get("teacher") in IN_POD or where.endswith(("semantic", "coverage", "distill")):
         yield from _named(f"{where}.model", values.get("model"))
     if where == "evaluate.judge":
         yield from _named(f"{where}.ledger", values.get("ledger"))

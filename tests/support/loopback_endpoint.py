@@ -1,6 +1,7 @@
 """An endpoint on loopback that does what a test says."""
 
 import json
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -37,6 +38,28 @@ def completion(content: Any, finish_reason: str = "stop", **message: Any) -> HTT
             "usage": {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18},
         }
     )
+
+
+def with_logprobs(content: str, *places: dict[str, float], as_bytes: bool = True) -> HTTPResponse:
+    """A completion whose tokens come with log-probabilities, as OpenAI and vLLM send them.
+
+    Args:
+        content: The text.
+        places: The likeliest tokens at each place with their probabilities; the first is the one that was written.
+        as_bytes: Whether `bytes` come along, as not every server sends them.
+    """
+
+    def token(text: str, probability: float) -> dict[str, Any]:
+        raw = list(text.encode()) if as_bytes else None
+        return {"token": text, "bytes": raw, "logprob": math.log(probability) if probability else -9999.0}
+
+    answer = completion(content)
+    told = [
+        {**token(*next(iter(place.items()))), "top_logprobs": [token(*one) for one in place.items()]}
+        for place in places
+    ]
+    answer.body["choices"][0]["logprobs"] = {"content": told, "refusal": None}
+    return answer
 
 
 def written(*examples: tuple[str, str]) -> HTTPResponse:

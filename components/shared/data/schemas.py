@@ -83,10 +83,10 @@ class Example:
     """The share of blind solutions that agree with the answer, or how sure the judge is of it, in [0, 1]; None for a
     row that was not verified."""
     votes: list[str] = field(default_factory=list)
-    """What the blind solutions answer, where a task has labels or choices: each answer once, sorted. Empty for a row
-    that was not solved again."""
+    """What the blind solutions answer, where a task has labels or choices, or the labels that a verifier's
+    log-probabilities are for: each once, sorted. Empty for a row that was not solved again."""
     vote_shares: list[float] = field(default_factory=list)
-    """The share of the readable solutions that has each of `votes`."""
+    """The share of the readable solutions that has each of `votes`, or its probability."""
 
     @property
     def generated(self) -> bool:

@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.llm import ledger as ledgers
+from llm2llm.components.shared.llm.chat_completion import read_logprobs
 from llm2llm.components.shared.llm.ledger import Entry
 from llm2llm.components.shared.llm.requests import LLMRequest, LLMResponse, request_key, without_control_tokens
 from llm2llm.components.shared.llm.settings import Budget, Price
@@ -193,6 +194,7 @@ class SpendTracker:
             refusal=entry.refusal,
             truncated=entry.truncated,
             detail=entry.detail,
+            logprobs=read_logprobs(entry.raw) if request.top_logprobs else None,
             model=entry.model,
             attempts=entry.attempts,
             input_tokens=entry.input_tokens,

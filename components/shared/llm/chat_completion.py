@@ -4,6 +4,7 @@ chat_request(...)        the JSON that is sent
 decode_body(bytes)       the JSON that came: with a byte order mark, or as a stream of events
 error_in(body)           the error that a status of 200 hides
 read_completion(body)    text, refusal and tokens, as the fields of `LLMResponse`
+read_logprobs(body)      the tokens of the text with their log-probabilities
 """
 
 import json
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llm2llm.components.shared.data.jsonl import parse_json
-from llm2llm.components.shared.llm.requests import LLMRequest, Message, without_control_tokens
+from llm2llm.components.shared.llm.requests import LLMRequest, Message, TokenLogprobs, without_control_tokens
 
 MOST_TOKENS = 2**40
 """A count above this is no count."""
@@ -43,6 +44,7 @@ def chat_request(
     in_words: bool = False,
     limit_name: str = "max_tokens",
     temperature: bool = True,
+    most_logprobs: int = 20,
     extra: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The body of a request.
@@ -53,6 +55,7 @@ def chat_request(
         in_words: Whether the form of the answer is asked for in words rather than by JSON schema.
         limit_name: `max_tokens` or `max_completion_tokens`, the only one that newer models of OpenAI take.
         temperature: Whether it is sent; some models take none.
+        most_logprobs: The largest `top_logprobs` that is taken.
         extra: Further parameters.
     """
     messages: Sequence[Message] = [
@@ -63,6 +66,8 @@ def chat_request(
         body["temperature"] = request.temperature
     if request.top_p != 1:
         body["top_p"] = request.top_p
+    if request.top_logprobs:
+        body |= {"logprobs": True, "top_logprobs": min(request.top_logprobs, most_logprobs)}
     if request.schema is not None and in_words:
         messages = schema_in_words(messages, request.schema)
     elif request.schema is not None:
@@ -242,6 +247,32 @@ def read_completion(body: Any) -> dict[str, Any]:
         "detail": detail,
         **tokens_in(body),
     }
+
+
+def read_logprobs(body: Any) -> tuple[TokenLogprobs, ...] | None:
+    """The tokens of a chat completion's text with their log-probabilities, thoughts among them where the text holds
+    them; None where it tells none, or what is none.
+
+    They stand in `choices[0].logprobs.content` as `{token, bytes, logprob, top_logprobs: [{token, bytes, logprob}]}`;
+    `bytes` may be missing or null.
+    """
+    try:
+        choices = body["choices"]
+        choice = next((one for one in choices if isinstance(one, Mapping) and not one.get("index")), choices[0])
+        tokens = tuple(
+            TokenLogprobs(*_logprob(one), tuple(_logprob(other) for other in one.get("top_logprobs") or ()))
+            for one in choice["logprobs"]["content"]
+        )
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        return None
+    return tokens or None
+
+
+def _logprob(token: Mapping[str, Any]) -> tuple[bytes, float]:
+    raw, value = token.get("bytes"), float(token["logprob"])
+    if value != value or value > 1e-3:
+        raise ValueError("no log-probability")
+    return bytes(raw) if isinstance(raw, list) else str(token["token"]).encode("utf-8", "replace"), value
 
 
 def tokens_in(body: Any) -> dict[str, int | None]:

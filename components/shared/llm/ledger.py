@@ -45,7 +45,7 @@ class Entry:
     model: str
     request: Mapping[str, Any]
     """What the key is made of besides the identity: `messages`, `schema`, `temperature`, `max_tokens`, `sample` and
-    `attempt` of the `LLMRequest`, and its `top_p` below 1."""
+    `attempt` of the `LLMRequest`, its `top_p` below 1 and its `top_logprobs` above 0."""
     purpose: str = "write"
     parent_id: str | None = None
     sent: Mapping[str, Any] | None = None
@@ -89,6 +89,7 @@ def request_of(request: LLMRequest) -> dict[str, Any]:
         "sample": request.sample,
         "attempt": request.attempt,
         **({"top_p": request.top_p} if request.top_p != 1 else {}),
+        **({"top_logprobs": request.top_logprobs} if request.top_logprobs else {}),
     }
 
 

@@ -33,6 +33,8 @@ class LLMRequest:
     """The longest answer."""
     top_p: float = 1.0
     """Nucleus sampling: only the likeliest tokens that have this share of the probability together; 1: all."""
+    top_logprobs: int = 0
+    """How many of the likeliest tokens are to be told at each place, each with its log-probability; 0: none."""
     sample: int = 0
     """Tells requests apart that are otherwise equal, so that each is answered, and paid for, on its own."""
     attempt: int = 0
@@ -41,6 +43,17 @@ class LLMRequest:
     """What the answer is for, as in `Call.purpose`; says nothing to the model."""
     parent_id: str | None = None
     """The seed example that it is about; says nothing to the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """One token of an answer."""
+
+    text: bytes
+    """In UTF-8, of which a token may hold a part of a character."""
+    logprob: float
+    likeliest: tuple[tuple[bytes, float], ...]
+    """The likeliest tokens at its place, each with its log-probability, in nats."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +72,8 @@ class LLMResponse:
     """Whether the answer hit `max_tokens`."""
     detail: str = ""
     """What went wrong, for a person; never holds a key."""
+    logprobs: tuple[TokenLogprobs, ...] | None = None
+    """The tokens of the text, where the request asked for `top_logprobs` and the endpoint tells them."""
     model: str = ""
     attempts: int = 1
     """How often the request was sent until it was answered."""
@@ -92,6 +107,8 @@ def request_key(identity: str, request: LLMRequest) -> str:
     ]  # fmt: skip
     if request.top_p != 1:  # the key of a call that was paid for before there was the setting stays as it is
         content.append({"top_p": request.top_p})
+    if request.top_logprobs:
+        content.append({"top_logprobs": request.top_logprobs})
     text = json.dumps(content, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 

@@ -1,7 +1,9 @@
 """What `train` leaves in a student's folder beside weights and tokenizer, and how it is read."""
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.tasks import Task
@@ -73,6 +75,22 @@ def read_task(student: Path) -> Task | None:
     except (ValueError, AttributeError) as problem:
         raise UserError(f"{file}: not written by llm2llm ({problem})") from None
     return None if described is None else Task.load(described, f"{file}: {TASK}")
+
+
+def carry_over(student: Path, output: Path, steps: int, **added: Any) -> None:
+    """Puts what a supervised step left beside its student beside the student of a further step.
+
+    Args:
+        student: The folder that the further step began with.
+        output: That of its student.
+        steps: How many optimiser steps it took; they are added.
+        added: What else its log says of it.
+    """
+    values = json.loads((student / TRAINING_FILE).read_text(encoding="utf-8"))
+    values |= {**added, "steps": values["steps"] + steps}
+    (output / TRAINING_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    if (student / LOSSES_FILE).is_file():
+        shutil.copy(student / LOSSES_FILE, output / LOSSES_FILE)
 
 
 def save_losses(folder: Path, base: dict[str, float], early: dict[str, float]) -> None:

@@ -76,6 +76,8 @@ class TrainingJob:
     pairs: list[Pair] | None = None
     """Of a preference step, which is trained in the place of `training_set`; the student is then one that `fine_tune`
     saved."""
+    distils: bool = False
+    """Whether it is the distillation after such a step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,7 @@ def write_job(uri: str, job: TrainingJob) -> None:
             "rows_in_one_pass": job.rows_in_one_pass,
             "recompute": job.recompute,
             "weights": job.weights,
+            "distils": job.distils,
             "pairs": None if job.pairs is None else [dataclasses.asdict(pair) for pair in job.pairs],
         }
         (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
@@ -171,16 +174,21 @@ def read_job(folder: Path) -> TrainingJob:
         recompute=values["recompute"],
         validation=rows("validation"),
         weights=values["weights"],
+        distils=values["distils"],
         pairs=None if values["pairs"] is None else [Pair(**pair) for pair in values["pairs"]],
     )
 
 
 def run_job(job: TrainingJob, output: Path) -> TrainingLog:
-    """`fine_tune` with a job's arguments, or `prefer` where it has pairs."""
+    """`fine_tune` with a job's arguments, or `prefer` where it has pairs, `distil` where it says so."""
     if job.pairs is not None:
         from llm2llm.components.shared.training.preference import prefer
 
         return prefer(job, output)
+    if job.distils:
+        from llm2llm.components.shared.training.distill import distil
+
+        return distil(job, output)
     from llm2llm.components.shared.training.fine_tune import fine_tune
 
     return fine_tune(

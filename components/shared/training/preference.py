@@ -6,9 +6,7 @@ p0 is the student before the step (Rafailov et al. 2023, arXiv:2305.18290). The 
 likely, which DPO alone may not (Pang et al. 2024, arXiv:2404.19733).
 """
 
-import json
 import math
-import shutil
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,7 +19,7 @@ from trl import DPOConfig, DPOTrainer
 
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.models.load import load_config, load_tokenizer, precision
-from llm2llm.components.shared.models.student_folder import LOSSES_FILE, TRAINING_FILE
+from llm2llm.components.shared.models.student_folder import carry_over
 from llm2llm.components.shared.training.devices import share, this_process
 from llm2llm.components.shared.training.fine_tune import (
     ShowProgress,
@@ -169,15 +167,6 @@ def prefer(job: TrainingJob, output: Path) -> TrainingLog:
         trained.config.use_cache = True
         save(trained, settings, job.student, output)
         tokenizer.save_pretrained(output)
-        _carry_over(Path(job.student), log, output)
+        curve = {"preference_pairs": log.rows, "preference_loss_curve": log.loss_curve}
+        carry_over(Path(job.student), output, log.steps, **curve)
     return log
-
-
-def _carry_over(student: Path, log: TrainingLog, output: Path) -> None:
-    """What the supervised step left beside its student, with the steps of this one counted."""
-    values = json.loads((student / TRAINING_FILE).read_text(encoding="utf-8"))
-    values["steps"] += log.steps
-    values["preference_pairs"], values["preference_loss_curve"] = log.rows, log.loss_curve
-    (output / TRAINING_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    if (student / LOSSES_FILE).is_file():
-        shutil.copy(student / LOSSES_FILE, output / LOSSES_FILE)

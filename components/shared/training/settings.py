@@ -81,6 +81,29 @@ class PreferenceSettings(Settings):
     """Peak learning rate as a share of `train.learning_rate`."""
 
 
+class DistillSettings(Settings):
+    """A distillation after the supervised step: the student answers its training questions itself, and learns the
+    distribution that an open teacher has at each token (GKD, Agarwal et al. 2024; TRL's trainer). Row weights, soft
+    labels, packing, replay and rationales that are a second task are matters of the supervised step alone."""
+
+    model: str = ""
+    """The teacher: a Hugging Face name or a folder (full weights or adapter) of a model with the student's own
+    vocabulary, loaded beside the student. Empty: no such step. An endpoint will not do: TRL needs the whole
+    distribution, and servers tell the likeliest tokens alone."""
+    epochs: float = Field(1.0, gt=0)
+    """Passes over the training set."""
+    on_policy: float = Field(1.0, ge=0, le=1)
+    """The share of the batches in which the student writes; in the others the rows' own completions are learnt."""
+    beta: float = Field(0.5, ge=0, le=1)
+    """The divergence: 0 the Kullback-Leibler divergence from the teacher to the student, 1 the reverse, which seeks one
+    mode; between them the generalised Jensen-Shannon divergence."""
+    temperature: float = Field(0.9, gt=0, le=2)
+    """Sampling temperature of what the student writes, up to `task.max_new_tokens` or, if that is more, the length of
+    the longest right answer."""
+    learning_rate: float = Field(0.1, gt=0)
+    """Peak learning rate as a share of `train.learning_rate`."""
+
+
 class FineTuneSettings(Settings):
     """The `train` section of a config. The defaults are those of the paper (Lee et al. 2024) where it names one."""
 
@@ -218,6 +241,8 @@ class FineTuneSettings(Settings):
     """What becomes of the student's own answers. `out_of_fold` and `controls` train without."""
     preference: PreferenceSettings = PreferenceSettings()
     """Right completions against the student's own wrong ones."""
+    distill: DistillSettings = DistillSettings()
+    """An open teacher's distribution on what the student writes. `tune`, `out_of_fold` and `controls` train without."""
     trust_remote_code: bool = False
     """Whether to run code that a model repository brings along. Off: such a model is refused."""
 
@@ -317,6 +342,28 @@ class FineTuneSettings(Settings):
             raise ValueError("preference: not with sharding 'fsdp'; remove it, or set sharding: ddp")
         if step.epochs and self.bf16_weights:
             raise ValueError("preference: not with bf16_weights, which has an optimiser of its own; remove one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _distillation_fits(self) -> Self:
+        if not self.distill.model:
+            if self.distill != DistillSettings():
+                raise ValueError("distill.model: missing; name the teacher, or remove distill")
+            return self
+        for key, found, fitting, why in (
+            ("head", self.head, "language_model", "needs a student that writes"),
+            ("method", self.method if self.method == "qlora" else "lora", "lora", "has no base in 4 bits"),
+            ("sharding", self.sharding, "ddp", "has the teacher whole on each device"),
+            ("nodes", self.nodes, 1, "trains in one pod"),
+            ("bf16_weights", self.bf16_weights, False, "has an optimiser of its own"),
+            ("liger", self.liger, False, "needs whole logits"),
+            ("own_answers.samples", self.own_answers.samples, 0, "is a step after the supervised one, as theirs are"),
+        ):
+            if found != fitting:
+                raise ValueError(
+                    f"distill.model: not with {key}: {_yaml(found)}, as distillation {why}; set {key}: "
+                    f"{_yaml(fitting)}, or remove distill"
+                )
         return self
 
     @model_validator(mode="after")

@@ -53,6 +53,9 @@ class TrainingLog:
     preference_pairs: int = 0
     preference_loss_curve: list[tuple[int, float]] = field(default_factory=list)
     """Of the preference step, as `loss_curve`. Its optimiser steps count in `steps`, too."""
+    distilled_rows: int = 0
+    distill_loss_curve: list[tuple[int, float]] = field(default_factory=list)
+    """Likewise, of the distillation."""
     checkpoints: int = field(default=0, metadata={"saved": False})
     checkpoints_failed: int = field(default=0, metadata={"saved": False})
     """How many were stored, and how many could not be."""
@@ -63,7 +66,7 @@ class TrainingLog:
         return self.tokens * self.share_timed / self.seconds if self.seconds > 0 else 0.0
 
 
-CURVES = ("loss_curve", "validation_losses", "preference_loss_curve")
+CURVES = ("loss_curve", "validation_losses", "preference_loss_curve", "distill_loss_curve")
 """The fields that are pairs, which JSON has as lists."""
 
 

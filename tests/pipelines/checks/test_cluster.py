@@ -15,6 +15,7 @@ from llm2llm.pipelines.checks.student_memory import Memory, shape_of, training_m
 from tests.support.cluster import Run
 from tests.support.json_server import JsonServer
 from tests.support.kfp_server import KfpServer
+from tests.support.loopback_endpoint import HTTPResponse, completion, with_logprobs
 
 CANARY = "canary-key-5f0e2d"
 KIND = ("--set", "placement.profile=kind")
@@ -253,6 +254,34 @@ def test_a_model_without_a_temperature_is_pointed_out(server: Server, run: Run) 
     code, out, _ = run("preflight", "quickstart", *teacher(server(), answer))
     assert (code, lines(out)["teacher"][0]) == (0, "ok")
     assert "takes no temperature 0.7; it is left out" in lines(out)["teacher's endpoint"][1]
+
+
+LOGPROBS = ("--set", "teacher_augment.verify=resolve", "--set", "teacher_augment.verification.logprobs=true")
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (with_logprobs("{}", {"{}": 1.0}), ("warn", "it wrote '{}'")),
+        (HTTPResponse(400, {"error": {"message": "logprobs are not supported"}}), ("fail", "it refuses to (HTTP 400")),
+        (completion("about"), ("fail", "it answers without them; set teacher_augment.verification.logprobs: false")),
+        (None, ("ok", "its tokens tell the labels apart")),
+    ],
+)
+def test_a_verifier_is_asked_for_its_log_probabilities(
+    server: Server, run: Run, answer: HTTPResponse | None, expected: tuple[str, str]
+) -> None:
+    def says_one(body: Any) -> tuple[int, Any]:
+        if "logprobs" not in body:
+            return by_schema(body)
+        wanted = body["messages"][-1]["content"].split()[2]
+        told = answer or with_logprobs(wanted, {wanted: 0.99})
+        return told.status, told.body
+
+    code, out, _ = run("preflight", "quickstart", *teacher(server(), says_one), *LOGPROBS)
+    status, said = lines(out)["teacher's log-probabilities"]
+    assert (status, code) == (expected[0], int(expected[0] == "fail"))
+    assert expected[1] in said
 
 
 def test_it_says_what_it_waits_for_and_gives_up(server: Server, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

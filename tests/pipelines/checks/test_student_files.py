@@ -95,3 +95,48 @@ def test_a_rate_at_which_an_adapter_hardly_learns_is_a_warning(run: Run, config:
     assert "set train.learning_rate: 2.0e-4" in lines(out)["learning rate"][1]
     _, out, _ = run("preflight", str(config), "--set", "train.method=lora")
     assert "learning rate" not in lines(out)
+
+
+class TestDistillation:
+    """The teacher of `train.distill`, a folder as the student is."""
+
+    def found(self, run: Run, config: Path, teacher: str) -> tuple[str, str]:
+        _, out, _ = run("preflight", str(config), "--set", f"train.distill.model={teacher}")
+        return lines(out)["train.distill.model"]
+
+    def test_one_with_the_students_vocabulary_passes(self, run: Run, config: Path, tiny_student: Path) -> None:
+        status, detail = self.found(run, config, str(tiny_student))
+        assert status == "ok"
+        assert "has the student's 300 tokens" in detail
+
+    def test_one_with_other_tokens_fails(self, run: Run, config: Path, tiny_student: Path) -> None:
+        other = config.parent / "other"
+        shutil.copytree(tiny_student, other)
+        tokenizer = json.loads((other / "tokenizer.json").read_text())
+        vocabulary = tokenizer["model"]["vocab"]
+        one, two = list(vocabulary)[-2:]
+        vocabulary[one], vocabulary[two] = vocabulary[two], vocabulary[one]
+        (other / "tokenizer.json").write_text(json.dumps(tokenizer))
+        status, detail = self.found(run, config, str(other))
+        assert status == "fail"
+        assert "has another tokenizer than the student: 2 tokens differ" in detail
+
+    def test_one_without_weights_or_that_is_none_fails(self, run: Run, config: Path, tiny_student: Path) -> None:
+        (config.parent / "empty").mkdir()
+        assert self.found(run, config, str(config.parent / "empty"))[0] == "fail"
+        bare = config.parent / "bare"
+        shutil.copytree(tiny_student, bare)
+        (bare / "model.safetensors").unlink()
+        status, detail = self.found(run, config, str(bare))
+        assert status == "fail"
+        assert "no safetensors" in detail
+
+    def test_the_memory_of_the_training_counts_it(self, run: Run, config: Path, tiny_student: Path) -> None:
+        def needed(*settings: str) -> float:
+            sets = [part for one in ("train.max_length=2048", *settings) for part in ("--set", one)]
+            _, out, _ = run("preflight", str(config), *sets)
+            return float(lines(out)["memory of train"][1].split()[1])
+
+        beside = needed(f"train.distill.model={tiny_student}")
+        # 48 bytes for each of 8 x 2048 tokens and 300 words, and a tenth more.
+        assert beside - needed() == pytest.approx(1.1 * 48 * 8 * 2048 * 300 / 2**30, abs=0.11)

@@ -23,6 +23,7 @@ from llm2llm.pipelines.config import (
 )
 from llm2llm.pipelines.config.configured import configured
 from llm2llm.pipelines.config.form import MOST_BYTES, describe_form
+from llm2llm.pipelines.kubeflow.local_data import refuse_local_data
 
 PAPER = ["casehold", "gsm8k", "snips", "sst2", "trec"]
 JSON = ["extraction", "several-labels", "spans", "tool-calls"]
@@ -431,3 +432,22 @@ def test_run_time_parameters_are_checked_before_anything_is_spent(refused: Any) 
     assert "compiled with 'out_of_fold'" in refused(**with_key("filter_errors", selection="wrong"))
     assert "set the parameter student_epochs instead" in refused(**with_key("train", epochs=3))
     assert "did you mean 'near_copy'" in refused(**with_key("dedupe", near_copie=0.9))
+
+
+def test_a_distillation_needs_a_pretrained_student_and_its_teacher_is_a_model_of_the_config(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="student 'scratch' learns one from the seeds"):
+        load_config("quickstart", ["train.distill.model=org/teacher"])
+    (tmp_path / "teacher").mkdir()
+    for folder, expected in (("./teacher", str(tmp_path / "teacher")), ("org/teacher", "org/teacher")):
+        values = {
+            "base": "snips",
+            "name": "mine",
+            "train": {"method": "lora", "distill": {"model": folder}},
+        }
+        (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values))
+        loaded = load_config(str(tmp_path / "mine.yaml"), resolve=True)
+        assert loaded.train.distill.model == expected
+    refuse_local_data(loaded)
+    local = load_config("snips", [f"train.distill.model={tmp_path / 'teacher'}"])
+    with pytest.raises(UserError, match=r"train\.distill\.model \(.*teacher\): on this machine"):
+        refuse_local_data(local)

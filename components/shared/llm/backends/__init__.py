@@ -20,12 +20,14 @@ class Backend:
     """Whether the model runs in the stage's own pod; else it is at an endpoint, with a URL and a key."""
     image: Literal["cpu", "train", "vllm"] = "cpu"
     """The image that has its libraries, and the extra of the package that installs them."""
+    tells_logprobs: bool = False
+    """Whether it can tell the log-probabilities of an answer's tokens."""
     fills_gpu: bool = False
     """Whether it needs a GPU and takes nearly all of its memory, so that nothing else fits beside it."""
 
 
 BACKENDS: dict[str, Backend] = {
-    "openai": Backend(about="any OpenAI-compatible chat endpoint", module="openai"),
+    "openai": Backend(about="any OpenAI-compatible chat endpoint", module="openai", tells_logprobs=True),
     "batch": Backend(about="the endpoint's batch API: slower, half the price", module="openai_batch"),
     "vllm": Backend(
         about="a model in the stage's own pod, on GPUs", module="vllm", in_pod=True, image="vllm", fills_gpu=True

@@ -27,7 +27,14 @@ from llm2llm.components.shared.llm.backends.openai_http import (
 )
 from llm2llm.components.shared.llm.backends.openai_stores import Store
 from llm2llm.components.shared.llm.budget import Reservation, SpendTracker
-from llm2llm.components.shared.llm.chat_completion import ErrorInside, decode_body, error_in, read_completion, tokens_in
+from llm2llm.components.shared.llm.chat_completion import (
+    ErrorInside,
+    decode_body,
+    error_in,
+    read_completion,
+    read_logprobs,
+    tokens_in,
+)
 from llm2llm.components.shared.llm.rate_limit.in_flight import Sent
 from llm2llm.components.shared.llm.requests import LLMRequest, LLMResponse, request_key
 
@@ -171,6 +178,8 @@ class Attempts:
             self._forbidden(call, response, detail)
             return
         self.failed_calls = self.failed_tries = 0  # it works, and says no
+        if (unfit := endpoint.refused_logprobs(body, detail)) is not None:
+            raise unfit
         if not endpoint.adapt(body, detail):
             if "response_format" in body and self.settings.structured == "auto":
                 call.in_words, call.broke_on_schema = True, False
@@ -210,6 +219,10 @@ class Attempts:
         answer: LLMResponse,
     ) -> None:
         self.tracker.settle(reservation, answer)
+        if "logprobs" in body and answer.logprobs is None and answer.text.strip() and not answer.refusal:
+            # Kept in the ledger it would answer the same request for good, without what it was asked for.
+            self.rate_limiter.given_up(sent)
+            raise self.endpoint.no_logprobs("answers without them")
         used = (answer.input_tokens or reservation.input_tokens) + (answer.output_tokens or reservation.output_tokens)
         self.answered += 1
         self.failed_calls = self.failed_tries = 0
@@ -284,6 +297,7 @@ class Attempts:
             raw = self.endpoint.cleaned(decode_body(response.body, response.charset))
             if error := error_in(raw):
                 return raw, None, error
-            return raw, self._answer(call, outcome="answered", **read_completion(raw)), None
+            told = {"logprobs": read_logprobs(raw)} if call.request.top_logprobs else {}
+            return raw, self._answer(call, outcome="answered", **read_completion(raw), **told), None
         except (ValueError, RecursionError):
             return raw, None, None

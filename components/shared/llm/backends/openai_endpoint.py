@@ -4,6 +4,7 @@ Servers differ: some refuse a JSON schema, ignore it or break on it, some models
 `max_completion_tokens`. `adapt` learns this from a refusal, `answered` from an answer; `body` makes use of it.
 """
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -21,6 +22,8 @@ from llm2llm.components.shared.llm.settings import SHORTEST_KEY, ModelSettings, 
 
 DETAIL = 500
 """Characters of what went wrong that are kept."""
+MOST_LOGPROBS = 20
+"""The most likely tokens that OpenAI and vLLM tell at one place."""
 FORBIDDEN = 403
 """The key is refused, or, by some gateways, what this one request says (moderation)."""
 
@@ -54,6 +57,8 @@ class Endpoint:
         self.takes_temperature = settings.temperature is not None
         self.limit_name = "max_tokens"
         """Newer models of some providers take only `max_completion_tokens`."""
+        self.most_logprobs = MOST_LOGPROBS
+        """Some servers tell fewer."""
         self.forbidden = 0
         """How often in a row it has answered with `FORBIDDEN`, since it last answered a request."""
         self.notes: list[str] = []
@@ -67,6 +72,7 @@ class Endpoint:
             in_words=in_words or not self.takes_schema,
             limit_name=self.limit_name,
             temperature=self.takes_temperature,
+            most_logprobs=self.most_logprobs,
             extra=self.settings.extra_body,
         )
 
@@ -83,9 +89,28 @@ class Endpoint:
             if self.takes_temperature:
                 self.takes_temperature = False
                 self.note(f"takes no temperature {body['temperature']:g}; it is left out, and the model's own counts")
+        elif "logprob" in said and (most := _smaller(said, body.get("top_logprobs", 0))):
+            self.most_logprobs = min(self.most_logprobs, most)
+            self.note(f"tells the log-probabilities of {most} tokens at most")
         else:
             return False
         return True
+
+    def refused_logprobs(self, body: Mapping[str, Any], detail: str) -> UserError | None:
+        """The error of an endpoint that tells no log-probabilities, by its refusal; None where it refused something
+        else, or tells fewer."""
+        said = detail.lower()
+        if "logprobs" not in body or "logprob" not in said or _smaller(said, body["top_logprobs"]):
+            return None
+        return self.no_logprobs(f"refuses to ({detail})")
+
+    def no_logprobs(self, why: str) -> UserError:
+        """The error of an endpoint that tells no log-probabilities."""
+        return UserError(
+            f"teacher {self.settings.url}: model {self.settings.model!r} tells no log-probabilities: it {why}; set "
+            "teacher_augment.verification.logprobs: false, so that samples vote, or name a verifier that tells them "
+            "(verification.by)"
+        )
 
     def answered(self, body: Mapping[str, Any], answer: LLMResponse, broke_on_schema: bool = False) -> None:
         """Learns from an answer.
@@ -209,6 +234,14 @@ def urls_of(settings: ModelSettings) -> tuple[str, str]:
     version = urlencode({"api-version": settings.api_version})
     name = deployment if found else settings.model
     return f"{base}/openai/deployments/{name}/chat/completions?{version}", f"{base}/openai/models?{version}"
+
+
+def _smaller(said: str, most: int) -> int:
+    """The largest number below `most` in what a refusal says, which is then what it takes; 0: none."""
+    return max(
+        (number for one in re.findall(r"(?<![\w.-])\d{1,2}(?![\w-])", said) if 0 < (number := int(one)) < most),
+        default=0,
+    )
 
 
 def _names(value: Any) -> list[str] | None:
