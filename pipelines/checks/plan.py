@@ -143,6 +143,20 @@ def _limits(budget: Budget, pods: int = 1) -> str:
     return ", ".join(part for part in parts if part)
 
 
+def folds_bound(config: Config, stages: list[PlannedStage]) -> list[str]:
+    """What the selection costs in trainings; nothing for one that needs no folds."""
+    wanted = config.filter_errors
+    if not wanted.fold_count:
+        return []
+    most = next(one.pods for one in stages if one.stage == "out_of_fold")
+    when = (
+        f"in those alone in which the student solves more than {wanted.auto_above:.0%} of its seeds"
+        if wanted.waits_for_known_seeds
+        else "in each but the last"
+    )
+    return [f"folds: {wanted.fold_count} more trainings an iteration, {when}; {most} pods at most"]
+
+
 def plan(config: Config) -> str:
     """The plan of a config as a table with its bounds, for a terminal."""
     stages = planned_stages(config)
@@ -173,6 +187,7 @@ def plan(config: Config) -> str:
             "",
             *lines,
             "",
+            *folds_bound(config, stages),
             bound,
             teacher_bound(config),
             *filter(None, [judge_bound(config)]),

@@ -106,6 +106,19 @@ def test_a_plan_without_a_judge_says_nothing_of_one() -> None:
     assert "judge" not in plan(load_config("quickstart", []))
 
 
+@pytest.mark.parametrize(
+    ("selection", "says"),
+    [
+        ("wrong", None),
+        ("out_of_fold", "folds: 2 more trainings an iteration, in each but the last; 6 pods at most"),
+        ("auto", "in those alone in which the student solves more than 98% of its seeds; 6 pods at most"),
+    ],
+)
+def test_what_the_folds_of_a_selection_cost_is_said(selection: str, says: str | None) -> None:
+    shown = plan(load_config("quickstart", [f"filter_errors.selection={selection}"]))
+    assert says in shown if says else "folds:" not in shown
+
+
 def test_a_vllm_teacher_needs_a_gpu_where_it_runs() -> None:
     vllm = (*OPENAI, "teacher_augment.teacher=vllm", "placement.profile=gke")
     with pytest.raises(UserError, match=r"placement.stages.teacher_augment: teacher 'vllm'.*needs a GPU"):
