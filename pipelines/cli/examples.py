@@ -31,7 +31,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "inspect why fcde5141 --run s3://bucket/runs/tickets --json",
     ),
     "inspect diff": ("inspect diff quickstart quickstart-random",),
-    "inspect show": ("inspect show out/artifacts/*/dedupe/next_training_set --limit 5",),
+    "inspect show": (
+        "inspect show training_set --run quickstart --limit 5",
+        "inspect show out/artifacts/*/dedupe/next_training_set --limit 5",
+    ),
     "ledger list": ("ledger list s3://bucket/ledger",),
     "ledger show": ("ledger show quickstart/ledger", "ledger show s3://bucket/ledger 632548674082bc7a1ed6c8510f94e2f7"),
     "registry list": ("registry list --registry s3://bucket/registry",),

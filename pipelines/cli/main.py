@@ -317,16 +317,33 @@ def inspect_group() -> None:
 
 
 @inspect_group.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", metavar="FILE|NAME")
+@click.option("--run", "run_uri", metavar="URI",
+              help="The output folder of a run, or the folder or s3:// prefix of its artifacts.")  # fmt: skip
+@click.option("--iteration", type=click.IntRange(min=0), help="Whose rows, with --run.  [default: the last]")
 @click.option("--limit", type=click.IntRange(min=0), default=0, help="Print at most this many rows; 0: all.")
-def show(file: Path, limit: int) -> None:
-    """Print the rows of an artifact of any kind as JSON lines."""
+def show(file: str, run_uri: str | None, iteration: int | None, limit: int) -> None:
+    """Print the rows of an artifact of any kind as JSON lines.
+
+    It is a FILE, or with --run the NAME of an output: training_set, seeds_set, predictions, errors, candidates,
+    rejects, calls, history, decisions and the like.
+    """
     from dataclasses import asdict
+
+    if run_uri is not None:
+        from llm2llm.pipelines.inspect.run_files import open_run
+
+        run = open_run(run_uri)
+        for shown in run.every_row(run.named(file, iteration))[: limit or None]:
+            click.echo(json.dumps(shown, ensure_ascii=False))
+        return
+    if iteration is not None:
+        raise UserError("--iteration: needs --run; a file is of one iteration")
 
     from llm2llm.components.shared.data.parquet import kind_of, read_rows
     from llm2llm.components.shared.data.schemas import KINDS
 
-    kind = kind_of(file)
+    kind = kind_of(Path(file))
     rows: list[Any] = read_rows(file, kind, KINDS[kind])
     for row in rows[: limit or None]:
         click.echo(json.dumps(asdict(row), ensure_ascii=False))

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from llm2llm.components.shared import storage
-from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.base.errors import UserError, did_you_mean
 from llm2llm.components.shared.base.hashing import hash_of_bytes
 from llm2llm.components.shared.data.artifacts import without_record
 from llm2llm.components.shared.data.journal import FILES as JOURNAL_KINDS
@@ -54,6 +54,8 @@ OUTPUTS = {
     "report": ("summary", "manifest"),
 }
 """What is looked for, by stage: files of their own in runs of llm2llm before 0.2, some now parts of a folder."""
+NO_ROWS = {"config", "model", "verdict", "summary", "manifest"}
+"""Outputs that are no rows."""
 PARTS = {
     ("prepare", "splits"): {
         "seeds_set": "seeds.parquet",
@@ -137,6 +139,42 @@ class Run:
             return written
         return kept or self.last("prepare", "rejects")
 
+    def named(self, name: str, iteration: int | None = None) -> RunFile:
+        """The rows that a person asks for by an output's name, such as `predictions`; `training_set` is that of any
+        iteration.
+
+        Args:
+            name: Of the output.
+            iteration: Whose; None: the last one that there is.
+
+        Raises:
+            UserError: The run has no such rows, or not of that iteration.
+        """
+        found = self.training_sets() if name == "training_set" else [one for one in self.files if one.output == name]
+        if name == "rejects" and iteration is None and (all_of_them := self.rejects()) is not None:
+            return all_of_them
+        if not found or name in NO_ROWS:
+            names = sorted({one.output for one in self.files} - NO_ROWS | {"training_set"})
+            near = did_you_mean(name, names) or ";"
+            raise UserError(f"{self.uri}: has no rows called {name!r}{near} it has {', '.join(names)}")
+        if iteration is None:
+            return max(found, key=lambda one: (one.iteration or 0, one.fold is None))
+        of_iteration = [one for one in found if (one.iteration or 0) == iteration]
+        if not of_iteration:
+            known = sorted({one.iteration or 0 for one in found})
+            raise UserError(
+                f"{self.uri}: has {name!r} of iterations {', '.join(map(str, known))}, and not of {iteration}"
+            )
+        return max(of_iteration, key=lambda one: one.fold is None)
+
+    def every_row(self, file: RunFile) -> list[dict[str, Any]]:
+        """All rows of a file of any kind, in its order.
+
+        Raises:
+            UserError: As `table`.
+        """
+        return list(self._opened(file).read().to_pylist())
+
     def json(self, file: RunFile | None) -> dict[str, Any] | None:
         """A file's JSON object; None for no file.
 
@@ -204,7 +242,7 @@ class Run:
                 found += [row_type(**row) for row in rows.to_pylist() if row[column] == value]
         return found
 
-    def _opened(self, file: RunFile, kind: str) -> pq.ParquetFile:
+    def _opened(self, file: RunFile, kind: str = "") -> pq.ParquetFile:
         if file.uri not in self._read:
             self._read[file.uri] = _open_rows(file, self._hashes)
         opened = self._read[file.uri]
@@ -212,7 +250,8 @@ class Run:
             label = json.loads((opened.schema_arrow.metadata or {}).get(METADATA_KEY, b"{}"))
         except ValueError:
             label = {}
-        if label.get("kind") != kind:
+        kind = kind or str(label.get("kind"))
+        if label.get("kind") != kind or kind not in KINDS:
             raise UserError(f"{file.uri}: expected {kind!r} rows, found {label.get('kind')!r} rows")
         if label.get("version") not in READABLE:
             raise UserError(
