@@ -20,7 +20,7 @@ IMAGES ?= ghcr.io/llm2llm
 EXTRAS ?= cpu train
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
-.PHONY: quickstart quickstart-random test test-fast docs check lint types compile images locks manifests gitops e2e vllm mlmd clean bench-selection bench-dedupe bench-leaks bench-teachers bench-storage bench-students bench-answers bench-why bench-gates
+.PHONY: quickstart quickstart-random test test-fast docs check lint types compile images locks manifests gitops e2e vllm mlmd torchao clean bench-selection bench-dedupe bench-leaks bench-teachers bench-storage bench-students bench-answers bench-why bench-gates
 
 $(VENV)/train.done: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "llm2llm needs Python 3.11 or newer; set PYTHON=python3.11" >&2; exit 2; }
@@ -48,6 +48,12 @@ $(MLMD_VENV)/done: tests/mlmd-requirements.txt
 	@touch $@
 
 mlmd: $(MLMD_VENV)/done
+
+# What `llm2llm convert` makes int8 of a student with, in a folder of its own: it warns on every import.
+torchao: .torchao/done
+.torchao/done: $(VENV)/train.done
+	$(BIN)/python -m pip install --quiet --no-deps --target .torchao torchao==0.18.0
+	@touch $@
 
 quickstart: $(VENV)/train.done
 	$(BIN)/llm2llm run quickstart --output $(OUTPUT)

@@ -28,6 +28,7 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from llm2llm.components.report.inputs import metric_figures
+from llm2llm.components.report.mlflow_address import SERVER, usable
 from llm2llm.components.report.settings import ReportSettings
 from llm2llm.components.report.verdict import verdict
 from llm2llm.components.shared.base.errors import UserError
@@ -35,7 +36,6 @@ from llm2llm.components.shared.base.process import run_id
 from llm2llm.components.shared.registry.versions import registry_uri, version_uri
 from llm2llm.components.shared.storage import download_folder
 
-SERVER = "MLFLOW_TRACKING_URI"
 RUN_TAG, DONE_TAG = "llm2llm.run", "llm2llm.logged"
 TRIES = 3
 SECONDS = 60.0
@@ -130,15 +130,6 @@ def check_server(experiment: str) -> None:
             f"report.mlflow_experiment: {experiment!r} needs the address of a tracking server, http:// or https://, in "
             f"the environment variable {SERVER}; set it, or remove the key"
         )
-
-
-def usable(address: str) -> bool:
-    """Whether this can be a tracking server's address."""
-    try:
-        parts = urlsplit(address.strip())
-        return parts.scheme in ("http", "https") and bool(parts.hostname)
-    except ValueError:
-        return False
 
 
 class Server:

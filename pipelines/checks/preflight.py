@@ -73,6 +73,7 @@ def local_checks(config: Config, folders: Iterable[str] = ()) -> Iterator[Findin
     """
     yield from carefully("data", data_checks, config)
     yield from carefully("promote.guards", guard_checks, config)
+    yield from carefully("mlflow", mlflow_checks, config)
     judge = config.evaluate.judge
     written = {
         "ledger": config.teacher_augment.ledger,
@@ -165,6 +166,23 @@ def guard_checks(config: Config) -> Iterator[Finding]:
         else:
             rows = f"{len(found['guard'].examples):,} rows of {shown_source(guard.file)}, task {guard.task.name}"
             yield Finding(OK, what, rows)
+
+
+def mlflow_checks(config: Config) -> Iterator[Finding]:
+    """Whether the run can be logged: here by this process's environment, in a cluster by what stage report is given."""
+    from llm2llm.components.report.mlflow_address import SERVER
+    from llm2llm.components.report.mlflow_run import check_server
+    from llm2llm.pipelines.kubeflow.apply_placement import mlflow_unset
+
+    experiment = config.report.mlflow_experiment
+    if not experiment:
+        return
+    if not config.placement.profile:
+        check_server(experiment)
+    elif unlogged := mlflow_unset(config):
+        yield Finding(WARN, "mlflow", unlogged)
+        return
+    yield Finding(OK, "mlflow", f"experiment {experiment}, with {SERVER} set; the server was not asked")
 
 
 def _unseen_dataset(what: str, source: str) -> Finding | None:
@@ -411,7 +429,7 @@ def student_checks(config: Config) -> Iterator[Finding]:
             yield Finding(WARN, "student", f"{name} brings code of its own (auto_map), which is not run",
                         "see that transformers knows the model, or set train.trust_remote_code")  # fmt: skip
         try:
-            shape = memory.shape_of(values)
+            shape = memory.shape_of(values, config.train.head == "classifier")
         except (KeyError, ValueError, TypeError) as problem:
             yield Finding(WARN, "student", f"{name}: its memory cannot be told: config.json has no {problem}")
             return
@@ -482,7 +500,8 @@ def _fits(config: Config, shape: Any, parameters: int) -> Iterator[Finding]:
     from llm2llm.pipelines.checks.memory_fit import USABLE, as_overrides, fit, proposals
 
     train, evaluate, placed = config.train, config.evaluate, config.placement.stages
-    length = train.max_length + (evaluate.max_new_tokens or config.task.max_new_tokens)
+    classifies = train.head == "classifier"
+    length = train.max_length + (0 if classifies else evaluate.max_new_tokens or config.task.max_new_tokens)
     gpus = train.gpus or (placed["train"].gpus if "train" in placed else 0) or 1
     devices = gpus * train.nodes
     # With all rows of a batch at once, and with as little as the stage steps down to where they do not fit.
@@ -495,7 +514,9 @@ def _fits(config: Config, shape: Any, parameters: int) -> Iterator[Finding]:
         training = [
             _beside_teacher(config, shape, need, rows) for need, rows in zip(training, (at_once, 1), strict=True)
         ]
-    answering = [memory.answering_memory(shape, parameters, rows, length) for rows in (evaluate.batch_size, 1)]
+    answering = [
+        memory.answering_memory(shape, parameters, rows, length, classifies) for rows in (evaluate.batch_size, 1)
+    ]
     answers = "answer" if evaluate.shards > 1 else "evaluate"
     needs = {"train": training, answers: answering}
     if config.filter_errors.uses_folds:

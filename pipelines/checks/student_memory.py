@@ -26,6 +26,9 @@ Bytes, with N = b s tokens in a pass (b rows of s), on a GPU that has bfloat16:
                  log-probabilities, their mixture, the divergences and what the way back keeps of them
     answering    2 for each parameter, and the cache of keys and values: 4 L k d for each of b tokens
 
+A classifier (`train.head`) has no output embeddings, no logits of words and no cache: answering, it keeps 24 h + 8 i of
+one layer for each token.
+
 and 1 GiB for CUDA and 10% for what lies between allocations. Of several GPUs each holds all of it. With `fsdp` each
 holds its share of 16 bytes for each parameter (under an adapter: of its own), and whole, in 16 bits with their
 gradients, two blocks and the embeddings. In the pod's own memory each process first loads the whole
@@ -43,12 +46,14 @@ TILE_TOKENS, TILE_WORDS = 4096, 32768
 """The pieces in which TRL computes logits."""
 MOMENTS = {"paged": 0.0, "adafactor": 0.0, "sgd": 0.0, "4bit": 1.0, "8bit": 2.0, "lion": 4.0}
 """Bytes for each trained weight that an optimiser keeps on the GPU, by a part of its name; the first found counts."""
-NOT_GATED = {"gpt2", "gpt_neo", "gpt_neox", "gptj", "gpt_bigcode", "opt", "bloom", "falcon", "phi", "mpt", "codegen"}
+NOT_GATED = {"gpt2", "gpt_neo", "gpt_neox", "gptj", "gpt_bigcode", "opt", "bloom", "falcon", "phi", "mpt", "codegen",
+             "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "ernie", "mpnet", "roberta",
+             "xlm-roberta", "xlnet", "roformer", "layoutlm"}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The numbers of a causal language model that its memory depends on."""
+    """The numbers of a language model, a decoder or an encoder, that its memory depends on."""
 
     hidden: int
     layers: int
@@ -92,8 +97,8 @@ class Shape:
         return rank * self.layers * (attention + mlp)
 
 
-def shape_of(config: Mapping[str, Any]) -> Shape:
-    """The shape that a model's config.json describes.
+def shape_of(config: Mapping[str, Any], classifier: bool = False) -> Shape:
+    """The shape that a model's config.json describes; with `classifier` without output embeddings.
 
     Raises:
         KeyError: A number is missing that no causal language model is without.
@@ -106,13 +111,13 @@ def shape_of(config: Mapping[str, Any]) -> Shape:
                 return int(config[name])
         raise KeyError(names[0])
 
-    hidden = first("hidden_size", "n_embd", "d_model")
+    hidden = first("hidden_size", "n_embd", "d_model", "dim")
     heads = first("num_attention_heads", "n_head", "n_heads")
     layers = first("num_hidden_layers", "n_layer", "n_layers")
     experts = int(config.get("num_local_experts") or config.get("num_experts") or 1)
     try:
         mlp = first("moe_intermediate_size", "intermediate_size", "n_inner", "ffn_dim") if experts > 1 else first(
-            "intermediate_size", "n_inner", "ffn_dim")  # fmt: skip
+            "intermediate_size", "n_inner", "ffn_dim", "hidden_dim")  # fmt: skip
     except KeyError:
         mlp = 4 * hidden
     kind = str(config.get("model_type", ""))
@@ -127,7 +132,7 @@ def shape_of(config: Mapping[str, Any]) -> Shape:
         experts=experts,
         active=min(experts, int(config.get("num_experts_per_tok") or config.get("experts_per_token") or 1)),
         gated=kind not in NOT_GATED,
-        tied=bool(config.get("tie_word_embeddings", kind in NOT_GATED or kind.startswith("gemma"))),
+        tied=classifier or bool(config.get("tie_word_embeddings", kind in NOT_GATED or kind.startswith("gemma"))),
     )
 
 
@@ -197,8 +202,9 @@ def training_memory(
         weights = weights / devices + 2 * whole
         optimiser = optimiser / devices + (0 if settings.adapts else 2 * whole)
     tokens = rows * settings.max_length
-    logits = 2 * min(tokens, TILE_TOKENS) * min(shape.vocabulary, TILE_WORDS)
-    if not settings.adapts:
+    classifies = settings.head == "classifier"
+    logits = 0 if classifies else 2 * min(tokens, TILE_TOKENS) * min(shape.vocabulary, TILE_WORDS)
+    if not settings.adapts and not classifies:
         logits += 4 * shape.vocabulary * shape.hidden
     activations = tokens * bytes_of_token(shape, settings, recompute) + logits
     return Memory(weights / GIB, optimiser / GIB, activations / GIB)
@@ -242,7 +248,10 @@ def loading_memory(parameters: int, settings: FineTuneSettings, processes: int) 
     return readers * width * parameters / GIB + 2 * processes
 
 
-def answering_memory(shape: Shape, parameters: int, batch_size: int, length: int) -> Memory:
+def answering_memory(shape: Shape, parameters: int, batch_size: int, length: int, classifier: bool = False) -> Memory:
     """See the module."""
+    if classifier:
+        layer = (24 * shape.hidden + 8 * shape.mlp * shape.active) * batch_size * length
+        return Memory(2 * parameters / GIB, 0.0, layer / GIB)
     cache = 4 * shape.layers * shape.key_value_heads * shape.head_width * batch_size * length
     return Memory(2 * parameters / GIB, 0.0, (cache + 4 * batch_size * shape.vocabulary) / GIB)

@@ -69,11 +69,14 @@ def connected(host: str | None, token_file: Path | None, ca_file: Path | None, n
 def _compiled(config: str, overrides: tuple[str, ...], parameters: tuple[str, ...]) -> tuple[Any, Any]:
     """(a config, compiled for a cluster), unless it names what only this machine has."""
     from llm2llm.pipelines.config import load_config
+    from llm2llm.pipelines.kubeflow.apply_placement import mlflow_unset
     from llm2llm.pipelines.kubeflow.local_data import refuse_local_data
     from llm2llm.pipelines.kubeflow.submit import compile_upload
 
     loaded = load_config(config, overrides)
     refuse_local_data(loaded, load_config(config, overrides, resolve=True))
+    if unlogged := mlflow_unset(loaded):
+        click.echo(f"warning: {unlogged}", err=True)
     return loaded, compile_upload(loaded, parameters)
 
 

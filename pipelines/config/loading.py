@@ -146,7 +146,7 @@ def _unicode(path: Path, source: str) -> str:
 
 
 def _in_a_line(problem: yaml.YAMLError) -> str:
-    said = " ".join(str(problem).split())
+    said = " ".join(str(problem).split()).replace('in "<unicode string>", line', "in line")
     return f"{said}; indent with blanks, not with tabs" if "'\\t'" in said else said
 
 

@@ -150,6 +150,7 @@ def id_of_text(run: Run, text: str | None) -> str:
     wanted = (text or "").strip()
     if not wanted:
         raise UserError("--text: empty; give a part of the row's question")
+    shown = repr(wanted if len(wanted) <= 60 else f"{wanted[:60]}...")
     found: dict[str, str] = {}
     for what in _WHAT:
         file = _file_of(run, what)
@@ -163,10 +164,10 @@ def id_of_text(run: Run, text: str | None) -> str:
     if len(found) == 1 or len(exact) == 1:
         return (exact or list(found))[0]
     if not found:
-        raise UserError(f"--text {wanted!r}: no question in the run at {run.uri} holds it")
+        raise UserError(f"--text {shown}: no question in the run at {run.uri} holds it")
     some = "".join(f"\n  {row}  {question[:60]!r}" for row, question in sorted(found.items())[:5])
     more = f"\n  and {len(found) - 5:,} more" if len(found) > 5 else ""
-    raise UserError(f"--text {wanted!r}: {len(found):,} questions hold it; give more of it, or an id:{some}{more}")
+    raise UserError(f"--text {shown}: {len(found):,} questions hold it; give more of it, or an id:{some}{more}")
 
 
 def _like(wanted: str, known: Sequence[pa.ChunkedArray]) -> str:

@@ -4,9 +4,11 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from llm2llm.components.report.mlflow_address import SERVER, usable
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.base.process import RUN_VARIABLE
 from llm2llm.components.stages import STAGES
+from llm2llm.pipelines.config import Config
 from llm2llm.pipelines.config.placement_parts import (
     MAY_LOAD_MODELS,
     READS_DATA,
@@ -111,6 +113,28 @@ def secrets_of(placement: PlacementSettings, stage: str) -> list[SecretVariable]
 def config_maps_of(placement: PlacementSettings, stage: str) -> list[ConfigMapVariable]:
     """The environment variables that a stage gets from ConfigMaps."""
     return [one for one in placement.config_maps if stage in one.stages]
+
+
+def mlflow_unset(config: Config) -> str:
+    """Why a config's run would not be logged to MLflow in a cluster; empty: nothing is wrong.
+
+    A secret or a ConfigMap is taken at its word: what is in it is the cluster's.
+    """
+    if not config.report.mlflow_experiment:
+        return ""
+    placement = config.placement
+    referred = {one.env for one in secrets_of(placement, "report")}
+    referred |= {one.env for one in config_maps_of(placement, "report")}
+    if SERVER in referred:
+        return ""
+    address = environment(placement, "report", placement.stages.get("report")).get(SERVER, "")
+    if usable(address):
+        return ""
+    wrong = f"{address!r} is no http:// or https:// address" if address else "stage report is not given it"
+    return (
+        f"report.mlflow_experiment: nothing is logged without the tracking server in {SERVER}, and {wrong}; set "
+        f"placement.env.{SERVER}, unless the image has it"
+    )
 
 
 def environment(placement: PlacementSettings, stage: str, wanted: StagePlacement | None) -> dict[str, str]:

@@ -15,6 +15,7 @@ from llm2llm.components.stages import STAGES
 from llm2llm.pipelines.config import Config, to_parameters
 from llm2llm.pipelines.config.data_versions import data_versions
 from llm2llm.pipelines.config.stage_settings import stage_settings
+from llm2llm.pipelines.kubeflow.apply_placement import mlflow_unset
 from llm2llm.pipelines.kubeflow.compact import compact, drop_type_versions, merge_components, share_bodies
 from llm2llm.pipelines.kubeflow.expected_size import expected_size, size_line
 from llm2llm.pipelines.kubeflow.spec_checks import refuse_repeated_artifacts
@@ -80,10 +81,12 @@ class Checked:
     @property
     def notes(self) -> list[str]:
         """What a person should know about it, a line each."""
-        if self.config.reports_each_iteration:
-            return [size_line(self.size)]
-        once = "one report, when the loop has ended (report.each_iteration)"
-        return [size_line(self.size), once]
+        notes = [size_line(self.size)]
+        if not self.config.reports_each_iteration:
+            notes.append("one report, when the loop has ended (report.each_iteration)")
+        if unlogged := mlflow_unset(self.config):
+            notes.append(f"warning: {unlogged}")
+        return notes
 
 
 def compile_checked(config: Config, output: Path) -> Checked:

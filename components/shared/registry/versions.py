@@ -240,6 +240,9 @@ def find_version(registry: str, version: str) -> str:
 def verify_version(registry: str, version: str) -> dict[str, FileEntry]:
     """Reads every byte of a version again, and holds it against its hashes and the hash in the version's name.
 
+    A file that has been put beside them is refused too: a loader takes an `adapter_config.json` or other weights that
+    it finds. Names that begin with a dot are passed over.
+
     Returns:
         What its manifest says of each file.
 
@@ -257,6 +260,12 @@ def verify_version(registry: str, version: str) -> dict[str, FileEntry]:
         raise UserError(f"version {version} is damaged: {str(problem).rpartition(': ')[0]}; {fix}") from None
     if name != version:
         raise UserError(f"version {version} is damaged: {join(uri, MANIFEST)} is that of {name}; {fix}")
+    stored = (found.uri.removeprefix(f"{uri}/") for found in list_objects(uri))
+    more = [one for one in stored if one not in entries and not any(part.startswith(".") for part in one.split("/"))]
+    if strange := sorted(one for one in more if one != MANIFEST and not one.endswith("/")):
+        raise UserError(
+            f"version {version} is damaged: {join(uri, strange[0])} has been put there since it was stored; remove it"
+        )
     return entries
 
 

@@ -265,7 +265,7 @@ def _difference(uri: str, arrived: int, sha256: str, entry: FileEntry) -> UserEr
         what = "truncated" if arrived < entry.size else "changed"
         return _damaged(uri, f"was {what}: {arrived:,} bytes instead of {entry.size:,}")
     if sha256 != entry.sha256:
-        return _damaged(uri, "was changed: its SHA-256 is not the manifest's")
+        return _damaged(uri, "was changed (its SHA-256 is another)")
     return None
 
 

@@ -200,7 +200,7 @@ def test_a_candidate_that_was_damaged_meanwhile_is_not_promoted(registry: str, t
     keep(registry, "run-1", tmp_path / "model", lambda i: i < 60)
     weights = storage.join(versions.candidate_uri(registry, "run-1"), "model.safetensors")
     storage.write_bytes(weights, b"x" * len(storage.read_bytes(weights)))
-    with pytest.raises(UserError, match=r"model\.safetensors was changed: its SHA-256 .* run its stage promote again"):
+    with pytest.raises(UserError, match=r"model\.safetensors was changed \(its SHA-256 .* run its stage promote again"):
         finish(registry, "run-1")
     assert current(registry) is None
     version = keep(registry, "run-1", tmp_path / "model", lambda i: i < 60)

@@ -11,7 +11,7 @@ import yaml
 from llm2llm.components.shared.llm.backends import openai_attempts
 from llm2llm.components.shared.training.settings import FineTuneSettings
 from llm2llm.pipelines.checks import preflight
-from llm2llm.pipelines.checks.student_memory import Memory, shape_of, training_memory
+from llm2llm.pipelines.checks.student_memory import Memory, answering_memory, shape_of, training_memory
 from tests.support.cluster import Run
 from tests.support.json_server import JsonServer
 from tests.support.kfp_server import KfpServer
@@ -494,6 +494,73 @@ def test_the_count_of_parameters_is_that_of_transformers() -> None:
             built = AutoModelForCausalLM.from_config(AutoConfig.for_model(values["model_type"], **kind))
         exact = sum(one.numel() for one in built.parameters())
         assert shape_of(values).parameters == pytest.approx(exact, rel=0.02)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "deberta-v2", "modernbert", "mpnet"])
+def test_an_encoder_that_classifies_has_no_output_embeddings(kind: str) -> None:
+    import torch
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    config = AutoConfig.for_model(kind)
+    with torch.device("meta"):
+        built = AutoModelForSequenceClassification.from_config(config)
+    shape = shape_of(config.to_dict(), classifier=True)
+    assert shape.parameters == pytest.approx(sum(one.numel() for one in built.parameters()), rel=0.02)
+
+
+def test_a_classifier_keeps_neither_logits_of_words_nor_keys_and_values() -> None:
+    shape = shape_of(LLAMA_7B)
+    writes = answering_memory(shape, shape.parameters, 32, 1024)
+    scores = answering_memory(shape, shape.parameters, 32, 1024, classifier=True)
+    assert scores.weights == writes.weights
+    assert scores.activations < writes.activations / 2
+    short = {"max_length": 64}
+    writes, scores = (
+        training_memory(shape, shape.parameters, FineTuneSettings.model_validate({"head": head, **short}), 1)
+        for head in ("language_model", "classifier")
+    )
+    assert writes.activations - scores.activations > 4 * shape.vocabulary * shape.hidden / 2**30
+
+
+def test_preflight_estimates_a_classifier_as_one(run: Run, tmp_path: Path) -> None:
+    bert = {"model_type": "bert", "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
+            "intermediate_size": 3072, "vocab_size": 30522}  # fmt: skip
+    student = model(tmp_path / "bert", **bert)
+    out = run("preflight", "tickets-classifier", "--set", f"student={student}")[1]
+    assert lines(out)["student"] == ("ok", f"{student}, 108.4 M parameters")
+    said = lines(out)["memory of evaluate"][1]
+    assert float(said.split("about ")[1].split()[0]) < 2.5, said
+
+
+def test_a_run_that_mlflow_would_not_see_is_pointed_out(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    wanted = ("--set", "report.mlflow_experiment=tickets")
+
+    def found(*settings: str) -> tuple[str, str]:
+        more = [part for one in settings for part in ("--set", one)]
+        return lines(run("preflight", "quickstart", *wanted, *more)[1])["mlflow"]
+
+    assert found()[0] == "fail"
+    assert "needs the address of a tracking server" in found()[1]
+    cluster, variable = "placement.profile=gke", "placement.env.MLFLOW_TRACKING_URI"
+    assert found(cluster)[0] == "warn"
+    assert "stage report is not given it; set placement.env.MLFLOW_TRACKING_URI" in found(cluster)[1]
+    assert "'mlflow:5000' is no http:// or https:// address" in found(cluster, f"{variable}=mlflow:5000")[1]
+    assert found(cluster, f"{variable}=http://mlflow:5000")[0] == "ok"
+    key = "{env: MLFLOW_TRACKING_URI, %s: mlflow, key: address, stages: [%s]}"
+    for given, stage, status in (
+        ("placement.config_maps=[" + key % ("config_map", "report") + "]", "report", "ok"),
+        ("placement.secrets=[" + key % ("secret", "report") + "]", "report", "ok"),
+        ("placement.secrets=[" + key % ("secret", "train") + "]", "train", "warn"),
+    ):
+        assert found(cluster, given)[0] == status, stage
+    out = run("compile", "quickstart", "-o", tmp_path / "pipeline.yaml", *wanted, "--set", "max_iterations=1")[1]
+    assert "warning: report.mlflow_experiment: nothing is logged without the tracking server in" in out
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    assert found()[0] == "ok"
+    assert found(cluster)[0] == "warn", "this machine's environment is not the pod's"
 
 
 def test_every_way_to_need_less_memory_does() -> None:

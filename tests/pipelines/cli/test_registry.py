@@ -138,6 +138,21 @@ def test_verify_finds_a_manifest_that_was_changed_with_its_file(three: tuple[str
         called("show", found[0], "--check", "--registry", uri)
 
 
+def test_a_file_that_was_put_beside_a_versions_own_is_found(three: tuple[str, list[str]]) -> None:
+    """A loader takes an adapter_config.json that it finds, whatever the manifest says."""
+    uri, found = three
+    storage.write_bytes(storage.join(versions.version_uri(uri, found[1]), ".DS_Store"), b"a file manager's")
+    assert called("verify", "--registry", uri).return_value == 0
+    strange = storage.join(versions.version_uri(uri, found[1]), "adapter_config.json")
+    storage.write_bytes(strange, b"{}")
+    bad = called("verify", "--registry", uri)
+    assert (bad.return_value, bad.output.count("DAMAGED")) == (1, 1)
+    assert f"{strange} has been put there since it was stored; remove it" in bad.output.replace("\n", "")
+    with pytest.raises(UserError, match="has been put there since"):
+        called("rollback", "--registry", uri, "--yes")
+    assert len(generations(uri)) == 3
+
+
 def test_nothing_damaged_is_put_into_production(three: tuple[str, list[str]]) -> None:
     uri, found = three
     weights = damage(uri, found[1])

@@ -313,6 +313,8 @@ class TestCommand:
         assert "kept in iteration 2" in command("--text", generated(0, 2).question, "--run", str(run)).output
         for arguments in ((), ("x", "--text", "y")):
             assert "give ROW_ID or --text, and one of them only" in command(*arguments, "--run", str(run)).output
+        said = command("--text", "x" * 10_000, "--run", str(run))
+        assert f"--text '{'x' * 60}...': no question in the run" in said.output + str(said.exception)
 
     def test_imports_neither_kubeflow_nor_a_model_library(self, run: Path) -> None:
         code = (

@@ -124,6 +124,29 @@ def _as_stages_write(config: Config) -> Callable[[StageInput], StageOutput]:
     return pretend
 
 
+def test_every_training_gets_what_tune_has_chosen_also_the_folds(store: MetadataStore, tmp_path: Path) -> None:
+    """KFP's local runner hands nothing on into the loop of the folds, and is refused; a cluster does."""
+    tried = ["train.learning_rate=2e-5", "tune.learning_rate=[0.001, 0.002]"]
+    overrides = ["max_iterations=1", "filter_errors.selection=out_of_fold", *tried]
+    config = load_config("quickstart", overrides)
+    settings = stage_settings(config)
+
+    def pretend(stage: StageInput) -> StageOutput:
+        said = {**settings} if stage.task == "configure" else {}
+        if stage.task == "tune":
+            said = {name: f"tuned {name}" for name in stage.executor_input["outputs"]["parameters"]}
+        return StageOutput(said, metadata=_small_metadata(stage).metadata)
+
+    compile_config(config, tmp_path / "pipeline.yaml")
+    result = run(read_compiled(tmp_path / "pipeline.yaml"), store=store, pretend=pretend)
+    assert result.state == "Succeeded", (result.failed_task, result.message)
+    given = {stage.task: stage.parameters["settings"] for stage in result.stages if "settings" in stage.parameters}
+    trains = {task: text for task, text in given.items() if task.startswith(("train", "out-of-fold", "controls"))}
+    assert {task.split("-")[0] for task in trains} == {"train", "out", "controls"}
+    assert {text.split()[0] for text in trains.values()} == {"tuned"}, trains
+    assert not [task for task, text in given.items() if task not in trains and text.startswith("tuned")]
+
+
 def test_the_largest_pipeline_resolves_on_2_16(
     store: MetadataStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,7 +74,7 @@ def test_a_stored_folder_is_replaced_as_a_whole(place: str, model: Path, tmp_pat
     ("name", "data", "what"),
     [
         ("model.safetensors", b"\0" * (LARGE - 1), "was truncated: 20,971,519 bytes instead of 20,971,520"),
-        ("model.safetensors", b"\0" * LARGE, "was changed: its SHA-256"),
+        ("model.safetensors", b"\0" * LARGE, "was changed \\(its SHA-256"),
         ("config.json", b"{}\n", "was changed: 3 bytes instead of 2"),
         ("tokenizer/odd name ü.json", None, "is missing"),
     ],
