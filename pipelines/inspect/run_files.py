@@ -25,7 +25,7 @@ from llm2llm.components.shared.base.errors import UserError, did_you_mean
 from llm2llm.components.shared.base.hashing import hash_of_bytes
 from llm2llm.components.shared.data.artifacts import without_record
 from llm2llm.components.shared.data.journal import FILES as JOURNAL_KINDS
-from llm2llm.components.shared.data.parquet import METADATA_KEY
+from llm2llm.components.shared.data.parquet import METADATA_KEY, with_default
 from llm2llm.components.shared.data.schemas import KINDS, SPLITS
 from llm2llm.components.shared.data.schemas import VERSION as ROWS_VERSION
 from llm2llm.components.shared.lineage.embedded import content_hash_of_bytes, content_hash_of_entries
@@ -211,12 +211,14 @@ class Run:
         return max(rows, key=lambda row: row["iteration"])["best_iteration"] if rows else None
 
     def table(self, file: RunFile, kind: str, columns: Sequence[str]) -> pa.Table:
-        """Some columns of a file of rows.
+        """Some columns of a file of rows, without those that an older file may lack and does.
 
         Raises:
             UserError: It is missing or damaged, or holds other rows.
         """
-        return _columns(self._opened(file, kind), file, columns)
+        opened = self._opened(file, kind)
+        lacks = with_default(kind) - {*opened.schema_arrow.names}
+        return _columns(opened, file, [name for name in columns if name not in lacks])
 
     def count(self, file: RunFile, kind: str) -> int:
         """How many rows a file holds."""

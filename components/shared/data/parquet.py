@@ -191,13 +191,18 @@ def _read_parquet(path: str | os.PathLike[str], kind: str, row_type: type[R]) ->
 
 def _columns_fit(found: pa.Schema, kind: str) -> bool:
     """Whether a file's columns are those of the kind; an older file may lack some that have a default."""
-    has_default = {
+    may_lack = with_default(kind)
+    wanted = [one for one in schema(kind) if one.name in found.names or one.name not in may_lack]
+    return bool(found.equals(pa.schema(wanted)))
+
+
+def with_default(kind: str) -> set[str]:
+    """The columns of a kind that have a default: those that an older file may lack."""
+    return {
         f.name
         for f in dataclasses.fields(KINDS[kind])
         if f.default is not dataclasses.MISSING or f.default_factory is not dataclasses.MISSING
     }
-    wanted = [one for one in schema(kind) if one.name in found.names or one.name not in has_default]
-    return bool(found.equals(pa.schema(wanted)))
 
 
 def _read_json_lines(path: str | os.PathLike[str], kind: str, row_type: type[R]) -> list[R]:

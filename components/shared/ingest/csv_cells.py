@@ -9,7 +9,7 @@ from typing import Any
 
 from llm2llm.components.shared.data.schemas import content_id
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 _MARK = "'"
 
 

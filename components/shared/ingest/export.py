@@ -51,8 +51,9 @@ def export_rows(
         rows: A training set, or any other.
         path: The file to write.
         export_format: See the module's docstring.
-        task: For `messages` and `prompt_completion`: prompt and completion are those that its student is trained on.
-            None: the question with its choices, and the answer, after the rationale where there is one.
+        task: For `messages` and `prompt_completion`: prompt and completion are those that its student is trained on,
+            with its system prompt (`messages`), and a second pair for a rationale that is a second task. None: the
+            question with its choices, and the answer, after the rationale where there is one.
         lineage: Whether to add the columns of `LINEAGE`, and in `messages` and `prompt_completion` the row's id.
 
     Raises:
@@ -65,7 +66,7 @@ def export_rows(
         )
     names = exported_columns("jsonl", lineage)
     if export_format in ("messages", "prompt_completion"):
-        write_json_lines(path, [_trained(row, export_format, task, lineage) for row in rows])
+        write_json_lines(path, [one for row in rows for one in _trained(row, export_format, task, lineage)])
     else:
         fields = pa.schema([schema("examples").field(name) for name in names])
         write_columns([{name: getattr(row, name) for name in names} for row in rows], path, export_format, fields)
@@ -171,7 +172,8 @@ def _calls(row: Example) -> list[dict[str, Any]] | None:
     return [{"type": "function", "function": call} for call in value]
 
 
-def _trained(row: Example, export_format: ExportFormat, task: Task | None, lineage: bool) -> dict[str, Any]:
+def _trained(row: Example, export_format: ExportFormat, task: Task | None, lineage: bool) -> list[dict[str, Any]]:
+    """A row as its student is trained on it, and its twin where the rationale is a second task."""
     # Beside messages, the tools are what a chat template writes.
     shown_tools = [] if export_format == "messages" else row.tools
     if task is not None:
@@ -181,11 +183,26 @@ def _trained(row: Example, export_format: ExportFormat, task: Task | None, linea
         choices = [f"{letter}. {choice}" for letter, choice in zip(ascii_uppercase, row.choices, strict=False)]
         prompt = "\n".join([row.question, *choices])
         target = f"{row.rationale}\n#### {row.answer}" if row.rationale else row.answer
+    pairs = [(row.id, prompt, target)]
+    if task is not None and tasks.is_second_task(task) and row.rationale:
+        second = tasks.rationale_prompt(task, row.question, row.choices)
+        pairs.append((f"{row.id}{tasks.SECOND_TASK}", second, row.rationale))
+    return [
+        {**_written(row, export_format, task, *pair), **({"id": row_id, **_lineage(row)} if lineage else {})}
+        for row_id, *pair in pairs
+    ]
+
+
+def _written(row: Example, export_format: ExportFormat, task: Task | None, prompt: str, target: str) -> dict[str, Any]:
+    if export_format == "prompt_completion":
+        return {"prompt": prompt, "completion": f" {target}"}
+    system = [{"role": "system", "content": task.chat.system}] if task is not None and task.chat.system else []
+    answer: dict[str, Any] = {"role": "assistant", "content": target}
+    if (task is None or tasks.answers_with_calls(task)) and (calls := _calls(row)):
+        answer = {"role": "assistant", "content": "", "tool_calls": calls}
     offered = {"tools": [json.loads(one) for one in row.tools]} if row.tools else {}
-    kept: dict[str, Any] = {name: getattr(row, name) for name in ("id", *LINEAGE)} if lineage else {}
-    if export_format == "messages":
-        turns: list[dict[str, Any]] = [{"role": "user", "content": prompt}, {"role": "assistant", "content": target}]
-        if (calls := _calls(row)) is not None:
-            turns[1] = {"role": "assistant", "content": "", "tool_calls": calls}
-        return {"messages": turns, **offered, **kept}
-    return {"prompt": prompt, "completion": f" {target}", **kept}
+    return {"messages": [*system, {"role": "user", "content": prompt}, answer], **offered}
+
+
+def _lineage(row: Example) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in LINEAGE}

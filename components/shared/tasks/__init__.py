@@ -22,11 +22,14 @@ from llm2llm.components.shared.tasks.forms.classification import same_label
 from llm2llm.components.shared.tasks.shipped import casehold, gsm8k, snips, sst2, trec
 from llm2llm.components.shared.tasks.task import Columns, Task
 
-__all__ = ["FORMS", "TASKS", "AnyTask", "Columns", "FieldScore", "Form", "Task", "answer_schema", "answer_text",
-           "answers_with_calls", "check_tools", "field_scores", "grade", "is_second_task", "load_task", "matches",
-           "normalise", "parse", "prompt", "rationale_in", "rationale_prompt", "row_score", "target",
-           "teacher_schema", "with_shots"]  # fmt: skip
+__all__ = ["FORMS", "SECOND_TASK", "TASKS", "AnyTask", "Columns", "FieldScore", "Form", "Task", "answer_schema",
+           "answer_text", "answers_with_calls", "check_tools", "field_scores", "grade", "is_second_task",
+           "load_task", "matches", "normalise", "parse", "prompt", "rationale_in", "rationale_prompt", "row_score",
+           "target", "teacher_schema", "with_shots"]  # fmt: skip
 
+
+SECOND_TASK = ":rationale"
+"""What the id of a row's twin ends with, which asks for the rationale."""
 
 TASKS: dict[str, Task] = {module.TASK.name: module.TASK for module in (gsm8k, casehold, snips, trec, sst2)}
 

@@ -20,9 +20,6 @@ IGNORED = -100
 SOFT_LABEL = ":soft"
 """What the id of a row's twins ends with, which have the other labels that its votes are for."""
 
-SECOND_TASK = ":rationale"
-"""What the id of a row's twin ends with, which asks for the rationale."""
-
 SHORTEST_PROMPT = 16
 """Tokens of a prompt that truncation leaves at least; what is left of a shorter one asks nothing."""
 
@@ -99,7 +96,11 @@ def encode_rows(
     ]
     if tasks.is_second_task(task):
         encoded += [
-            (replace(row, id=f"{row.id}{SECOND_TASK}"), encode_rationale(tokenizer, task, row), of_row.get(row.id, 1.0))
+            (
+                replace(row, id=f"{row.id}{tasks.SECOND_TASK}"),
+                encode_rationale(tokenizer, task, row),
+                of_row.get(row.id, 1.0),
+            )
             for row in examples
             if row.rationale
         ]
@@ -114,7 +115,7 @@ def encode_rows(
             truncated += fitting is not whole
             rows.append(_row(example.id, fitting, settings.loss_on, weight, floors.get(example.id, 0.0)))
     _refuse_none(rows, limit)
-    twins = sum(row.id.endswith(SECOND_TASK) for row in rows)
+    twins = sum(row.id.endswith(tasks.SECOND_TASK) for row in rows)
     soft = sum(row.id.endswith(SOFT_LABEL) for row in rows)
     return Encoding(rows, left_out=len(encoded) - len(rows), truncated=truncated, second_tasks=twins, soft=soft)
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -97,3 +98,19 @@ def test_what_is_exported_trains_in_plain_trl(run: Run, tmp_path: Path, export_f
     assert all(loss > 0 for loss in losses)
     moved = [name for name, weight in trainer.model.named_parameters() if not torch.equal(weight, before[name])]
     assert len(moved) == len(before)
+
+
+def test_a_run_of_before_a_column_was_there_is_exported(run: Run, tmp_path: Path) -> None:
+    output = make_run(tmp_path / "out", config=task(), in_cluster=True)
+    assert run("export", output, "--to", "now.jsonl", "--lineage")[0] == 0
+    for report in output.glob("report*"):  # which has the files' hashes
+        shutil.rmtree(report)
+    lacking = 0
+    for file in output.rglob("next_training_set"):
+        table = pq.read_table(file)
+        assert "by_way_of" in table.column_names
+        pq.write_table(table.drop_columns(["by_way_of", "also_right"]), file)
+        lacking += 1
+    code, _, err = run("export", output, "--to", "before.jsonl", "--lineage")
+    assert (code, lacking > 0) == (0, True), err
+    assert (tmp_path / "before.jsonl").read_bytes() == (tmp_path / "now.jsonl").read_bytes()

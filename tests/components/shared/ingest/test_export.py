@@ -9,14 +9,20 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from transformers import AutoTokenizer
 
+from llm2llm.components.shared import tasks
 from llm2llm.components.shared.base.errors import UserError
 from llm2llm.components.shared.data.parquet import read_rows
 from llm2llm.components.shared.data.schemas import Example, content_id
 from llm2llm.components.shared.ingest.csv_cells import plain_cell, safe_cell
 from llm2llm.components.shared.ingest.export import CONTENT, LINEAGE, export_rows
 from llm2llm.components.shared.ingest.sources import read_examples, read_raw
+from llm2llm.components.shared.models.prompts import encode, encode_rationale
 from llm2llm.components.shared.tasks import Columns, Task
+from llm2llm.components.shared.tasks.chat import ChatSettings
+from tests.components.shared.models.test_chat_templates import SHIPPED
+from tests.components.shared.tasks.forms.test_json import CALL, CALLS, WEATHER
 
 TEXT = Task(name="free", form="text", match="exact", question_cue="\0", columns=Columns(question="body", answer="told"))
 CHOICE = Task(name="m", form="multiple_choice", columns=Columns(choices="options"))
@@ -26,11 +32,13 @@ SUMS = Task(name="s", form="numeric", rationale=True)
 def row(
     question: str, answer: str, rationale: str | None = None, choices: list[str] | None = None, **more: Any
 ) -> Example:
-    id_ = content_id(question, choices or [], rationale, answer)
+    id_ = content_id(question, choices or [], rationale, answer, more.get("tools", []))
     return Example(id=id_, question=question, choices=choices or [], rationale=rationale, answer=answer, **more)
 
 
-starts = st.sampled_from(["", "=", "+", "-", "@", "'", "'=", "''-", "=1+cmd|' /C calc'!A0", '"', ",", ";"])
+starts = st.sampled_from(
+    ["", "=", "+", "-", "@", "\n", "＝", "＠", "'", "'=", "''-", "=1+cmd|' /C calc'!A0", '"', ",", ";"]
+)
 characters = st.characters(codec="utf-8", exclude_categories=["Cc", "Cf"]) | st.just("\n")
 texts = st.builds(str.__add__, starts, st.text(characters, max_size=20)).map(str.strip).filter(bool)
 
@@ -106,6 +114,38 @@ def test_chat_exports_of_a_task_are_what_its_student_is_trained_on(tmp_path: Pat
     assert (found["prompt"], found["completion"], found["id"]) == (prompt, f" {target}", rows[0].id)
     export_rows([row("Where?", "B", choices=["x", "y"])], tmp_path / "rows.jsonl", "messages")
     assert json.loads((tmp_path / "rows.jsonl").read_text())["messages"][0]["content"] == "Where?\nA. x\nB. y"
+
+
+TEAM = ChatSettings(system="You are brief.")
+CLASSES = Task(name="c", form="classification", labels=["a", "b"], rationale=True, chat=TEAM)
+EXPORTED = {
+    "system": (TEXT.model_copy(update={"chat": TEAM}), row("Who?", "me")),
+    "rationale first": (CLASSES, row("Which?", "a", "It is so.")),
+    "rationale beside": (CLASSES.model_copy(update={"rationale_as": "second_task"}), row("Which?", "a", "It is so.")),
+    "calls": (CALLS, row("Is it warm?", CALL, tools=[WEATHER])),
+    "no call": (CALLS.model_copy(update={"chat": TEAM}), row("Thanks!", "[]", tools=[WEATHER])),
+    "calls as text": (
+        CALLS.model_copy(update={"answer_schema": {"type": "array", "items": {"type": "object"}}}),
+        row("Is it warm?", CALL, tools=[WEATHER]),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_a_trainer_that_applies_the_template_sees_the_students_own_tokens(
+    name: str, tmp_path: Path, tiny_student: Path
+) -> None:
+    task, example = EXPORTED[name]
+    tokenizer = AutoTokenizer.from_pretrained(tiny_student)
+    tokenizer.chat_template = SHIPPED["qwen2_5"].read_text("utf-8")
+    export_rows([example], tmp_path / "rows.jsonl", "messages", task)
+    exported = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text("utf-8").splitlines()]
+    own = [encode(tokenizer, task, example)]
+    own += [encode_rationale(tokenizer, task, example)] if tasks.is_second_task(task) else []
+    assert [tokenizer.decode(one.prompt + one.completion).removesuffix(tokenizer.eos_token).strip() for one in own] == [
+        tokenizer.apply_chat_template(one["messages"], tools=one.get("tools"), tokenize=False).strip()
+        for one in exported
+    ]
 
 
 def test_lineage_is_left_out_or_put_in(tmp_path: Path) -> None:
