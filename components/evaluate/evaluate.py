@@ -31,7 +31,7 @@ from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.judge.cost import total
 from llm2llm.components.shared.tasks import FORMS, Task, field_scores, row_score
 from llm2llm.components.shared.tasks.forms.metrics import CLASS_METRICS
-from llm2llm.components.shared.tasks.measured import matrix, measured, metric_of
+from llm2llm.components.shared.tasks.measured import always_given, matrix, measured, metric_of
 from llm2llm.components.shared.tasks.threshold import (
     Flagged,
     check_threshold,
@@ -385,7 +385,8 @@ def compared(score: Score, first: Score, now: Sequence[Prediction]) -> Score:
 def confusions_of(
     task: Task, splits: Mapping[Split, Sequence[Example]], predictions: Sequence[Prediction]
 ) -> list[Confusion]:
-    """How many rows with one right answer were given which, in every split; none for a task without labels or choices.
+    """How many rows with one right answer were given which, in every split; for a task without labels or choices only
+    of a split to which the student always gives the same answer.
 
     Args:
         task: Says whether it has such.
@@ -393,7 +394,13 @@ def confusions_of(
         predictions: Of one iteration; the first answers count.
     """
     if not FORMS[task.form].has_classes:
-        return []
+        of_split = {split: [one for one in predictions if one.split == split] for split in SPLITS}
+        predictions = [
+            one
+            for split, asked in of_split.items()
+            if asked and always_given(splits.get(split, []), asked) is not None
+            for one in asked
+        ]
     right = {(split, row.id): row.answer for split, rows in splits.items() for row in rows}
     cells = Counter(
         (p.iteration, p.split, right[p.split, p.example_id], p.parsed) for p in predictions if p.split in SPLITS

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from llm2llm.components.promote.compare import MeasuresByRow, checks, compare
@@ -36,7 +37,7 @@ from llm2llm.components.shared.registry.records import (
 from llm2llm.components.shared.registry.settings import CardSettings, PromoteSettings
 from llm2llm.components.shared.storage import NotThere, delete_folder, fetched
 from llm2llm.components.shared.tasks import Task, load_task
-from llm2llm.components.shared.tasks.measured import measured, metric_of
+from llm2llm.components.shared.tasks.measured import always_given, measured, metric_of
 from llm2llm.components.shared.tasks.threshold import ThresholdSettings, choose_threshold, flagged, probabilities
 
 ROUNDS = 100
@@ -106,7 +107,13 @@ def keep_candidate(
     documents = {
         RECORD: to_document(record),
         ANSWERS: to_document(
-            Answers(graded_with=digests.of_grading(config), correct=correct, metric=metric, measures=measures)
+            Answers(
+                graded_with=digests.of_grading(config),
+                correct=correct,
+                metric=metric,
+                measures=measures,
+                always=always_given(validation, [one for one in predictions if one.split == "validation"]),
+            )
         ),
         TRAINED_ON: to_document(trained_on),
         CARD: render_card(record).encode("utf-8", "replace"),
@@ -281,8 +288,9 @@ def _judged(
             f"`llm2llm registry rollback {version}` brings it back",
         )
         return _concluded(replace(verdict, candidate=everything), None, [check])
+    one_answer = "" if answers.always is None else shorten(answers.always, 80, placeholder=" ...")
     if not history:
-        return _concluded(replace(verdict, candidate=everything), None, [_first(everything)])
+        return _concluded(replace(verdict, candidate=everything), None, [_first(everything, one_answer)])
     if history[-1].version == version:
         check = Check(name="new", passed=False, text="the candidate is that very student")
         return _concluded(replace(verdict, candidate=everything, incumbent=everything), version, [check])
@@ -315,7 +323,11 @@ def _judged(
         incumbent=_contender(incumbent.version, incumbent.record, incumbent.correct, same),
         comparison=comparison,
     )
-    return _concluded(verdict, incumbent.version, checks(comparison, settings))
+    found = checks(comparison, settings)
+    if one_answer:
+        text = f"it answers {one_answer!r} to each of the {len(known):,} validation rows, whatever is right"
+        found.append(Check(name="tells_apart", passed=False, text=text))
+    return _concluded(verdict, incumbent.version, found)
 
 
 def _students(scores: Sequence[Score], rows: Sequence[Example]) -> list[dict[str, bool]]:
@@ -349,8 +361,9 @@ def _measures(
     return MeasuresByRow(incumbent.measures, answers.measures, students)
 
 
-def _first(candidate: Contender) -> Check:
+def _first(candidate: Contender, one_answer: str) -> Check:
     figures = f"{candidate.correct:,} of {candidate.n:,} validation rows right"
+    figures += f", and answers {one_answer!r} to each of them" if one_answer and candidate.correct else ""
     return Check(name="first", passed=candidate.correct > 0, text=f"it is the first, with {figures}")
 
 

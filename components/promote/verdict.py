@@ -108,10 +108,12 @@ class GuardChange:
 class Check:
     """One condition of a promotion."""
 
-    name: Literal["better", "min_gain", "slices", "first", "new", "not_rolled_back", "comparable", "guards"]
-    """`first`: with nothing in production, that it answers something right. `new`: that it is not in production
-    already. `not_rolled_back`: that no person took this very version out of production. `comparable`: that rows are
-    left to compare on."""
+    name: Literal[
+        "better", "min_gain", "slices", "tells_apart", "first", "new", "not_rolled_back", "comparable", "guards"
+    ]
+    """`tells_apart`: said only of a student that gives one answer to everything. `first`: with nothing in production,
+    that it answers something right. `new`: that it is not in production already. `not_rolled_back`: that no person took
+    this very version out of production. `comparable`: that rows are left to compare on."""
     passed: bool
     text: str
     """In words, with the figures."""

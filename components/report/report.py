@@ -306,7 +306,9 @@ def _answers(summary: Mapping[str, Any]) -> dict[str, Any] | None:
     # Of the delivered student where it was counted, else of the last one.
     delivered = summary["delivered"]
     of_best = delivered["splits"].get(split) if delivered else None
-    confusion, reliability = (of_best or shown)["confusion"], shown["reliability"]
+    # Free answers have a confusion only where one is always given, which the verdict tells.
+    confusion = (of_best or shown)["confusion"] if shown["confusion"] is not None else None
+    reliability = shown["reliability"]
     scored = next(one for one in summary["iterations"] if one["iteration"] == answers["iteration"])["accuracy"][split]
     return {
         "iteration": answers["iteration"],

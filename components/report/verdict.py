@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import Any, Literal
 
 from llm2llm.components.report.controls import control_of
@@ -78,9 +79,10 @@ def always_one(summary: Mapping[str, Any]) -> str:
     if split is None or label is None:
         return ""
     return (
-        f"The student of iteration {delivered['iteration']} answers {label!r} to each of the "
-        f"{count(delivered['splits'][split]['n'], f'{split} question')}: it has not learnt to tell the labels apart. "
-        "Raise train.learning_rate or train.epochs, or set train.class_weights: balanced."
+        f"The student of iteration {delivered['iteration']} answers "
+        f"{shorten(label, 80, placeholder=' ...')!r} to each of the "
+        f"{count(delivered['splits'][split]['n'], f'{split} question')}: it has not learnt to tell them apart. "
+        "Raise train.learning_rate or train.epochs, or, for labels, set train.class_weights: balanced."
     )
 
 

@@ -45,9 +45,14 @@ def model_folder(folder: Path, content: bytes = b"weights") -> Path:
     return folder
 
 
-def predictions(validation: Sequence[Example], right: Callable[[int], bool], iteration: int = 0) -> list[Prediction]:
+def predictions(
+    validation: Sequence[Example],
+    right: Callable[[int], bool],
+    iteration: int = 0,
+    wrong: Callable[[Example], str] = lambda row: "?",
+) -> list[Prediction]:
     """The answers to validation rows, of which the i-th is right if `right(i)`."""
-    said = [row.answer if right(i) else "?" for i, row in enumerate(validation)]
+    said = [row.answer if right(i) else wrong(row) for i, row in enumerate(validation)]
     return [prediction(row, one, "validation", iteration) for row, one in zip(validation, said, strict=True)]
 
 
@@ -62,16 +67,17 @@ def keep(
     config: dict[str, Any] = CONFIG,
     content: bytes | None = None,
     as_it_is: bool = False,
+    says: Callable[[Example], str] = lambda row: "?",
 ) -> str:
     """Stores the candidate of a run that answers the i-th validation row right if `right(i)`; `folder` is made to look
-    like a student's, unless it is one already (`as_it_is`)."""
+    like a student's, unless it is one already (`as_it_is`). What is not right is as `says` says."""
     correct = sum(right(i) for i in range(len(validation)))
     history = [score(iteration, "validation", correct, len(validation)), score(iteration, "test", correct, 100)]
     return keep_candidate(
         registry,
         run,
         folder if as_it_is else model_folder(folder, content or run.encode()),
-        predictions(validation, right, iteration),
+        predictions(validation, right, iteration, says),
         history,
         training,
         [row for row in training if not row.generated],

@@ -225,7 +225,7 @@ _SWALLOWED: dict[str, tuple[str, str, str]] = {
     "\r": ("r", "ight|ightarrow|ho|angle|floor|ceil|vert|Vert|ightleftharpoons|aisebox|ule|oot|m|ef", ""),
 }  # fmt: skip
 _TEX = re.compile(r"\$\$(.{1,500}?)\$\$|\$([^$]{1,500}?)\$|\\\((.{1,500}?)\\\)|\\\[(.{1,500}?)\\\]", re.DOTALL)
-_LOOKS_LIKE_TEX = re.compile(r"\\[A-Za-z]|[\^_{}=<>+]")
+_LOOKS_LIKE_TEX = re.compile(r"\\[A-Za-z]|[\^_{}=<>+]|^(?:\$\$?|\\[(\[])[\t\n\r]")
 _REFUSED = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
@@ -256,6 +256,19 @@ def repair_control_characters(text: str) -> str:
             "write a backslash in JSON as two"
         )
     return text
+
+
+def with_first_command(text: str) -> str:
+    r"""Text that begins with what is left of `\frac`, `\times` or `\nabla`, with its backslash again.
+
+    It is for readers who strip outer white space next, which the control character is.
+    """
+    bare = text.lstrip()
+    control = text[-len(bare) - 1 : -len(bare)] if bare and bare != text else ""
+    if control not in _SWALLOWED:
+        return text
+    letter, anywhere, _ = _SWALLOWED[control]
+    return f"\\{letter}{bare}" if re.match(rf"(?:{anywhere})(?![A-Za-z])", bare) else text
 
 
 def _repaired_span(match: re.Match[str]) -> str:

@@ -64,6 +64,10 @@ def parse_json(text: str, names_once: bool = False) -> Any:
         return json.loads(text, object_pairs_hook=_named_once if names_once else None)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    except json.JSONDecodeError as problem:
+        if problem.msg.startswith("Invalid \\escape"):
+            raise ValueError(f"{problem}; JSON writes a backslash as two") from None
+        raise
 
 
 def json_objects(text: str) -> list[tuple[int, dict[str, Any]]]:

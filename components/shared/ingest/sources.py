@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from llm2llm.components.shared.base.errors import UserError
+from llm2llm.components.shared.base.text import with_first_command
 from llm2llm.components.shared.data.jsonl import is_text
 from llm2llm.components.shared.data.schemas import Example
 from llm2llm.components.shared.ingest.columns import is_empty
@@ -181,7 +182,7 @@ def read_raw(
     notes: list[str] = []
     # A class index is its name, whose order may be another, unless it is said that numbers are places in the labels.
     labels = None if columns.answer_numbers == "auto" else task.labels
-    rows = list(_records(source, labels, encoding, notes))
+    rows = [(place, _with_commands(row)) for place, row in _records(source, labels, encoding, notes)]
     if not rows:
         raise UserError(f"{shown_source(source)}: no rows")
     found = recognise(rows[0][1], columns, unanswered) if row_format == "auto" else row_format
@@ -197,6 +198,15 @@ def read_raw(
     if found == "prompt_completion" and is_preference(rows[0][1]):
         notes.append("the rows are preferences: what was preferred is the answer, what was rejected is left out")
     return RawRows(source, found, rows, notes)
+
+
+def _with_commands(value: Any) -> Any:
+    """A row whose texts begin as they were meant to; see `with_first_command`."""
+    if isinstance(value, str):
+        return with_first_command(value) if value[:1].isspace() else value
+    if isinstance(value, dict):
+        return {name: _with_commands(inner) for name, inner in value.items()}
+    return [_with_commands(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _has_context(rows: Sequence[tuple[str, dict[str, Any]]], columns: Columns) -> bool:

@@ -122,6 +122,8 @@ class Answers:
     """What decided (`task.metric`)."""
     measures: dict[str, list[float]] = field(default_factory=dict)
     """What the metric keeps of each answer, by the row's id; empty for the accuracy."""
+    always: str | None = None
+    """The answer that the student gives to every row, although several are right; None where there is no such."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

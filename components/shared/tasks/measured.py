@@ -38,6 +38,21 @@ def measured(
     return {one.example_id: of_one(one) for one in sorted(predictions, key=lambda one: one.example_id)}
 
 
+def always_given(rows: Sequence[Example], predictions: Sequence[Prediction]) -> str | None:
+    """The one answer that is given to every row although several are right; None where there is no such.
+
+    Args:
+        rows: At least those that were asked.
+        predictions: One for each row.
+    """
+    right = {row.id: row.answer for row in rows}
+    given = {one.parsed for one in predictions}
+    several = len({right[one.example_id] for one in predictions}) > 1
+    if len(given) > 1 or not several or all(one.outcome == "correct" for one in predictions):
+        return None
+    return next(iter(given))
+
+
 def matrix(metric: Metric, measures: Mapping[str, Sequence[float]] | Sequence[Sequence[float]]) -> "NDArray[Any]":
     """What `metric.value` needs of each answer, as (rows, measures)."""
     import numpy as np

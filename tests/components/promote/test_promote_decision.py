@@ -48,6 +48,25 @@ def test_a_student_that_knows_nothing_does_not(tmp_path: Path) -> None:
     assert verdict["reason"].startswith("nothing enters production: it is the first, with 0 of 100")
 
 
+def test_a_student_that_always_says_one_label_is_never_better(tmp_path: Path) -> None:
+    """95 of 100 rows have one label: saying it always beats a student that tells the two apart, in accuracy."""
+    registry = str(tmp_path / "registry")
+    validation = [example(f"validation {i}", "red" if i < 95 else "blue") for i in range(100)]
+    keep(registry, "run-1", tmp_path / "model", lambda i: i >= 40, validation)
+    assert finish(registry, "run-1", validation)[0]["outcome"] == "promoted"
+    keep(registry, "run-2", tmp_path / "other", lambda i: i < 95, validation, says=lambda row: "red")
+    verdict, made = finish(registry, "run-2", validation)
+    checked = {check["name"]: check["passed"] for check in verdict["checks"]}
+    assert checked == {"better": True, "min_gain": True, "slices": True, "tells_apart": False}
+    assert (verdict["outcome"], made) == ("kept", None)
+    assert "it answers 'red' to each of the 100 validation rows, whatever is right" in verdict["reason"]
+    alone = str(tmp_path / "alone")
+    keep(alone, "run-2", tmp_path / "other", lambda i: i < 95, validation, says=lambda row: "red")
+    assert finish(alone, "run-2", validation)[0]["reason"].endswith(
+        "with 95 of 100 validation rows right, and answers 'red' to each of them"
+    )
+
+
 def test_a_promotion_that_was_cut_off_after_the_pointer_moved_keeps_its_version(registry: str, tmp_path: Path) -> None:
     version = keep(registry, "run-1", tmp_path / "model", lambda i: i < 60)
     verdict, made = finish(registry, "run-1")

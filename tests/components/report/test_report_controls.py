@@ -106,6 +106,15 @@ def test_a_student_that_always_says_one_label_is_called_that_and_never_better() 
     assert verdict(summary([control(range(150))], confusions=of_another_iteration)).outcome == "better"
 
 
+def test_a_student_that_always_gives_one_free_answer_is_called_that_without_a_matrix() -> None:
+    numbers = summary([control(range(150))], confusions=[confusion("[1]", "[]", 180), confusion("[]", "[]", 20)])
+    for split in numbers["answers"]["splits"].values() if numbers["answers"] else ():
+        split["confusion"] = None
+    assert verdict(numbers).headline == "The student always gives the same answer"
+    page = render_html({"name": "x"}, numbers, [], [], [])
+    assert "answers &#39;[]&#39; to each of the 200 test questions" in page
+
+
 def test_the_majority_label_is_that_of_the_seeds() -> None:
     seeds = [example("a", "x"), example("b", "y"), example("c", "y")]
     rows = [example("d", "x"), example("e", "y"), example("f", "x"), example("g", "z")]
@@ -139,7 +148,15 @@ def test_confusions_count_every_answer_once_and_free_answers_have_none() -> None
         confusion("x", "y", 2, "test", 2),
         confusion("y", None, 1, "test", 2),
     ]
-    assert confusions_of(Task(name="t", form="text"), splits, answers) == []
+    text = Task(name="t", form="text")
+    assert confusions_of(text, splits, answers) == []
+    same = [replace(one, parsed="y") for one in answers]
+    assert confusions_of(text, splits, same) == [  # what is always given is told of free answers, too
+        Confusion(iteration=2, split="test", right="x", given="y", n=2),
+        Confusion(iteration=2, split="test", right="y", given="y", n=1),
+    ]
+    unread = [replace(one, parsed=None) for one in answers]
+    assert confusions_of(text, splits, unread) == []
 
 
 def test_what_costs_no_training_and_does_as_well_is_said() -> None:

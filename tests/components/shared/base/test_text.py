@@ -96,7 +96,15 @@ def test_what_could_be_white_space_and_a_word_comes_back_inside_tex(command: str
 
 @pytest.mark.parametrize(
     "text",
-    ["a\tan apple", "first\nu and\ne", "x\r\nright\r\n", "cost $5 and\nu got $3", "\tint x;\n\treturn x;", "a\tb"],
+    [
+        "a\tan apple",
+        "it is $\t5$ or\n$6",
+        "first\nu and\ne",
+        "x\r\nright\r\n",
+        "cost $5 and\nu got $3",
+        "\tint x;\n\treturn x;",
+        "a\tb",
+    ],
 )
 def test_white_space_stays(text: str) -> None:
     assert repair_control_characters(text) == text

@@ -22,6 +22,10 @@ TEXT = Task(name="free", form="text", match="exact", question_cue="\0")
 Row = dict[str, Any]
 
 
+COMMANDS = (r"\frac{1}{2}", r"\times 2", r"\text{so}", r"\rho", r"\right)", r"\nabla f", r"\neq 3", r"\beta",
+            r"\bar{x}", r"$\tau$", r"$$\nu$$", r"\(\to\)")  # fmt: skip
+
+
 def as_columns(system: str, question: str, answer: str) -> Row:
     return {"system": system, "question": question, "answer": answer}
 
@@ -352,3 +356,34 @@ def test_a_completion_that_is_not_wanted_is_no_answer(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"rows\.jsonl:2: label is false, which says that the completion is not wanted"):
         read_examples(put(tmp_path, rows), TEXT)
     assert read_examples(put(tmp_path, rows[:1]), TEXT)[0].answer == "Me."
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_swallowed_command_comes_back_in_every_format_wherever_it_stands(tmp_path: Path, command: str) -> None:
+    r"""`\frac` in JSON is a form feed and `rac`; at the beginning of a text it must not go as white space goes."""
+    question, answer = f"{command} and {command}", command
+    written = [
+        json.dumps(form("", question, answer))
+        for form in (as_columns, as_messages, as_sharegpt, as_prompt, as_prompt_text)
+    ]
+    written.append(json.dumps({"instruction": "", "input": question, "output": answer}).replace('"",', '"So:",'))
+    for place, line in enumerate(written):
+        single = line.replace("\\\\", "\\")
+        if command.startswith(r"\("):  # which is no escape, so JSON has it doubled or not at all
+            single = single.replace(r"\(", r"\\(").replace(r"\)", r"\\)")
+        (tmp_path / "rows.jsonl").write_text(single + "\n")
+        (row,) = read_examples(str(tmp_path / "rows.jsonl"), TEXT)
+        assert (row.question.removeprefix("So:\n\n"), row.answer) == (question, answer), place
+
+
+def test_swallowed_commands_in_choices_and_tools(tmp_path: Path) -> None:
+    choice = Task(name="m", form="multiple_choice", columns=Columns(choices="choices"))
+    (tmp_path / "rows.jsonl").write_text(r'{"question": "q", "choices": ["\frac{1}{2}", "\times"], "answer": "\times"}')
+    (row,) = read_examples(str(tmp_path / "rows.jsonl"), choice)
+    assert (row.choices, row.answer) == ([r"\frac{1}{2}", r"\times"], "B")
+
+
+def test_a_single_backslash_that_is_no_escape_is_refused_with_the_fix(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text(r'{"question": "\alpha", "answer": "x"}')
+    with pytest.raises(UserError, match=r"rows.jsonl:1: not JSON: Invalid .*; JSON writes a backslash as two"):
+        read_examples(str(tmp_path / "rows.jsonl"), TEXT)
