@@ -15,6 +15,7 @@ from llm2llm.pipelines.cli.data import SUFFIXES
 if TYPE_CHECKING:
     from llm2llm.components.shared.inference.ask import Asked
     from llm2llm.components.shared.ingest.formats import RowFormat
+    from llm2llm.components.shared.registry.records import Threshold
     from llm2llm.components.shared.tasks import Task
 
 
@@ -96,7 +97,7 @@ def predict(
         asked = ask_student(folder, with_own_ids(rows, raw, columns), the_task, settings, flag_from)
     _write([asdict(one) for one in asked], others, output)
     parts = [_summary(asked, the_task)]
-    if settings.threshold and flag_from is not None:
+    if settings.threshold and flag_from is not None and any(one.flagged is not None for one in asked):
         flagged = sum(one.flagged or False for one in asked)
         parts.append(f"{flagged:,} flagged as {settings.threshold.label} (a probability of at least {flag_from:.4f})")
     if left_out:
@@ -156,16 +157,13 @@ def find_student(student: str, task: "Task | None" = None) -> tuple[Path, "Task"
     Raises:
         UserError: No such student, or nobody says its task.
     """
-    from llm2llm.components.shared import storage
     from llm2llm.components.shared.models.student_folder import read_task
     from llm2llm.components.shared.tasks import load_task
     from llm2llm.pipelines.inspect.run_files import EVENTS, open_run
 
     config: dict[str, Any] = {}
-    place = Path(student).expanduser()
-    if storage.is_remote(student):
-        place = storage.fetched(student)
-    elif (place / EVENTS).is_file():
+    place = _place(student)
+    if (place / EVENTS).is_file():
         config = open_run(student).config()
         place = place / "student"
         if not place.is_dir():
@@ -181,18 +179,37 @@ def find_student(student: str, task: "Task | None" = None) -> tuple[Path, "Task"
         )
     kept = {key: value for key, value in config.get("evaluate", {}).items() if key in ("mode", "max_new_tokens")}
     threshold = config.get("evaluate", {}).get("threshold")
+    if of_version := _threshold_of_version(place):
+        threshold = {key: getattr(of_version, key) for key in ("label", "max_false_positive_rate")}
     if threshold and threshold["label"] in found.labels:
-        kept["threshold"] = threshold
+        kept |= {"mode": "score", "threshold": threshold}  # it was chosen on probabilities
     return place, found, kept
 
 
-def _flag_from(run: str) -> float | None:
-    """The threshold that a run has chosen for its student; None before its first report."""
-    from llm2llm.pipelines.inspect.run_files import open_run
+def _flag_from(student: str) -> float | None:
+    """The threshold that a run has chosen for its student, or a version of a registry has; None before the first
+    report."""
+    from llm2llm.pipelines.inspect.run_files import EVENTS, open_run
 
-    opened = open_run(run)
-    found = (opened.json(opened.last("report", "summary")) or {}).get("threshold")
-    return None if found is None else float(found["value"])
+    if not (Path(student).expanduser() / EVENTS).is_file():
+        found = _threshold_of_version(_place(student))
+        return None if found is None else found.threshold
+    opened = open_run(student)
+    told = (opened.json(opened.last("report", "summary")) or {}).get("threshold")
+    return None if told is None else float(told["value"])
+
+
+def _place(student: str) -> Path:
+    from llm2llm.components.shared import storage
+
+    return storage.fetched(student) if storage.is_remote(student) else Path(student).expanduser()
+
+
+def _threshold_of_version(place: Path) -> "Threshold | None":
+    from llm2llm.components.shared.registry.records import RECORD, Record, from_document
+
+    file = place / RECORD
+    return from_document(Record, file.read_bytes(), str(file)).threshold if file.is_file() else None
 
 
 def _summary(asked: Sequence["Asked"], task: "Task") -> str:

@@ -19,6 +19,7 @@ from llm2llm.components.shared.inference.ask import ask_student
 from llm2llm.components.shared.inference.predict import predict
 from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.models.student_folder import TRAINING_FILE, read_task
+from llm2llm.components.shared.registry.records import RECORD, Record, Rows, Threshold, to_document
 from llm2llm.components.shared.tasks import Task
 from llm2llm.components.shared.training.fine_tune import fine_tune
 from llm2llm.components.shared.training.settings import FineTuneSettings
@@ -225,3 +226,17 @@ def test_a_run_with_a_threshold_says_which_rows_are_flagged(
             assert row["flag_probability"] == row["confidence"]
     flagged = sum(row["flagged"] for row in found)
     assert f"; {flagged:,} flagged as red (a probability of at least 0.0200)" in err
+    version = tmp_path / "version"  # of a registry, where the record has the threshold
+    shutil.copytree(taught_student, version)
+    record = Record(
+        name="c", task="colours", form="classification", student="scratch", adapter=False, iteration=1,
+        seeds=Rows(n=1, generated=0, digest=""), training=Rows(n=1, generated=0, digest=""),
+        validation=Rows(n=1, generated=0, digest=""), accuracy={}, baseline={}, random_seed=0, config_digest="",
+        code="", threshold=Threshold(label="red", threshold=0.02, max_false_positive_rate=0.05, recall=1.0,
+                            false_positive_rate=0.0),
+    )  # fmt: skip
+    (version / RECORD).write_bytes(to_document(record))
+    code, out, err = run("predict", "--student", version, "--input", source)
+    assert (code, [json.loads(line) for line in out.splitlines()]) == (0, found)
+    code, _, err = run("predict", "--student", version, "--input", source, "--mode", "generate")
+    assert (code, "flagged" in err) == (0, False)
