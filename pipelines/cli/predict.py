@@ -213,6 +213,7 @@ def _threshold_of_version(place: Path) -> "Threshold | None":
 
 
 def _summary(asked: Sequence["Asked"], task: "Task") -> str:
+    from llm2llm.components.shared import tasks
     from llm2llm.components.shared.base.statistics import wilson_interval
 
     graded = [one for one in asked if one.answer is not None]
@@ -231,6 +232,9 @@ def _summary(asked: Sequence["Asked"], task: "Task") -> str:
         )
     else:
         parts.append("none with an answer to grade by")
+    fields = tasks.field_scores(task, [(one.prediction, one.answer) for one in graded if one.answer is not None])
+    if fields and fields[0].f1 is not None:  # of all fields together
+        parts.append(f"F1 of the fields {fields[0].f1:.1%}")
     if cut := sum(one.truncated for one in asked):
         parts.append(f"{cut:,} answers hit the token limit (--max-new-tokens)")
     return "; ".join(parts)

@@ -15,14 +15,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from llm2llm.components.shared.data.schemas import Example
-from llm2llm.components.shared.inference.ask import ask_student
+from llm2llm.components.shared.inference.ask import Asked, ask_student
 from llm2llm.components.shared.inference.predict import predict
 from llm2llm.components.shared.inference.settings import AnswerSettings
 from llm2llm.components.shared.models.student_folder import TRAINING_FILE, read_task
 from llm2llm.components.shared.registry.records import RECORD, Record, Rows, Threshold, to_document
-from llm2llm.components.shared.tasks import Task
+from llm2llm.components.shared.tasks import Task, load_task
 from llm2llm.components.shared.training.fine_tune import fine_tune
 from llm2llm.components.shared.training.settings import FineTuneSettings
+from llm2llm.pipelines.cli.predict import _summary
 from tests.support.command_line import Run
 from tests.support.made_run import make_run
 
@@ -240,3 +241,19 @@ def test_a_run_with_a_threshold_says_which_rows_are_flagged(
     assert (code, [json.loads(line) for line in out.splitlines()]) == (0, found)
     code, _, err = run("predict", "--student", version, "--input", source, "--mode", "generate")
     assert (code, "flagged" in err) == (0, False)
+
+
+def test_answers_with_fields_have_their_f1_in_the_summary(colours: Task) -> None:
+    schema = {"type": "array", "uniqueItems": True, "items": {"enum": ["a", "b"]}}
+    task = load_task({"name": "x", "form": "json", "answer_schema": schema})
+
+    def asked(prediction: str | None, answer: str | None) -> Asked:
+        return Asked(
+            id="", source="", source_id=None, question="", choices=[], answer=answer, prediction=prediction,
+            outcome="wrong" if answer else None, completion="", truncated=False, confidence=None, flag_probability=None,
+            flagged=None,
+        )  # fmt: skip
+
+    told = _summary([asked('["a"]', '["a","b"]'), asked(None, '["b"]'), asked('["a"]', None)], task)
+    assert told.endswith("2 wrong, 0 unparseable; F1 of the fields 50.0%")
+    assert "fields" not in _summary([asked("red", "red")], colours)
