@@ -33,9 +33,13 @@ def verdict(summary: Mapping[str, Any]) -> Headline:
     best = iterations[summary["best_iteration"]]
     ending = _ending(last)
     if unlearnt := not_learnt(best):
-        return Headline("open", "The student has not learnt to answer", [unlearnt, ending])
+        return Headline(
+            "open", "The student has not learnt to answer", [unlearnt, *_of_seeds_alone(best, summary), ending]
+        )
     if one_label := always_one(summary):
-        return Headline("open", "The student always gives the same answer", [one_label, ending])
+        return Headline(
+            "open", "The student always gives the same answer", [one_label, *_of_seeds_alone(best, summary), ending]
+        )
     if len(iterations) == 1:
         return Headline("open", "Nothing to compare with yet", [_only(first, summary), ending])
     if best is first and first["accuracy"]["validation"]["value"] == 1:
@@ -67,6 +71,20 @@ def verdict(summary: Mapping[str, Any]) -> Headline:
         comparison += _of_first(first, best)
     comparison += _not_ahead(summary)
     return Headline(outcome, headline, [_best(first, best, summary), *comparison, ending])
+
+
+def _of_seeds_alone(best: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:
+    """What the seeds alone come to at equal steps, where another headline does not say it."""
+    control = control_of(summary, "steps")
+    gains = control["gain"] if control else {}
+    split = next((one for one in ("test", "validation") if one in gains), None)
+    if control is None or split is None:
+        return []
+    own, alone = (percent(one["accuracy"][split]["value"]) for one in (best, control))
+    return [
+        f"The seeds alone, trained for as many steps, have {alone} on the {split} split, and this student {own}: "
+        f"{signed_points(gains[split]['value'])}."
+    ]
 
 
 def always_one(summary: Mapping[str, Any]) -> str:

@@ -88,8 +88,8 @@ class DistillSettings(Settings):
 
     model: str = ""
     """The teacher: a Hugging Face name or a folder (full weights or adapter) of a model with the student's own
-    vocabulary, loaded beside the student. Empty: no such step. An endpoint will not do: TRL needs the whole
-    distribution, and servers tell the likeliest tokens alone."""
+    vocabulary, loaded beside the student. Empty: no such step. An endpoint will not do: the whole distribution is
+    compared, and servers tell the likeliest tokens alone."""
     epochs: float = Field(1.0, gt=0)
     """Passes over the training set."""
     on_policy: float = Field(1.0, ge=0, le=1)

@@ -96,6 +96,10 @@ def test_a_student_that_always_says_one_label_is_called_that_and_never_better() 
     found = verdict(numbers)
     assert (found.outcome, found.headline) == ("open", "The student always gives the same answer")
     assert "answers '<b>billing' to each of the 200 test questions" in found.sentences[0]
+    assert found.sentences[1] == (
+        "The seeds alone, trained for as many steps, have 75.0% on the test split, and this student 90.0%: "
+        "+15.0 points."
+    )
     assert "always gives the same answer" in summary_table(numbers)
     page = render_html({"name": "x"}, numbers, [], [], [])
     assert "<b>billing" not in page
