@@ -89,6 +89,32 @@ def test_a_vllm_server_answers_in_the_form_asked_for_and_is_asked_once(server: s
 
 @pytest.mark.vllm
 @pytest.mark.slow
+def test_a_vllm_server_tells_the_probabilities_that_its_model_has(server: str, chat_model: Path) -> None:
+    """Of the first token, held against transformers."""
+    import torch
+
+    from llm2llm.components.shared.models.load import load_model, load_tokenizer
+
+    messages = [{"role": "user", "content": "Which colour?"}]
+    request = LLMRequest(messages=messages, temperature=0.0, max_tokens=4, top_logprobs=20)
+    with open_teacher(ModelSettings(model=NAME, url=server), "openai", SpendTracker(run="one")) as teacher:
+        (answer,) = teacher([request])
+    assert answer.logprobs is not None
+    assert len(answer.logprobs) == 4
+    assert b"".join(one.text for one in answer.logprobs).decode("utf-8", "replace").startswith(answer.text[:1])
+    first = answer.logprobs[0]
+    assert len(first.likeliest) == 20
+    assert max(first.likeliest, key=lambda one: one[1]) == (first.text, first.logprob), "greedy"
+    tokenizer, model = load_tokenizer(chat_model), load_model(chat_model)
+    prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    with torch.no_grad():
+        logits = model(input_ids=prompt["input_ids"].to(model.device)).logits[0, -1].float()
+    expected = torch.log_softmax(logits, dim=-1).sort(descending=True).values[:20].tolist()
+    assert sorted((value for _, value in first.likeliest), reverse=True) == pytest.approx(expected, abs=2e-3)
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
 def test_a_model_that_a_vllm_server_does_not_serve_is_refused_with_what_it_lists(server: str) -> None:
     before = requests_answered(server)
     settings = ModelSettings(model="tiny-teacher2", url=server)
