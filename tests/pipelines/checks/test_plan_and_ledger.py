@@ -56,6 +56,11 @@ PRICED = "teacher_augment.prices={a-model: {input: 1, output: 10}}"
         (("teacher_augment.budget={usd: 12.5}", PRICED), r"at most \$12.50, by teacher_augment.budget"),
         (("prepare.seed_count=50", "max_iterations=2"), "at most 100 rows asked for; what they cost is not known"),
         (
+            ("prepare.seed_count=50", "max_iterations=2", "filter_errors.selection=wrong",
+             "filter_errors.generated_rows=true"),
+            "at most 150 rows asked for",
+        ),
+        (
             ("prepare.seed_count=50", "max_iterations=2", "teacher_augment.prices={a-model: {input: 1, output: 10}}",
              "teacher_augment.max_tokens=1000", "teacher_augment.attempts=2"),
             r"all of max_tokens and attempts, \$2.00",
