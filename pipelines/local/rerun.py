@@ -10,7 +10,7 @@ from llm2llm.components.shared.base.errors import UserError, did_you_mean
 from llm2llm.components.stages import STAGES
 from llm2llm.pipelines.config.loading import check_config
 from llm2llm.pipelines.local.movable import moved
-from llm2llm.pipelines.local.run import finished_stages, held, run_local
+from llm2llm.pipelines.local.run import finished_stages, held, of_other_code, run_local
 
 TAKEN = ("artifacts", "cache", "ledger", "run.json", "events.jsonl")
 """What is copied; the report and the student are made anew, and a training begins anew."""
@@ -43,6 +43,11 @@ def rerun(before: Path, stage: str, iteration: int | None, output: Path) -> dict
         finished = finished_stages(before)
         kept = read_run(before)
         again = _from(finished, stage, iteration)
+        if of_other_code(before):  # before anything is copied: the runner would refuse the copy
+            raise UserError(
+                f"{before}: another version of llm2llm ran it, and the stages that it finished are not taken over; run "
+                "its config anew, or use that version"
+            )
         try:
             output.mkdir(parents=True, exist_ok=True)
             for name in TAKEN:

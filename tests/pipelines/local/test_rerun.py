@@ -62,6 +62,12 @@ def made(tmp_path: Path) -> Path:
     return folder
 
 
+def test_a_run_of_another_version_is_refused_before_anything_is_copied(made: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="another version of llm2llm ran it"):
+        rerun(made, "train", None, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
 @pytest.mark.parametrize(
     ("stage", "iteration", "problem"),
     [
