@@ -7,8 +7,6 @@ answer; on the other rows, at each token of their completions (Agarwal et al. 20
 open model in this process: its whole distribution is needed, and it reads the student's token ids.
 """
 
-import math
-import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,49 +27,22 @@ from llm2llm.components.shared.training.fine_tune import (
     common_arguments,
     load_for_training,
     longest_row,
-    silence,
 )
 from llm2llm.components.shared.training.job_folder import TrainingJob
-from llm2llm.components.shared.training.methods import in_float32, prepare, recomputes, save
-from llm2llm.components.shared.training.throughput import device_names, loss_curve, peak_memory, reset_peak_memory
+from llm2llm.components.shared.training.methods import prepare, recomputes
+from llm2llm.components.shared.training.second_step import CheckedTrainer, run_step, save_step
 from llm2llm.components.shared.training.training_log import TrainingLog
 
 
-class DistillTrainer(GKDTrainer):
+class DistillTrainer(CheckedTrainer, GKDTrainer):
     """TRL's trainer on rows in token ids: encoded as `fine_tune` encodes rows, not as TRL would encode messages."""
 
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        """TRL's loss.
-
-        Raises:
-            UserError: It is not a number.
-        """
-        loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        _check("loss", float((loss[0] if return_outputs else loss).detach()), self.state.global_step + 1)
-        return loss
+    hint = "the distillation; lower train.distill.learning_rate"
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:
         """TRL's step, with the mean over the tokens of the batch that is learnt. TRL would divide by the number of
         tokens in the rows' completions, and the student's own answers have another."""
         return super().training_step(model, inputs, None)
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Logs a step.
-
-        Raises:
-            UserError: Its gradient is not a number.
-        """
-        _check("gradient", logs.get("grad_norm", 0.0), self.state.global_step)
-        super().log(logs, start_time)
-
-
-def _check(what: str, value: float, step: int) -> None:
-    if not math.isfinite(value):
-        raise UserError(
-            f"train: the {what} is {value} at step {step} of the distillation; lower train.distill.learning_rate"
-        )
 
 
 class Collator:
@@ -153,35 +124,17 @@ def distil(job: TrainingJob, output: Path) -> TrainingLog:
             peft_config=adapter,
             callbacks=[ShowProgress()],
         )
-        in_float32(trainer.model)
-        silence(trainer)
-        reset_peak_memory()
-        started = time.monotonic()
-        trainer.train()
-        seconds = time.monotonic() - started
-    lengths = [len(row["prompt_ids"]) + len(row["completion_ids"]) for row in rows]
-    log = TrainingLog(
-        rows=len(rows),
-        rows_too_long=len(job.training_set) - len(rows),
-        rows_truncated=0,
-        rows_replayed=0,
-        sequences=len(rows),
-        steps=trainer.state.global_step,
-        tokens=round(sum(lengths) * (trainer.state.epoch or 0)),
-        loss_curve=loss_curve(trainer.state),
-        devices=here.num_processes,
-        rows_in_one_pass=part.rows,
-        activation_checkpointing=recompute,
-        seconds=seconds,
-        gpus=device_names(),
-        sixteen_bit=precision() is not torch.float32,
-        peak_memory=peak_memory(),
-    )
+        log = run_step(
+            trainer,
+            part,
+            recompute,
+            rows=len(rows),
+            left_out=len(job.training_set) - len(rows),
+            sequences=len(rows),
+            lengths=[len(row["prompt_ids"]) + len(row["completion_ids"]) for row in rows],
+        )
     if here.is_main_process:
-        trained = trainer.accelerator.unwrap_model(trainer.model)
-        trained.config.use_cache = True
-        save(trained, settings, job.student, output)
-        tokenizer.save_pretrained(output)
+        save_step(trainer.accelerator.unwrap_model(trainer.model), tokenizer, job, output)
         carry_over(Path(job.student), output, log.steps, distilled_rows=log.rows, distill_loss_curve=log.loss_curve)
     return log
 

@@ -6,19 +6,16 @@ p0 is the student before the step (Rafailov et al. 2023, arXiv:2305.18290). The 
 likely, which DPO alone may not (Pang et al. 2024, arXiv:2404.19733).
 """
 
-import math
-import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
 from datasets import Dataset
 from transformers import set_seed
 from trl import DPOConfig, DPOTrainer
 
 from llm2llm.components.shared.base.errors import UserError
-from llm2llm.components.shared.models.load import load_config, load_tokenizer, precision
+from llm2llm.components.shared.models.load import load_config, load_tokenizer
 from llm2llm.components.shared.models.student_folder import carry_over
 from llm2llm.components.shared.training.devices import share, this_process
 from llm2llm.components.shared.training.fine_tune import (
@@ -26,16 +23,17 @@ from llm2llm.components.shared.training.fine_tune import (
     common_arguments,
     load_for_training,
     longest_row,
-    silence,
 )
 from llm2llm.components.shared.training.job_folder import Pair, TrainingJob
-from llm2llm.components.shared.training.methods import in_float32, prepare, recomputes, save
-from llm2llm.components.shared.training.throughput import device_names, loss_curve, peak_memory, reset_peak_memory
+from llm2llm.components.shared.training.methods import prepare, recomputes
+from llm2llm.components.shared.training.second_step import CheckedTrainer, run_step, save_step
 from llm2llm.components.shared.training.training_log import TrainingLog
 
 
-class PreferenceTrainer(DPOTrainer):
+class PreferenceTrainer(CheckedTrainer, DPOTrainer):
     """TRL's trainer on pairs in token ids: encoded as `fine_tune` encodes rows, not as TRL would encode texts."""
+
+    hint = "the preference step; lower train.preference.learning_rate"
 
     def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
         return dataset
@@ -50,34 +48,6 @@ class PreferenceTrainer(DPOTrainer):
             for side, values in zip(found, self.compute_ref_log_probs(self.model, batch), strict=True):
                 side += values.tolist()
         return dataset.add_column("ref_chosen_logps", found[0]).add_column("ref_rejected_logps", found[1])
-
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        """TRL's loss.
-
-        Raises:
-            UserError: It is not a number.
-        """
-        loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        _check("loss", float((loss[0] if return_outputs else loss).detach()), self.state.global_step + 1)
-        return loss
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Logs a step.
-
-        Raises:
-            UserError: Its gradient is not a number.
-        """
-        _check("gradient", logs.get("grad_norm", 0.0), self.state.global_step)
-        super().log(logs, start_time)
-
-
-def _check(what: str, value: float, step: int) -> None:
-    if not math.isfinite(value):
-        raise UserError(
-            f"train: the {what} is {value} at step {step} of the preference step; lower train.preference.learning_rate"
-        )
 
 
 def fitting(pairs: list[Pair], limit: int) -> list[Pair]:
@@ -136,37 +106,20 @@ def prefer(job: TrainingJob, output: Path) -> TrainingLog:
             peft_config=adapter,
             callbacks=[ShowProgress()],
         )
-        in_float32(trainer.model)
-        silence(trainer)
-        reset_peak_memory()
-        started = time.monotonic()
-        trainer.train()
-        seconds = time.monotonic() - started
-    lengths = [2 * len(one.prompt) + len(one.chosen) + len(one.rejected) for one in pairs]
-    log = TrainingLog(
-        rows=len(pairs),
-        rows_too_long=len(job.pairs) - len(pairs),
-        rows_truncated=0,
-        rows_replayed=0,
-        sequences=2 * len(pairs),
-        steps=trainer.state.global_step,
-        tokens=round(sum(lengths) * (trainer.state.epoch or 0)),
-        loss_curve=loss_curve(trainer.state),
-        devices=here.num_processes,
-        rows_in_one_pass=part.rows,
-        activation_checkpointing=recompute,
-        seconds=seconds,
-        gpus=device_names(),
-        sixteen_bit=precision() is not torch.float32,
-        peak_memory=peak_memory(),
-    )
+        log = run_step(
+            trainer,
+            part,
+            recompute,
+            rows=len(pairs),
+            left_out=len(job.pairs) - len(pairs),
+            sequences=2 * len(pairs),
+            lengths=[2 * len(one.prompt) + len(one.chosen) + len(one.rejected) for one in pairs],
+        )
     if here.is_main_process:
         trained = trainer.accelerator.unwrap_model(trainer.model)
         if adapter is None and settings.adapts:
             trained.delete_adapter("ref")  # TRL's copy of the adapter as it was
-        trained.config.use_cache = True
-        save(trained, settings, job.student, output)
-        tokenizer.save_pretrained(output)
+        save_step(trained, tokenizer, job, output)
         curve = {"preference_pairs": log.rows, "preference_loss_curve": log.loss_curve}
         carry_over(Path(job.student), output, log.steps, **curve)
     return log
