@@ -226,11 +226,12 @@ def _only(first: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
     rows = count(first["training_rows"], "row")
     trained = f"{rows}, {added:,} of them generated" if added else f"{rows}, none of them generated"
     split = _split(first, first)
+    only = f"Only iteration {first['iteration']} has run{' so far' if first['go_on'] else ''}"
     if split is None:
-        return f"Only iteration {first['iteration']} has run so far: its student was trained on {trained}."
+        return f"{only}: its student was trained on {trained}."
     score = first["accuracy"][split]
     return (
-        f"Only iteration {first['iteration']} has run so far: its student, trained on {trained}, answers "
+        f"{only}: its student, trained on {trained}, answers "
         f"{percent(score['value'])} of the {split} questions right ({_basis(score)})."
     )
 

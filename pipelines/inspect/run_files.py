@@ -271,7 +271,7 @@ def open_run(uri: str) -> Run:
     """
     uri = str(parse(os.path.expanduser(uri)))
     if not storage.is_remote(uri) and not Path(uri).is_dir():
-        raise UserError(f"--run {uri}: no such folder")
+        raise UserError(f"{uri}: no such folder")
     is_output_folder = storage.exists(storage.join(uri, EVENTS))
     files = list(_from_events(uri) if is_output_folder else _from_names(uri))
     if not files:
