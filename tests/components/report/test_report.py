@@ -411,7 +411,7 @@ def test_verdict_of_one_iteration_and_of_a_loop_that_goes_on() -> None:
         "test questions right (95% interval 46.9% to 53.1%, 1,000 questions). The loop goes on after iteration 0: "
         "2 seeds still need help."
     )
-    rows.decisions = [decision(0, 0, 0, False, "no seed needs help")]
+    rows.decisions, rows.errors = [decision(0, 0, 0, False, "no seed needs help")], []
     assert rows.words().startswith("Only iteration 0 has run: its student")
 
 
