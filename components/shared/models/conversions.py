@@ -12,7 +12,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
@@ -232,27 +233,24 @@ def _to_gguf(kind: str) -> Callable[[Path, Path, str], str]:
     return write
 
 
-class _without_code:
+@contextmanager
+def _without_code(whole: Path, target: Path) -> Iterator[Path]:
     """A folder with links to a model's files, without what the script would run: it trusts remote code."""
-
-    def __init__(self, whole: Path, target: Path) -> None:
-        self.whole, self.folder = whole, target / ".plain"
-
-    def __enter__(self) -> Path:
-        self.folder.mkdir()
-        for path in self.whole.iterdir():
+    folder = target / ".plain"
+    folder.mkdir()
+    try:
+        for path in whole.iterdir():
             if path.suffix == ".safetensors" or path.name.endswith(".safetensors.index.json") or _is_beside(path.name):
-                (self.folder / path.name).symlink_to(path.resolve())
+                (folder / path.name).symlink_to(path.resolve())
         for name in ("config.json", "tokenizer_config.json"):
-            if (self.whole / name).is_file():
-                values = json.loads((self.whole / name).read_text(encoding="utf-8"))
-                (self.folder / name).unlink(missing_ok=True)
+            if (whole / name).is_file():
+                values = json.loads((whole / name).read_text(encoding="utf-8"))
+                (folder / name).unlink(missing_ok=True)
                 kept = {key: value for key, value in values.items() if key != "auto_map"}
-                (self.folder / name).write_text(json.dumps(kept), encoding="utf-8")
-        return self.folder
-
-    def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+                (folder / name).write_text(json.dumps(kept), encoding="utf-8")
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _as_it_is(target: Path, _: Path, __: Path) -> Path:
