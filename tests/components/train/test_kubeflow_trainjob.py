@@ -20,7 +20,7 @@ from llm2llm.components.shared.tasks import Task
 from llm2llm.components.shared.training.fine_tune import fine_tune
 from llm2llm.components.shared.training.job_folder import TrainingJob, is_abandoned, last_followed, say_followed
 from llm2llm.components.shared.training.settings import FineTuneSettings, ScratchSettings
-from llm2llm.components.shared.training.training_log import TrainingLog
+from llm2llm.components.shared.training.training_log import CURVES, TrainingLog
 from llm2llm.components.train import kubeflow_trainjob as train_job
 from llm2llm.pipelines.config import placement
 from llm2llm.pipelines.kubeflow import apply_placement, trainjob_template
@@ -91,11 +91,8 @@ def leaves_student(
         folder.mkdir(exist_ok=True)
         (folder / "model.safetensors").write_bytes(b"weights")
         upload_folder(folder, join(uri, "model"))
-        log = {one.name: 1 for one in dataclasses.fields(TrainingLog)} | {
-            "loss_curve": [[1, 2.0], [4, 1.0]],
-            "validation_losses": [],
-            "preference_loss_curve": [],
-        }
+        log = {one.name: 1 for one in dataclasses.fields(TrainingLog)} | {name: [] for name in CURVES}
+        log["loss_curve"] = [[1, 2.0], [4, 1.0]]
         write_bytes(join(uri, "result.json"), json.dumps({"log": log}).encode())
         server.play = then
 
