@@ -538,7 +538,8 @@ def _collect(output: Path) -> dict[str, Any]:
     finished = finished_stages(output)
     notes = finished.get(("detect_changes", None, None))
     if notes is not None and not any(stage == "report" for stage, _, _ in finished):
-        return {"nothing_new": Path(notes["outputs"]["notes"]).read_text(encoding="utf-8").strip()}
+        _, _, why = Path(notes["outputs"]["notes"]).read_text(encoding="utf-8").partition("\n\n")  # after its heading
+        return {"nothing_new": why.strip()}
     last = max(iteration for stage, iteration, _ in finished if stage == "report" and iteration is not None)
     report = finished["report", last, None]["outputs"]
     summary = without_record(json.loads(Path(report["summary"]).read_text(encoding="utf-8")))

@@ -29,7 +29,7 @@ def test_with_nothing_new_a_run_ends_early_and_green(small_config: Path, tmp_pat
 
     first = run("monday")
     assert first["promotion"]["outcome"] == "promoted"
-    assert run("tuesday")["nothing_new"].startswith("# Nothing new")
+    assert run("tuesday")["nothing_new"].startswith("nothing new since ")
     assert {event["stage"] for event in events(tmp_path / "tuesday")} == {"configure", "prepare", "detect_changes"}
 
     rows = Path(config.data.seeds).read_text(encoding="utf-8").splitlines()
