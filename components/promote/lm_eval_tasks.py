@@ -47,11 +47,6 @@ def answers(student: Path, guard: Guard, config: Mapping[str, Any]) -> dict[str,
     trust = bool(evaluate.get("trust_remote_code", False))
     # By their names, as type checkers find no such package where nobody uses it.
     tasks: Any = import_module("lm_eval.tasks").TaskManager()
-    wrapped: Any = import_module("lm_eval.models.huggingface").HFLM(
-        pretrained=load_model(student, trust),
-        tokenizer=load_tokenizer(student, trust),
-        batch_size=int(evaluate.get("batch_size") or 32),
-    )
     is_file = guard.lm_eval.endswith((".yaml", ".yml"))
     if is_file and not Path(guard.lm_eval).is_file():
         raise UserError(f"promote.guards: {guard.lm_eval}: no such file; name a task of lm-eval, or the file of one")
@@ -60,6 +55,11 @@ def answers(student: Path, guard: Guard, config: Mapping[str, Any]) -> dict[str,
             f"promote.guards: lm-eval has no task {guard.lm_eval!r}{did_you_mean(guard.lm_eval, tasks.all_tasks)}; "
             "`lm-eval ls tasks` lists them"
         )
+    wrapped: Any = import_module("lm_eval.models.huggingface").HFLM(
+        pretrained=load_model(student, trust),
+        tokenizer=load_tokenizer(student, trust),
+        batch_size=int(evaluate.get("batch_size") or 32),
+    )
     try:
         found = import_module("lm_eval").simple_evaluate(
             wrapped, tasks=[guard.lm_eval], task_manager=tasks, limit=guard.limit or None, bootstrap_iters=0

@@ -219,9 +219,9 @@ _SWALLOWED: dict[str, tuple[str, str, str]] = {
     "\t": ("t", "imes|heta|riangle|riangleq|rianglelefteq|ext(?=\\s*\\{)|ext(?:bf|it|rm|sf|tt|sc|normal|style|up|md)|"
                 "frac|ilde|herefore|binom|hickapprox|hicksim|woheadrightarrow|anh|an(?=\\s*[({^_\\\\\\d])|o(?=\\s*(?:\\\\infty|∞|0(?!\\d)))|au(?=\\s*[=_^])",
            "o|an|au|op|ag|iny|race|ranspose|hinspace|ext"),
-    "\n": ("n", "eq|abla|otin|olimits|onumber|eg|parallel|subseteq|supseteq|earrow|warrow|atural|leqslant|geqslant|"
-                "Rightarrow|rightarrow|Leftarrow|leftarrow|ewcommand|ewline|u(?=\\s*[=_^])|e(?=\\s+-?\\d)",
-           "u|e|i|ot|mid|less|eq|geq|leq|prec|succ|sim|cong|exists"),
+    "\n": ("n", "eq|abla|otin|olimits|onumber|subseteq|supseteq|earrow|warrow|atural|leqslant|geqslant|"
+                "Rightarrow|rightarrow|Leftarrow|leftarrow|ewcommand|ewline",
+           "u|e|eg|i|ot|mid|parallel|less|eq|geq|leq|prec|succ|sim|cong|exists"),
     "\r": ("r", "ight|ightarrow|ho|angle|floor|ceil|vert|Vert|ightleftharpoons|aisebox|ule|oot|m|ef", ""),
 }  # fmt: skip
 _TEX = re.compile(r"\$\$(.{1,500}?)\$\$|\$([^$]{1,500}?)\$|\\\((.{1,500}?)\\\)|\\\[(.{1,500}?)\\\]", re.DOTALL)

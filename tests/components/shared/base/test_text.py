@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm2llm.components.shared.base.text import decode_text, folded, is_negated, repair_control_characters
+from llm2llm.components.shared.base.text import (
+    decode_text,
+    folded,
+    is_negated,
+    repair_control_characters,
+    with_first_command,
+)
 
 
 @pytest.mark.parametrize(
@@ -108,6 +114,14 @@ def test_what_could_be_white_space_and_a_word_comes_back_inside_tex(command: str
 )
 def test_white_space_stays(text: str) -> None:
     assert repair_control_characters(text) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["two resistors in\nparallel", "let\nu = x + 1", "a colour,\neg red", "take\ne 5 and add 1", "a\nnew line"]
+)
+def test_a_line_that_begins_with_a_word_or_a_letter_stays(text: str) -> None:
+    assert repair_control_characters(text) == text
+    assert with_first_command("\n" + text.partition("\n")[2]) == "\n" + text.partition("\n")[2]
 
 
 def test_a_page_break_becomes_a_line_break() -> None:
